@@ -1,0 +1,5 @@
+//! The `ringmaster` binary.
+
+mod raft;
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Consensus: the only code that imports openraft.
+
+pub mod types;

@@ -1,0 +1,79 @@
+//! What an operator may ask for. Every action goes through a plan.
+
+use crate::id::{GroupId, NodeId, OperationId};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A request for a change, as it is put into a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Action {
+    /// Hands the leadership of a Raft group to another of its voters.
+    TransferLeadership {
+        #[serde(default)]
+        group: GroupId,
+        to: NodeId,
+    },
+    /// Makes a running process a member: first a learner, and once it has caught up a voter.
+    AddNode { node: NewNode },
+    /// Takes back what a finished operation did.
+    Undo { operation: OperationId },
+}
+
+/// A process that asks to become a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewNode {
+    pub id: NodeId,
+    pub name: String,
+    pub zone: String,
+    pub weight: u32,
+    /// Where it takes HTTP requests, as `host:port`.
+    pub api_addr: String,
+    /// Where it takes peer connections, as `host:port`.
+    pub peer_addr: String,
+    /// The address of its dashboard, as browsers reach it.
+    pub public_url: String,
+}
+
+impl Action {
+    /// The names that the `type` field takes.
+    pub const TYPES: &[&str] = &["transfer_leadership", "add_node", "undo"];
+
+    /// The value of the `type` field.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Action::TransferLeadership { .. } => "transfer_leadership",
+            Action::AddNode { .. } => "add_node",
+            Action::Undo { .. } => "undo",
+        }
+    }
+
+    /// What follows `ringmaster apply` or `ringmaster plan` on a command line.
+    pub fn cli_arguments(&self) -> String {
+        match self {
+            Action::TransferLeadership { group, to } => {
+                format!("transfer_leadership --group {group} --to {to}")
+            }
+            Action::AddNode { node } => format!(
+                "add_node --id {} --name {} --zone {} --weight {} --api-addr {} --peer-addr {} --public-url {}",
+                node.id, node.name, node.zone, node.weight, node.api_addr, node.peer_addr, node.public_url
+            ),
+            Action::Undo { operation } => format!("undo --operation {operation}"),
+        }
+    }
+}
+
+/// In a few words, for lists and the audit.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::TransferLeadership { group: GroupId::CLUSTER, to } => {
+                write!(f, "hand the cluster group to node {to}")
+            }
+            Action::TransferLeadership { group, to } => write!(f, "hand group {group} to node {to}"),
+            Action::AddNode { node } => write!(f, "add node {} ({})", node.id, node.name),
+            Action::Undo { operation } => write!(f, "undo operation {operation}"),
+        }
+    }
+}

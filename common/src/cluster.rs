@@ -1,0 +1,206 @@
+//! Members, and how the cluster sees them.
+
+use crate::{
+    Timestamp,
+    id::{NodeId, Revision},
+};
+use serde::{Deserialize, Serialize};
+
+/// A member of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    pub id: NodeId,
+    pub name: String,
+    pub zone: String,
+    pub weight: u32,
+    pub api_addr: String,
+    pub peer_addr: String,
+    pub public_url: String,
+    pub status: NodeStatus,
+    /// Why the node has this status, as a sentence.
+    pub status_reason: String,
+    pub status_since: Timestamp,
+    /// The revision that last changed the status.
+    pub status_revision: Revision,
+    /// Whether it votes in the cluster group.
+    pub voter: bool,
+    /// What each other member says of it, by observer.
+    pub opinions: Vec<Opinion>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeStatus {
+    /// Known, and not yet heard from.
+    Joining,
+    Up,
+    /// Silent for somebody, not for long enough to be down.
+    Suspect,
+    /// A majority of the voters has not heard from it.
+    Down,
+    Draining,
+    Drained,
+    Left,
+}
+
+/// What one member says of another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opinion {
+    pub observer: NodeId,
+    pub sees: Sees,
+    pub since: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sees {
+    Alive,
+    /// Silent for longer than `nodes.suspect_after_ms`.
+    Suspect,
+    /// Silent for longer than `nodes.down_after_ms`.
+    Dead,
+}
+
+/// A node's part in a Raft group, as the node itself reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    Leader,
+    Follower,
+    Learner,
+    Candidate,
+}
+
+impl NodeStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NodeStatus::Joining => "joining",
+            NodeStatus::Up => "up",
+            NodeStatus::Suspect => "suspect",
+            NodeStatus::Down => "down",
+            NodeStatus::Draining => "draining",
+            NodeStatus::Drained => "drained",
+            NodeStatus::Left => "left",
+        }
+    }
+}
+
+impl Sees {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Sees::Alive => "alive",
+            Sees::Suspect => "suspect",
+            Sees::Dead => "dead",
+        }
+    }
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Leader => "leader",
+            Role::Follower => "follower",
+            Role::Learner => "learner",
+            Role::Candidate => "candidate",
+        }
+    }
+}
+
+/// How many of `voters` may fail with a majority left.
+pub fn may_fail(voters: usize) -> usize {
+    voters.saturating_sub(1) / 2
+}
+
+/// The body of `GET /v1/cluster`: what the answering node knows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cluster {
+    pub name: String,
+    pub id: String,
+    /// The revision that the answering node has applied.
+    pub revision: Revision,
+    pub term: u64,
+    /// Who leads now, as far as the answering node knows.
+    pub leader: Option<NodeId>,
+    /// The node that answers.
+    pub answered_by: NodeId,
+    /// Whether this is a demo cluster, which offers chaos.
+    pub demo: bool,
+    pub may_fail: u64,
+    pub nodes: Vec<NodeInfo>,
+}
+
+/// A member with its role: an item of `GET /v1/cluster` and `GET /v1/nodes`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    #[serde(flatten)]
+    pub node: Node,
+    /// As last reported by the node; null where nothing was heard of it lately.
+    pub role: Option<Role>,
+    /// How many entries the node's log lacks, by the leader's count.
+    pub lag: Option<u64>,
+    /// From the answering node, in microseconds.
+    pub rtt_us: Option<u64>,
+    /// How old role, lag and round-trip time are.
+    pub age_ms: Option<u64>,
+    pub can_lose: CanLose,
+}
+
+/// "Can I lose this node?"
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanLose {
+    pub answer: bool,
+    /// Why, or why not, as a sentence.
+    pub reason: String,
+}
+
+/// Whether the cluster still takes writes without `id`, from what is replicated about its members.
+pub fn can_lose<'a>(id: NodeId, nodes: impl Iterator<Item = &'a Node>, leader: Option<NodeId>) -> CanLose {
+    let mut voters = 0;
+    let mut living_others = 0;
+    let mut is_voter = false;
+    let mut down = Vec::new();
+    for node in nodes.filter(|node| node.voter) {
+        voters += 1;
+        if node.id == id {
+            is_voter = true;
+        } else if matches!(node.status, NodeStatus::Up | NodeStatus::Draining | NodeStatus::Drained) {
+            living_others += 1;
+        } else {
+            down.push(format!("node {} is {}", node.id, node.status.as_str()));
+        }
+    }
+    if !is_voter {
+        return CanLose { answer: true, reason: "yes: it does not vote".to_owned() };
+    }
+    let needed = voters / 2 + 1;
+    let answer = living_others >= needed;
+    let reason = if !answer && down.is_empty() {
+        format!("no: writes need {needed} of {voters} voters, and {living_others} would be left")
+    } else if !answer {
+        format!("no: {}; writes need {needed} of {voters} voters", down.join(", "))
+    } else if leader == Some(id) {
+        "yes, hand over first".to_owned()
+    } else {
+        "yes".to_owned()
+    };
+    CanLose { answer, reason }
+}
+
+impl Node {
+    /// Changes the status, and remembers since when and why.
+    pub fn set_status(&mut self, status: NodeStatus, reason: &str, at: Timestamp, revision: Revision) {
+        self.status = status;
+        reason.clone_into(&mut self.status_reason);
+        self.status_since = at;
+        self.status_revision = revision;
+    }
+
+    /// Replaces what `observer` says of the node. Opinions are kept in the order of observers.
+    pub fn set_opinion(&mut self, observer: NodeId, sees: Sees, since: Timestamp) {
+        let opinion = Opinion { observer, sees, since };
+        match self.opinions.binary_search_by_key(&observer, |known| known.observer) {
+            Ok(position) => self.opinions[position] = opinion,
+            Err(position) => self.opinions.insert(position, opinion),
+        }
+    }
+}

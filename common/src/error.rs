@@ -1,0 +1,140 @@
+//! Errors as every client sees them: RFC 9457 problem documents with a stable code.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The media type of a [`Problem`].
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $status:literal, $title:literal;)*) => {
+        /// What went wrong, as one stable word. Codes are never renamed.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Code {
+            $($(#[$doc])* #[serde(rename = $code)] $name,)*
+        }
+
+        impl Code {
+            /// Every code, for documentation and tests.
+            pub const ALL: &[Code] = &[$(Code::$name),*];
+
+            /// The code as it stands in a problem document.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Code::$name => $code,)* }
+            }
+
+            /// The HTTP status that goes with it.
+            pub fn status(self) -> u16 {
+                match self { $(Code::$name => $status,)* }
+            }
+
+            /// A short sentence that is the same for every occurrence.
+            pub fn title(self) -> &'static str {
+                match self { $(Code::$name => $title,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The request's syntax or a value in it is wrong.
+    InvalidRequest = "invalid_request", 400, "The request is not valid";
+    MalformedJson = "malformed_json", 400, "The body is not valid JSON";
+    UnknownAction = "unknown_action", 400, "There is no such action";
+    ForeignOrigin = "foreign_origin", 403, "Requests from this origin are refused";
+    UnknownHost = "unknown_host", 403, "This node does not answer to that host name";
+    UnknownRoute = "unknown_route", 404, "There is nothing at this address";
+    UnknownNode = "unknown_node", 404, "There is no such node";
+    UnknownGroup = "unknown_group", 404, "There is no such Raft group";
+    UnknownSetting = "unknown_setting", 404, "There is no such setting";
+    UnknownPlan = "unknown_plan", 404, "There is no such plan";
+    UnknownOperation = "unknown_operation", 404, "There is no such operation";
+    NotADemo = "not_a_demo", 404, "Chaos is offered by a demo cluster alone";
+    MethodNotAllowed = "method_not_allowed", 405, "This address does not take that method";
+    RequestTimeout = "request_timeout", 408, "The request took too long to arrive";
+    /// Something that the plan looked at has changed since.
+    PlanStale = "plan_stale", 409, "What the plan looked at has changed";
+    OperationRunning = "operation_running", 409, "Another operation is running";
+    NotAbortable = "not_abortable", 409, "The operation can no longer be aborted";
+    NotAwaitingKeep = "not_awaiting_keep", 409, "The operation does not wait to be kept";
+    NotUndoable = "not_undoable", 409, "The operation cannot be undone";
+    IdempotencyKeyReused = "idempotency_key_reused", 409, "The idempotency key was used for another request";
+    AlreadyBootstrapped = "already_bootstrapped", 409, "The cluster exists already";
+    PlanExpired = "plan_expired", 410, "The plan has expired";
+    PreconditionFailed = "precondition_failed", 412, "The resource is not at the version you named";
+    BodyTooLarge = "body_too_large", 413, "The body is too large";
+    ValueTooLarge = "value_too_large", 413, "The value is too large";
+    UnsupportedMediaType = "unsupported_media_type", 415, "The body's content type is not supported";
+    PlanBlocked = "plan_blocked", 422, "The plan has blockers";
+    InvalidSetting = "invalid_setting", 422, "The setting does not take this value";
+    LimitReached = "limit_reached", 422, "A named limit of the cluster is reached";
+    Overloaded = "overloaded", 429, "Too many requests of this class are under way";
+    Internal = "internal", 500, "The node failed to answer";
+    /// No leader was found in time. The request may be sent again.
+    NoLeader = "no_leader", 503, "The cluster has no leader at the moment";
+    /// The node gave up waiting. The request may or may not take effect.
+    OutcomeUnknown = "outcome_unknown", 503, "The outcome of the request is unknown";
+    NotReady = "not_ready", 503, "The node is not ready";
+    DemoFailed = "demo_failed", 503, "The demo's supervisor did not do it";
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A refusal: a code, and a sentence that says what was wrong and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{code}: {detail}")]
+pub struct Refusal {
+    pub code: Code,
+    pub detail: String,
+    /// For [`Code::PlanStale`]: the facts that changed, as they stood in the plan's footprint.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub facts: Vec<crate::plan::Fact>,
+}
+
+impl Refusal {
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Refusal { code, detail: detail.into(), facts: Vec::new() }
+    }
+}
+
+/// An RFC 9457 problem document: the body of every error answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub title: String,
+    pub status: u16,
+    /// A [`Code`], or, from a newer server, a code that this client does not know.
+    pub code: String,
+    pub detail: String,
+    /// The facts that changed, where the code is `plan_stale`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub facts: Vec<crate::plan::Fact>,
+    /// The request's id, to find it in logs and in the audit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Problem {
+            kind: format!("urn:ringmaster:problem:{}", refusal.code),
+            title: refusal.code.title().to_owned(),
+            status: refusal.code.status(),
+            code: refusal.code.as_str().to_owned(),
+            detail: refusal.detail,
+            facts: refusal.facts,
+            request_id: None,
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.detail)
+    }
+}

@@ -1,0 +1,25 @@
+//! What Ringmaster's server and its clients must agree on: names, API types, events, the view and
+//! its fold, and stream messages.
+//!
+//! This crate builds for WASM: it reads no clock, opens no socket and knows nothing of Raft's log.
+//! Log commands are deliberately absent, so that the log and the API can evolve apart.
+//!
+//! Wall-clock times are [`Timestamp`]s, RFC 3339 in UTC in JSON; they are for people to read and
+//! decide nothing. Durations are integers of milliseconds named `…_ms`, unless another unit is in
+//! the name.
+
+pub mod action;
+pub mod cluster;
+pub mod demo;
+pub mod error;
+pub mod event;
+pub mod id;
+pub mod operation;
+pub mod page;
+pub mod plan;
+pub mod setting;
+pub mod stream;
+pub mod telemetry;
+pub mod view;
+
+pub use jiff::Timestamp;

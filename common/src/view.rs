@@ -1,0 +1,182 @@
+//! The view: the replicated state as clients see it, and the fold that keeps it current.
+//!
+//! What always holds: for every state and every command, the view of the applied state equals the
+//! view before it, folded with the events that applying returned. The server proves it by property
+//! tests; the browser relies on it.
+//!
+//! The view holds facts of the cluster group alone. Who leads *now*, lag and round-trip times are
+//! telemetry ([`crate::telemetry`]) and deliberately absent.
+
+use crate::{
+    cluster::Node,
+    event::{Event, EventBatch},
+    id::{Incarnation, NodeId, OperationId, Revision},
+    operation::Operation,
+    setting::Setting,
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
+
+/// How many of the latest operations the view holds.
+pub const VIEW_OPERATIONS: usize = 50;
+
+/// The state of the cluster group, as every browser holds it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClusterView {
+    pub name: String,
+    pub id: String,
+    pub incarnation: Incarnation,
+    pub revision: Revision,
+    /// The latest election that the log tells of.
+    pub elected: Option<Election>,
+    #[serde(with = "as_list")]
+    pub nodes: BTreeMap<NodeId, Node>,
+    #[serde(with = "as_list")]
+    pub settings: BTreeMap<String, Setting>,
+    /// The latest [`VIEW_OPERATIONS`] operations.
+    #[serde(with = "as_list")]
+    pub operations: BTreeMap<OperationId, Operation>,
+    /// How many audit entries there have ever been.
+    pub audit_count: u64,
+}
+
+/// Who won an election, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Election {
+    pub term: u64,
+    pub leader: NodeId,
+    pub at: crate::Timestamp,
+    pub revision: Revision,
+}
+
+impl ClusterView {
+    /// Brings the view from the revision before `batch` to that of `batch`.
+    pub fn fold(&mut self, batch: &EventBatch) {
+        for event in &batch.events {
+            self.fold_one(batch, event);
+        }
+        self.revision = batch.revision;
+    }
+
+    fn fold_one(&mut self, batch: &EventBatch, event: &Event) {
+        match event {
+            Event::ClusterCreated { name, id, incarnation } => {
+                self.name.clone_from(name);
+                self.id.clone_from(id);
+                self.incarnation = *incarnation;
+            }
+            Event::NodeJoined { node } => {
+                self.nodes.insert(node.id, node.clone());
+            }
+            Event::NodeStatusChanged { node, to, reason, .. } => {
+                if let Some(node) = self.nodes.get_mut(node) {
+                    node.set_status(*to, reason, batch.at, batch.revision);
+                }
+            }
+            Event::OpinionChanged { observer, subject, sees } => {
+                if let Some(node) = self.nodes.get_mut(subject) {
+                    node.set_opinion(*observer, *sees, batch.at);
+                }
+            }
+            Event::MembershipChanged { voters, .. } => {
+                for node in self.nodes.values_mut() {
+                    node.voter = voters.contains(&node.id);
+                }
+            }
+            Event::LeaderElected { term, leader } => {
+                self.elected =
+                    Some(Election { term: *term, leader: *leader, at: batch.at, revision: batch.revision });
+            }
+            Event::SettingChanged { setting } => {
+                self.settings.insert(setting.key.clone(), setting.clone());
+            }
+            Event::OperationStarted { operation } => {
+                self.operations.insert(operation.id, operation.clone());
+                if self.operations.len() > VIEW_OPERATIONS {
+                    self.operations.pop_first();
+                }
+            }
+            Event::StepChanged { operation, position, step } => {
+                if let Some(operation) = self.operations.get_mut(operation) {
+                    if let Some(slot) = operation.steps.get_mut(*position as usize) {
+                        slot.clone_from(step);
+                    }
+                    operation.revision = batch.revision;
+                }
+            }
+            Event::StepsAdded { operation, steps } => {
+                if let Some(operation) = self.operations.get_mut(operation) {
+                    operation.steps.extend_from_slice(steps);
+                    operation.revision = batch.revision;
+                }
+            }
+            Event::OperationChanged { operation, status, error, ended_at, keep_until } => {
+                if let Some(operation) = self.operations.get_mut(operation) {
+                    operation.status = *status;
+                    operation.error.clone_from(error);
+                    operation.ended_at = *ended_at;
+                    operation.keep_until = *keep_until;
+                    operation.revision = batch.revision;
+                }
+            }
+            Event::OperationUndone { operation, by } => {
+                if let Some(operation) = self.operations.get_mut(operation) {
+                    operation.undone_by = Some(*by);
+                    operation.revision = batch.revision;
+                }
+            }
+            Event::Audited { count } => self.audit_count = *count,
+            // Plans are asked for one at a time; the view does not hold them.
+            Event::PlanCreated { .. } | Event::PlanExpired { .. } => {}
+        }
+    }
+}
+
+/// Things that are kept in a map under one of their own fields.
+pub trait Keyed {
+    type Key: Ord + Clone;
+    fn key(&self) -> Self::Key;
+}
+
+impl Keyed for Node {
+    type Key = NodeId;
+    fn key(&self) -> NodeId {
+        self.id
+    }
+}
+
+impl Keyed for Setting {
+    type Key = String;
+    fn key(&self) -> String {
+        self.key.clone()
+    }
+}
+
+impl Keyed for Operation {
+    type Key = OperationId;
+    fn key(&self) -> OperationId {
+        self.id
+    }
+}
+
+/// Writes a map as the list of its values, each of which names its own key.
+mod as_list {
+    use super::{BTreeMap, Deserialize, Deserializer, Keyed, Serialize, Serializer};
+
+    pub(super) fn serialize<T, S>(map: &BTreeMap<T::Key, T>, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        T: Keyed + Serialize,
+        S: Serializer,
+    {
+        serializer.collect_seq(map.values())
+    }
+
+    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<BTreeMap<T::Key, T>, D::Error>
+    where
+        T: Keyed + Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        let values = Vec::<T>::deserialize(deserializer)?;
+        Ok(values.into_iter().map(|value| (value.key(), value)).collect())
+    }
+}
