@@ -12,6 +12,7 @@ use crate::{
     setting::Setting,
 };
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// All events of one revision, in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,9 +66,6 @@ pub enum Event {
         action: Action,
         blocked: bool,
     },
-    PlanExpired {
-        plan: PlanId,
-    },
     OperationStarted {
         operation: Operation,
     },
@@ -114,4 +112,59 @@ pub struct AuditEntry {
     pub refused: Option<Refusal>,
     /// The operation that it started or changed.
     pub operation: Option<OperationId>,
+}
+
+/// The event as a sentence, for timelines.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::ClusterCreated { name, .. } => write!(f, "cluster {name} was created"),
+            Event::NodeJoined { node } => write!(f, "node {} ({}) joined", node.id, node.name),
+            Event::NodeStatusChanged { node, to, reason, .. } => {
+                write!(f, "node {node} is {}: {reason}", to.as_str())
+            }
+            Event::OpinionChanged { observer, subject, sees } => {
+                write!(f, "node {observer} sees node {subject} {}", sees.as_str())
+            }
+            Event::MembershipChanged { voters, learners } if learners.is_empty() => {
+                write!(f, "the voters are now {}", list(voters))
+            }
+            Event::MembershipChanged { voters, learners } => {
+                write!(f, "the voters are now {}, the learners {}", list(voters), list(learners))
+            }
+            Event::LeaderElected { term, leader } => write!(f, "node {leader} leads term {term}"),
+            Event::SettingChanged { setting } => {
+                write!(f, "setting {} is now {}", setting.key, setting.value)
+            }
+            Event::PlanCreated { plan, action, blocked: false } => write!(f, "plan {plan}: {action}"),
+            Event::PlanCreated { plan, action, blocked: true } => {
+                write!(f, "plan {plan}: {action}; it is blocked")
+            }
+            Event::OperationStarted { operation } => {
+                write!(f, "operation {} started: {}", operation.id, operation.action)
+            }
+            Event::StepChanged { operation, step, .. } => {
+                write!(f, "operation {operation}, {}: {}", step.name, step.status.as_str())?;
+                match &step.detail {
+                    Some(detail) => write!(f, "; {detail}"),
+                    None => Ok(()),
+                }
+            }
+            Event::StepsAdded { operation, .. } => write!(f, "operation {operation} is being reverted"),
+            Event::OperationChanged { operation, status, error: Some(error), .. } => {
+                write!(f, "operation {operation} {}: {}", status.as_str(), error.detail)
+            }
+            Event::OperationChanged { operation, status, error: None, .. } => {
+                write!(f, "operation {operation} {}", status.as_str().replace('_', " "))
+            }
+            Event::OperationUndone { operation, by } => {
+                write!(f, "operation {operation} was undone by operation {by}")
+            }
+            Event::Audited { count } => write!(f, "audit entry {count}"),
+        }
+    }
+}
+
+fn list(nodes: &[NodeId]) -> String {
+    nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -127,7 +127,7 @@ impl ClusterView {
             }
             Event::Audited { count } => self.audit_count = *count,
             // Plans are asked for one at a time; the view does not hold them.
-            Event::PlanCreated { .. } | Event::PlanExpired { .. } => {}
+            Event::PlanCreated { .. } => {}
         }
     }
 }
