@@ -1,5 +1,7 @@
 //! The `ringmaster` binary.
+#![allow(dead_code)]
 
 mod raft;
+mod state;
 
 fn main() {}

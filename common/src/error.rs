@@ -59,6 +59,19 @@ codes! {
     NotAwaitingKeep = "not_awaiting_keep", 409, "The operation does not wait to be kept";
     NotUndoable = "not_undoable", 409, "The operation cannot be undone";
     IdempotencyKeyReused = "idempotency_key_reused", 409, "The idempotency key was used for another request";
+    /// In an operation's error: a step outlasted its bound.
+    StepTimeout = "step_timeout", 409, "A step did not end in time";
+    /// In an operation's error: the election that the hand-over caused had another winner.
+    TransferNotTaken = "transfer_not_taken", 409, "Another node won the election";
+    /// In an operation's error: what the plan observed no longer holds.
+    PreflightFailed = "preflight_failed", 409, "The situation is no longer as planned";
+    /// In an operation's error: it was reverted because nobody kept it.
+    NotKept = "not_kept", 409, "The operation was not kept in time";
+    /// In an operation's error: an operator aborted it.
+    AbortedByOperator = "aborted_by_operator", 409, "An operator aborted the operation";
+    /// In an operation's error: the cluster refused or failed a change of its members.
+    MembershipRefused = "membership_refused", 409, "The change of members was refused";
+    StaleReport = "stale_report", 409, "The report comes from a runner that was replaced";
     AlreadyBootstrapped = "already_bootstrapped", 409, "The cluster exists already";
     PlanExpired = "plan_expired", 410, "The plan has expired";
     PreconditionFailed = "precondition_failed", 412, "The resource is not at the version you named";

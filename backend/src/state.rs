@@ -1,0 +1,223 @@
+//! The pure core: the state of the cluster group, and how log entries change it.
+//!
+//! [`State::apply`] takes an entry and gives back an outcome and the events it made. It does no I/O
+//! and reads no clock, draws no random number and iterates over no hash map, so every node that
+//! applies the same log holds the same state. It cannot fail: a refusal is an outcome like another.
+//!
+//! What always holds:
+//! - [`view`] of the applied state equals the view before, folded with the events.
+//! - Cluster time never runs backwards; what is due is done before the command is.
+//! - Everything that grows has a bound with a name.
+//!
+//! The collections are persistent (they share structure), so a clone costs next to nothing. Readers
+//! and snapshots take one and never hold up `apply`.
+
+pub mod audit;
+pub mod command;
+pub mod history;
+pub mod membership;
+pub mod operations;
+pub mod planner;
+pub mod plans;
+pub mod requests;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+pub mod view;
+
+use audit::Audit;
+use command::{Actor, ClusterTime, Command, Outcome, Record, Response};
+use history::History;
+use membership::Membership;
+use operations::Operations;
+use plans::Plans;
+use requests::Requests;
+use ringmaster_common::{
+    Timestamp,
+    event::{Event, EventBatch},
+    id::{Incarnation, NodeId, Revision},
+    view::Election,
+};
+use serde::{Deserialize, Serialize};
+use settings::Settings;
+use std::{collections::BTreeSet, sync::Arc};
+
+/// All that the cluster group has agreed on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    pub name: String,
+    pub id: String,
+    pub incarnation: Incarnation,
+    /// The index of the last applied entry.
+    pub revision: Revision,
+    /// The cluster time of the last applied entry.
+    pub clock: ClusterTime,
+    pub wall: Timestamp,
+    pub election: Option<Election>,
+    pub membership: Membership,
+    pub settings: Settings,
+    pub plans: Plans,
+    pub operations: Operations,
+    pub audit: Audit,
+    pub requests: Requests,
+    pub history: History,
+}
+
+/// A log entry, as the state sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub index: u64,
+    pub body: Body,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// A leader's first entry.
+    Blank,
+    /// openraft changed who votes and who learns.
+    Membership {
+        voters: BTreeSet<NodeId>,
+        learners: BTreeSet<NodeId>,
+    },
+    Command(Box<Record>),
+}
+
+/// When and by whom an entry was made: what all commands need to know of it.
+#[derive(Clone, Debug)]
+struct Context {
+    revision: Revision,
+    now: ClusterTime,
+    wall: Timestamp,
+    actor: Actor,
+    events: Vec<Event>,
+}
+
+impl Context {
+    fn emit(&mut self, event: Event) {
+        self.events.push(event);
+    }
+}
+
+impl State {
+    /// Applies the next entry of the log.
+    pub fn apply(&mut self, entry: Entry) -> (Response, Option<Arc<EventBatch>>) {
+        let mut context = Context {
+            revision: Revision(entry.index),
+            now: self.clock,
+            wall: self.wall,
+            actor: Actor::Node(NodeId::default()),
+            events: Vec::new(),
+        };
+        let mut request_id = String::new();
+        let response = match entry.body {
+            Body::Blank => Response { revision: context.revision, outcome: Outcome::Done },
+            Body::Membership { voters, learners } => {
+                self.membership.adopt(&mut context, voters, learners);
+                Response { revision: context.revision, outcome: Outcome::Done }
+            }
+            Body::Command(record) => {
+                // A stamp from before the last one is possible where a leader was slow; time stands
+                // still then, and what runs out runs out later, never earlier.
+                context.now = self.clock.max(record.stamp);
+                context.wall = record.wall;
+                context.actor = record.request.actor.clone();
+                request_id.clone_from(&record.request.id);
+                self.operations.expire(&mut context);
+                self.answer(&mut context, *record)
+            }
+        };
+        self.revision = context.revision;
+        self.clock = context.now;
+        self.wall = context.wall;
+        let batch = (!context.events.is_empty()).then(|| {
+            Arc::new(EventBatch {
+                revision: context.revision,
+                at: context.wall,
+                actor: context.actor.to_string(),
+                request_id,
+                events: context.events,
+            })
+        });
+        if let Some(batch) = &batch {
+            self.history.push(batch.clone());
+        }
+        (response, batch)
+    }
+
+    /// Answers a repeat with the first outcome; else executes, audits and remembers.
+    fn answer(&mut self, context: &mut Context, record: Record) -> Response {
+        let Record { request, command, .. } = record;
+        let fingerprint = command.fingerprint();
+        if let Some(answer) = self.requests.find(&request, fingerprint) {
+            return answer.unwrap_or_else(|refusal| Response {
+                revision: context.revision,
+                outcome: Outcome::Refused(refusal),
+            });
+        }
+        let audited_as = command.audited_as().filter(|_| matches!(request.actor, Actor::Operator(_)));
+        let response = Response { revision: context.revision, outcome: self.execute(context, command) };
+        if let Some(asked) = audited_as {
+            self.audit.record(context, &request, asked, &response.outcome);
+        }
+        self.requests.remember(request, fingerprint, &response);
+        response
+    }
+
+    fn execute(&mut self, context: &mut Context, command: Command) -> Outcome {
+        match command {
+            Command::CreateCluster { name, id, incarnation, first } => {
+                if self.id.is_empty() {
+                    self.name.clone_from(&name);
+                    self.id.clone_from(&id);
+                    self.incarnation = incarnation;
+                    context.emit(Event::ClusterCreated { name, id, incarnation });
+                    self.membership.admit(context, &first);
+                }
+                Outcome::Done
+            }
+            Command::RecordElection { term, leader } => {
+                self.election = Some(Election { term, leader, at: context.wall, revision: context.revision });
+                context.emit(Event::LeaderElected { term, leader });
+                self.operations.leader_elected(context, term, leader);
+                Outcome::Done
+            }
+            Command::RecordHealth { opinions, statuses } => {
+                self.membership.record_health(context, &opinions, &statuses);
+                Outcome::Done
+            }
+            Command::AdmitNode { node } => {
+                self.membership.admit(context, &node);
+                Outcome::Done
+            }
+            Command::PutSetting { key, value, precondition } => self
+                .settings
+                .put(context, key, value, &precondition)
+                .map_or_else(Outcome::Refused, Outcome::Setting),
+            Command::CreatePlan { draft } => {
+                let ttl = self.settings.number(&ringmaster_common::setting::PLAN_TTL);
+                Outcome::Plan(Box::new(self.plans.create(context, *draft, ttl)))
+            }
+            Command::StartOperation { plan, keep_within_ms } => {
+                self.start_operation(context, plan, keep_within_ms).unwrap_or_else(Outcome::Refused)
+            }
+            Command::ReportStep { operation, position, term, result } => {
+                let current_term = self.election.as_ref().map_or(0, |election| election.term);
+                self.operations
+                    .report_step(context, current_term, operation, position, term, result)
+                    .map_or_else(Outcome::Refused, |()| Outcome::Done)
+            }
+            Command::AbortOperation { operation } => {
+                self.operations.abort(context, operation).unwrap_or_else(Outcome::Refused)
+            }
+            Command::KeepOperation { operation } => {
+                self.operations.keep(context, operation).unwrap_or_else(Outcome::Refused)
+            }
+            Command::Tick => Outcome::Done,
+        }
+    }
+
+    /// Who the log last told to lead.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.election.as_ref().map(|election| election.leader)
+    }
+}

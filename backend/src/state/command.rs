@@ -1,0 +1,249 @@
+//! What the log of the cluster group holds.
+//!
+//! Commands never leave the backend: clients see requests and events, so that the log and the API
+//! can evolve apart. Records are MessagePack with named fields: a field can be added with a default.
+//! A command that this version does not know cannot be decoded, and stops the node; it is never
+//! skipped, because then this node's state would differ from that of the others.
+
+use crate::state::plans::Draft;
+use bytes::Bytes;
+use ringmaster_common::{
+    Timestamp,
+    action::NewNode,
+    cluster::{NodeStatus, Sees},
+    error::Refusal,
+    id::{Incarnation, NodeId, OperationId, PlanId, Revision},
+    operation::Operation,
+    plan::Plan,
+    setting::Setting,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::{fmt, time::Duration};
+
+/// The format of [`Record`]s that this version writes.
+pub const RECORD_FORMAT: u16 = 1;
+
+/// Milliseconds of cluster time: the leader's monotonic clock, carried on from leader to leader.
+/// It never runs faster than any real clock, and never backwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ClusterTime(pub u64);
+
+impl ClusterTime {
+    pub fn after(self, duration: Duration) -> ClusterTime {
+        ClusterTime(self.0.saturating_add(duration.as_millis().try_into().unwrap_or(u64::MAX)))
+    }
+}
+
+/// One command, as the leader submitted it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub format: u16,
+    /// Stamped by the leader as it submitted the command.
+    pub stamp: ClusterTime,
+    /// The leader's wall clock, for people to read. It decides nothing.
+    pub wall: Timestamp,
+    pub request: Request,
+    pub command: Command,
+}
+
+/// Who asks, and under which id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// A repeat under the same id is answered with the first outcome.
+    pub id: String,
+    pub actor: Actor,
+    /// Whether the client chose the id, and so may repeat the request itself.
+    pub repeatable: bool,
+}
+
+/// Who asked for a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Actor {
+    /// Somebody outside; what they do is audited.
+    Operator(String),
+    /// A controller on this node.
+    Node(NodeId),
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Actor::Operator(name) => f.write_str(name),
+            Actor::Node(node) => write!(f, "node {node}"),
+        }
+    }
+}
+
+/// A change to the state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    CreateCluster {
+        name: String,
+        id: String,
+        incarnation: Incarnation,
+        first: NewNode,
+    },
+    /// The first command of each leader.
+    RecordElection {
+        term: u64,
+        leader: NodeId,
+    },
+    /// What observers say, where it changed, and what follows for the nodes' statuses.
+    RecordHealth {
+        opinions: Vec<OpinionChange>,
+        statuses: Vec<StatusChange>,
+    },
+    AdmitNode {
+        node: NewNode,
+    },
+    PutSetting {
+        key: String,
+        value: Value,
+        precondition: Precondition,
+    },
+    CreatePlan {
+        draft: Box<Draft>,
+    },
+    StartOperation {
+        plan: PlanId,
+        keep_within_ms: Option<u64>,
+    },
+    /// The runner of `term` finished the step at `position`.
+    ReportStep {
+        operation: OperationId,
+        position: u32,
+        term: u64,
+        result: Result<String, Refusal>,
+    },
+    AbortOperation {
+        operation: OperationId,
+    },
+    KeepOperation {
+        operation: OperationId,
+    },
+    /// Lets time pass: what is due is done.
+    Tick,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpinionChange {
+    pub observer: NodeId,
+    pub subject: NodeId,
+    pub sees: Sees,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusChange {
+    pub node: NodeId,
+    pub status: NodeStatus,
+    pub reason: String,
+}
+
+/// The version that a conditional write expects.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precondition {
+    #[default]
+    None,
+    /// `If-Match` with versions.
+    AnyOf(Vec<Revision>),
+    /// `If-Match: *`
+    Exists,
+    /// `If-None-Match: *`
+    Absent,
+}
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Response {
+    /// Where the log holds the command that was carried out; for a repeat, the first one.
+    pub revision: Revision,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Done,
+    Refused(Refusal),
+    Setting(Setting),
+    Plan(Box<Plan>),
+    /// `started` tells whether this very command started it.
+    Operation {
+        operation: Box<Operation>,
+        started: bool,
+    },
+}
+
+/// Bytes that this version cannot read: damage, or a record of a newer version.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error(transparent)]
+    Malformed(#[from] rmp_serde::decode::Error),
+    #[error("the record has format {found}, and this version reads up to {RECORD_FORMAT}")]
+    Format { found: u16 },
+}
+
+impl Record {
+    pub fn encode(&self) -> Bytes {
+        encode(self)
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
+        let record: Record = rmp_serde::from_slice(bytes)?;
+        if record.format > RECORD_FORMAT {
+            return Err(DecodeError::Format { found: record.format });
+        }
+        Ok(record)
+    }
+}
+
+impl Response {
+    pub fn encode(&self) -> Bytes {
+        encode(self)
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Response, DecodeError> {
+        Ok(rmp_serde::from_slice(bytes)?)
+    }
+}
+
+fn encode(value: &impl Serialize) -> Bytes {
+    rmp_serde::to_vec_named(value).expect("plain data encodes").into()
+}
+
+impl Command {
+    /// What makes a repeat of a request the same request. A plan is known by what it was asked for:
+    /// what it measured differs at each try.
+    pub fn fingerprint(&self) -> u32 {
+        let bytes = match self {
+            Command::CreatePlan { draft } => encode(&draft.action),
+            command => encode(command),
+        };
+        crc32fast::hash(&bytes)
+    }
+
+    /// In a few words, for the audit; none for what no operator asks for.
+    pub fn audited_as(&self) -> Option<String> {
+        match self {
+            Command::PutSetting { key, .. } => Some(format!("set {key}")),
+            Command::StartOperation { plan, keep_within_ms: None } => Some(format!("apply plan {plan}")),
+            Command::StartOperation { plan, keep_within_ms: Some(ms) } => {
+                Some(format!("apply plan {plan}, reverting it unless it is kept within {ms} ms"))
+            }
+            Command::AbortOperation { operation } => Some(format!("abort operation {operation}")),
+            Command::KeepOperation { operation } => Some(format!("keep operation {operation}")),
+            Command::CreateCluster { .. }
+            | Command::RecordElection { .. }
+            | Command::RecordHealth { .. }
+            | Command::AdmitNode { .. }
+            | Command::CreatePlan { .. }
+            | Command::ReportStep { .. }
+            | Command::Tick => None,
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The latest events, so that a client that lost its stream can resume it on any node.
+//!
+//! The history is replicated with the state: it survives a restart, comes with a snapshot, and is
+//! the same on every node.
+
+use imbl::Vector;
+use ringmaster_common::{event::EventBatch, id::Revision};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// How many revisions with events the history holds.
+pub const HISTORY_REVISIONS: usize = 8192;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    batches: Vector<Arc<EventBatch>>,
+    /// The revision of the last batch that was dropped; 0 while none was.
+    dropped: Revision,
+}
+
+impl History {
+    pub fn push(&mut self, batch: Arc<EventBatch>) {
+        self.batches.push_back(batch);
+        if self.batches.len() > HISTORY_REVISIONS
+            && let Some(oldest) = self.batches.pop_front()
+        {
+            self.dropped = oldest.revision;
+        }
+    }
+
+    /// The revision of the latest batch: what a client that has seen all events is at.
+    pub fn last_revision(&self) -> Revision {
+        self.batches.last().map_or(self.dropped, |batch| batch.revision)
+    }
+
+    /// The batches after `revision`, oldest first, or none where the history no longer holds them all.
+    pub fn after(&self, revision: Revision) -> Option<impl DoubleEndedIterator<Item = &Arc<EventBatch>>> {
+        (revision >= self.dropped).then(|| {
+            let start = self.position_after(revision);
+            self.batches.focus().narrow(start..).into_iter()
+        })
+    }
+
+    /// The batches before `revision`, newest first.
+    pub fn before(&self, revision: Revision) -> impl Iterator<Item = &Arc<EventBatch>> {
+        let end = match self.batches.binary_search_by_key(&revision, |batch| batch.revision) {
+            Ok(position) | Err(position) => position,
+        };
+        self.batches.focus().narrow(..end).into_iter().rev()
+    }
+
+    fn position_after(&self, revision: Revision) -> usize {
+        match self.batches.binary_search_by_key(&revision, |batch| batch.revision) {
+            Ok(position) => position + 1,
+            Err(position) => position,
+        }
+    }
+}

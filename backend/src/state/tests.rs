@@ -1,0 +1,4 @@
+//! The core, by golden scripts that read like a log, and by properties of random histories.
+
+mod properties;
+mod scripts;

@@ -1,0 +1,24 @@
+//! From the state to what clients see of it.
+
+use crate::state::State;
+use ringmaster_common::view::{ClusterView, VIEW_OPERATIONS};
+
+/// The view of a state. Folding the events of later entries keeps it equal to the view of the
+/// state that those entries lead to.
+pub fn view(state: &State) -> ClusterView {
+    ClusterView {
+        name: state.name.clone(),
+        id: state.id.clone(),
+        incarnation: state.incarnation,
+        revision: state.history.last_revision(),
+        elected: state.election.clone(),
+        nodes: state.membership.nodes.iter().map(|(id, node)| (*id, node.as_ref().clone())).collect(),
+        settings: state.settings.iter().map(|setting| (setting.key.clone(), setting.clone())).collect(),
+        operations: state
+            .operations
+            .latest(VIEW_OPERATIONS)
+            .map(|operation| (operation.id, operation.clone()))
+            .collect(),
+        audit_count: state.audit.count,
+    }
+}
