@@ -116,6 +116,7 @@ pub fn may_fail(voters: usize) -> usize {
 pub struct Cluster {
     pub name: String,
     pub id: String,
+    pub incarnation: crate::id::Incarnation,
     /// The revision that the answering node has applied.
     pub revision: Revision,
     pub term: u64,
