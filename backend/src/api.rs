@@ -66,7 +66,7 @@ pub fn router(api: Api) -> Router {
         .route("/events", get(events::events))
         .route("/audit", get(events::audit))
         .route("/stream", get(stream::stream))
-        .route("/demo/nodes", post(demo::add))
+        .route("/demo/nodes", get(demo::list).post(demo::add))
         .route("/demo/nodes/{id}/{chaos}", post(demo::chaos));
     Router::new()
         .nest("/v1", v1)

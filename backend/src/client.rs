@@ -9,7 +9,7 @@
 
 pub mod stream;
 
-use reqwest::{Method, Response, StatusCode, header};
+use reqwest::{Method, StatusCode, header};
 use ringmaster_common::{
     error::{Code, Problem},
     id::Revision,
@@ -18,7 +18,6 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{
     collections::VecDeque,
-    error::Error as _,
     fmt,
     str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -169,7 +168,7 @@ impl Client {
         let mut attempts = Vec::new();
         for address in self.addresses() {
             match self.send(&address, request).await {
-                Ok(response) => return self.read(&address, response).await,
+                Ok((status, body)) => return self.read(&address, status, &body),
                 Err(error) => attempts.push(Attempt {
                     reason: innermost(&error),
                     in_doubt: request.idempotency_key.is_some() && !error.is_connect(),
@@ -180,7 +179,8 @@ impl Client {
         Err(ClientError::Unreachable(attempts))
     }
 
-    async fn send(&self, address: &Address, request: &Request) -> reqwest::Result<Response> {
+    /// The status, and the body up to just beyond the longest that is read.
+    async fn send(&self, address: &Address, request: &Request) -> reqwest::Result<(StatusCode, Vec<u8>)> {
         let mut builder = self
             .http
             .request(request.method.clone(), format!("{address}{}", request.path))
@@ -195,29 +195,32 @@ impl Client {
         if let Some(body) = &request.body {
             builder = builder.json(body);
         }
-        builder.send().await
+        let mut response = builder.send().await?;
+        let mut body = Vec::new();
+        while body.len() <= MAX_ANSWER_BYTES
+            && let Some(chunk) = response.chunk().await?
+        {
+            body.extend_from_slice(&chunk);
+        }
+        Ok((response.status(), body))
     }
 
-    async fn read<T: DeserializeOwned>(
+    fn read<T: DeserializeOwned>(
         &self,
         address: &Address,
-        mut response: Response,
+        status: StatusCode,
+        body: &[u8],
     ) -> Result<T, ClientError> {
         let protocol = |detail: String| ClientError::Protocol { url: address.clone(), detail };
-        let status = response.status();
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| protocol(innermost(&error)))? {
-            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-                return Err(protocol(format!("the answer is longer than {MAX_ANSWER_BYTES} bytes")));
-            }
-            body.extend_from_slice(&chunk);
+        if body.len() > MAX_ANSWER_BYTES {
+            return Err(protocol(format!("the answer is longer than {MAX_ANSWER_BYTES} bytes")));
         }
         if status.is_success() {
             self.prefer(address);
-            return serde_json::from_slice(&body).map_err(|error| protocol(error.to_string()));
+            return serde_json::from_slice(body).map_err(|error| protocol(error.to_string()));
         }
         let problem: Problem =
-            serde_json::from_slice(&body).map_err(|_| protocol(format!("it says {status}")))?;
+            serde_json::from_slice(body).map_err(|_| protocol(format!("it says {status}")))?;
         if status == StatusCode::SERVICE_UNAVAILABLE {
             // Another node may be on the better side of whatever is wrong.
             self.put_off(address);

@@ -71,7 +71,7 @@ impl DataDir {
     }
 
     fn identity_path(&self) -> PathBuf {
-        self.path.join("identity.json")
+        identity_path(&self.path)
     }
 
     /// Whose directory it is; none while it is fresh.
@@ -109,6 +109,15 @@ impl DataDir {
     }
 }
 
+/// Whether a node has ever started from `path`.
+pub fn has_identity(path: &Path) -> bool {
+    identity_path(path).exists()
+}
+
+fn identity_path(path: &Path) -> PathBuf {
+    path.join("identity.json")
+}
+
 /// Writes a file so that it is there whole or not at all, whatever happens meanwhile.
 pub fn write_atomically(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -123,8 +132,14 @@ pub fn write_atomically(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+
+    /// Makes a directory look like that of a node that has started before.
+    pub fn give_identity(path: &Path) {
+        fs::create_dir_all(path).unwrap();
+        fs::write(identity_path(path), "").unwrap();
+    }
 
     fn identity(node: u64) -> Identity {
         Identity {

@@ -1,7 +1,7 @@
 //! The `ringmaster` binary.
-#![allow(dead_code)]
 
 mod api;
+mod cli;
 mod client;
 mod clock;
 mod config;
@@ -15,24 +15,6 @@ mod raft;
 mod state;
 mod telemetry;
 
-use clap::Parser;
-#[derive(Parser)]
-enum Cmd {
-    Serve {
-        #[command(flatten)]
-        o: config::NodeOptions,
-    },
-}
-#[tokio::main]
-async fn main() {
-    let Cmd::Serve { o } = Cmd::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .init();
-    let r = node::run(o.complete().expect("config")).await;
-    if let Err(e) = r {
-        tracing::error!("{e}");
-        std::process::exit(1);
-    }
+fn main() -> std::process::ExitCode {
+    cli::main()
 }

@@ -32,7 +32,7 @@ pub async fn cluster(Extension(api): Extension<Api>) -> Json<Cluster> {
         term: status.term,
         leader: status.leader,
         answered_by: api.group.me(),
-        demo: crate::demo::is_demo(),
+        demo: crate::demo::child::is_demo(),
         may_fail: living.saturating_sub(needed) as u64,
         nodes: Snapshot::take(&api, &state).all(),
     })
