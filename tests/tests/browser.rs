@@ -70,7 +70,9 @@ async fn a_failover_by_click_and_its_undo() {
     browser.click(&by_id("plan-apply")).await;
     browser.wait_text(&by_id(&format!("node-role-{to}")), "leader", |text| text.contains("leader")).await;
     let shown = confirmed.elapsed();
-    browser.wait_text(&by_id("operation-status"), "done", |text| text.to_lowercase().contains("succeeded")).await;
+    browser
+        .wait_text(&by_id("operation-status"), "done", |text| text.to_lowercase().contains("succeeded"))
+        .await;
     stop.store(true, Ordering::Relaxed);
     let gap = gap.await.expect("the writer does not panic");
     println!("from the click to the new leader on the page: {shown:?}; the longest write gap: {gap:?}");
@@ -167,11 +169,15 @@ async fn pages_can_be_linked_to_and_fit_a_phone() {
     let demo = Demo::start(&[]).await;
     demo.wait_complete().await;
     let browser = Browser::open(&format!("{}/nodes/2", demo.url), 375, 812).await;
-    browser.wait_text("main", "about node 2", |text| text.contains("calm-wren") || text.contains("node 2")).await;
+    browser
+        .wait_text("main", "about node 2", |text| text.contains("calm-wren") || text.contains("node 2"))
+        .await;
     for path in ["/", "/nodes", "/operations", "/events"] {
         browser.page.goto(format!("{}{path}", demo.url)).await.expect("the page opens");
         browser.wait_text("main", "there", |text| text.len() > 40).await;
-        browser.wait_text(&by_id("connection"), "live", |text| text.contains("live") || text.contains('1')).await;
+        browser
+            .wait_text(&by_id("connection"), "live", |text| text.contains("live") || text.contains('1'))
+            .await;
         let wider: i64 =
             browser.eval("document.documentElement.scrollWidth - document.documentElement.clientWidth").await;
         assert_eq!(wider, 0, "{path} is wider than the screen");
