@@ -1,6 +1,6 @@
 //! Ringmaster from the outside: real processes, real signals, real sockets.
 //!
-//! A [`Cluster`] is some `ringmaster serve` processes on free ports, with data in a directory of its
+//! A [`cluster::Cluster`] is some `ringmaster serve` processes on free ports, with data in a directory of its
 //! own; what a test starts ends with the test. Nothing sleeps for a fixed time and hopes:
 //! [`eventually`] asks until a deadline, and says what it waited for when that passes.
 

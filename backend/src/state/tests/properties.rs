@@ -236,7 +236,7 @@ proptest! {
             let entry = Entry { index: state.revision.0 + 1, body: body(&state, next) };
             let before = state.clone();
 
-            let restored = (entry.index % SNAPSHOT_EVERY == 0).then(|| through_snapshot(&state));
+            let restored = entry.index.is_multiple_of(SNAPSHOT_EVERY).then(|| through_snapshot(&state));
             let (response, batch) = state.apply(entry.clone());
             // The same entry does the same to a state that went through a snapshot.
             if let Some(mut restored) = restored {
