@@ -1,17 +1,20 @@
 //! The data directory of a node: locked while in use, and marked with whose it is.
 //!
-//! A directory belongs to one node of one cluster for ever. A second process, another node and
-//! another cluster are refused, each with a sentence that says what to do.
+//! A directory belongs to one node of one cluster for ever. A second process, another node and another
+//! cluster are refused, each with a sentence that says what to do.
 
+use crate::durable;
 use ringmaster_common::id::{Incarnation, NodeId};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Write},
     path::{Path, PathBuf},
+    process,
 };
 
-const IDENTITY_FORMAT: u16 = 1;
+/// The format of `identity.json` that this version writes.
+const FORMAT: u32 = 1;
 
 /// Who a node is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,22 +27,38 @@ pub struct Identity {
 
 #[derive(Serialize, Deserialize)]
 struct IdentityFile {
-    format: u16,
+    format: u32,
     #[serde(flatten)]
     identity: Identity,
+}
+
+/// The part of an identity file that every version can read.
+#[derive(Deserialize)]
+struct AnyFormat {
+    format: u32,
 }
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    #[error("the data directory {}: {error}", path.display())]
-    Io { path: PathBuf, error: io::Error },
-    #[error("{} is in use by another process; end that one, or give this node its own --data-dir", path.display())]
-    InUse { path: PathBuf },
-    #[error("{} cannot be read: {why}; restore it, or empty the directory and join with a new id", path.display())]
-    Identity { path: PathBuf, why: String },
-    #[error("{} belongs to node {} of cluster {}; give this node its own --data-dir", path.display(), held.node_id, held.cluster_id)]
-    Taken { path: PathBuf, held: Identity },
+    #[error("the data directory, at {}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{} is in use by {holder}: end it, or give this node its own --data-dir", path.display())]
+    InUse { path: PathBuf, holder: String },
+    #[error(
+        "{} does not say whose directory this is: {why}. Restore the file, or remove the node from the cluster and \
+         let it join again with an empty data directory and a new id",
+        path.display()
+    )]
+    BadIdentity { path: PathBuf, why: String },
+    #[error("{} has format {found}, and this version reads format {FORMAT}: run the version that wrote it", path.display())]
+    Format { path: PathBuf, found: u32 },
+    #[error(
+        "{} belongs to node {} of cluster {}, incarnation {}, and cannot become that of node {} of cluster {}, incarnation {}: \
+         give each node its own --data-dir",
+        path.display(), held.node_id, held.cluster_id, held.incarnation, asked.node_id, asked.cluster_id, asked.incarnation
+    )]
+    Taken { path: PathBuf, held: Box<Identity>, asked: Box<Identity> },
 }
 
 /// A data directory, locked for as long as this lives.
@@ -50,20 +69,27 @@ pub struct DataDir {
 }
 
 impl DataDir {
+    /// Opens the directory, or creates it, and locks it.
     pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
-        let failed = |error| DataDirError::Io { path: path.to_owned(), error };
+        let failed = |source| DataDirError::Io { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(failed)?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path.join("lock"))
-            .map_err(failed)?;
+        let lock_path = path.join("lock");
+        let mut lock =
+            File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(failed)?;
         match lock.try_lock() {
-            Ok(()) => Ok(DataDir { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path: path.to_owned() }),
-            Err(TryLockError::Error(error)) => Err(failed(error)),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let pid = fs::read_to_string(&lock_path).unwrap_or_default();
+                let holder =
+                    if pid.is_empty() { "another process".to_owned() } else { format!("process {pid}") };
+                return Err(DataDirError::InUse { path: path.to_owned(), holder });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
+        // For the message of whoever finds it locked; the lock itself is the kernel's.
+        lock.set_len(0).and_then(|()| write!(lock, "{}", process::id())).map_err(failed)?;
+        durable::remove_unfinished(path).map_err(failed)?;
+        Ok(DataDir { path: path.to_owned(), _lock: lock })
     }
 
     pub fn path(&self) -> &Path {
@@ -80,32 +106,39 @@ impl DataDir {
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(DataDirError::Io { path, error }),
+            Err(source) => return Err(DataDirError::Io { path, source }),
         };
-        let bad = |why: String| DataDirError::Identity { path: path.clone(), why };
-        let file: IdentityFile = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
-        if file.format > IDENTITY_FORMAT {
-            return Err(bad(format!(
-                "it has format {}, and this version reads {IDENTITY_FORMAT}",
-                file.format
-            )));
+        let bad = |error: serde_json::Error| DataDirError::BadIdentity {
+            path: path.clone(),
+            why: error.to_string(),
+        };
+        // First the format: the fields of another one may be others.
+        let AnyFormat { format: found } = serde_json::from_slice(&text).map_err(bad)?;
+        if found != FORMAT {
+            return Err(DataDirError::Format { path, found });
         }
+        let file: IdentityFile = serde_json::from_slice(&text).map_err(bad)?;
         Ok(Some(file.identity))
     }
 
-    /// Marks the directory. It can be done once; whoever it belongs to, it belongs to for ever.
+    /// Marks the directory. Its node and cluster never change; its name may, and its incarnation may
+    /// grow.
     pub fn write_identity(&self, identity: &Identity) -> Result<(), DataDirError> {
         if let Some(held) = self.identity()? {
-            return if held == *identity {
-                Ok(())
-            } else {
-                Err(DataDirError::Taken { path: self.path.clone(), held })
-            };
+            let same = held.node_id == identity.node_id && held.cluster_id == identity.cluster_id;
+            if !same || held.incarnation > identity.incarnation {
+                return Err(DataDirError::Taken {
+                    path: self.path.clone(),
+                    held: Box::new(held),
+                    asked: Box::new(identity.clone()),
+                });
+            }
         }
-        let file = IdentityFile { format: IDENTITY_FORMAT, identity: identity.clone() };
+        let file = IdentityFile { format: FORMAT, identity: identity.clone() };
         let text = serde_json::to_vec_pretty(&file).expect("plain data encodes");
-        write_atomically(&self.identity_path(), &[&text])
-            .map_err(|error| DataDirError::Io { path: self.identity_path(), error })
+        durable::create(&self.identity_path(), |file| file.write_all(&text))
+            .map(drop)
+            .map_err(|source| DataDirError::Io { path: self.identity_path(), source })
     }
 }
 
@@ -118,19 +151,6 @@ fn identity_path(path: &Path) -> PathBuf {
     path.join("identity.json")
 }
 
-/// Writes a file so that it is there whole or not at all, whatever happens meanwhile.
-pub fn write_atomically(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let temporary = path.with_extension("tmp");
-    let mut file = File::create(&temporary)?;
-    for part in parts {
-        file.write_all(part)?;
-    }
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    File::open(folder)?.sync_all()
-}
-
 #[cfg(test)]
 pub mod tests {
     use super::*;
@@ -141,46 +161,70 @@ pub mod tests {
         fs::write(identity_path(path), "").unwrap();
     }
 
-    fn identity(node: u64) -> Identity {
+    fn identity(cluster_id: &str, node: u64) -> Identity {
         Identity {
-            cluster_id: "c1".to_owned(),
+            cluster_id: cluster_id.to_owned(),
             node_id: NodeId(node),
             name: "amber-fox".to_owned(),
-            incarnation: Incarnation(1),
+            incarnation: Incarnation(2),
         }
     }
 
     #[test]
-    fn a_directory_belongs_to_one_node_for_ever() {
+    fn a_directory_belongs_to_one_node_of_one_cluster_for_ever() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
         assert_eq!(data.identity().unwrap(), None);
-        data.write_identity(&identity(1)).unwrap();
-        data.write_identity(&identity(1)).unwrap();
-        assert_eq!(data.identity().unwrap(), Some(identity(1)));
-        let error = data.write_identity(&identity(2)).expect_err("it is taken");
-        assert!(error.to_string().contains("belongs to node 1"), "{error}");
+        data.write_identity(&identity("c", 1)).unwrap();
+        assert_eq!(data.identity().unwrap(), Some(identity("c", 1)));
+
+        let older = Identity { incarnation: Incarnation(1), ..identity("c", 1) };
+        for other in [identity("c", 2), identity("d", 1), older] {
+            let error = data.write_identity(&other).expect_err("it is taken");
+            assert!(error.to_string().contains("belongs to node 1 of cluster c"), "{error}");
+            assert!(error.to_string().contains("--data-dir"), "{error}");
+        }
+        let renamed =
+            Identity { name: "brave-owl".to_owned(), incarnation: Incarnation(3), ..identity("c", 1) };
+        data.write_identity(&renamed).unwrap();
+        drop(data);
+        assert_eq!(DataDir::open(dir.path()).unwrap().identity().unwrap(), Some(renamed));
     }
 
     #[test]
     fn a_directory_is_used_by_one_process_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
-        let data = DataDir::open(dir.path()).unwrap();
-        let error = DataDir::open(dir.path()).expect_err("it is in use");
+        let path = dir.path().join("not/there/yet");
+        let data = DataDir::open(&path).unwrap();
+        let error = DataDir::open(&path).expect_err("it is in use");
         assert!(matches!(error, DataDirError::InUse { .. }), "{error}");
+        assert!(error.to_string().contains(&format!("process {}:", process::id())), "{error}");
         drop(data);
-        DataDir::open(dir.path()).expect("it is free again");
+        DataDir::open(&path).expect("it is free again");
     }
 
     #[test]
     fn a_damaged_identity_is_no_fresh_directory() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
-        for text in
-            ["", "{", "{\"format\":9,\"cluster_id\":\"c\",\"node_id\":1,\"name\":\"n\",\"incarnation\":1}"]
-        {
-            fs::write(data.identity_path(), text).unwrap();
-            assert!(matches!(data.identity(), Err(DataDirError::Identity { .. })), "{text:?}");
+        data.write_identity(&identity("c", 1)).unwrap();
+        let whole = fs::read_to_string(data.identity_path()).unwrap();
+        for length in 0..whole.len() {
+            fs::write(data.identity_path(), &whole[..length]).unwrap();
+            let error = data.identity().expect_err("a cut is seen");
+            assert!(matches!(error, DataDirError::BadIdentity { .. }), "{error}");
+            data.write_identity(&identity("c", 1)).expect_err("it is not written over");
         }
+        fs::write(data.identity_path(), whole.replace("\"format\": 1", "\"format\": 2")).unwrap();
+        assert!(matches!(data.identity(), Err(DataDirError::Format { found: 2, .. })));
+    }
+
+    #[test]
+    fn what_was_left_unfinished_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("identity.tmp"), "{").unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        assert_eq!(data.identity().unwrap(), None);
+        assert!(!dir.path().join("identity.tmp").exists());
     }
 }

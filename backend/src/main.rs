@@ -8,6 +8,7 @@ mod config;
 mod controllers;
 mod data_dir;
 mod demo;
+mod durable;
 mod journal;
 mod node;
 mod peer;

@@ -18,6 +18,12 @@ macro_rules! id {
             }
         }
 
+        impl From<u64> for $name {
+            fn from(number: u64) -> Self {
+                $name(number)
+            }
+        }
+
         impl FromStr for $name {
             type Err = ParseIntError;
 
