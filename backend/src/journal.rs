@@ -1,246 +1,265 @@
 //! The journal: one write-ahead log for a node, shared by all its Raft groups.
 //!
-//! Whatever any group must not lose (votes, entries, truncations, purges) is a record here. One
-//! thread writes: it takes all that is queued, writes it at once, and makes it durable with a single
-//! fdatasync for all groups. So many groups cost one disk no more than one does.
+//! What a group must not lose (its vote, its entries, what it truncated and purged) is a record here.
+//! One thread writes: it takes all that is queued, for whichever group, puts it into one frame, and
+//! makes that durable with a single fdatasync. So 64 groups cost the disk no more than one does.
 //!
 //! What always holds:
-//! - What was confirmed is on disk. Records take effect in the order in which they were queued.
-//! - A torn tail, which a crash leaves behind what was never confirmed, is cut off when the journal
-//!   is opened. Damage anywhere else refuses to open: what was confirmed must not vanish silently.
-//! - After an error of the disk nothing is confirmed any more. An fsync is never tried again: the
-//!   kernel may have dropped what the first one did not write.
+//! - What was confirmed is on disk. Records become durable in the order in which they were queued, and
+//!   those of one frame together: no entry without the truncation before it, no commit hint without
+//!   the entries that it speaks of.
+//! - A write that a crash cut short was never confirmed; it is cut off when the journal is opened.
+//!   Damage that has something whole behind it refuses to open: what was confirmed must not vanish
+//!   silently. (Damage to the very last frame looks like a write cut short, and nothing can tell them
+//!   apart.)
+//! - After an error of the disk nothing is confirmed any more, and no fsync is tried again.
 //!
-//! The entries that are not purged yet are in memory too, and are read from there; how many there
-//! are is bounded by how often the groups take snapshots. The journal knows nothing of what the
-//! bytes mean.
+//! The entries that are not purged yet are in memory, too, and are read from there, at once after
+//! `append` returns. How much memory that takes is bounded by how often the groups take snapshots.
 //!
-//! Segments are files of records, named by their number. A new one begins with what must survive the
-//! deletion of older ones: each group's vote, purge point and commit hint. The oldest segment is
-//! deleted when every entry in it is purged.
+//! On disk the journal is a directory of segments. Each begins with what must survive the deletion of
+//! older ones: every group's vote, purge point and commit hint. The oldest is deleted when its entries
+//! are purged. A group that is never written to, and so never purges, would keep all segments since
+//! its last entry; beyond [`SEGMENTS`] its entries are copied into the newest.
+//!
+//! Deliberately absent: locking (see `data_dir`), and any knowledge of what the bytes mean.
 
+mod frame;
+mod image;
 mod record;
+mod replay;
 mod segment;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+pub use self::image::GroupLog;
 use self::{
+    image::Image,
     record::Record,
-    segment::replay,
-    writer::{Batch, Done, Heads, Writer},
+    segment::Segment,
+    writer::{Completion, Failure, Write, Writer},
 };
+use crate::durable;
 use bytes::Bytes;
 use ringmaster_common::id::GroupId;
 use std::{
-    collections::BTreeMap,
-    fs, io,
-    ops::{Bound, RangeBounds},
+    fmt, io, iter,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
+        mpsc,
     },
+    thread::{self, JoinHandle},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, oneshot};
 
-/// How large a segment grows before the next one is begun.
-pub const SEGMENT_BYTES: u64 = 32 << 20;
-/// How many batches may wait to be written.
-const QUEUED_BATCHES: usize = 1024;
-/// The largest record.
-pub const MAX_RECORD_BYTES: usize = 64 << 20;
+/// How large a segment grows, besides its checkpoint, before the next one is begun.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// How many segments there are at the most.
+pub const SEGMENTS: usize = 8;
+/// The largest entry.
+pub const ENTRY_BYTES: usize = 64 << 20;
+/// How many bytes may be queued; whoever has more waits.
+const QUEUE_BYTES: u32 = 64 << 20;
+
+const DIRECTORY: &str = "journal";
 
 /// Why a journal cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    #[error("the journal at {}: {error}", path.display())]
-    Io { path: PathBuf, error: io::Error },
+    #[error("the journal at {}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
     #[error(
-        "{} is damaged at byte {offset}: {what}. What was acknowledged may be lost here, so this node does not \
-         start. Remove it from the cluster, and let it join again with an empty data directory and a new id",
+        "there is no journal at {}, and with it this node has lost its votes and entries. Restore the directory, or \
+         remove the node from the cluster and let it join again with an empty data directory and a new id",
+        path.display()
+    )]
+    Missing { path: PathBuf },
+    #[error(
+        "{} is damaged at byte {offset}: {what}. Entries that were acknowledged may be lost, so this node does not \
+         start. Remove it from the cluster, and let it join again with an empty data directory and a new id; if most \
+         nodes are damaged, restore a backup",
         path.display()
     )]
     Damaged { path: PathBuf, offset: u64, what: String },
     #[error(
-        "{} has format {found}, and this version reads format {}; run the newer version",
-        path.display(),
-        segment::FORMAT
+        "{} has format {found}, and this version reads format {supported}: run the version that wrote it",
+        path.display()
     )]
-    Format { path: PathBuf, found: u16 },
+    Format { path: PathBuf, found: u32, supported: u32 },
 }
 
-/// The journal of a node.
-#[derive(Debug)]
+/// How large a journal gets on disk, apart from entries that are not purged.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    segment_bytes: u64,
+    segments: usize,
+}
+
+/// The journal of a node, open.
 pub struct Journal {
-    index: Arc<Mutex<Index>>,
-    queue: mpsc::Sender<Batch>,
+    /// What the records amount to, with those that are still queued.
+    image: Mutex<Image>,
+    /// None while it is being dropped.
+    queue: Option<mpsc::Sender<Write>>,
+    room: Arc<Semaphore>,
     fsyncs: Arc<AtomicU64>,
-}
-
-/// What the records amount to.
-type Index = BTreeMap<GroupId, GroupLog>;
-
-/// The log of one group.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GroupLog {
-    pub vote: Option<Bytes>,
-    /// A hint: it may be behind what was really committed.
-    pub committed: Option<Bytes>,
-    /// The last index that was purged, and its id.
-    pub purged: Option<(u64, Bytes)>,
-    pub entries: BTreeMap<u64, Bytes>,
+    failure: Arc<OnceLock<Failure>>,
+    writer: Option<JoinHandle<()>>,
 }
 
 impl Journal {
-    /// Opens the journal below `dir`, and replays it.
+    /// Creates the journal in the data directory `dir`, unless it is there: once, for a node that has
+    /// no past. Later a missing journal is an error, because a node that forgot its votes may vote
+    /// twice.
+    pub fn create(dir: &Path) -> Result<(), JournalError> {
+        let path = dir.join(DIRECTORY);
+        match replay::replay(&path) {
+            Ok(_) => Ok(()),
+            Err(JournalError::Missing { .. }) => durable::create_dir(&path)
+                .and_then(|()| segment::create(&Segment::path(&path, 0), 0, iter::empty()))
+                .map(drop)
+                .map_err(|source| JournalError::Io { path, source }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens the journal in the data directory `dir`, and replays it.
     pub fn open(dir: &Path) -> Result<Arc<Journal>, JournalError> {
-        Journal::with_segments_of(dir, SEGMENT_BYTES)
+        Journal::open_within(dir, Limits { segment_bytes: SEGMENT_BYTES, segments: SEGMENTS })
     }
 
-    fn with_segments_of(dir: &Path, segment_bytes: u64) -> Result<Arc<Journal>, JournalError> {
-        let folder = dir.join("journal");
-        let failed = |error| JournalError::Io { path: folder.clone(), error };
-        fs::create_dir_all(&folder).map_err(failed)?;
-        sync_dir(dir).map_err(failed)?;
-        let (mut index, mut heads) = (Index::default(), Heads::default());
-        let segments = replay(&folder, &mut index, &mut heads)?;
-        check_whole(&folder, &index)?;
-        let index = Arc::new(Mutex::new(index));
-        let fsyncs = Arc::new(AtomicU64::new(0));
-        let (queue, batches) = mpsc::channel(QUEUED_BATCHES);
-        let writer =
-            Writer::open(folder.clone(), segments, segment_bytes, heads, fsyncs.clone()).map_err(failed)?;
-        std::thread::Builder::new()
+    fn open_within(dir: &Path, limits: Limits) -> Result<Arc<Journal>, JournalError> {
+        let path = dir.join(DIRECTORY);
+        let replayed = replay::replay(&path)?;
+        let image = replayed.image.clone();
+        let (fsyncs, failure) = (Arc::default(), Arc::default());
+        let writer = Writer::new(path.clone(), limits, replayed, Arc::clone(&fsyncs), Arc::clone(&failure));
+        let (queue, queued) = mpsc::channel();
+        let writer = thread::Builder::new()
             .name("journal".to_owned())
-            .spawn(move || writer.run(batches))
-            .map_err(failed)?;
-        Ok(Arc::new(Journal { index, queue, fsyncs }))
+            .spawn(move || writer.run(&queued))
+            .map_err(|source| JournalError::Io { path, source })?;
+        Ok(Arc::new(Journal {
+            image: Mutex::new(image),
+            queue: Some(queue),
+            room: Arc::new(Semaphore::new(QUEUE_BYTES as usize)),
+            fsyncs,
+            failure,
+            writer: Some(writer),
+        }))
     }
 
-    /// How often the journal has waited for the disk.
+    /// How many fsyncs of frames there were since the journal was opened.
     pub fn fsyncs(&self) -> u64 {
         self.fsyncs.load(Ordering::Relaxed)
     }
 
-    fn index(&self) -> MutexGuard<'_, Index> {
-        lock(&self.index)
-    }
-
-    /// Reads of a group's log.
+    /// Reads of a group's log. Nothing is appended meanwhile, so `read` should be short.
     pub fn read<T>(&self, group: GroupId, read: impl FnOnce(&GroupLog) -> T) -> T {
-        match self.index().get(&group) {
+        match self.image().groups.get(&group) {
             Some(log) => read(log),
             None => read(&GroupLog::default()),
         }
     }
 
-    /// The entries of a range, as far as they are there.
-    pub fn entries(&self, group: GroupId, range: impl RangeBounds<u64>) -> Vec<(u64, Bytes)> {
-        let bounds = (range.start_bound().cloned(), range.end_bound().cloned());
-        if is_empty(bounds) {
-            return Vec::new();
-        }
-        self.read(group, |log| {
-            log.entries.range(bounds).map(|(index, entry)| (*index, entry.clone())).collect()
-        })
-    }
-
-    /// Appends entries. They can be read when this returns; `done` is told when they are durable.
+    /// Appends entries, the first of which has the index `first`. They can be read when this returns;
+    /// `done` is told when they are durable, from the writer's thread, and must not block.
     pub async fn append(
         &self,
         group: GroupId,
-        entries: Vec<(u64, Bytes)>,
+        first: u64,
+        entries: Vec<Bytes>,
         done: impl FnOnce(io::Result<()>) + Send + 'static,
-    ) {
-        let records =
-            entries.into_iter().map(|(index, entry)| Record::Append { group, index, entry }).collect();
-        self.submit(records, true, Box::new(done)).await;
+    ) -> io::Result<()> {
+        if let Some(entry) = entries.iter().find(|entry| entry.len() > ENTRY_BYTES) {
+            let text = format!("an entry of {} bytes is larger than {ENTRY_BYTES}", entry.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let record = |(index, entry)| Record::Append { group, index, entry };
+        let records = (first..).zip(entries).map(record).collect();
+        self.submit(records, true, Completion::new(done)).await
     }
 
-    /// Saves a vote, and returns when it is durable.
+    /// Saves a group's vote, and returns when it is durable.
     pub async fn save_vote(&self, group: GroupId, vote: Bytes) -> io::Result<()> {
-        self.durable(Record::Vote { group, vote }).await
+        self.submit_and_wait(Record::Vote { group, vote }).await
     }
 
-    /// Notes what is committed. It becomes durable with whatever comes next.
-    pub async fn note_committed(&self, group: GroupId, committed: Bytes) {
-        self.submit(vec![Record::Committed { group, committed }], false, Box::new(drop)).await;
+    /// Removes the entries from `from` on, and returns when that is durable: a snapshot that replaces
+    /// them must not become durable first.
+    pub async fn truncate(&self, group: GroupId, from: u64) -> io::Result<()> {
+        self.submit_and_wait(Record::Truncate { group, from }).await
     }
 
-    /// Removes the entries behind `index`, or all; returns when that is durable.
-    pub async fn truncate_after(&self, group: GroupId, index: Option<u64>) -> io::Result<()> {
-        self.durable(Record::TruncateAfter { group, index }).await
+    /// Removes the entries up to `through`, which has the log id `id`. Nobody needs to wait until that
+    /// is durable: entries that come back are purged again.
+    pub async fn purge(&self, group: GroupId, through: u64, id: Bytes) -> io::Result<()> {
+        self.submit(vec![Record::Purge { group, through, id }], false, Completion::new(drop)).await
     }
 
-    /// Removes the entries up to `index`, whose id is `id`; returns when that is durable.
-    pub async fn purge(&self, group: GroupId, index: u64, id: Bytes) -> io::Result<()> {
-        self.durable(Record::Purge { group, index, id }).await
+    /// Notes what is committed. It becomes durable with whatever comes next, or soon.
+    pub async fn note_committed(&self, group: GroupId, committed: Bytes) -> io::Result<()> {
+        self.submit(vec![Record::Committed { group, committed }], false, Completion::new(drop)).await
     }
 
-    async fn durable(&self, record: Record) -> io::Result<()> {
-        let (tell, told) = tokio::sync::oneshot::channel();
-        let done = move |result| {
+    async fn submit_and_wait(&self, record: Record) -> io::Result<()> {
+        let (tell, told) = oneshot::channel();
+        let done = Completion::new(|result| {
             // Whoever asked may have gone away.
             let _ = tell.send(result);
-        };
-        self.submit(vec![record], true, Box::new(done)).await;
-        told.await.unwrap_or_else(|_| Err(io::Error::other("the journal has stopped")))
+        });
+        self.submit(vec![record], true, done).await?;
+        told.await.expect("a completion is always told")
     }
 
-    async fn submit(&self, records: Vec<Record>, sync: bool, done: Done) {
-        // Room first: what is in the index is on its way to the disk.
-        match self.queue.reserve().await {
-            Ok(room) => {
-                let mut index = self.index();
-                for record in &records {
-                    record.apply_to(&mut index);
-                }
-                room.send(Batch { records, sync, done });
-            }
-            Err(_) => done(Err(io::Error::other("the journal has stopped"))),
+    /// Queues records. When this returns, readers see them.
+    async fn submit(&self, records: Vec<Record>, urgent: bool, done: Completion) -> io::Result<()> {
+        let bytes: usize = records.iter().map(Record::size).sum();
+        let share = u32::try_from(bytes).unwrap_or(QUEUE_BYTES).min(QUEUE_BYTES);
+        let room = self.room.clone().acquire_many_owned(share).await.expect("the queue is never closed");
+        if let Some(failure) = self.failure.get() {
+            return Err(failure.error());
+        }
+        // In one step, so that readers see the order in which it is written.
+        let mut image = self.image();
+        if let Some(Record::Append { group, index, .. }) = records.first()
+            && let Some(next) = image.groups.get(group).and_then(GroupLog::next_index)
+            && next != *index
+        {
+            let text = format!("entry {index} of group {group} is appended where {next} is next");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        for record in &records {
+            image.apply(record).map_err(io::Error::other)?;
+        }
+        let queue = self.queue.as_ref().expect("it is there until the journal is dropped");
+        // Where the writer is gone, dropping the write tells whoever waits.
+        let _ = queue.send(Write { records, urgent, done, room });
+        Ok(())
+    }
+
+    fn image(&self) -> MutexGuard<'_, Image> {
+        // Nothing panics halfway through a change of the image.
+        self.image.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Journal {
+    /// Waits until all that is queued is written, so that the directory can be opened again.
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(writer) = self.writer.take() {
+            // A writer that panicked has told everybody.
+            let _ = writer.join();
         }
     }
 }
 
-/// The entries of each group go on from its purge point without a hole.
-fn check_whole(folder: &Path, index: &Index) -> Result<(), JournalError> {
-    for (group, log) in index {
-        let first = log.entries.keys().next().copied();
-        let expected = log.purged.as_ref().map(|(purged, _)| purged + 1).or(first);
-        for (expected, found) in (expected.unwrap_or(0)..).zip(log.entries.keys()) {
-            if expected != *found {
-                return Err(JournalError::Damaged {
-                    path: folder.to_owned(),
-                    offset: 0,
-                    what: format!("entry {expected} of group {group} is missing, and {found} is there"),
-                });
-            }
-        }
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal").field("fsyncs", &self.fsyncs()).finish_non_exhaustive()
     }
-    Ok(())
-}
-
-/// Whether a range holds nothing; a map would panic where its start lies behind its end.
-fn is_empty(range: (Bound<u64>, Bound<u64>)) -> bool {
-    let start = match range.0 {
-        Bound::Included(start) => start,
-        Bound::Excluded(start) => start.saturating_add(1),
-        Bound::Unbounded => 0,
-    };
-    match range.1 {
-        Bound::Included(end) => start > end,
-        Bound::Excluded(end) => start >= end,
-        Bound::Unbounded => false,
-    }
-}
-
-fn lock(index: &Mutex<Index>) -> MutexGuard<'_, Index> {
-    // Nothing panics halfway through a change of the index.
-    index.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Makes the names in a directory durable.
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    fs::File::open(dir)?.sync_all()
 }

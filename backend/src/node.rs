@@ -8,6 +8,7 @@ use crate::{
     config::{NodeConfig, Start, made_up_name},
     controllers,
     data_dir::{DataDir, Identity},
+    journal::Journal,
     peer::{Local, Peers},
     raft::{
         cluster_group::ClusterGroup,
@@ -65,6 +66,8 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
         Some(identity) => identity,
         None => {
             let identity = first_identity(&config).await?;
+            // First the journal: where there is an identity, a missing journal is a loss.
+            Journal::create(data_dir.path()).map_err(|error| NodeError(error.to_string()))?;
             data_dir.write_identity(&identity).map_err(|error| NodeError(error.to_string()))?;
             identity
         }

@@ -1,163 +1,203 @@
-//! Segments: the files of the journal, and how they are replayed.
+//! Segments: the files of the journal.
+//!
+//! ```text
+//! offset  size  field
+//!      0     8  magic
+//!      8     4  format version
+//!     12     8  sequence: how many frames there were before, in all segments
+//!     20     8  mark of this segment's frames
+//!     28     4  CRC-32 of the above
+//!     32     …  frames
+//! ```
+//!
+//! The first frames are the checkpoint: what must survive the deletion of older segments. A segment
+//! gets its name when its checkpoint is durable, so a checkpoint is never torn.
 
-use super::{
-    Index, JournalError,
-    record::{MAGIC, Record},
-    writer::Heads,
-};
+use super::{frame::Frame, image::Image, record::Record};
+use crate::durable;
 use ringmaster_common::id::GroupId;
 use std::{
-    collections::BTreeMap,
-    fs::{self, File, OpenOptions},
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::{self, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
 /// The format of segments that this version writes.
-pub(super) const FORMAT: u16 = 1;
-const FILE_MAGIC: [u8; 6] = *b"RMjrnl";
-pub(super) const FILE_HEADER_BYTES: usize = 8;
+pub(super) const FORMAT: u32 = 1;
+pub(super) const HEADER_BYTES: usize = 32;
+const MAGIC: [u8; 8] = *b"RMjournl";
+
+/// How large a frame of a checkpoint grows, roughly.
+const CHECKPOINT_FRAME_BYTES: usize = 1 << 20;
+
+/// What the first bytes of a segment tell.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) sequence: u64,
+    pub(super) mark: u64,
+}
+
+/// Why bytes are no header.
+#[derive(Debug)]
+pub(super) enum BadHeader {
+    Damaged(&'static str),
+    Format(u32),
+}
+
+impl Header {
+    fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        bytes[12..20].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes[20..28].copy_from_slice(&self.mark.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..28]);
+        bytes[28..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Header, BadHeader> {
+        let header = bytes.get(..HEADER_BYTES).ok_or(BadHeader::Damaged("the file's header is cut off"))?;
+        let four =
+            |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes are four"));
+        let eight =
+            |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes are eight"));
+        if header[..8] != MAGIC {
+            return Err(BadHeader::Damaged("the file is no segment of a journal"));
+        }
+        // First the format: another one may have another header.
+        if four(8) != FORMAT {
+            return Err(BadHeader::Format(four(8)));
+        }
+        if crc32fast::hash(&header[..28]) != four(28) {
+            return Err(BadHeader::Damaged("the checksum of the file's header differs"));
+        }
+        Ok(Header { sequence: eight(12), mark: eight(20) })
+    }
+}
 
 /// A file of the journal.
 #[derive(Debug)]
 pub(super) struct Segment {
-    pub(super) number: u64,
     pub(super) path: PathBuf,
-    pub(super) bytes: u64,
-    /// The highest entry of each group in it. When all of these are purged, it can go.
-    pub(super) highest: BTreeMap<GroupId, u64>,
+    /// For each group, no entry above this one is in the file.
+    highest: BTreeMap<GroupId, u64>,
+}
+
+/// The segments, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Segments {
+    pub(super) list: Vec<Segment>,
 }
 
 impl Segment {
-    pub(super) fn new(folder: &Path, number: u64) -> Segment {
-        let path = folder.join(format!("{number:016}.log"));
-        Segment { number, path, bytes: 0, highest: BTreeMap::new() }
+    pub(super) fn path(dir: &Path, sequence: u64) -> PathBuf {
+        dir.join(format!("{sequence:020}.log"))
     }
 
+    /// The groups that have entries here which are not purged.
+    fn live_groups<'a>(&'a self, image: &'a Image) -> impl Iterator<Item = GroupId> + 'a {
+        let first = |group| image.groups.get(group).and_then(|log| log.first_index());
+        self.highest.iter().filter_map(move |(group, highest)| (first(group)? <= *highest).then_some(*group))
+    }
+}
+
+impl Segments {
+    pub(super) fn begin(&mut self, path: PathBuf) {
+        self.list.push(Segment { path, highest: BTreeMap::new() });
+    }
+
+    /// Notes what a record of the newest segment means for what the segments hold.
     pub(super) fn note(&mut self, record: &Record) {
-        if let Record::Append { group, index, .. } = record {
-            let highest = self.highest.entry(*group).or_default();
-            *highest = (*highest).max(*index);
-        }
-    }
-
-    /// Whether nothing in it is needed any more.
-    pub(super) fn is_spent(&self, purged: impl Fn(GroupId) -> Option<u64>) -> bool {
-        self.highest.iter().all(|(group, highest)| purged(*group).is_some_and(|purged| purged >= *highest))
-    }
-}
-
-pub(super) fn file_header() -> [u8; FILE_HEADER_BYTES] {
-    let mut header = [0; FILE_HEADER_BYTES];
-    header[..6].copy_from_slice(&FILE_MAGIC);
-    header[6..].copy_from_slice(&FORMAT.to_le_bytes());
-    header
-}
-
-/// Reads all segments in order into `index`.
-pub(super) fn replay(
-    folder: &Path,
-    index: &mut Index,
-    heads: &mut Heads,
-) -> Result<Vec<Segment>, JournalError> {
-    let failed = |error| JournalError::Io { path: folder.to_owned(), error };
-    let mut numbers = Vec::new();
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        let number =
-            name.to_str().and_then(|name| name.strip_suffix(".log")).and_then(|name| name.parse().ok());
-        numbers.extend::<Option<u64>>(number);
-    }
-    numbers.sort_unstable();
-    if let Some(gap) = numbers.windows(2).find(|pair| pair[0] + 1 != pair[1]) {
-        return Err(JournalError::Damaged {
-            path: Segment::new(folder, gap[0] + 1).path,
-            offset: 0,
-            what: "the segment is missing".to_owned(),
-        });
-    }
-    let last = numbers.last().copied();
-    let mut segments = Vec::new();
-    for number in numbers {
-        let mut segment = Segment::new(folder, number);
-        if replay_one(&mut segment, Some(number) == last, index, heads)? {
-            segments.push(segment);
-        }
-    }
-    Ok(segments)
-}
-
-/// Reads one segment. Tells whether it goes on existing: one whose creation was cut short does not.
-fn replay_one(
-    segment: &mut Segment,
-    is_last: bool,
-    index: &mut Index,
-    heads: &mut Heads,
-) -> Result<bool, JournalError> {
-    let path = segment.path.clone();
-    let failed = |error| JournalError::Io { path: path.clone(), error };
-    let bytes = fs::read(&path).map_err(failed)?;
-    let damaged = |offset: usize, what: &str| JournalError::Damaged {
-        path: path.clone(),
-        offset: offset as u64,
-        what: what.to_owned(),
-    };
-    match bytes.get(..FILE_HEADER_BYTES) {
-        Some(header) if header[..6] == FILE_MAGIC => {
-            let found = u16::from_le_bytes([header[6], header[7]]);
-            if found != FORMAT {
-                return Err(JournalError::Format { path: path.clone(), found });
+        match record {
+            Record::Append { group, index, .. } => {
+                let newest = self.list.last_mut().expect("a record is in a segment");
+                newest.highest.insert(*group, *index);
             }
-        }
-        _ if is_last && next_record(&bytes, 0).is_none() => {
-            tracing::warn!(path = %path.display(), "a segment was cut short as it was created; removed");
-            fs::remove_file(&path).map_err(failed)?;
-            return Ok(false);
-        }
-        _ => return Err(damaged(0, "the file header is not one")),
-    }
-    let mut offset = FILE_HEADER_BYTES;
-    while offset < bytes.len() {
-        match Record::read_from(&bytes[offset..]) {
-            Ok((record, length)) => {
-                record.apply_to(index);
-                segment.note(&record);
-                heads.entry(record.group()).or_default().note(&record);
-                offset += length;
-            }
-            Err(what) => {
-                if let Some(next) = next_record(&bytes, offset + 1) {
-                    return Err(damaged(
-                        offset,
-                        &format!("{what}, and a sound record follows at byte {next}"),
-                    ));
+            Record::Truncate { group, from } => {
+                for segment in &mut self.list {
+                    match (segment.highest.get_mut(group), from.checked_sub(1)) {
+                        (Some(highest), Some(last)) => *highest = last.min(*highest),
+                        (_, None) => drop(segment.highest.remove(group)),
+                        (None, _) => {}
+                    }
                 }
-                if !is_last {
-                    return Err(damaged(offset, &format!("{what}, and a later segment follows")));
-                }
-                tracing::warn!(
-                    path = %path.display(),
-                    offset,
-                    bytes = bytes.len() - offset,
-                    "the tail is torn, as a crash leaves it; cut off"
-                );
-                cut_off(&path, offset as u64).map_err(failed)?;
-                break;
+            }
+            Record::Vote { .. } | Record::Purge { .. } | Record::Committed { .. } | Record::CheckpointEnd => {
             }
         }
     }
-    segment.bytes = offset as u64;
-    Ok(true)
+
+    /// Whether nothing in the oldest segment is needed any more. The newest is always needed.
+    pub(super) fn oldest_is_spent(&self, image: &Image) -> bool {
+        matches!(self.list.as_slice(), [oldest, _, ..] if oldest.live_groups(image).next().is_none())
+    }
+
+    /// The groups that have live entries in any but the newest `keep` segments.
+    pub(super) fn stragglers(&self, keep: usize, image: &Image) -> BTreeSet<GroupId> {
+        let old = self.list.len().saturating_sub(keep);
+        self.list[..old].iter().flat_map(|segment| segment.live_groups(image)).collect()
+    }
 }
 
-/// Where the next sound record begins at or behind `from`.
-fn next_record(bytes: &[u8], from: usize) -> Option<usize> {
-    (from..bytes.len().saturating_sub(MAGIC.len()))
-        .filter(|at| bytes[*at..].starts_with(&MAGIC))
-        .find(|at| Record::read_from(&bytes[*at..]).is_ok())
+/// The end of the newest segment, where frames are added.
+#[derive(Debug)]
+pub(super) struct Tail {
+    pub(super) file: File,
+    pub(super) mark: u64,
+    /// The sequence of the next frame.
+    pub(super) sequence: u64,
+    /// Where the next frame goes.
+    pub(super) end: u64,
+    /// Where the checkpoint ends.
+    pub(super) checkpoint_end: u64,
 }
 
-fn cut_off(path: &Path, length: u64) -> std::io::Result<()> {
-    let file: File = OpenOptions::new().write(true).open(path)?;
-    file.set_len(length)?;
-    file.sync_all()
+impl Tail {
+    /// Adds a frame, and returns when it is durable.
+    pub(super) fn append(&mut self, frame: &mut Frame) -> io::Result<()> {
+        self.file.write_all_at(frame.seal(self.mark), self.end)?;
+        self.file.sync_data()?;
+        self.sequence += 1;
+        self.end += frame.len() as u64;
+        Ok(())
+    }
+
+    /// How much was written behind the checkpoint.
+    pub(super) fn written(&self) -> u64 {
+        self.end - self.checkpoint_end
+    }
+}
+
+/// Creates a segment. It is durable, with its checkpoint, when this returns.
+pub(super) fn create(
+    path: &Path,
+    sequence: u64,
+    checkpoint: impl Iterator<Item = Record>,
+) -> io::Result<Tail> {
+    let header = Header { sequence, mark: rand::random() };
+    let mut end = HEADER_BYTES as u64;
+    let mut frames = 0;
+    let file = durable::create(path, |file| {
+        file.write_all(&header.encode())?;
+        let mut frame = Frame::new();
+        let mut write = |frame: &mut Frame| {
+            file.write_all(frame.seal(header.mark))?;
+            end += frame.len() as u64;
+            frames += 1;
+            frame.clear();
+            io::Result::Ok(())
+        };
+        for record in checkpoint {
+            frame.push(&record);
+            if frame.len() >= CHECKPOINT_FRAME_BYTES {
+                write(&mut frame)?;
+            }
+        }
+        frame.push(&Record::CheckpointEnd);
+        write(&mut frame)
+    })?;
+    Ok(Tail { file, mark: header.mark, sequence: sequence + frames, end, checkpoint_end: end })
 }

@@ -1,167 +1,458 @@
+mod histories;
+
 use super::*;
-use std::time::Duration;
+use futures::future::join_all;
+use std::{fs, fs::File, ops::Range, time::Duration};
 use tempfile::TempDir;
 
-const GROUP: GroupId = GroupId(0);
+const GROUP: GroupId = GroupId(5);
+const SMALL: Limits = Limits { segment_bytes: 2_000, segments: 4 };
 
-fn entry(index: u64) -> Bytes {
-    Bytes::from(format!("entry {index} {}", "x".repeat(20)))
+fn fresh() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    Journal::create(dir.path()).unwrap();
+    dir
 }
 
-async fn append(journal: &Journal, group: GroupId, range: std::ops::RangeInclusive<u64>) {
-    let (tell, told) = tokio::sync::oneshot::channel();
-    let entries = range.map(|index| (index, entry(index))).collect();
-    journal.append(group, entries, |result| tell.send(result).unwrap()).await;
+fn entry(group: GroupId, index: u64) -> Bytes {
+    Bytes::from(format!("entry {index} of {group} {}", "x".repeat(20)))
+}
+
+/// Appends entries, and waits until they are durable.
+async fn append(journal: &Journal, group: GroupId, range: Range<u64>) {
+    let (tell, told) = oneshot::channel();
+    let entries = range.clone().map(|index| entry(group, index)).collect();
+    journal.append(group, range.start, entries, |result| tell.send(result).unwrap()).await.unwrap();
     told.await.unwrap().unwrap();
 }
 
-fn log(journal: &Journal, group: GroupId) -> GroupLog {
-    journal.read(group, GroupLog::clone)
+/// What a reader can see of a group.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    vote: Option<Bytes>,
+    committed: Option<Bytes>,
+    purged: Option<(u64, Bytes)>,
+    entries: Vec<(u64, Bytes)>,
 }
 
-/// The writer holds the file; a test that opens the folder again waits until it is gone.
-async fn close(journal: Arc<Journal>) {
-    let weak = journal.queue.downgrade();
-    drop(journal);
-    while weak.upgrade().is_some() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+fn seen(journal: &Journal, group: GroupId) -> Seen {
+    journal.read(group, |log| Seen {
+        vote: log.vote.clone(),
+        committed: log.committed.clone(),
+        purged: log.purged.clone(),
+        entries: (log.first_index().unwrap_or(0)..).zip(log.entries(0..u64::MAX).cloned()).collect(),
+    })
+}
+
+fn segments(dir: &TempDir) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir.path().join(DIRECTORY)).unwrap();
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    paths.sort();
+    paths
 }
 
 fn last_segment(dir: &TempDir) -> PathBuf {
-    let mut paths: Vec<_> =
-        fs::read_dir(dir.path().join("journal")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    paths.pop().unwrap()
+    segments(dir).pop().unwrap()
+}
+
+/// Where the frames of a segment begin, and where the last one ends.
+fn frame_bounds(bytes: &[u8]) -> Vec<usize> {
+    let mark = segment::Header::decode(bytes).unwrap().mark;
+    let mut bounds = vec![segment::HEADER_BYTES];
+    while let Ok(payload) = frame::read(&bytes[bounds[bounds.len() - 1]..], mark) {
+        bounds.push(bounds[bounds.len() - 1] + frame::HEADER_BYTES + payload.len());
+    }
+    bounds
 }
 
 #[tokio::test]
 async fn what_was_confirmed_is_there_again() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = fresh();
     let journal = Journal::open(dir.path()).unwrap();
     let other = GroupId(7);
     journal.save_vote(GROUP, Bytes::from("vote 1")).await.unwrap();
-    append(&journal, GROUP, 0..=9).await;
-    append(&journal, other, 5..=6).await;
-    journal.truncate_after(GROUP, Some(7)).await.unwrap();
-    append(&journal, GROUP, 8..=8).await;
-    journal.note_committed(GROUP, Bytes::from("8")).await;
+    append(&journal, GROUP, 0..10).await;
+    append(&journal, other, 5..7).await;
+    journal.truncate(GROUP, 8).await.unwrap();
+    append(&journal, GROUP, 8..9).await;
+    journal.note_committed(GROUP, Bytes::from("8")).await.unwrap();
     journal.purge(GROUP, 3, Bytes::from("id of 3")).await.unwrap();
-    let before = (log(&journal, GROUP), log(&journal, other));
-    assert_eq!(before.0.entries.keys().copied().collect::<Vec<_>>(), [4, 5, 6, 7, 8]);
-    assert_eq!(journal.entries(GROUP, 5..7).len(), 2);
-    assert_eq!(journal.entries(GROUP, 5..5).len(), 0);
+    let before = (seen(&journal, GROUP), seen(&journal, other));
+    assert_eq!(before.0.vote, Some(Bytes::from("vote 1")));
+    assert_eq!(before.0.committed, Some(Bytes::from("8")));
+    assert_eq!(before.0.purged, Some((3, Bytes::from("id of 3"))));
+    assert_eq!(before.0.entries, (4..9).map(|index| (index, entry(GROUP, index))).collect::<Vec<_>>());
+    drop(journal);
 
-    close(journal).await;
     let journal = Journal::open(dir.path()).unwrap();
-    assert_eq!((log(&journal, GROUP), log(&journal, other)), before);
-    assert_eq!(log(&journal, GROUP).committed, Some(Bytes::from("8")));
-    journal.truncate_after(GROUP, None).await.unwrap();
-    assert!(log(&journal, GROUP).entries.is_empty());
+    assert_eq!((seen(&journal, GROUP), seen(&journal, other)), before);
+    assert_eq!(journal.read(GROUP, |log| log.entries(5..7).count()), 2);
+    assert_eq!(journal.read(GROUP, |log| log.entries(9..20).count()), 0);
+    journal.truncate(GROUP, 0).await.unwrap();
+    assert_eq!(journal.read(GROUP, |log| (log.first_index(), log.next_index())), (None, Some(4)));
 }
 
 #[tokio::test]
-async fn many_groups_share_one_sync() {
+async fn entries_are_read_before_they_are_durable() {
+    let dir = fresh();
+    let journal = Journal::open(dir.path()).unwrap();
+    // The writer tells here, and so goes no further before it was read.
+    let (read, may_tell) = std::sync::mpsc::channel::<()>();
+    let wait = move |_| may_tell.recv().unwrap();
+    journal.append(GROUP, 0, vec![entry(GROUP, 0)], wait).await.unwrap();
+    let (tell, mut told) = oneshot::channel();
+    let entries = vec![entry(GROUP, 1)];
+    journal.append(GROUP, 1, entries, |result| tell.send(result).unwrap()).await.unwrap();
+    assert_eq!(journal.read(GROUP, |log| log.last_entry().cloned()), Some(entry(GROUP, 1)));
+    assert!(told.try_recv().is_err(), "it is not durable yet");
+    read.send(()).unwrap();
+    told.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn all_groups_share_an_fsync() {
     const GROUPS: u64 = 64;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = fresh();
     let journal = Journal::open(dir.path()).unwrap();
+    // While the writer is held up, everybody queues.
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    journal.append(GroupId(GROUPS), 0, vec![], move |_| held.recv().unwrap()).await.unwrap();
     let before = journal.fsyncs();
-    for round in 0..10 {
-        let appends = (0..GROUPS).map(|group| append(&journal, GroupId(group), round..=round));
-        futures::future::join_all(appends).await;
+    let mut told = Vec::new();
+    for group in (0..GROUPS).map(GroupId) {
+        let (tell, was_told) = oneshot::channel();
+        let entries = vec![entry(group, 0), entry(group, 1)];
+        journal.append(group, 0, entries, |result| tell.send(result).unwrap()).await.unwrap();
+        told.push(was_told);
     }
-    let syncs = journal.fsyncs() - before;
-    assert!(syncs < 10 * GROUPS / 4, "{syncs} syncs for {} appends", 10 * GROUPS);
-}
-
-#[tokio::test]
-async fn a_tail_torn_at_any_byte_is_cut_off() {
-    let dir = tempfile::tempdir().unwrap();
+    release.send(()).unwrap();
+    for result in join_all(told).await {
+        result.unwrap().unwrap();
+    }
+    assert_eq!(journal.fsyncs() - before, 1);
+    drop(journal);
     let journal = Journal::open(dir.path()).unwrap();
-    append(&journal, GROUP, 1..=3).await;
-    let kept = fs::metadata(last_segment(&dir)).unwrap().len();
-    append(&journal, GROUP, 4..=4).await;
-    close(journal).await;
-    let whole = fs::read(last_segment(&dir)).unwrap();
-    for length in kept as usize..whole.len() {
-        fs::write(last_segment(&dir), &whole[..length]).unwrap();
-        let journal = Journal::open(dir.path()).unwrap();
-        assert_eq!(log(&journal, GROUP).entries.len(), 3, "cut at {length}");
-        // It goes on from there.
-        append(&journal, GROUP, 4..=5).await;
-        close(journal).await;
-        let journal = Journal::open(dir.path()).unwrap();
-        assert_eq!(log(&journal, GROUP).entries.len(), 5, "cut at {length}");
-        close(journal).await;
+    for group in (0..GROUPS).map(GroupId) {
+        assert_eq!(seen(&journal, group).entries, [(0, entry(group, 0)), (1, entry(group, 1))]);
     }
 }
 
 #[tokio::test]
-async fn damage_in_the_middle_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
+async fn a_hint_waits_for_company_but_not_for_ever() {
+    let dir = fresh();
     let journal = Journal::open(dir.path()).unwrap();
-    append(&journal, GROUP, 1..=3).await;
-    close(journal).await;
+    // While the writer is held up, both are queued.
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    journal.append(GROUP, 0, vec![entry(GROUP, 0)], move |_| held.recv().unwrap()).await.unwrap();
+    while journal.fsyncs() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let fsyncs = journal.fsyncs();
+    journal.note_committed(GROUP, Bytes::from("0")).await.unwrap();
+    let (tell, told) = oneshot::channel();
+    let entries = vec![entry(GROUP, 1)];
+    journal.append(GROUP, 1, entries, |result| tell.send(result).unwrap()).await.unwrap();
+    release.send(()).unwrap();
+    told.await.unwrap().unwrap();
+    assert_eq!(journal.fsyncs(), fsyncs + 1, "the hint rode along");
+    journal.note_committed(GROUP, Bytes::from("1")).await.unwrap();
+    while journal.fsyncs() < fsyncs + 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // A killed process leaves what is in the file now.
+    let copy = fresh();
+    fs::remove_file(last_segment(&copy)).unwrap();
+    let name = last_segment(&dir);
+    let target = copy.path().join(DIRECTORY).join(name.file_name().unwrap());
+    loop {
+        fs::copy(&name, &target).unwrap();
+        if seen(&Journal::open(copy.path()).unwrap(), GROUP).committed == Some(Bytes::from("1")) {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_write_cut_short_at_any_byte_is_cut_off() {
+    let dir = fresh();
+    let journal = Journal::open(dir.path()).unwrap();
+    append(&journal, GROUP, 1..4).await;
+    journal.save_vote(GROUP, Bytes::from("the vote")).await.unwrap();
+    let kept = fs::metadata(last_segment(&dir)).unwrap().len() as usize;
+    append(&journal, GROUP, 4..7).await;
+    let before = seen(&journal, GROUP);
+    drop(journal);
     let path = last_segment(&dir);
     let whole = fs::read(&path).unwrap();
-    let last = whole.windows(record::MAGIC.len()).rposition(|bytes| bytes == record::MAGIC).unwrap();
-    for byte in segment::FILE_HEADER_BYTES..last {
+    assert!(whole.len() > kept + 100);
+
+    let check = |what: String, bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        let journal = Journal::open(dir.path()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(seen(&journal, GROUP).entries, before.entries[..3], "{what}");
+        assert_eq!(seen(&journal, GROUP).vote, before.vote, "{what}");
+        assert_eq!(fs::metadata(&path).unwrap().len() as usize, kept, "{what}");
+        journal
+    };
+    for length in kept..whole.len() {
+        let journal = check(format!("cut at {length}"), &whole[..length]);
+        // It goes on from there.
+        append(&journal, GROUP, 4..7).await;
+        drop(journal);
+        assert_eq!(seen(&Journal::open(dir.path()).unwrap(), GROUP), before, "cut at {length}");
+    }
+    for byte in kept..whole.len() {
+        // Pages may reach the disk in any order.
+        let mut torn = whole.clone();
+        torn[byte] ^= 0x40;
+        check(format!("byte {byte} is wrong"), &torn);
+        let mut hole = whole.clone();
+        hole[kept..=byte].fill(0);
+        check(format!("zeros up to byte {byte}"), &hole);
+    }
+}
+
+#[tokio::test]
+async fn an_entry_that_looks_like_a_frame_is_none() {
+    let dir = fresh();
+    let journal = Journal::open(dir.path()).unwrap();
+    append(&journal, GROUP, 0..2).await;
+    drop(journal);
+    // A client who has seen another node's file, or an old one of this node.
+    let image = Bytes::from(fs::read(last_segment(&dir)).unwrap());
+
+    let dir = fresh();
+    let journal = Journal::open(dir.path()).unwrap();
+    append(&journal, GROUP, 0..1).await;
+    let (tell, told) = oneshot::channel();
+    journal.append(GROUP, 1, vec![image], |result| tell.send(result).unwrap()).await.unwrap();
+    told.await.unwrap().unwrap();
+    drop(journal);
+    let path = last_segment(&dir);
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    assert_eq!(seen(&Journal::open(dir.path()).unwrap(), GROUP).entries, [(0, entry(GROUP, 0))]);
+}
+
+#[tokio::test]
+async fn damage_before_the_last_frame_is_refused() {
+    let dir = fresh();
+    let journal = Journal::open(dir.path()).unwrap();
+    append(&journal, GROUP, 1..2).await;
+    append(&journal, GROUP, 2..3).await;
+    append(&journal, GROUP, 3..4).await;
+    drop(journal);
+    let path = last_segment(&dir);
+    let whole = fs::read(&path).unwrap();
+    let bounds = frame_bounds(&whole);
+    assert_eq!(bounds.len(), 5, "a checkpoint and three appends");
+    let last = bounds[3];
+    for byte in 0..last {
         let mut damaged = whole.clone();
         damaged[byte] ^= 0x10;
         fs::write(&path, damaged).unwrap();
-        let error = Journal::open(dir.path()).expect_err("damage is seen");
-        assert!(matches!(error, JournalError::Damaged { .. }), "byte {byte}: {error}");
-        assert!(error.to_string().contains("join again"), "{error}");
+        let error = Journal::open(dir.path()).expect_err("damage is seen").to_string();
+        assert!(error.contains(path.to_str().unwrap()), "byte {byte}: {error}");
+        if !(8..12).contains(&byte) {
+            let frame = bounds.iter().rposition(|start| *start <= byte).map_or(0, |frame| bounds[frame]);
+            assert!(error.contains(&format!("damaged at byte {frame}:")), "byte {byte}: {error}");
+            assert!(error.contains("join again"), "byte {byte}: {error}");
+        }
+        // It stays as it is, for whoever looks into it.
+        assert_eq!(fs::metadata(&path).unwrap().len() as usize, whole.len());
     }
     fs::write(&path, &whole).unwrap();
     Journal::open(dir.path()).expect("whole again");
 }
 
 #[tokio::test]
-async fn a_newer_format_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    close(Journal::open(dir.path()).unwrap()).await;
+async fn a_damaged_checkpoint_is_no_write_cut_short() {
+    let dir = fresh();
+    let path = last_segment(&dir);
+    let whole = fs::read(&path).unwrap();
+    for length in 0..whole.len() {
+        fs::write(&path, &whole[..length]).unwrap();
+        let error = Journal::open(dir.path()).expect_err("a checkpoint is never torn");
+        assert!(matches!(error, JournalError::Damaged { .. }), "cut at {length}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn another_format_is_refused() {
+    let dir = fresh();
     let path = last_segment(&dir);
     let mut bytes = fs::read(&path).unwrap();
-    bytes[6] = 9;
+    bytes[8] = 2;
     fs::write(&path, bytes).unwrap();
     let error = Journal::open(dir.path()).expect_err("another format is seen");
-    assert!(matches!(error, JournalError::Format { found: 9, .. }), "{error}");
+    assert!(matches!(error, JournalError::Format { found: 2, supported: 1, .. }), "{error}");
+    assert!(error.to_string().contains("run the version that wrote it"), "{error}");
 }
 
 #[tokio::test]
-async fn spent_segments_go_and_what_matters_stays() {
-    let dir = tempfile::tempdir().unwrap();
-    let journal = Journal::with_segments_of(dir.path(), 2_000).unwrap();
+async fn a_lost_journal_is_no_fresh_one() {
+    let dir = fresh();
+    Journal::create(dir.path()).expect("once more does no harm");
+    append(&Journal::open(dir.path()).unwrap(), GROUP, 0..3).await;
+    Journal::create(dir.path()).expect("nor does it then");
+    assert_eq!(seen(&Journal::open(dir.path()).unwrap(), GROUP).entries.len(), 3);
+    fs::remove_file(last_segment(&dir)).unwrap();
+    assert!(matches!(Journal::open(dir.path()), Err(JournalError::Missing { .. })));
+    fs::remove_dir(dir.path().join(DIRECTORY)).unwrap();
+    let error = Journal::open(dir.path()).expect_err("it is missing");
+    assert!(error.to_string().contains("join again"), "{error}");
+}
+
+#[tokio::test]
+async fn purged_segments_are_deleted_and_the_rest_suffices() {
+    let dir = fresh();
+    let journal = Journal::open_within(dir.path(), SMALL).unwrap();
     journal.save_vote(GROUP, Bytes::from("the vote")).await.unwrap();
-    for index in 1..=500 {
-        append(&journal, GROUP, index..=index).await;
-        if index % 50 == 0 {
-            journal.purge(GROUP, index - 10, Bytes::from("id")).await.unwrap();
-        }
+    journal.note_committed(GROUP, Bytes::from("nothing")).await.unwrap();
+    for index in 0..60 {
+        append(&journal, GROUP, index..index + 1).await;
     }
-    let before = log(&journal, GROUP);
-    close(journal).await;
-    let count = fs::read_dir(dir.path().join("journal")).unwrap().count();
-    assert!(count <= 4, "{count} segments are left");
-    let journal = Journal::with_segments_of(dir.path(), 2_000).unwrap();
-    assert_eq!(log(&journal, GROUP), before);
+    drop(journal);
+    let all = segments(&dir);
+    let journal = Journal::open_within(dir.path(), SMALL).unwrap();
+    assert!((2..=SMALL.segments).contains(&all.len()), "{all:?}");
+    journal.purge(GROUP, 54, Bytes::from("id of 54")).await.unwrap();
+    append(&journal, GROUP, 60..61).await;
+    let before = seen(&journal, GROUP);
+    drop(journal);
+    let left = segments(&dir);
+    assert_eq!(left, all[all.len() - 1..], "as soon as nothing in the others is live");
+
+    let journal = Journal::open_within(dir.path(), SMALL).unwrap();
+    assert_eq!(seen(&journal, GROUP), before);
     assert_eq!(before.vote, Some(Bytes::from("the vote")));
-    assert_eq!(before.entries.len(), 10);
+    assert_eq!(before.committed, Some(Bytes::from("nothing")));
+    assert_eq!(before.entries.len(), 6);
 }
 
 #[tokio::test]
-async fn a_missing_segment_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let journal = Journal::with_segments_of(dir.path(), 500).unwrap();
-    for index in 1..=50 {
-        append(&journal, GROUP, index..=index).await;
+async fn a_silent_group_does_not_keep_old_segments() {
+    let dir = fresh();
+    let journal = Journal::open_within(dir.path(), SMALL).unwrap();
+    let silent = GroupId(1);
+    journal.save_vote(silent, Bytes::from("long ago")).await.unwrap();
+    append(&journal, silent, 3..8).await;
+    let first = segments(&dir);
+    for index in 0..400 {
+        append(&journal, GROUP, index..index + 1).await;
+        if index % 10 == 9 {
+            journal.purge(GROUP, index - 5, Bytes::from("id")).await.unwrap();
+        }
+        // One more while the oldest is being replaced.
+        assert!(segments(&dir).len() <= SMALL.segments + 1, "{:?}", segments(&dir));
     }
-    close(journal).await;
-    let mut paths: Vec<_> =
-        fs::read_dir(dir.path().join("journal")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    fs::remove_file(&paths[1]).unwrap();
+    assert!(!segments(&dir).contains(&first[0]));
+    let before = (seen(&journal, silent), seen(&journal, GROUP));
+    assert_eq!(before.0.entries, (3..8).map(|index| (index, entry(silent, index))).collect::<Vec<_>>());
+    drop(journal);
+    assert!(segments(&dir).len() <= SMALL.segments, "{:?}", segments(&dir));
+    let journal = Journal::open_within(dir.path(), SMALL).unwrap();
+    assert_eq!((seen(&journal, silent), seen(&journal, GROUP)), before);
+    append(&journal, silent, 8..9).await;
+}
+
+#[tokio::test]
+async fn a_missing_or_renamed_segment_is_refused() {
+    let dir = fresh();
+    let journal = Journal::open_within(dir.path(), Limits { segments: 100, ..SMALL }).unwrap();
+    for index in 0..120 {
+        append(&journal, GROUP, index..index + 1).await;
+    }
+    drop(journal);
+    let paths = segments(&dir);
+    assert!(paths.len() > 3, "{paths:?}");
+    let aside = dir.path().join("aside");
+    fs::rename(&paths[1], &aside).unwrap();
     let error = Journal::open(dir.path()).expect_err("the gap is seen");
-    assert!(error.to_string().contains("missing"), "{error}");
+    assert!(error.to_string().contains("missing or renamed"), "{error}");
+    fs::rename(&aside, &paths[1]).unwrap();
+    Journal::open(dir.path()).expect("whole again");
+    fs::rename(&paths[0], paths[0].with_file_name(format!("{:020}.log", 1))).unwrap();
+    let error = Journal::open(dir.path()).expect_err("the name is wrong");
+    assert!(error.to_string().contains("missing or renamed"), "{error}");
+    fs::rename(paths[0].with_file_name(format!("{:020}.log", 1)), &paths[0]).unwrap();
+    // A tail is torn at the end of the journal, nowhere else.
+    let bytes = fs::read(&paths[1]).unwrap();
+    fs::write(&paths[1], &bytes[..bytes.len() - 1]).unwrap();
+    let error = Journal::open(dir.path()).expect_err("the cut is seen");
+    assert!(error.to_string().contains("later segments follow"), "{error}");
+}
+
+#[tokio::test]
+async fn a_segment_that_was_never_finished_is_no_obstacle() {
+    let dir = fresh();
+    append(&Journal::open(dir.path()).unwrap(), GROUP, 0..3).await;
+    let unfinished = Segment::path(&dir.path().join(DIRECTORY), 9).with_extension("tmp");
+    fs::write(&unfinished, "RMjo").unwrap();
+    assert_eq!(seen(&Journal::open(dir.path()).unwrap(), GROUP).entries.len(), 3);
+    assert!(!unfinished.exists());
+}
+
+#[tokio::test]
+async fn after_an_error_nothing_is_confirmed_any_more() {
+    let dir = fresh();
+    let mut replayed = replay::replay(&dir.path().join(DIRECTORY)).unwrap();
+    // The disk takes no writes through this one.
+    replayed.tail.file = File::open(last_segment(&dir)).unwrap();
+    let failure = Arc::new(OnceLock::new());
+    let writer = Writer::new(dir.path().to_owned(), SMALL, replayed, Arc::default(), failure.clone());
+    let (queue, queued) = mpsc::channel();
+    let room = Arc::new(Semaphore::new(10));
+    let (tell, told) = mpsc::channel();
+    for index in 0..3 {
+        let tell = tell.clone();
+        let records = vec![Record::Append { group: GROUP, index, entry: entry(GROUP, index) }];
+        let done = Completion::new(move |result| tell.send((index, result)).unwrap());
+        let room = room.clone().try_acquire_owned().unwrap();
+        queue.send(Write { records, urgent: true, done, room }).unwrap();
+    }
+    drop(queue);
+    writer.run(&queued);
+    for expected in 0..3 {
+        let (index, result) = told.recv().unwrap();
+        assert_eq!(index, expected, "in the order in which they came");
+        let error = result.expect_err("it is not written").to_string();
+        assert!(error.contains("cannot be written"), "{error}");
+    }
+    assert!(failure.get().is_some());
+    assert_eq!(room.available_permits(), 10);
+    assert_eq!(seen(&Journal::open(dir.path()).unwrap(), GROUP).entries, []);
+}
+
+#[tokio::test]
+async fn a_failed_journal_takes_nothing() {
+    let dir = fresh();
+    let journal = Journal::open(dir.path()).unwrap();
+    append(&journal, GROUP, 0..1).await;
+    journal.failure.get_or_init(|| Failure::new(&io::Error::other("the disk is gone")));
+    let error = journal.save_vote(GROUP, Bytes::from("vote")).await.expect_err("it has failed");
+    assert!(error.to_string().contains("the disk is gone"), "{error}");
+    journal.append(GROUP, 1, vec![entry(GROUP, 1)], drop).await.expect_err("it has failed");
+    assert_eq!(seen(&journal, GROUP).entries.len(), 1);
+}
+
+#[tokio::test]
+async fn the_queue_is_bounded() {
+    let dir = fresh();
+    let journal = Journal::open(dir.path()).unwrap();
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let large = || Bytes::from(vec![0; QUEUE_BYTES as usize / 4]);
+    journal.append(GROUP, 0, vec![], move |_| held.recv().unwrap()).await.unwrap();
+    let mut appended = 0;
+    while let Ok(result) =
+        tokio::time::timeout(Duration::from_millis(100), journal.append(GROUP, appended, vec![large()], drop))
+            .await
+    {
+        result.unwrap();
+        appended += 1;
+    }
+    assert_eq!(appended, 3);
+    release.send(()).unwrap();
+    append(&journal, GROUP, appended..appended + 1).await;
 }

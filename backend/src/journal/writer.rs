@@ -1,196 +1,247 @@
 //! The one thread that writes.
 
 use super::{
+    Limits,
+    frame::Frame,
+    image::Image,
     record::Record,
-    segment::{FILE_HEADER_BYTES, Segment, file_header},
-    sync_dir,
+    replay::Replayed,
+    segment::{self, Segment, Segments, Tail},
 };
+use crate::durable;
 use ringmaster_common::id::GroupId;
 use std::{
-    collections::BTreeMap,
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    path::{Path, PathBuf},
+    collections::BTreeSet,
+    fs, io,
+    path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError},
     },
+    time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::sync::OwnedSemaphorePermit;
 
-/// How many bytes go into one write, roughly.
-const WRITE_BYTES: usize = 4 << 20;
+/// How large a frame grows, roughly: what is queued beyond this waits for the next fsync.
+const FRAME_BYTES: usize = 4 << 20;
+/// How long records that nobody waits for may stay in memory before they get a frame of their own.
+const LAZY_FLUSH_AFTER: Duration = Duration::from_millis(50);
 
-pub(super) type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
-
-/// Records that become durable together.
-pub(super) struct Batch {
+/// Records to be written in one piece.
+pub(super) struct Write {
     pub(super) records: Vec<Record>,
-    /// Whether somebody waits for the disk.
-    pub(super) sync: bool,
-    pub(super) done: Done,
+    /// Whether somebody waits. If not, the records ride along with the next ones for which somebody
+    /// does.
+    pub(super) urgent: bool,
+    pub(super) done: Completion,
+    /// Its share of the queue, given back when it is written.
+    pub(super) room: OwnedSemaphorePermit,
 }
 
-pub(super) type Heads = BTreeMap<GroupId, Head>;
+/// Tells whoever waits how a write ended: exactly once, even where it never came to be written.
+pub(super) struct Completion(Option<Box<dyn FnOnce(io::Result<()>) + Send>>);
 
-/// The latest record of each kind that there is one of for a group.
-#[derive(Debug, Default)]
-pub(super) struct Head {
-    vote: Option<Record>,
-    purge: Option<Record>,
-    committed: Option<Record>,
-}
-
-impl Head {
-    pub(super) fn note(&mut self, record: &Record) {
-        let slot = match record {
-            Record::Vote { .. } => &mut self.vote,
-            Record::Purge { .. } => &mut self.purge,
-            Record::Committed { .. } => &mut self.committed,
-            Record::Append { .. } | Record::TruncateAfter { .. } => return,
-        };
-        *slot = Some(record.clone());
+impl Completion {
+    pub(super) fn new(tell: impl FnOnce(io::Result<()>) + Send + 'static) -> Self {
+        Completion(Some(Box::new(tell)))
     }
 
-    fn records(&self) -> impl Iterator<Item = &Record> {
-        [&self.vote, &self.purge, &self.committed].into_iter().flatten()
-    }
-
-    fn purged(&self) -> Option<u64> {
-        match self.purge {
-            Some(Record::Purge { index, .. }) => Some(index),
-            _ => None,
+    fn complete(mut self, result: io::Result<()>) {
+        if let Some(tell) = self.0.take() {
+            tell(result);
         }
+    }
+}
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            tell(Err(io::Error::other("the journal did not write it")));
+        }
+    }
+}
+
+/// Why nothing is written any more.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    kind: io::ErrorKind,
+    text: String,
+}
+
+impl Failure {
+    pub(super) fn new(error: &io::Error) -> Self {
+        Failure { kind: error.kind(), text: format!("the journal cannot be written: {error}") }
+    }
+
+    pub(super) fn error(&self) -> io::Error {
+        io::Error::new(self.kind, self.text.clone())
     }
 }
 
 pub(super) struct Writer {
-    folder: PathBuf,
-    /// Oldest first; the last one is written to.
-    segments: Vec<Segment>,
-    file: File,
-    segment_bytes: u64,
-    /// Vote, purge point and commit hint of each group, as far as they are written.
-    heads: Heads,
-    syncs: Arc<AtomicU64>,
-    buffer: Vec<u8>,
+    dir: PathBuf,
+    limits: Limits,
+    /// What a replay of the files would give, once the current frame is written.
+    image: Image,
+    segments: Segments,
+    tail: Tail,
+    frame: Frame,
+    /// Whose records are in the current frame, in the order in which they came.
+    waiting: Vec<(Completion, OwnedSemaphorePermit)>,
+    urgent: bool,
+    fsyncs: Arc<AtomicU64>,
+    failure: Arc<OnceLock<Failure>>,
 }
 
 impl Writer {
-    pub(super) fn open(
-        folder: PathBuf,
-        mut segments: Vec<Segment>,
-        segment_bytes: u64,
-        heads: Heads,
-        syncs: Arc<AtomicU64>,
-    ) -> io::Result<Writer> {
-        let file = match segments.last() {
-            Some(last) => OpenOptions::new().append(true).open(&last.path)?,
-            None => {
-                let (segment, file) = create(&folder, 1, &[])?;
-                segments.push(segment);
-                file
-            }
-        };
-        Ok(Writer { folder, segments, file, segment_bytes, heads, syncs, buffer: Vec::new() })
+    pub(super) fn new(
+        dir: PathBuf,
+        limits: Limits,
+        replayed: Replayed,
+        fsyncs: Arc<AtomicU64>,
+        failure: Arc<OnceLock<Failure>>,
+    ) -> Self {
+        let Replayed { image, segments, tail } = replayed;
+        Writer {
+            dir,
+            limits,
+            image,
+            segments,
+            tail,
+            frame: Frame::new(),
+            waiting: Vec::new(),
+            urgent: false,
+            fsyncs,
+            failure,
+        }
     }
 
-    pub(super) fn run(mut self, mut batches: mpsc::Receiver<Batch>) {
-        while let Some(first) = batches.blocking_recv() {
-            let mut waiting = vec![first];
-            let mut size = 0;
-            while size < WRITE_BYTES
-                && let Ok(next) = batches.try_recv()
+    /// Writes what is queued until nobody can queue any more.
+    pub(super) fn run(mut self, queue: &Receiver<Write>) {
+        loop {
+            let next = if self.frame.is_empty() {
+                queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                queue.recv_timeout(LAZY_FLUSH_AFTER)
+            };
+            match next {
+                Ok(write) => self.take(write),
+                Err(RecvTimeoutError::Timeout) => self.flush(),
+                Err(RecvTimeoutError::Disconnected) => return self.flush(),
+            }
+            while self.frame.len() < FRAME_BYTES
+                && let Ok(write) = queue.try_recv()
             {
-                size += next.records.iter().map(Record::size_hint).sum::<usize>();
-                waiting.push(next);
+                self.take(write);
             }
-            if let Err(error) = self.write(&waiting) {
-                tracing::error!(%error, "the journal cannot be written; nothing is confirmed any more");
-                fail(waiting, &error);
-                // Whoever comes now is told the same.
-                while let Some(late) = batches.blocking_recv() {
-                    fail(vec![late], &error);
-                }
-                return;
+            if self.urgent || self.frame.len() >= FRAME_BYTES {
+                self.flush();
             }
-            for batch in waiting {
-                (batch.done)(Ok(()));
-            }
-            self.delete_spent();
         }
     }
 
-    fn write(&mut self, batches: &[Batch]) -> io::Result<()> {
-        self.buffer.clear();
-        for record in batches.iter().flat_map(|batch| &batch.records) {
-            record.write_to(&mut self.buffer);
+    /// Puts records into the current frame. Where they do not fit, they get further ones.
+    fn take(&mut self, write: Write) {
+        for record in &write.records {
+            if !self.frame.is_empty() && self.frame.len() + record.size() > FRAME_BYTES {
+                self.flush();
+            }
+            self.frame.push(record);
+            self.fold(record);
         }
-        if self.current().bytes + self.buffer.len() as u64 > self.segment_bytes
-            && self.current().bytes > FILE_HEADER_BYTES as u64
+        self.urgent |= write.urgent;
+        self.waiting.push((write.done, write.room));
+    }
+
+    fn fold(&mut self, record: &Record) {
+        self.image.apply(record).expect("what is queued was checked");
+        self.segments.note(record);
+    }
+
+    /// Makes the current frame durable, and tells those who wait for it.
+    fn flush(&mut self) {
+        let failed = match self.failure.get() {
+            Some(failure) => Some(failure.clone()),
+            None => self.write_frame().err().map(|error| self.fail(&error)),
+        };
+        self.frame.clear();
+        self.urgent = false;
+        for (done, _) in self.waiting.drain(..) {
+            done.complete(failed.as_ref().map_or(Ok(()), |failure| Err(failure.error())));
+        }
+        if failed.is_some() {
+            return;
+        }
+        if self.tail.written() >= self.limits.segment_bytes
+            && let Err(error) = self.begin_segment()
         {
-            self.rotate()?;
+            self.fail(&error);
         }
-        for record in batches.iter().flat_map(|batch| &batch.records) {
-            self.current().note(record);
-            self.heads.entry(record.group()).or_default().note(record);
-        }
-        self.file.write_all(&self.buffer)?;
-        let written = self.buffer.len() as u64;
-        self.current().bytes += written;
-        if batches.iter().any(|batch| batch.sync) {
-            self.file.sync_data()?;
-            self.syncs.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(())
+        self.delete_spent();
     }
 
-    fn current(&mut self) -> &mut Segment {
-        self.segments.last_mut().expect("there is always one segment")
+    fn write_frame(&mut self) -> io::Result<()> {
+        if self.frame.is_empty() {
+            return Ok(());
+        }
+        self.fsyncs.fetch_add(1, Ordering::Relaxed);
+        self.tail.append(&mut self.frame)
     }
 
-    /// Begins the next segment, with what must survive the deletion of older ones.
-    fn rotate(&mut self) -> io::Result<()> {
-        self.file.sync_data()?;
-        let checkpoint: Vec<_> = self.heads.values().flat_map(Head::records).cloned().collect();
-        let number = self.current().number + 1;
-        let (segment, file) = create(&self.folder, number, &checkpoint)?;
-        self.segments.push(segment);
-        self.file = file;
+    /// From now on all writes fail. The fsync is not tried again: the kernel may have dropped what
+    /// the first one did not write, and would report success.
+    fn fail(&self, error: &io::Error) -> Failure {
+        tracing::error!(%error, journal = %self.dir.display(), "the journal cannot be written; nothing is confirmed any more");
+        self.failure.get_or_init(|| Failure::new(error)).clone()
+    }
+
+    /// Goes on in a new segment. Groups whose entries would keep too many old ones are copied.
+    fn begin_segment(&mut self) -> io::Result<()> {
+        let copied = self.segments.stragglers(self.limits.segments - 1, &self.image);
+        let path = Segment::path(&self.dir, self.tail.sequence);
+        self.tail = segment::create(&path, self.tail.sequence, checkpoint(&self.image, &copied))?;
+        self.segments.begin(path);
+        for record in checkpoint(&self.image, &copied) {
+            self.segments.note(&record);
+        }
         Ok(())
     }
 
     fn delete_spent(&mut self) {
-        while let [oldest, _, ..] = self.segments.as_slice()
-            && oldest.is_spent(|group| self.heads.get(&group).and_then(Head::purged))
-        {
-            let oldest = self.segments.remove(0);
-            if let Err(error) = fs::remove_file(&oldest.path).and_then(|()| sync_dir(&self.folder)) {
-                // It is in the way of nothing; the next start sees it again.
-                tracing::warn!(path = %oldest.path.display(), %error, "a spent segment could not be removed");
+        while self.segments.oldest_is_spent(&self.image) {
+            let path = &self.segments.list[0].path;
+            // One after the other: a gap between segments would look like a loss.
+            if let Err(error) = fs::remove_file(path).and_then(|()| durable::sync_dir(&self.dir)) {
+                tracing::warn!(segment = %path.display(), %error, "a spent segment could not be removed");
                 return;
             }
+            self.segments.list.remove(0);
         }
     }
 }
 
-/// Creates a segment, durable with its first records.
-fn create(folder: &Path, number: u64, records: &[Record]) -> io::Result<(Segment, File)> {
-    let mut segment = Segment::new(folder, number);
-    let mut bytes = file_header().to_vec();
-    for record in records {
-        record.write_to(&mut bytes);
-    }
-    let mut file = OpenOptions::new().create_new(true).append(true).open(&segment.path)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    sync_dir(folder)?;
-    segment.bytes = bytes.len() as u64;
-    Ok((segment, file))
-}
-
-fn fail(batches: Vec<Batch>, error: &io::Error) {
-    for batch in batches {
-        (batch.done)(Err(io::Error::new(error.kind(), error.to_string())));
-    }
+/// What a segment begins with: of every group all but its entries, and of some these, too. They are
+/// ordinary records: a replay that comes from older segments finds nothing new in them.
+pub(super) fn checkpoint<'a>(
+    image: &'a Image,
+    copied: &'a BTreeSet<GroupId>,
+) -> impl Iterator<Item = Record> + 'a {
+    image.groups.iter().flat_map(|(group, log)| {
+        let group = *group;
+        let vote = log.vote.clone().map(|vote| Record::Vote { group, vote });
+        let purge = log.purged.clone().map(|(through, id)| Record::Purge { group, through, id });
+        let committed = log.committed.clone().map(|committed| Record::Committed { group, committed });
+        let first = log.first_index().filter(|_| copied.contains(&group));
+        let clear = first.map(|_| Record::Truncate { group, from: 0 });
+        let entries = first.into_iter().flat_map(move |first| {
+            let append = move |(index, entry): (u64, &bytes::Bytes)| Record::Append {
+                group,
+                index,
+                entry: entry.clone(),
+            };
+            (first..).zip(log.entries(0..u64::MAX)).map(append)
+        });
+        [vote, purge, clear].into_iter().flatten().chain(entries).chain(committed)
+    })
 }
