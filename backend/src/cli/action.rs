@@ -1,0 +1,126 @@
+//! Actions as they are spelt on the command line. [`Action::cli_arguments`] writes what this reads.
+
+use clap::{Args, Subcommand};
+use ringmaster_common::{
+    action::{Action, NewNode},
+    id::{GroupId, NodeId, OperationId},
+};
+
+#[derive(Clone, Debug, Subcommand)]
+#[command(rename_all = "snake_case")]
+pub enum ActionArguments {
+    /// Hand the leadership of a Raft group to another of its voters
+    #[command(after_help = "Example: ringmaster apply transfer_leadership --to 2")]
+    TransferLeadership {
+        /// The Raft group; 0 is the cluster group
+        #[arg(long, default_value_t = GroupId::CLUSTER)]
+        group: GroupId,
+        /// The node that is to lead
+        #[arg(long, value_name = "NODE")]
+        to: NodeId,
+    },
+    /// Make a running process a member: first a learner, and where voters lack, a voter
+    AddNode(AddNode),
+    /// Take back what a finished operation did
+    #[command(after_help = "Example: ringmaster plan undo --operation 17")]
+    Undo {
+        #[arg(long, value_name = "OPERATION_ID")]
+        operation: OperationId,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct AddNode {
+    #[arg(long, value_name = "N")]
+    id: NodeId,
+    /// A name for people
+    #[arg(long)]
+    name: String,
+    /// The failure domain that the node shares with others
+    #[arg(long, default_value = "default")]
+    zone: String,
+    /// The node's share of the ring, against others'
+    #[arg(long, default_value_t = 1)]
+    weight: u32,
+    /// Where the node takes HTTP requests
+    #[arg(long, value_name = "IP:PORT")]
+    api_addr: String,
+    /// Where the node takes the connections of other members
+    #[arg(long, value_name = "IP:PORT")]
+    peer_addr: String,
+    /// The address of the node's dashboard as browsers reach it [default: http://API_ADDR]
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
+}
+
+impl From<ActionArguments> for Action {
+    fn from(arguments: ActionArguments) -> Action {
+        match arguments {
+            ActionArguments::TransferLeadership { group, to } => Action::TransferLeadership { group, to },
+            ActionArguments::AddNode(AddNode { id, name, zone, weight, api_addr, peer_addr, public_url }) => {
+                let public_url = public_url.unwrap_or_else(|| format!("http://{api_addr}"));
+                Action::AddNode { node: NewNode { id, name, zone, weight, api_addr, peer_addr, public_url } }
+            }
+            ActionArguments::Undo { operation } => Action::Undo { operation },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use std::collections::BTreeSet;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(subcommand)]
+        action: ActionArguments,
+    }
+
+    fn parse(line: &str) -> Action {
+        Line::try_parse_from(std::iter::once("action").chain(line.split_whitespace())).unwrap().action.into()
+    }
+
+    fn examples() -> Vec<Action> {
+        vec![
+            Action::TransferLeadership { group: GroupId::CLUSTER, to: NodeId(2) },
+            Action::TransferLeadership { group: GroupId(7), to: NodeId(3) },
+            Action::AddNode {
+                node: NewNode {
+                    id: NodeId(4),
+                    name: "grey-owl".to_owned(),
+                    zone: "b".to_owned(),
+                    weight: 3,
+                    api_addr: "127.0.0.1:7704".to_owned(),
+                    peer_addr: "127.0.0.1:7804".to_owned(),
+                    public_url: "https://four.example.org".to_owned(),
+                },
+            },
+            Action::Undo { operation: OperationId(17) },
+        ]
+    }
+
+    #[test]
+    fn every_action_is_read_as_it_is_written() {
+        for action in examples() {
+            assert_eq!(parse(&action.cli_arguments()), action);
+        }
+        let tried: BTreeSet<_> = examples().iter().map(Action::type_name).collect();
+        assert_eq!(tried, Action::TYPES.iter().copied().collect(), "there is an example of every action");
+    }
+
+    #[test]
+    fn what_is_usual_may_be_left_out() {
+        assert_eq!(
+            parse("transfer_leadership --to 2"),
+            Action::TransferLeadership { group: GroupId::CLUSTER, to: NodeId(2) }
+        );
+        let Action::AddNode { node } =
+            parse("add_node --id 4 --name x --api-addr 127.0.0.1:7704 --peer-addr 127.0.0.1:7804")
+        else {
+            panic!("an add_node");
+        };
+        assert_eq!((node.public_url.as_str(), node.weight), ("http://127.0.0.1:7704", 1));
+    }
+}

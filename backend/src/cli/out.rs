@@ -1,0 +1,153 @@
+//! The only place that writes to standard output.
+//!
+//! What always holds: there is no colour and no cursor movement unless a terminal reads along and
+//! `NO_COLOR` is not set, and a reader that goes away (`ringmaster events | head`) ends the command
+//! quietly.
+
+use std::{
+    env,
+    io::{self, IsTerminal, Write},
+    sync::{Mutex, PoisonError},
+};
+
+/// Standard output.
+pub struct Out {
+    sink: Mutex<Box<dyn Write + Send>>,
+    terminal: bool,
+    paint: Paint,
+}
+
+/// Nobody reads standard output any more.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Closed;
+
+/// Whether to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Paint(bool);
+
+/// What a word means to whoever reads it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tone {
+    #[default]
+    Plain,
+    Good,
+    Warn,
+    Bad,
+    Faint,
+    Strong,
+}
+
+impl std::fmt::Debug for Out {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Out").field("terminal", &self.terminal).finish_non_exhaustive()
+    }
+}
+
+impl Out {
+    pub fn stdout() -> Out {
+        let terminal = io::stdout().is_terminal();
+        let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Out { sink: Mutex::new(Box::new(io::stdout())), terminal, paint: Paint(terminal && !no_color) }
+    }
+
+    /// Writes elsewhere, and plainly.
+    #[cfg(test)]
+    pub fn plain(sink: Box<dyn Write + Send>) -> Out {
+        Out { sink: Mutex::new(sink), terminal: false, paint: Paint(false) }
+    }
+
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    pub fn paint(&self) -> Paint {
+        self.paint
+    }
+
+    /// Writes `text` and ends the line.
+    pub fn line(&self, text: impl AsRef<str>) -> Result<(), Closed> {
+        self.write(&format!("{}\n", text.as_ref()))
+    }
+
+    /// Writes `text`, which ends in a line end, if it is not empty.
+    pub fn text(&self, text: impl AsRef<str>) -> Result<(), Closed> {
+        self.write(text.as_ref())
+    }
+
+    /// Writes `text` in place of what the last call wrote; below it, where this is no terminal.
+    pub fn redraw(&self, text: &str) -> Result<(), Closed> {
+        if !self.terminal {
+            return self.write(&format!("{text}\n"));
+        }
+        // Each line clears what was right of it, and the end what was below: no flicker.
+        let lines: String = text.lines().map(|line| format!("{line}\x1b[K\n")).collect();
+        self.write(&format!("\x1b[H{lines}\x1b[J"))
+    }
+
+    /// Leaves the terminal empty for [`Out::redraw`].
+    pub fn clear(&self) -> Result<(), Closed> {
+        if self.terminal { self.write("\x1b[2J\x1b[H") } else { Ok(()) }
+    }
+
+    /// Writes a line that the next call to this or to [`Out::replace`] overwrites; nothing where
+    /// this is no terminal.
+    pub fn provisional(&self, text: &str) -> Result<(), Closed> {
+        if self.terminal { self.write(&format!("\r\x1b[K{text}")) } else { Ok(()) }
+    }
+
+    /// Writes a line in place of a provisional one.
+    pub fn replace(&self, text: &str) -> Result<(), Closed> {
+        let start = if self.terminal { "\r\x1b[K" } else { "" };
+        self.write(&format!("{start}{text}\n"))
+    }
+
+    fn write(&self, text: &str) -> Result<(), Closed> {
+        let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whatever ails standard output, nobody can be told about it there.
+        sink.write_all(text.as_bytes()).and_then(|()| sink.flush()).map_err(|_| Closed)
+    }
+}
+
+impl Paint {
+    pub const NONE: Paint = Paint(false);
+
+    pub fn apply(self, tone: Tone, text: &str) -> String {
+        let code = match tone {
+            Tone::Plain => return text.to_owned(),
+            Tone::Good => "32",
+            Tone::Warn => "33",
+            Tone::Bad => "31",
+            Tone::Faint => "2",
+            Tone::Strong => "1",
+        };
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct ClosedPipe;
+
+    impl Write for ClosedPipe {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_closed_pipe_is_told_and_does_not_panic() {
+        assert_eq!(Out::plain(Box::new(ClosedPipe)).line("x"), Err(Closed));
+    }
+
+    #[test]
+    fn colour_is_for_terminals() {
+        assert_eq!(Paint::NONE.apply(Tone::Bad, "down"), "down");
+        assert_eq!(Paint(true).apply(Tone::Bad, "down"), "\x1b[31mdown\x1b[0m");
+    }
+}

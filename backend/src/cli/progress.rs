@@ -1,0 +1,159 @@
+//! An operation as it goes: each step once it is through, with the time it took.
+
+use super::{
+    Failure,
+    duration::show_ms,
+    out::{Out, Paint, Tone},
+    queries::to_json,
+    show,
+};
+use crate::client::{
+    Client,
+    stream::{Stream, Update},
+};
+use ringmaster_common::operation::{Operation, OperationStatus, Step, StepStatus};
+use std::time::Duration;
+use tokio::{signal::ctrl_c, time::timeout};
+
+/// How long after a step's bound an operation may show no change, before nobody waits any longer.
+pub const NEWS_WITHIN: Duration = Duration::from_secs(30);
+
+/// Prints the operation's steps as they end, until `enough` of it is reached.
+pub async fn follow(
+    client: &Client,
+    operation: Operation,
+    enough: fn(OperationStatus) -> bool,
+    json: bool,
+    out: &Out,
+) -> Result<Operation, Failure> {
+    let id = operation.id;
+    tokio::select! {
+        outcome = watch(client, operation, enough, json, out) => outcome,
+        _ = ctrl_c() => Err(Failure::Failed(format!(
+            "operation {id} goes on without this command; to see it: ringmaster operations --watch"
+        ))),
+    }
+}
+
+async fn watch(
+    client: &Client,
+    mut operation: Operation,
+    enough: fn(OperationStatus) -> bool,
+    json: bool,
+    out: &Out,
+) -> Result<Operation, Failure> {
+    let mut printed = Printed::default();
+    let mut stream = Stream::open(client);
+    loop {
+        if json {
+            out.line(to_json(&operation))?;
+        } else {
+            printed.print(&operation, out)?;
+        }
+        if enough(operation.status) {
+            return Ok(operation);
+        }
+        let patience =
+            NEWS_WITHIN + Duration::from_millis(running(&operation).map_or(0, |step| step.bound_ms));
+        operation = match timeout(patience, change(client, &mut stream, &operation)).await {
+            Ok(changed) => changed?,
+            Err(_) => {
+                return Err(Failure::Failed(format!(
+                    "nothing was heard of operation {} for {}; it may go on without this command; to see it: \
+                     ringmaster operations --watch",
+                    operation.id,
+                    show_ms(patience.as_millis().try_into().unwrap_or(u64::MAX)),
+                )));
+            }
+        };
+    }
+}
+
+/// The operation, once it is another than `known`.
+async fn change(client: &Client, stream: &mut Stream, known: &Operation) -> Result<Operation, Failure> {
+    loop {
+        if stream.next().await? == Update::Sample {
+            continue;
+        }
+        let view = stream.view().expect("there is a view after the first update");
+        let current = match view.operations.get(&known.id) {
+            Some(current) => current.clone(),
+            None if view.revision < known.revision => continue,
+            // The view holds the latest operations alone.
+            None => client.get(&format!("/v1/operations/{}", known.id)).await?,
+        };
+        if current != *known && current.revision >= known.revision {
+            return Ok(current);
+        }
+    }
+}
+
+fn running(operation: &Operation) -> Option<&Step> {
+    operation.steps.iter().find(|step| step.status == StepStatus::Running)
+}
+
+/// How much of an operation is on the screen.
+#[derive(Debug, Default)]
+struct Printed {
+    steps: usize,
+}
+
+impl Printed {
+    fn print(&mut self, operation: &Operation, out: &Out) -> Result<(), Failure> {
+        // Steps end in their order.
+        for (number, step) in (1..).zip(&operation.steps).skip(self.steps) {
+            let count = operation.steps.len();
+            if matches!(step.status, StepStatus::Pending | StepStatus::Running) {
+                if step.status == StepStatus::Running {
+                    out.provisional(&step_line(number, count, step, out.paint()))?;
+                }
+                break;
+            }
+            out.replace(&step_line(number, count, step, out.paint()))?;
+            self.steps += 1;
+        }
+        Ok(())
+    }
+}
+
+fn step_line(number: usize, count: usize, step: &Step, paint: Paint) -> String {
+    let tone = match step.status {
+        StepStatus::Succeeded => Tone::Good,
+        StepStatus::Failed => Tone::Bad,
+        StepStatus::Running => Tone::Warn,
+        StepStatus::Pending | StepStatus::Skipped => Tone::Faint,
+    };
+    let status = paint.apply(tone, &format!("{:<9}", step.status.as_str()));
+    let took = step.took_ms().map(show_ms).unwrap_or_default();
+    let detail = step.detail.as_deref().unwrap_or(&step.title);
+    format!("  {number}/{count}  {:<12}  {status}  {took:>8}  {detail}", step.name)
+}
+
+/// How the operation ended, and what may be done about it.
+pub fn outcome(operation: &Operation, paint: Paint) -> String {
+    let id = operation.id;
+    let status =
+        paint.apply(show::operation_tone(operation.status), &operation.status.as_str().replace('_', " "));
+    let took = show::took(operation).map(|ms| format!(" in {}", show_ms(ms))).unwrap_or_default();
+    let mut text = format!("Operation {id} {status}{took}.\n");
+    match operation.status {
+        OperationStatus::Succeeded if operation.undoable && operation.undone_by.is_none() => {
+            text.push_str(&format!("To undo it: ringmaster undo {id}\n"));
+        }
+        OperationStatus::AwaitingKeep => {
+            let until = operation.keep_until.map(|at| format!(" at {}", show::time(at))).unwrap_or_default();
+            text.push_str(&format!("It reverts by itself{until}, unless you: ringmaster keep {id}\n"));
+            text.push_str(&format!("To revert it now: ringmaster abort {id}\n"));
+        }
+        _ => {}
+    }
+    text
+}
+
+/// Whether an operation has come to where an operator is asked, or to its end.
+pub fn has_come_to_rest(status: OperationStatus) -> bool {
+    status != OperationStatus::Running
+}
+
+#[cfg(test)]
+mod tests;

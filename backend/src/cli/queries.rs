@@ -1,0 +1,269 @@
+//! Questions, and `--watch`: the same question again whenever the stream tells of a change.
+//!
+//! The stream says *when* to look, the API says *what* there is, so that a watched answer and one
+//! that was asked for once are the same.
+
+use super::{Failure, Target, out::Out, out::Paint, show};
+use crate::client::{
+    Client, ClientError,
+    stream::{Stream, Update},
+};
+use clap::Args;
+use ringmaster_common::{
+    cluster::Cluster,
+    event::{AuditEntry, Event, EventBatch},
+    id::Revision,
+    operation::Operation,
+    page::Page,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use std::{pin::pin, time::Duration};
+use tokio::time::sleep;
+
+/// How long changes are gathered before they are shown, so that a burst of them costs one question.
+pub const GATHER_FOR: Duration = Duration::from_millis(150);
+/// The longest list that is asked for.
+pub const MAX_LIMIT: usize = 10_000;
+/// How many items are asked for at a time.
+const PAGE_ITEMS: usize = 500;
+
+#[derive(Args, Debug)]
+pub struct Watching {
+    /// Go on, and show every change as it happens
+    #[arg(long)]
+    pub watch: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Args, Debug)]
+pub struct Listing {
+    /// How many to show: the latest
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = parse_limit)]
+    pub limit: usize,
+    #[command(flatten)]
+    pub watching: Watching,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example: ringmaster events --after 1200 --json --watch")]
+pub struct EventListing {
+    /// Show what happened after this revision, rather than the latest
+    #[arg(long, value_name = "REVISION")]
+    after: Option<Revision>,
+    #[command(flatten)]
+    listing: Listing,
+}
+
+/// What may be asked, and watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Query {
+    Status,
+    Nodes,
+    Operations { limit: usize },
+    Audit { limit: usize },
+    Settings,
+}
+
+impl Query {
+    async fn fetch(self, client: &Client) -> Result<Value, ClientError> {
+        match self {
+            Query::Status => client.get("/v1/cluster").await,
+            Query::Nodes => list(client, "/v1/nodes", MAX_LIMIT).await,
+            Query::Operations { limit } => list(client, "/v1/operations", limit).await,
+            Query::Audit { limit } => list(client, "/v1/audit", limit).await,
+            Query::Settings => list(client, "/v1/settings", MAX_LIMIT).await,
+        }
+    }
+
+    fn show(self, answer: Value, paint: Paint) -> Result<String, Failure> {
+        Ok(match self {
+            Query::Status => show::cluster(&read::<Cluster>(answer)?, paint),
+            Query::Nodes => show::nodes(&items(answer)?, paint),
+            Query::Operations { .. } => {
+                let mut operations: Vec<Operation> = items(answer)?;
+                operations.sort_by_key(|operation| operation.id);
+                show::operations(&operations, paint)
+            }
+            Query::Audit { .. } => {
+                let mut entries: Vec<AuditEntry> = items(answer)?;
+                entries.sort_by_key(|entry| entry.number);
+                show::audit(&entries, paint)
+            }
+            Query::Settings => show::settings(&items(answer)?, paint),
+        })
+    }
+
+    /// Whether the answer may be another one now.
+    fn is_touched_by(self, update: &Update) -> bool {
+        match update {
+            Update::View => true,
+            Update::Sample => matches!(self, Query::Status | Query::Nodes),
+            Update::Events(batch) => batch.events.iter().any(|event| self.is_touched_by_event(event)),
+        }
+    }
+
+    fn is_touched_by_event(self, event: &Event) -> bool {
+        match self {
+            // They show the revision, or the age of what was measured.
+            Query::Status | Query::Nodes => true,
+            Query::Operations { .. } => matches!(
+                event,
+                Event::OperationStarted { .. }
+                    | Event::StepChanged { .. }
+                    | Event::StepsAdded { .. }
+                    | Event::OperationChanged { .. }
+                    | Event::OperationUndone { .. }
+            ),
+            Query::Audit { .. } => matches!(event, Event::Audited { .. }),
+            Query::Settings => matches!(event, Event::SettingChanged { .. }),
+        }
+    }
+}
+
+pub async fn run(query: Query, watching: &Watching, out: &Out) -> Result<(), Failure> {
+    let client = watching.target.client();
+    if watching.watch {
+        return watch(query, &client, watching.target.json, out).await;
+    }
+    let answer = query.fetch(&client).await?;
+    if watching.target.json {
+        return Ok(out.line(answer.to_string())?);
+    }
+    Ok(out.text(query.show(answer, out.paint())?)?)
+}
+
+async fn watch(query: Query, client: &Client, json: bool, out: &Out) -> Result<(), Failure> {
+    let mut stream = Stream::open(client);
+    let mut last = String::new();
+    loop {
+        let mut touched = query.is_touched_by(&stream.next().await?);
+        let mut gathered = pin!(sleep(GATHER_FOR));
+        loop {
+            tokio::select! {
+                () = &mut gathered => break,
+                update = stream.next() => touched |= query.is_touched_by(&update?),
+            }
+        }
+        if !touched {
+            continue;
+        }
+        let text = match query.fetch(client).await {
+            Ok(answer) if json => answer.to_string(),
+            Ok(answer) => query.show(answer, out.paint())?,
+            // It may pass, and whoever watches wants to see that, too.
+            Err(error @ ClientError::Problem(_)) => {
+                eprintln!("ringmaster: {error}");
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if text != last {
+            if json {
+                out.line(&text)?;
+            } else {
+                if last.is_empty() {
+                    out.clear()?;
+                }
+                out.redraw(&text)?;
+            }
+            last = text;
+        }
+    }
+}
+
+/// Events are a history: what is new is added below.
+pub async fn events(arguments: &EventListing, out: &Out) -> Result<(), Failure> {
+    let EventListing { after, listing: Listing { limit, watching: Watching { watch, target } } } = arguments;
+    let client = target.client();
+    if !*watch {
+        let answer = list(&client, &history(*after), *limit).await?;
+        if target.json {
+            return Ok(out.line(answer.to_string())?);
+        }
+        let batches = in_order(items(answer)?);
+        return Ok(out.text(show::event_heading(out.paint()) + &show::events(&batches, out.paint()))?);
+    }
+
+    let mut stream = Stream::open(&client);
+    let mut shown = *after;
+    if !target.json {
+        out.text(show::event_heading(out.paint()))?;
+    }
+    loop {
+        let batches = match stream.next().await? {
+            // What led here is not known: the history tells.
+            Update::View => {
+                let known = if shown.is_some() { MAX_LIMIT } else { *limit };
+                in_order(items(list(&client, &history(shown), known).await?)?)
+            }
+            Update::Events(batch) => vec![batch],
+            Update::Sample => continue,
+        };
+        for batch in batches.iter().filter(|batch| shown.is_none_or(|revision| batch.revision > revision)) {
+            if target.json {
+                out.line(to_json(batch))?;
+            } else {
+                out.text(show::events(std::slice::from_ref(batch), out.paint()))?;
+            }
+        }
+        shown = shown.max(batches.last().map(|batch| batch.revision));
+    }
+}
+
+fn history(after: Option<Revision>) -> String {
+    match after {
+        Some(revision) => format!("/v1/events?after={revision}"),
+        None => "/v1/events".to_owned(),
+    }
+}
+
+fn in_order(mut batches: Vec<EventBatch>) -> Vec<EventBatch> {
+    batches.sort_by_key(|batch| batch.revision);
+    batches
+}
+
+/// Asks for page after page, until `limit` items are there or there are no more. The answer is one
+/// page, whose `next` is where it stopped.
+pub async fn list(client: &Client, path: &str, limit: usize) -> Result<Value, ClientError> {
+    let separator = if path.contains('?') { '&' } else { '?' };
+    let mut all = Page { items: Vec::new(), next: None };
+    loop {
+        let want = (limit - all.items.len()).min(PAGE_ITEMS);
+        let cursor =
+            all.next.as_deref().map(|cursor: &str| format!("&cursor={}", crate::client::segment(cursor)));
+        let path = format!("{path}{separator}limit={want}{}", cursor.unwrap_or_default());
+        let page: Page<Value> = client.get(&path).await?;
+        let more = page.next.is_some() && !page.items.is_empty();
+        all.items.extend(page.items);
+        all.items.truncate(limit);
+        all.next = page.next;
+        if !more || all.items.len() >= limit {
+            return Ok(serde_json::to_value(all).expect("a page of JSON is JSON"));
+        }
+    }
+}
+
+fn items<T: DeserializeOwned>(answer: Value) -> Result<Vec<T>, Failure> {
+    Ok(read::<Page<T>>(answer)?.items)
+}
+
+/// Reads an answer of the API as what it is.
+pub fn read<T: DeserializeOwned>(answer: Value) -> Result<T, Failure> {
+    serde_json::from_value(answer).map_err(|error| {
+        Failure::Failed(format!("the node's answer is not understood: {error}; --json shows it"))
+    })
+}
+
+/// The API's JSON for a value of one of its types.
+pub fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("the API's types are JSON")
+}
+
+fn parse_limit(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(limit) if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
+        _ => Err(format!("a limit is a number from 1 to {MAX_LIMIT}")),
+    }
+}

@@ -1,0 +1,58 @@
+//! `ringmaster serve`: puts a node's configuration together, and runs it.
+
+use super::Failure;
+use crate::{
+    config::{LogFormat, NodeOptions},
+    demo, node,
+};
+use clap::Args;
+use std::{io, path::PathBuf};
+use tracing_subscriber::EnvFilter;
+
+const EXAMPLES: &str = "\
+The file is TOML and has the same names, with _ for -:
+  data_dir = \"/var/lib/ringmaster\"
+  api_addr = \"127.0.0.1:7702\"
+  join = [\"http://127.0.0.1:7701\"]
+
+RUST_LOG chooses what is logged, for example RUST_LOG=debug.";
+
+/// What is logged where `RUST_LOG` says nothing.
+const DEFAULT_LOG: &str = "info,openraft=warn";
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// A TOML file with any of the options below; flags win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    options: NodeOptions,
+}
+
+pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    // First of all, and on the main thread: the kernel forgets the wish with the thread that made it.
+    demo::child::die_with_supervisor().map_err(Failure::Failed)?;
+    let usage = |error: crate::config::ConfigError| Failure::Usage(error.to_string());
+    let file = match &arguments.config {
+        Some(path) => NodeOptions::read(path).map_err(usage)?,
+        None => NodeOptions::default(),
+    };
+    let config = arguments.options.or(file).complete().map_err(usage)?;
+    log_to_stderr(config.log_format);
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Failed(format!("cannot start: {error}")))?
+        .block_on(node::run(config))
+        .map_err(|error| Failure::Failed(error.to_string()))
+}
+
+fn log_to_stderr(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match format {
+        LogFormat::Text => subscriber.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
+}

@@ -1,0 +1,65 @@
+//! `ringmaster settings`: what the whole cluster agrees on.
+
+use super::{
+    Failure, Target,
+    out::Out,
+    queries::{self, Query, Watching, read},
+    show,
+};
+use crate::client::segment;
+use clap::Subcommand;
+use ringmaster_common::id::Revision;
+use serde_json::{Value, json};
+
+#[derive(Debug, Subcommand)]
+pub enum Arguments {
+    /// List the settings
+    List(Watching),
+    /// Show a setting
+    Get {
+        key: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Write a setting
+    #[command(after_help = "\
+Examples:
+  ringmaster settings put nodes.suspect_after_ms 800
+  ringmaster settings put team.contact '\"#platform\"'
+  ringmaster settings put team.limits '{\"cpu\": 4}' --if-match 120")]
+    Put {
+        key: String,
+        /// Any JSON; a string needs its quotes
+        #[arg(value_parser = parse_json, allow_hyphen_values = true)]
+        value: Value,
+        /// Write it only if it is at this version; 0 stands for a setting that nobody has set
+        #[arg(long, value_name = "VERSION")]
+        if_match: Option<Revision>,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+pub async fn run(arguments: Arguments, out: &Out) -> Result<(), Failure> {
+    let (answer, target) = match arguments {
+        Arguments::List(watching) => return queries::run(Query::Settings, &watching, out).await,
+        Arguments::Get { key, target } => (target.client().get::<Value>(&path(&key)).await?, target),
+        Arguments::Put { key, value, if_match, target } => {
+            let body = json!({ "value": value });
+            (target.client().put::<Value>(&path(&key), &body, if_match).await?, target)
+        }
+    };
+    if target.json {
+        return Ok(out.line(answer.to_string())?);
+    }
+    Ok(out.text(show::settings(&[read(answer)?], out.paint()))?)
+}
+
+fn path(key: &str) -> String {
+    format!("/v1/settings/{}", segment(key))
+}
+
+fn parse_json(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text)
+        .map_err(|error| format!("it is not JSON ({error}); a string needs quotes: '\"text\"'"))
+}

@@ -1,0 +1,361 @@
+//! How the API's answers look to people. All pure: values in, text out.
+
+use super::{
+    duration::show_ms,
+    out::{Paint, Tone},
+    table::{Cell, Column, Table},
+};
+use ringmaster_common::{
+    Timestamp,
+    cluster::{Cluster, NodeInfo, NodeStatus, Role, Sees},
+    event::{AuditEntry, EventBatch},
+    operation::{Operation, OperationStatus},
+    plan::{Impact, Plan},
+    setting::Setting,
+};
+use std::fmt::Write as _;
+
+/// Until what age a measurement is shown without a warning.
+const FRESH_MS: u64 = 2_000;
+
+pub fn cluster(cluster: &Cluster, paint: Paint) -> String {
+    let strong = |text: &str| paint.apply(Tone::Strong, text);
+    let name_of = |id| cluster.nodes.iter().find(|info| info.node.id == id).map(|info| &info.node.name);
+    let leader = match cluster.leader {
+        Some(id) => {
+            format!("node {id}{}", name_of(id).map(|name| format!(" ({name})")).unwrap_or_default())
+        }
+        None => paint.apply(Tone::Bad, "none; writes fail until one is elected"),
+    };
+    let demo = if cluster.demo { ", a demo" } else { "" };
+    let mut text = String::new();
+    line(&mut text, format!("{}   {} ({}){demo}", strong("Cluster"), cluster.name, cluster.id));
+    line(&mut text, format!("{}    {leader}", strong("Leader")));
+    line(
+        &mut text,
+        format!(
+            "{}  {} in term {}, as node {} tells",
+            strong("Revision"),
+            cluster.revision,
+            cluster.term,
+            cluster.answered_by
+        ),
+    );
+    line(&mut text, format!("{}  {} of its voters", strong("May lose"), cluster.may_fail));
+    text.push('\n');
+
+    let mut table = Table::new(&[
+        Column::Right("ID"),
+        Column::Left("NAME"),
+        Column::Left("STATUS"),
+        Column::Left("ROLE"),
+        Column::Left("ZONE"),
+        Column::Right("LAG"),
+        Column::Right("RTT"),
+        Column::Left("CAN I LOSE IT?"),
+    ]);
+    for info in &cluster.nodes {
+        table.row([
+            info.node.id.to_string().into(),
+            info.node.name.as_str().into(),
+            status(info.node.status),
+            role(info),
+            info.node.zone.as_str().into(),
+            Cell::maybe(info.lag),
+            Cell::maybe(info.rtt_us.map(microseconds)),
+            Cell::toned(
+                info.can_lose.reason.as_str(),
+                if info.can_lose.answer { Tone::Plain } else { Tone::Warn },
+            ),
+        ]);
+    }
+    text + &table.render(paint)
+}
+
+pub fn nodes(nodes: &[NodeInfo], paint: Paint) -> String {
+    let mut table = Table::new(&[
+        Column::Right("ID"),
+        Column::Left("NAME"),
+        Column::Left("STATUS"),
+        Column::Left("ROLE"),
+        Column::Left("VOTER"),
+        Column::Left("ZONE"),
+        Column::Right("WEIGHT"),
+        Column::Left("API"),
+        Column::Left("PEERS"),
+        Column::Right("LAG"),
+        Column::Right("RTT"),
+        Column::Left("BECAUSE"),
+    ]);
+    for info in nodes {
+        let node = &info.node;
+        table.row([
+            node.id.to_string().into(),
+            node.name.as_str().into(),
+            status(node.status),
+            role(info),
+            if node.voter { "yes" } else { "no" }.into(),
+            node.zone.as_str().into(),
+            node.weight.to_string().into(),
+            node.api_addr.as_str().into(),
+            node.peer_addr.as_str().into(),
+            Cell::maybe(info.lag),
+            Cell::maybe(info.rtt_us.map(microseconds)),
+            Cell::toned(format!("{}, since {}", node.status_reason, time(node.status_since)), Tone::Faint),
+        ]);
+    }
+    let mut text = table.render(paint);
+    for info in nodes {
+        for opinion in info.node.opinions.iter().filter(|opinion| opinion.sees != Sees::Alive) {
+            let sentence = format!(
+                "node {} sees node {} {} since {}",
+                opinion.observer,
+                info.node.id,
+                opinion.sees.as_str(),
+                time(opinion.since)
+            );
+            line(&mut text, paint.apply(Tone::Warn, &sentence));
+        }
+    }
+    text
+}
+
+pub fn operations(operations: &[Operation], paint: Paint) -> String {
+    let mut table = Table::new(&[
+        Column::Right("ID"),
+        Column::Left("STATUS"),
+        Column::Left("STEP"),
+        Column::Left("ACTION"),
+        Column::Left("BY"),
+        Column::Left("STARTED"),
+        Column::Right("TOOK"),
+        Column::Left("REMARK"),
+    ]);
+    for operation in operations {
+        let done = operation.steps.iter().filter(|step| step.ended_at.is_some()).count();
+        table.row([
+            operation.id.to_string().into(),
+            Cell::toned(operation.status.as_str(), operation_tone(operation.status)),
+            format!("{done}/{}", operation.steps.len()).into(),
+            operation.action.to_string().into(),
+            operation.started_by.as_str().into(),
+            time(operation.started_at).into(),
+            Cell::maybe(took(operation).map(show_ms)),
+            remark(operation).into(),
+        ]);
+    }
+    if operations.is_empty() { "No operation has been run.\n".to_owned() } else { table.render(paint) }
+}
+
+fn remark(operation: &Operation) -> String {
+    match (&operation.error, operation.keep_until, operation.undone_by) {
+        (Some(error), _, _) => error.to_string(),
+        (None, Some(until), _) if operation.status == OperationStatus::AwaitingKeep => {
+            format!("reverts at {} unless kept", time(until))
+        }
+        (None, _, Some(by)) => format!("undone by operation {by}"),
+        _ => String::new(),
+    }
+}
+
+/// From the start to the end, by the wall clocks of those who ran it.
+pub fn took(operation: &Operation) -> Option<u64> {
+    let ms = operation.ended_at?.as_millisecond() - operation.started_at.as_millisecond();
+    Some(ms.max(0).cast_unsigned())
+}
+
+// Events come one at a time, too, so their columns have fixed widths.
+
+pub fn event_heading(paint: Paint) -> String {
+    paint.apply(Tone::Strong, &format!("{:>8}  {:<24}  {:<12}  EVENT", "REVISION", "TIME", "BY")) + "\n"
+}
+
+pub fn events(batches: &[EventBatch], paint: Paint) -> String {
+    let mut text = String::new();
+    for batch in batches {
+        for event in &batch.events {
+            let when = paint.apply(Tone::Faint, &time(batch.at));
+            line(&mut text, format!("{:>8}  {when}  {:<12}  {event}", batch.revision.0, batch.actor));
+        }
+    }
+    text
+}
+
+pub fn audit(entries: &[AuditEntry], paint: Paint) -> String {
+    let mut table = Table::new(&[
+        Column::Right("NO"),
+        Column::Left("TIME"),
+        Column::Left("BY"),
+        Column::Left("REQUEST"),
+        Column::Left("OUTCOME"),
+        Column::Left("REQUEST ID"),
+    ]);
+    for entry in entries {
+        let outcome = match (&entry.refused, entry.operation) {
+            (Some(refusal), _) => Cell::toned(format!("refused, {refusal}"), Tone::Warn),
+            (None, Some(operation)) => format!("done, operation {operation}").into(),
+            (None, None) => "done".into(),
+        };
+        table.row([
+            entry.number.to_string().into(),
+            time(entry.at).into(),
+            entry.actor.as_str().into(),
+            entry.request.as_str().into(),
+            outcome,
+            Cell::toned(entry.request_id.as_str(), Tone::Faint),
+        ]);
+    }
+    if entries.is_empty() { "Nobody has asked for anything yet.\n".to_owned() } else { table.render(paint) }
+}
+
+pub fn settings(settings: &[Setting], paint: Paint) -> String {
+    let mut table = Table::new(&[
+        Column::Left("KEY"),
+        Column::Left("VALUE"),
+        Column::Right("VERSION"),
+        Column::Left("WRITTEN"),
+        Column::Left("BY"),
+    ]);
+    for setting in settings {
+        table.row([
+            setting.key.as_str().into(),
+            setting.value.to_string().into(),
+            setting.version.to_string().into(),
+            setting.updated_at.map_or_else(|| Cell::toned("default", Tone::Faint), |at| time(at).into()),
+            Cell::maybe(setting.updated_by.as_deref()),
+        ]);
+    }
+    if settings.is_empty() { "There are no settings.\n".to_owned() } else { table.render(paint) }
+}
+
+/// All that a plan says, for whoever decides on it.
+pub fn plan(plan: &Plan, paint: Paint) -> String {
+    let heading = |text: &str| paint.apply(Tone::Strong, text);
+    let mut text = String::new();
+    line(&mut text, heading(&format!("Plan {}: {}", plan.id, plan.action)));
+    line(&mut text, &plan.summary);
+    line(
+        &mut text,
+        paint.apply(Tone::Faint, &format!("Made at revision {} by {}.", plan.revision, plan.created_by)),
+    );
+
+    let figures = impact(&plan.impact);
+    if !figures.is_empty() {
+        line(&mut text, heading("\nImpact"));
+        for (what, figure) in figures {
+            line(&mut text, format!("  {what:<18}{figure}"));
+        }
+    }
+    if !plan.observations.is_empty() {
+        line(&mut text, heading("\nObserved"));
+        for seen in &plan.observations {
+            line(&mut text, format!("  {} {} ({} ago)", seen.what, seen.value, show_ms(seen.age_ms)));
+        }
+    }
+    if !plan.warnings.is_empty() {
+        line(&mut text, heading("\nWarnings"));
+        for warning in &plan.warnings {
+            let code = paint.apply(Tone::Warn, &warning.code);
+            line(&mut text, format!("  {code} ({}): {}", warning.subject, warning.detail));
+        }
+    }
+    if !plan.blockers.is_empty() {
+        line(&mut text, heading("\nBlockers"));
+        for blocker in &plan.blockers {
+            let code = paint.apply(Tone::Bad, &blocker.code);
+            line(&mut text, format!("  {code} ({}): {}", blocker.subject, blocker.detail));
+            line(&mut text, format!("    lifted by: {}", blocker.lifted_by));
+        }
+    }
+    line(&mut text, heading("\nSteps"));
+    for (number, step) in (1..).zip(&plan.steps) {
+        line(
+            &mut text,
+            format!("  {number}  {:<12}  {} (within {})", step.name, step.title, show_ms(step.bound_ms)),
+        );
+    }
+    text.push('\n');
+    let undo = if plan.undoable { "It can be undone." } else { "It cannot be undone." };
+    line(&mut text, undo);
+    text
+}
+
+/// What to do with a plan, once one has read it.
+pub fn how_to_apply(plan: &Plan) -> String {
+    match plan.operation {
+        Some(operation) => format!("It was applied, as operation {operation}."),
+        None if plan.blockers.is_empty() => {
+            format!("To apply it, until {}: ringmaster apply {}", time(plan.expires_at), plan.id)
+        }
+        None => "It is blocked, and cannot be applied. Once the blockers are lifted, plan again.".to_owned(),
+    }
+}
+
+fn impact(impact: &Impact) -> Vec<(&'static str, String)> {
+    let mut figures = Vec::new();
+    if let Some(bound) = impact.write_pause_bound_ms {
+        let last = impact.write_pause_ms.map(|ms| format!("; the last time, {}", show_ms(ms)));
+        figures.push(("writes pause", format!("{} at most{}", show_ms(bound), last.unwrap_or_default())));
+    } else if let Some(ms) = impact.write_pause_ms {
+        figures.push(("writes pause", format!("the last time, {}", show_ms(ms))));
+    }
+    if impact.leader_before != impact.leader_after {
+        let name = |leader: Option<_>| leader.map_or("none".to_owned(), |id| format!("node {id}"));
+        figures.push(("leader", format!("{} -> {}", name(impact.leader_before), name(impact.leader_after))));
+    }
+    if let Some(entries) = impact.entries_behind {
+        figures.push(("target is behind", format!("{entries} entries")));
+    }
+    figures.push(("voters", change(impact.voters_before, impact.voters_after)));
+    figures.push(("may fail", change(impact.may_fail_before, impact.may_fail_after)));
+    figures
+}
+
+fn change(before: u64, after: u64) -> String {
+    if before == after { before.to_string() } else { format!("{before} -> {after}") }
+}
+
+fn status(status: NodeStatus) -> Cell {
+    let tone = match status {
+        NodeStatus::Up => Tone::Good,
+        NodeStatus::Joining | NodeStatus::Suspect | NodeStatus::Draining | NodeStatus::Drained => Tone::Warn,
+        NodeStatus::Down => Tone::Bad,
+        NodeStatus::Left => Tone::Faint,
+    };
+    Cell::toned(status.as_str(), tone)
+}
+
+fn role(info: &NodeInfo) -> Cell {
+    match (info.role, info.age_ms) {
+        (Some(role), Some(age)) if age > FRESH_MS => {
+            Cell::toned(format!("{}, {} ago", role.as_str(), show_ms(age)), Tone::Faint)
+        }
+        (Some(Role::Leader), _) => Cell::toned("leader", Tone::Strong),
+        (role, _) => Cell::maybe(role.map(Role::as_str)),
+    }
+}
+
+pub fn operation_tone(status: OperationStatus) -> Tone {
+    match status {
+        OperationStatus::Succeeded => Tone::Good,
+        OperationStatus::Running | OperationStatus::AwaitingKeep => Tone::Warn,
+        OperationStatus::Failed => Tone::Bad,
+        OperationStatus::Aborted | OperationStatus::Reverted => Tone::Strong,
+    }
+}
+
+/// In UTC, to the millisecond.
+pub fn time(at: Timestamp) -> String {
+    format!("{at:.3}")
+}
+
+fn microseconds(us: u64) -> String {
+    if us < 1_000 { format!("{us} us") } else { format!("{}.{} ms", us / 1_000, us % 1_000 / 100) }
+}
+
+fn line(text: &mut String, line: impl AsRef<str>) {
+    writeln!(text, "{}", line.as_ref()).expect("a String takes everything");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+use super::*;
+use clap::{CommandFactory, error::ErrorKind};
+use ringmaster_common::error::{Code, Refusal};
+
+fn parse(line: &str) -> Result<Command, clap::Error> {
+    let words = std::iter::once("ringmaster").chain(line.split_whitespace());
+    CommandLine::try_parse_from(words).map(|line| line.command)
+}
+
+#[test]
+fn the_command_line_is_well_formed() {
+    CommandLine::command().debug_assert();
+}
+
+#[test]
+fn every_command_and_option_says_what_it_is_for() {
+    fn check(command: &clap::Command) {
+        for sub in command.get_subcommands() {
+            assert!(sub.get_about().is_some(), "{} has no help", sub.get_name());
+            for option in sub.get_opts() {
+                let plain = ["id", "name", "operation"].contains(&option.get_id().as_str());
+                assert!(plain || option.get_help().is_some(), "{} of {} has no help", option, sub.get_name());
+            }
+            check(sub);
+        }
+    }
+    check(&CommandLine::command());
+}
+
+#[test]
+fn options_may_stand_before_and_after_the_action() {
+    for line in [
+        "apply transfer_leadership --to 2 --yes --url http://a:1 --json --keep-within 60s",
+        "apply --yes --url http://a:1 --json --keep-within 60s transfer_leadership --to 2",
+        "apply 12 --yes",
+        "apply --yes 12",
+        "plan --json transfer_leadership --to 2",
+        "plan add_node --id 4 --name x --api-addr 127.0.0.1:1 --peer-addr 127.0.0.1:2 --json",
+        "undo 17 --yes --url http://a:1 --url http://b:1",
+        "abort 3",
+        "keep 3 --json",
+        "status --watch --json",
+        "events --after 12 --limit 5",
+        "settings put a.b -1",
+        "settings list --watch",
+        "demo --nodes 5 --base-port 9000 --no-open --no-load",
+        "serve --data-dir d --bootstrap --heartbeat-ms 50",
+        "serve --data-dir d --join http://a:1 --join http://b:1,http://c:1",
+    ] {
+        parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+}
+
+#[test]
+fn what_is_wrong_is_bad_usage() {
+    for line in [
+        "statsu",
+        "apply nonsense",
+        "apply transfer_leadership",
+        "apply 12 --keep-within 60",
+        "plan",
+        "plan 12",
+        "abort",
+        "status --url 127.0.0.1:7701",
+        "status --url https://a",
+        "events --limit 0",
+        "settings put a.b {",
+        "demo --nodes 0",
+        "demo --nodes 8",
+        "demo --base-port 65535",
+        "serve --log-format xml",
+        "serve --api-addr localhost",
+    ] {
+        let error = parse(line).expect_err(line);
+        assert_eq!(error.exit_code(), 2, "{line}: {error}");
+    }
+    assert_eq!(parse("--help").unwrap_err().kind(), ErrorKind::DisplayHelp);
+    let error = parse("apply nonsense").unwrap_err().to_string();
+    assert!(error.contains("transfer_leadership, add_node, undo"), "{error}");
+}
+
+#[test]
+fn apply_takes_a_plan_or_an_action() {
+    for line in ["apply --yes", "apply 12 undo --operation 3 --yes"] {
+        let Command::Apply(arguments) = parse(line).unwrap() else { panic!("an apply") };
+        let failure = on_this_thread(changes::apply(arguments, &Out::stdout())).unwrap_err();
+        assert_eq!(failure.exit_code(), 2, "{line}: {failure:?}");
+    }
+}
+
+#[test]
+fn a_plan_that_nobody_can_confirm_is_bad_usage() {
+    for line in ["apply 12 --json", "undo 3 --json", "apply transfer_leadership --to 2 --json"] {
+        let failure = match parse(line).unwrap() {
+            Command::Apply(arguments) => on_this_thread(changes::apply(arguments, &Out::stdout())),
+            Command::Undo(arguments) => on_this_thread(changes::undo(arguments, &Out::stdout())),
+            _ => panic!("an apply or undo"),
+        }
+        .unwrap_err();
+        assert_eq!(failure.exit_code(), 2, "{line}");
+        assert!(failure.message().unwrap().contains("--yes"), "{failure:?}");
+    }
+}
+
+#[test]
+fn exit_codes_tell_refused_from_unreachable() {
+    let refused = ClientError::Problem(Refusal::new(Code::PlanStale, "x").into());
+    assert_eq!(Failure::from(refused).exit_code(), 1);
+    assert_eq!(Failure::from(ClientError::Unreachable(Vec::new())).exit_code(), 3);
+    assert_eq!(Failure::from(Closed).exit_code(), 0);
+    assert_eq!(Failure::Usage(String::new()).exit_code(), 2);
+}

@@ -1,0 +1,131 @@
+use super::*;
+use crate::client::tests::{nobody, serve};
+use axum::{
+    Router,
+    extract::{
+        RawQuery, State, WebSocketUpgrade,
+        ws::{Message as Frame, WebSocket},
+    },
+    response::Response,
+    routing::get,
+};
+use ringmaster_common::{event::Event, id::Incarnation};
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+
+/// A node that sends what it is told to, and closes; the queries it was asked with.
+async fn node(messages: Vec<Value>) -> (Address, Arc<Mutex<Vec<Option<String>>>>) {
+    type Script = (Vec<Value>, Arc<Mutex<Vec<Option<String>>>>);
+    async fn upgrade(
+        State((messages, asked)): State<Script>,
+        RawQuery(query): RawQuery,
+        upgrade: WebSocketUpgrade,
+    ) -> Response {
+        asked.lock().unwrap().push(query);
+        upgrade.on_upgrade(|mut socket: WebSocket| async move {
+            for message in messages {
+                socket.send(Frame::text(message.to_string())).await.unwrap();
+            }
+        })
+    }
+    let asked = Arc::default();
+    let script: Script = (messages, Arc::clone(&asked));
+    (serve(Router::new().route("/v1/stream", get(upgrade)).with_state(script)).await, asked)
+}
+
+fn hello() -> Value {
+    json!({"type": "hello", "format": 1, "node": 1, "incarnation": 1})
+}
+
+fn view(revision: u64, member: &str) -> Value {
+    let view =
+        ClusterView { incarnation: Incarnation(1), revision: Revision(revision), ..Default::default() };
+    let mut view = serde_json::to_value(view).unwrap();
+    view["type"] = "view".into();
+    view["nodes"] = json!([{
+        "id": 2, "name": "owl", "zone": "a", "weight": 1, "api_addr": "", "peer_addr": "", "public_url": member,
+        "status": "up", "status_reason": "", "status_since": "2026-01-01T00:00:00Z", "status_revision": 1,
+        "voter": true, "opinions": []
+    }]);
+    view
+}
+
+fn events(prev: u64, revision: u64) -> Value {
+    json!({
+        "type": "events", "prev": prev, "revision": revision, "at": "2026-01-01T00:00:00Z", "actor": "ops",
+        "request_id": "r", "events": [Event::Audited { count: revision }]
+    })
+}
+
+/// The revisions, and what led to each, of the next `count` updates.
+async fn updates(stream: &mut Stream, count: usize) -> Vec<(&'static str, u64)> {
+    let mut seen = Vec::new();
+    for _ in 0..count {
+        let update = stream.next().await.unwrap();
+        let what = match update {
+            Update::View => "view",
+            Update::Events(_) => "events",
+            Update::Sample => "sample",
+        };
+        seen.push((what, stream.view().unwrap().revision.0));
+    }
+    seen
+}
+
+#[tokio::test]
+async fn a_lost_stream_goes_on_with_a_member_that_the_view_named() {
+    // The second node repeats what the first has sent; it must not count twice.
+    let (second, asked) = node(vec![hello(), events(10, 11), events(11, 13)]).await;
+    let (first, _) = node(vec![hello(), view(10, &second.to_string()), events(10, 11)]).await;
+    let client = Client::new([first]);
+    let mut stream = Stream::open(&client);
+    assert_eq!(updates(&mut stream, 3).await, [("view", 10), ("events", 11), ("events", 13)]);
+    assert_eq!(stream.view().unwrap().audit_count, 13);
+    assert_eq!(*asked.lock().unwrap(), [Some("after=11".to_owned())]);
+}
+
+#[tokio::test]
+async fn after_a_gap_there_is_a_fresh_view() {
+    let (fresh, asked) = node(vec![hello(), view(30, "http://x"), events(30, 31)]).await;
+    let (gap, _) = node(vec![hello(), view(10, &fresh.to_string()), events(20, 21)]).await;
+    let mut stream = Stream::open(&Client::new([gap]));
+    assert_eq!(updates(&mut stream, 3).await, [("view", 10), ("view", 30), ("events", 31)]);
+    assert_eq!(*asked.lock().unwrap(), [None], "it must not resume over the gap");
+}
+
+#[tokio::test]
+async fn the_view_never_goes_back() {
+    let (ahead, _) = node(vec![hello(), events(10, 12)]).await;
+    let (behind, _) = node(vec![hello(), view(5, "http://x")]).await;
+    let (first, _) = node(vec![hello(), view(10, "http://x")]).await;
+    let mut stream = Stream::open(&Client::new([first, behind, ahead]));
+    assert_eq!(updates(&mut stream, 2).await, [("view", 10), ("events", 12)]);
+}
+
+#[tokio::test]
+async fn a_node_that_is_behind_names_a_better_one() {
+    let (better, _) = node(vec![hello(), view(9, "http://x")]).await;
+    let behind = json!({"type": "behind", "revision": 3, "try_urls": [better.to_string()]});
+    let (first, _) = node(vec![hello(), behind]).await;
+    let mut stream = Stream::open(&Client::new([first]));
+    assert_eq!(updates(&mut stream, 1).await, [("view", 9)]);
+}
+
+#[tokio::test]
+async fn nobody_is_told_at_once() {
+    let mut stream = Stream::open(&Client::new([nobody().await]));
+    let error = tokio::time::timeout(Duration::from_secs(2), stream.next()).await.unwrap().unwrap_err();
+    assert!(matches!(&error, ClientError::Unreachable(tried) if tried.len() == 1), "{error}");
+}
+
+/// A node of another version, whose messages nobody here understands, is not asked for ever.
+#[tokio::test]
+async fn a_stream_that_is_never_understood_ends() {
+    let (stranger, asked) = node(vec![hello(), json!({"type": "novelty"})]).await;
+    let mut stream = Stream::open(&Client::new([stranger]));
+    stream.view = Some(ClusterView { incarnation: Incarnation(1), ..ClusterView::default() });
+    stream.rounds = RECONNECT_ROUNDS - 1;
+    let error = stream.next().await.unwrap_err();
+    assert!(error.to_string().contains("not understood"), "{error}");
+    assert_eq!(asked.lock().unwrap().len(), 2, "it was asked twice more, and no further");
+}

@@ -1,0 +1,119 @@
+use super::*;
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use ringmaster_common::error::Refusal;
+use serde_json::json;
+use tokio::net::TcpListener;
+
+/// Serves `router` on a port of its own, until the test's runtime ends.
+pub(super) async fn serve(router: Router) -> Address {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
+/// An address at which nobody listens.
+pub(super) async fn nobody() -> Address {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    format!("http://{}", listener.local_addr().unwrap()).parse().unwrap()
+}
+
+fn problem(code: Code, detail: &str) -> Response {
+    let problem = Problem::from(Refusal::new(code, detail));
+    (StatusCode::from_u16(problem.status).unwrap(), Json(problem)).into_response()
+}
+
+#[test]
+fn an_address_is_an_http_origin() {
+    for text in ["http://127.0.0.1:7701", "http://[::1]:7701/", "http://node-1:80"] {
+        assert!(text.parse::<Address>().is_ok(), "{text}");
+    }
+    for text in ["127.0.0.1:7701", "https://a", "http://", "http://a/v1", "http://a?x", "http://u:p@a", ""] {
+        assert!(text.parse::<Address>().is_err(), "{text}");
+    }
+    assert_eq!("http://a:1/".parse::<Address>().unwrap().to_string(), "http://a:1");
+}
+
+#[test]
+fn a_segment_holds_any_key() {
+    assert_eq!(segment("a/b c"), "a%2Fb%20c");
+}
+
+#[tokio::test]
+async fn the_next_address_is_asked_where_nobody_answers_and_kept() {
+    let node = serve(Router::new().route("/x", get(|| async { Json(7) }))).await;
+    let client = Client::new([nobody().await, node.clone()]);
+    assert_eq!(client.get::<u64>("/x").await.unwrap(), 7);
+    assert_eq!(client.addresses()[0], node);
+}
+
+#[tokio::test]
+async fn nobody_at_all_is_unreachable() {
+    let client = Client::new([nobody().await, nobody().await]);
+    let error = client.get::<Value>("/x").await.unwrap_err();
+    let ClientError::Unreachable(attempts) = &error else { panic!("{error}") };
+    assert_eq!(attempts.len(), 2);
+    let text = error.to_string();
+    assert!(text.contains("refused") && text.contains("--url"), "{text}");
+    assert!(!text.contains("may or may not"), "nothing was sent: {text}");
+}
+
+#[tokio::test]
+async fn a_problem_is_typed_and_not_repeated() {
+    let calls = Arc::new(Mutex::new(0));
+    let counted = calls.clone();
+    let refuse = move || async move {
+        *counted.lock().unwrap() += 1;
+        problem(Code::UnknownNode, "node 99 is not a member")
+    };
+    let client = Client::new([serve(Router::new().route("/x", post(refuse))).await]);
+    let error = client.post::<Value>("/x", &json!({})).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Problem(problem) if problem.code == "unknown_node"), "{error}");
+    assert_eq!(error.to_string(), "unknown_node: node 99 is not a member");
+    assert_eq!(*calls.lock().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_change_without_leader_is_sent_again_under_the_same_key() {
+    type Keys = Arc<Mutex<Vec<HeaderMap>>>;
+    async fn answer(State(keys): State<Keys>, headers: HeaderMap) -> Response {
+        let mut keys = keys.lock().unwrap();
+        keys.push(headers);
+        if keys.len() < 3 { problem(Code::NoLeader, "there is none") } else { Json(true).into_response() }
+    }
+    let seen = Keys::default();
+    let router = Router::new().route("/x", axum::routing::put(answer)).with_state(seen.clone());
+    let client = Client::new([serve(router).await]);
+    assert!(client.put::<bool>("/x", &json!({}), Some(Revision(12))).await.unwrap());
+
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len(), 3);
+    assert!(Uuid::parse_str(seen[0][IDEMPOTENCY_KEY].to_str().unwrap()).is_ok());
+    assert!(seen.iter().all(|headers| headers[IDEMPOTENCY_KEY] == seen[0][IDEMPOTENCY_KEY]));
+    assert!(seen.iter().all(|headers| headers["if-match"] == "\"12\"" && headers[CLIENT_HEADER] == "cli"));
+}
+
+#[tokio::test]
+async fn what_is_no_node_is_told_apart() {
+    let client = Client::new([serve(Router::new().route("/x", get(|| async { "hello" }))).await]);
+    for path in ["/x", "/elsewhere"] {
+        let error = client.get::<Value>(path).await.unwrap_err();
+        assert!(matches!(error, ClientError::Protocol { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_remembered_is_bounded() {
+    let client = Client::new(["http://a".parse().unwrap()]);
+    let urls: Vec<_> = (0..50).map(|n| format!("http://b{n}")).collect();
+    client.learn(urls.iter().map(String::as_str));
+    client.learn(["http://a/", "no address"]);
+    assert_eq!(client.addresses().len(), MAX_ADDRESSES);
+    assert_eq!(client.addresses()[0].to_string(), "http://a");
+}

@@ -1,0 +1,369 @@
+//! The configuration of a node.
+//!
+//! Every option has one name and one meaning, whether it stands in the file or on the command line:
+//! [`NodeOptions`] is both. A flag wins over the file, the file over the default. What comes out, a
+//! [`NodeConfig`], is complete and checked, so nothing that starts from it has to doubt it.
+//!
+//! Deliberately absent: everything that the whole cluster must agree on. That is a setting, lives in
+//! the log and is changed at run time.
+
+use crate::state::membership::MAX_NAME_BYTES;
+use clap::{Args, ValueEnum};
+use ringmaster_common::id::NodeId;
+use serde::Deserialize;
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// The greatest weight of a node on the ring.
+pub const MAX_WEIGHT: u32 = 1000;
+/// The longest election time-out that makes sense: for this long nobody may write after a death.
+pub const MAX_ELECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// The shortest heartbeat interval: below it, a node does little else.
+pub const MIN_HEARTBEAT: Duration = Duration::from_millis(10);
+
+const DEFAULT_API_PORT: u16 = 7701;
+const DEFAULT_PEER_PORT: u16 = 7801;
+
+/// A node's configuration, complete and checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Where it is absent, the data directory tells, and on the first start the cluster.
+    pub id: Option<NodeId>,
+    /// Where it is absent, [`made_up_name`] tells.
+    pub name: Option<String>,
+    pub data_dir: PathBuf,
+    pub api_addr: SocketAddr,
+    pub peer_addr: SocketAddr,
+    /// Where the proxy listens, if it does.
+    pub proxy_addr: Option<SocketAddr>,
+    /// Without a slash at the end.
+    pub public_url: String,
+    pub start: Start,
+    /// What a cluster is called that this node creates.
+    pub cluster_name: String,
+    pub zone: String,
+    pub weight: u32,
+    pub log_format: LogFormat,
+    pub elections: Elections,
+}
+
+/// What a node does whose data directory is empty. One that has an identity goes on with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Creates a cluster of its own.
+    Bootstrap,
+    /// Asks one of these URLs to be admitted.
+    Join(Vec<String>),
+    /// Nothing was said: it needs a data directory with an identity.
+    Resume,
+}
+
+/// The timing of elections. It must be alike on all members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elections {
+    pub heartbeat: Duration,
+    pub timeout_min: Duration,
+    pub timeout_max: Duration,
+}
+
+impl Default for Elections {
+    fn default() -> Self {
+        Elections {
+            heartbeat: Duration::from_millis(50),
+            timeout_min: Duration::from_millis(150),
+            timeout_max: Duration::from_millis(300),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is wrong with a configuration, and what to do about it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+/// The options as they are given: each may be absent.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeOptions {
+    /// The node's number [default: that of the data directory, else one that the cluster gives]
+    #[arg(long, value_name = "N")]
+    pub id: Option<NodeId>,
+    /// A name for people [default: made up from the id, like amber-fox]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Where the node keeps what it must not forget; one directory for each node
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where to take HTTP requests, as members and clients reach it [default: 127.0.0.1:7701]
+    #[arg(long, value_name = "IP:PORT")]
+    pub api_addr: Option<SocketAddr>,
+    /// Where to take the connections of other members, as they reach it [default: 127.0.0.1:7801]
+    #[arg(long, value_name = "IP:PORT")]
+    pub peer_addr: Option<SocketAddr>,
+    /// Where the proxy takes your clients' traffic [default: nowhere]
+    #[arg(long, value_name = "IP:PORT")]
+    pub proxy_addr: Option<SocketAddr>,
+    /// The address of this node's dashboard as browsers reach it [default: http://API_ADDR]
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<String>,
+    /// Create a new cluster, unless the data directory holds one already
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub bootstrap: Option<bool>,
+    /// Join the cluster that answers here, unless the data directory holds one already; may be repeated
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub join: Option<Vec<String>>,
+    /// What a cluster is called that this node creates [default: ringmaster]
+    #[arg(long, value_name = "NAME")]
+    pub cluster_name: Option<String>,
+    /// The failure domain that the node shares with others [default: default]
+    #[arg(long)]
+    pub zone: Option<String>,
+    /// The node's share of the ring, against others' [default: 1]
+    #[arg(long)]
+    pub weight: Option<u32>,
+    /// Allow addresses other than loopback, where anybody who reaches them may operate the cluster
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub insecure: Option<bool>,
+    /// How the log on stderr is written [default: text]
+    #[arg(long, value_enum)]
+    pub log_format: Option<LogFormat>,
+    /// How often a leader shows that it lives [default: 50]
+    #[arg(long, value_name = "MS")]
+    pub heartbeat_ms: Option<u64>,
+    /// How long a leader may be silent at the least before there is an election [default: 150]
+    #[arg(long, value_name = "MS")]
+    pub election_timeout_min_ms: Option<u64>,
+    /// How long a leader may be silent at the most before there is an election [default: 300]
+    #[arg(long, value_name = "MS")]
+    pub election_timeout_max_ms: Option<u64>,
+}
+
+impl NodeOptions {
+    /// Reads a TOML file whose keys are the options' names.
+    pub fn read(path: &Path) -> Result<NodeOptions, ConfigError> {
+        let text = fs::read_to_string(path)
+            .map_err(|error| ConfigError(format!("cannot read {}: {error}", path.display())))?;
+        toml::from_str(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+    }
+
+    /// These options, and those of `file` where these say nothing.
+    pub fn or(self, file: NodeOptions) -> NodeOptions {
+        // To bootstrap and to join are two answers to one question: who answers it overrules both.
+        let (bootstrap, join) = match (self.bootstrap, self.join) {
+            (None, None) => (file.bootstrap, file.join),
+            answered => answered,
+        };
+        NodeOptions {
+            id: self.id.or(file.id),
+            name: self.name.or(file.name),
+            data_dir: self.data_dir.or(file.data_dir),
+            api_addr: self.api_addr.or(file.api_addr),
+            peer_addr: self.peer_addr.or(file.peer_addr),
+            proxy_addr: self.proxy_addr.or(file.proxy_addr),
+            public_url: self.public_url.or(file.public_url),
+            bootstrap,
+            join,
+            cluster_name: self.cluster_name.or(file.cluster_name),
+            zone: self.zone.or(file.zone),
+            weight: self.weight.or(file.weight),
+            insecure: self.insecure.or(file.insecure),
+            log_format: self.log_format.or(file.log_format),
+            heartbeat_ms: self.heartbeat_ms.or(file.heartbeat_ms),
+            election_timeout_min_ms: self.election_timeout_min_ms.or(file.election_timeout_min_ms),
+            election_timeout_max_ms: self.election_timeout_max_ms.or(file.election_timeout_max_ms),
+        }
+    }
+
+    /// Fills in the defaults, and checks everything.
+    pub fn complete(self) -> Result<NodeConfig, ConfigError> {
+        if self.id == Some(NodeId(0)) {
+            return wrong("id", "0 names no node; ids count from 1");
+        }
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let api_addr = self.api_addr.unwrap_or(loopback(DEFAULT_API_PORT));
+        let peer_addr = self.peer_addr.unwrap_or(loopback(DEFAULT_PEER_PORT));
+        check_addresses(
+            &[("api_addr", Some(api_addr)), ("peer_addr", Some(peer_addr)), ("proxy_addr", self.proxy_addr)],
+            self.insecure.unwrap_or(false),
+        )?;
+        let Some(data_dir) = self.data_dir.filter(|dir| !dir.as_os_str().is_empty()) else {
+            return wrong(
+                "data_dir",
+                "is missing; give --data-dir DIR, a directory that is this node's alone",
+            );
+        };
+        let start = match (self.bootstrap.unwrap_or(false), self.join.unwrap_or_default()) {
+            (true, join) if !join.is_empty() => {
+                return wrong("bootstrap", "and join exclude each other; a node does one of the two");
+            }
+            (true, _) => Start::Bootstrap,
+            (false, join) if join.is_empty() => Start::Resume,
+            (false, join) => {
+                Start::Join(join.iter().map(|url| http_url("join", url)).collect::<Result<_, _>>()?)
+            }
+        };
+        let public_url = match &self.public_url {
+            Some(url) => web_url("public_url", url)?,
+            None => format!("http://{api_addr}"),
+        };
+        let weight = self.weight.unwrap_or(1);
+        if !(1..=MAX_WEIGHT).contains(&weight) {
+            return wrong("weight", format!("is 1 to {MAX_WEIGHT}, not {weight}"));
+        }
+        Ok(NodeConfig {
+            id: self.id,
+            name: self.name.map(|name| check_word("name", name)).transpose()?,
+            data_dir,
+            api_addr,
+            peer_addr,
+            proxy_addr: self.proxy_addr,
+            public_url,
+            start,
+            cluster_name: check_word("cluster_name", self.cluster_name.unwrap_or("ringmaster".to_owned()))?,
+            zone: check_word("zone", self.zone.unwrap_or("default".to_owned()))?,
+            weight,
+            log_format: self.log_format.unwrap_or_default(),
+            elections: Elections::checked(
+                self.heartbeat_ms,
+                self.election_timeout_min_ms,
+                self.election_timeout_max_ms,
+            )?,
+        })
+    }
+}
+
+impl Elections {
+    fn checked(
+        heartbeat_ms: Option<u64>,
+        min_ms: Option<u64>,
+        max_ms: Option<u64>,
+    ) -> Result<Self, ConfigError> {
+        let default = Elections::default();
+        let elections = Elections {
+            heartbeat: heartbeat_ms.map_or(default.heartbeat, Duration::from_millis),
+            timeout_min: min_ms.map_or(default.timeout_min, Duration::from_millis),
+            timeout_max: max_ms.map_or(default.timeout_max, Duration::from_millis),
+        };
+        let Elections { heartbeat, timeout_min, timeout_max } = elections;
+        if heartbeat < MIN_HEARTBEAT {
+            return wrong("heartbeat_ms", format!("is at least {}", MIN_HEARTBEAT.as_millis()));
+        }
+        // One lost heartbeat must not be enough for an election.
+        if timeout_min < heartbeat.saturating_mul(2) {
+            return wrong("election_timeout_min_ms", "is at least twice heartbeat_ms");
+        }
+        // Without room between the two, voters stand at the same moment and split the vote.
+        if timeout_max <= timeout_min {
+            return wrong("election_timeout_max_ms", "is more than election_timeout_min_ms");
+        }
+        if timeout_max > MAX_ELECTION_TIMEOUT {
+            return wrong(
+                "election_timeout_max_ms",
+                format!("is at most {}", MAX_ELECTION_TIMEOUT.as_millis()),
+            );
+        }
+        Ok(elections)
+    }
+}
+
+fn wrong<T>(option: &str, why: impl AsRef<str>) -> Result<T, ConfigError> {
+    Err(ConfigError(format!("{option} {}", why.as_ref())))
+}
+
+/// Refuses addresses that others cannot reach, that clash, or that strangers can reach.
+fn check_addresses(addresses: &[(&str, Option<SocketAddr>)], insecure: bool) -> Result<(), ConfigError> {
+    let given: Vec<_> =
+        addresses.iter().filter_map(|(option, addr)| addr.map(|addr| (*option, addr))).collect();
+    for (position, (option, addr)) in given.iter().enumerate() {
+        if addr.port() == 0 {
+            return wrong(option, format!("{addr} has port 0; members need a port that stays"));
+        }
+        if addr.ip().is_unspecified() {
+            return wrong(
+                option,
+                format!("{addr} is no address that members can reach; name the one that they use"),
+            );
+        }
+        if !addr.ip().is_loopback() && !insecure {
+            return wrong(
+                option,
+                format!(
+                    "{addr} is not a loopback address, and requests are not authenticated yet: whoever reaches \
+                     it may operate the cluster. In a network where that is acceptable, give --insecure"
+                ),
+            );
+        }
+        if let Some((other, _)) = given[..position].iter().find(|(_, known)| known == addr) {
+            return wrong(option, format!("{addr} is the address of {other}, too; give each its own"));
+        }
+    }
+    Ok(())
+}
+
+/// Names and zones stand in lists, in URLs and on command lines.
+fn check_word(option: &str, word: String) -> Result<String, ConfigError> {
+    let fits = !word.is_empty()
+        && word.len() <= MAX_NAME_BYTES
+        && !word.starts_with('-')
+        && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    if fits {
+        Ok(word)
+    } else {
+        wrong(option, format!("has 1 to {MAX_NAME_BYTES} letters, digits, or any of . _ -, not {word:?}"))
+    }
+}
+
+/// The URL of another member's API, without a slash at the end.
+fn http_url(option: &str, text: &str) -> Result<String, ConfigError> {
+    let url = web_url(option, text)?;
+    if url.starts_with("http://") { Ok(url) } else { wrong(option, format!("{text} is not an http:// URL")) }
+}
+
+fn web_url(option: &str, text: &str) -> Result<String, ConfigError> {
+    let origin = reqwest::Url::parse(text)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https"))
+        .filter(|url| url.path() == "/" && url.query().is_none() && url.fragment().is_none())
+        .filter(|url| url.username().is_empty() && url.password().is_none());
+    match origin {
+        Some(url) => Ok(url.as_str().trim_end_matches('/').to_owned()),
+        None => {
+            wrong(option, format!("{text} is not like http://10.0.0.1:7701, with nothing after the port"))
+        }
+    }
+}
+
+/// A name for a node that was given none: always the same for the same id, and another for each of
+/// 256 ids in a row.
+pub fn made_up_name(id: NodeId) -> String {
+    const ADJECTIVES: [&str; 16] = [
+        "amber", "brisk", "calm", "dapper", "eager", "fuzzy", "gentle", "hardy", "ivory", "jolly", "keen",
+        "lucky", "mellow", "nimble", "olive", "plucky",
+    ];
+    const ANIMALS: [&str; 16] = [
+        "fox", "otter", "heron", "lynx", "badger", "wren", "hare", "ibex", "raven", "seal", "stoat", "tapir",
+        "vole", "yak", "zebu", "marten",
+    ];
+    // Steps of an odd number meet every one of the 256 pairs; this one changes both words each time.
+    let pair = id.0.wrapping_sub(1).wrapping_mul(37) % 256;
+    let adjective = usize::try_from(pair / 16).expect("below 16");
+    let animal = usize::try_from(pair % 16).expect("below 16");
+    format!("{}-{}", ADJECTIVES[adjective], ANIMALS[animal])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,264 @@
+//! The node processes of a demo: started, signalled, waited for.
+//!
+//! A process is waited for in the same task that signals it, so a signal never reaches a stranger
+//! that was given the process id of a node that is gone.
+
+use super::{child, home::Home};
+use crate::state::membership::MAX_NODES;
+use futures::future::select_all;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use ringmaster_common::{
+    demo::{Chaos, DemoNode, ProcessState},
+    error::{Code, Refusal},
+    id::NodeId,
+};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    path::PathBuf,
+    pin::pin,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+use tokio::{
+    process::{Child, Command},
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+/// How long nodes may take to stop by themselves.
+pub const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// How long the kernel may take to end a process that is killed.
+pub const DIE_WITHIN: Duration = Duration::from_secs(5);
+/// Nodes are in as many zones, in turn.
+const ZONES: [&str; 3] = ["a", "b", "c"];
+
+/// How to start a node.
+#[derive(Debug)]
+pub struct Launcher {
+    /// This program.
+    pub program: PathBuf,
+    pub environment: Vec<(&'static str, String)>,
+}
+
+#[derive(Debug)]
+pub struct Fleet {
+    launcher: Launcher,
+    home: Home,
+    /// Every node there ever was; none where its process is gone.
+    nodes: BTreeMap<NodeId, Option<Process>>,
+    running: watch::Sender<Vec<String>>,
+}
+
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    pid: Pid,
+    paused: bool,
+}
+
+impl Fleet {
+    pub fn new(launcher: Launcher, home: Home) -> Fleet {
+        Fleet { launcher, home, nodes: BTreeMap::new(), running: watch::Sender::default() }
+    }
+
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// The URLs of the nodes that run and are not paused.
+    pub fn running_urls(&self) -> watch::Receiver<Vec<String>> {
+        self.running.subscribe()
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.nodes.values().all(Option::is_none)
+    }
+
+    /// The number of the next node to be added.
+    pub fn next_id(&self) -> Result<NodeId, Refusal> {
+        let last = self.nodes.keys().next_back().map_or(0, |id| id.0);
+        if last >= MAX_NODES as u64 {
+            return Err(Refusal::new(Code::LimitReached, format!("a demo has at most {MAX_NODES} nodes")));
+        }
+        Ok(NodeId(last + 1))
+    }
+
+    /// Starts a node that does not run.
+    pub fn start(&mut self, id: NodeId) -> io::Result<()> {
+        fs::create_dir_all(self.home.node(id))?;
+        let log = File::options().create(true).append(true).open(self.home.log(id))?;
+        let child = Command::new(&self.launcher.program)
+            .args(self.flags(id))
+            .envs(self.launcher.environment.iter().map(|(name, value)| (name, value)))
+            .env(child::SUPERVISOR, std::process::id().to_string())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            // Ctrl-C on the terminal is for the supervisor alone.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).expect("it has not been waited for");
+        self.nodes.insert(id, Some(Process { child, pid: Pid::from_raw(pid), paused: false }));
+        self.tell_who_runs();
+        Ok(())
+    }
+
+    /// What an operator would type to start the node.
+    fn flags(&self, id: NodeId) -> Vec<String> {
+        let ports = self.home.ports(id);
+        let zone = ZONES[usize::try_from(id.0 - 1).expect("a demo has few nodes") % ZONES.len()];
+        let mut flags: Vec<String> = vec![
+            "serve".to_owned(),
+            format!("--id={id}"),
+            format!("--data-dir={}", self.home.node(id).display()),
+            format!("--api-addr=127.0.0.1:{}", ports.api),
+            format!("--peer-addr=127.0.0.1:{}", ports.peer),
+            format!("--proxy-addr=127.0.0.1:{}", ports.proxy),
+            format!("--zone={zone}"),
+            "--cluster-name=demo".to_owned(),
+        ];
+        if self.home.has_identity(id) {
+            return flags;
+        }
+        let others = self.nodes.keys().filter(|other| **other != id);
+        let joinable: Vec<_> =
+            others.map(|other| format!("--join={}", self.home.ports(*other).url())).collect();
+        // The first node makes the cluster, unless it is there already and this node has lost its data.
+        if id == NodeId(1) && self.home.known_nodes() == 0 || joinable.is_empty() {
+            flags.push("--bootstrap".to_owned());
+        } else {
+            flags.extend(joinable);
+        }
+        flags
+    }
+
+    /// Does to a node what its name says.
+    pub async fn inflict(&mut self, id: NodeId, chaos: Chaos) -> Result<DemoNode, Refusal> {
+        let failed = |why: String| Refusal::new(Code::DemoFailed, why);
+        let Some(slot) = self.nodes.get_mut(&id) else {
+            let known: Vec<_> = self.nodes.keys().map(NodeId::to_string).collect();
+            let known = known.join(", ");
+            return Err(Refusal::new(
+                Code::UnknownNode,
+                format!("node {id} is not of this demo; its nodes are {known}"),
+            ));
+        };
+        match (chaos, slot.as_mut()) {
+            (Chaos::Restart, None) => {}
+            (Chaos::Kill | Chaos::Pause | Chaos::Resume, None) => {
+                return Err(failed(format!("node {id} does not run; restart it first")));
+            }
+            (Chaos::Kill | Chaos::Restart, Some(process)) => {
+                process.signal(Signal::SIGKILL).map_err(failed)?;
+                timeout(DIE_WITHIN, process.child.wait())
+                    .await
+                    .map_err(|_| failed(format!("node {id} does not die; the kernel holds it")))?
+                    .map_err(|error| failed(format!("node {id} cannot be waited for: {error}")))?;
+                *slot = None;
+            }
+            (Chaos::Pause, Some(process)) => {
+                process.signal(Signal::SIGSTOP).map_err(failed)?;
+                process.paused = true;
+            }
+            (Chaos::Resume, Some(process)) => {
+                process.signal(Signal::SIGCONT).map_err(failed)?;
+                process.paused = false;
+            }
+        }
+        if chaos == Chaos::Restart {
+            self.start(id).map_err(|error| failed(format!("node {id} cannot be started: {error}")))?;
+        }
+        self.tell_who_runs();
+        Ok(self.show(id))
+    }
+
+    /// Waits for a process that ends without having been asked to.
+    ///
+    /// Dropping the future loses no exit.
+    pub async fn next_exit(&mut self) -> (NodeId, ExitStatus) {
+        loop {
+            let exits: Vec<_> = self
+                .nodes
+                .iter_mut()
+                .filter_map(|(id, slot)| slot.as_mut().map(|process| (*id, process)))
+                .map(|(id, process)| Box::pin(async move { (id, process.child.wait().await) }))
+                .collect();
+            if exits.is_empty() {
+                std::future::pending::<()>().await;
+            }
+            let ((id, status), ..) = select_all(exits).await;
+            self.nodes.insert(id, None);
+            self.tell_who_runs();
+            match status {
+                Ok(status) => return (id, status),
+                Err(error) => tracing::error!(node = %id, %error, "the process cannot be waited for"),
+            }
+        }
+    }
+
+    /// Ends all nodes: gently at first, and by force after a while, or when `hurry` is there.
+    pub async fn stop(&mut self, hurry: impl Future<Output = ()>) {
+        for process in self.nodes.values_mut().flatten() {
+            // A paused process hears nothing until it goes on.
+            let told = process.signal(Signal::SIGTERM).and_then(|()| process.signal(Signal::SIGCONT));
+            if let Err(why) = told {
+                tracing::error!(why);
+            }
+        }
+        let mut hurry = pin!(hurry);
+        let mut patience = pin!(sleep(STOP_WITHIN));
+        while !self.is_dead() {
+            tokio::select! {
+                _ = self.next_exit() => {}
+                () = &mut hurry => break,
+                () = &mut patience => break,
+            }
+        }
+        for (id, slot) in &mut self.nodes {
+            if let Some(process) = slot
+                && let Err(error) = process.child.kill().await
+            {
+                tracing::error!(node = %id, %error, "the process cannot be killed");
+            }
+        }
+    }
+
+    pub fn list(&self) -> Vec<DemoNode> {
+        self.nodes.keys().map(|id| self.show(*id)).collect()
+    }
+
+    pub fn show(&self, id: NodeId) -> DemoNode {
+        let process = self.nodes.get(&id).and_then(Option::as_ref);
+        DemoNode {
+            node: id,
+            state: match process {
+                None => ProcessState::Exited,
+                Some(process) if process.paused => ProcessState::Paused,
+                Some(_) => ProcessState::Running,
+            },
+            pid: process.map(|process| process.pid.as_raw().cast_unsigned()),
+            url: self.home.ports(id).url(),
+        }
+    }
+
+    fn tell_who_runs(&self) {
+        let running = self.list().into_iter().filter(|node| node.state == ProcessState::Running);
+        self.running.send_replace(running.map(|node| node.url).collect());
+    }
+}
+
+impl Process {
+    fn signal(&self, signal: Signal) -> Result<(), String> {
+        kill(self.pid, signal)
+            .map_err(|error| format!("cannot send {signal} to process {}: {error}", self.pid))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+use super::*;
+use ringmaster_common::demo::ProcessState;
+
+/// A supervisor that knows of one node, and says so to whatever it is asked.
+fn supervisor() -> Socket {
+    let (orders, mut received) = mpsc::channel::<Order>(1);
+    tokio::spawn(async move {
+        while let Some(order) = received.recv().await {
+            let node = match order.request {
+                Request::Chaos { node, .. } => node,
+                Request::AddNode | Request::List => NodeId(1),
+            };
+            let node =
+                DemoNode { node, state: ProcessState::Running, pid: Some(7), url: "http://x".to_owned() };
+            order.reply.send(Ok(vec![node])).unwrap();
+        }
+    });
+    Socket::open(orders).unwrap()
+}
+
+#[tokio::test]
+async fn who_knows_the_token_is_obeyed() {
+    let socket = supervisor();
+    let request = Request::Chaos { node: NodeId(2), chaos: Chaos::Kill };
+    let answer = ask_at(&path_in(&socket.directory), socket.token.clone(), request).await.unwrap();
+    assert_eq!(answer[0].node, NodeId(2));
+}
+
+#[tokio::test]
+async fn who_does_not_is_refused() {
+    let socket = supervisor();
+    for token in ["", "guessed"] {
+        let refusal = ask_at(&path_in(&socket.directory), token.to_owned(), Request::List).await.unwrap_err();
+        assert_eq!((refusal.code, refusal.detail.as_str()), (Code::DemoFailed, "the token is wrong"));
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_long_is_refused() {
+    let socket = supervisor();
+    let long = "x".repeat(usize::try_from(MAX_LINE_BYTES).unwrap());
+    let refusal = ask_at(&path_in(&socket.directory), long, Request::List).await.unwrap_err();
+    assert_eq!(refusal.code, Code::DemoFailed);
+}
+
+#[tokio::test]
+async fn nonsense_is_refused_and_harms_nobody() {
+    let socket = supervisor();
+    let mut stream = UnixStream::connect(path_in(&socket.directory)).await.unwrap();
+    stream.write_all(b"{]\n").await.unwrap();
+    let refusal = read_line::<Answer>(&mut stream).await.unwrap().unwrap_err();
+    assert!(refusal.detail.contains("not understood"), "{refusal}");
+    ask_at(&path_in(&socket.directory), socket.token.clone(), Request::List).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_supervisor_that_is_gone_is_told() {
+    let refusal =
+        ask_at(Path::new("/nonexistent/supervisor"), String::new(), Request::List).await.unwrap_err();
+    assert!(refusal.detail.contains("does not answer"), "{refusal}");
+}
