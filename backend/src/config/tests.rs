@@ -26,11 +26,11 @@ fn every_option_can_stand_in_the_file() {
         r#"
         id = 3
         name = "grey-owl"
-        api_addr = "10.0.0.3:80"
-        peer_addr = "10.0.0.3:81"
-        proxy_addr = "10.0.0.3:82"
+        api_addr = "10.0.0.3:8080"
+        peer_addr = "10.0.0.3:8081"
+        proxy_addr = "10.0.0.3:8082"
         public_url = "https://three.example.org/"
-        join = ["http://10.0.0.1:80", "http://10.0.0.2:80/"]
+        join = ["http://10.0.0.1:8080", "http://10.0.0.2:8080/"]
         cluster_name = "prod"
         zone = "b"
         weight = 2
@@ -46,7 +46,7 @@ fn every_option_can_stand_in_the_file() {
     assert_eq!(config.public_url, "https://three.example.org");
     assert_eq!(
         config.start,
-        Start::Join(vec!["http://10.0.0.1:80".to_owned(), "http://10.0.0.2:80".to_owned()])
+        Start::Join(vec!["http://10.0.0.1:8080".to_owned(), "http://10.0.0.2:8080".to_owned()])
     );
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(config.elections.timeout_max, Duration::from_millis(900));
