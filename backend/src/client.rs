@@ -60,7 +60,7 @@ pub struct Client {
 pub enum ClientError {
     /// A node answered that it does not, cannot or will not do it.
     #[error("{}", show_problem(.0))]
-    Problem(Problem),
+    Problem(Box<Problem>),
     /// No node answered.
     #[error("{}", show_unreachable(.0))]
     Unreachable(Vec<Attempt>),
@@ -227,7 +227,7 @@ impl Client {
         } else {
             self.prefer(address);
         }
-        Err(ClientError::Problem(problem))
+        Err(ClientError::Problem(Box::new(problem)))
     }
 
     /// The addresses, in the order in which to try them.

@@ -1,13 +1,20 @@
 //! The `ringmaster` binary.
 #![allow(dead_code)]
 
+mod api;
 mod cli;
 mod client;
+mod clock;
 mod config;
+mod controllers;
+mod data_dir;
 mod demo;
+mod journal;
 mod node;
+mod peer;
 mod raft;
 mod state;
+mod telemetry;
 
 fn main() -> std::process::ExitCode {
     cli::main()

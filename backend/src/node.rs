@@ -1,16 +1,259 @@
-//! The composition root.
-use crate::config::NodeConfig;
-use std::path::Path;
+//! The composition root: one node, from its configuration to its end.
 
-pub async fn run(_: NodeConfig) -> Result<(), String> {
-    Err("not there yet".to_owned())
+mod join;
+
+use crate::{
+    api::{self, Api},
+    clock,
+    config::{NodeConfig, Start, made_up_name},
+    controllers,
+    data_dir::{DataDir, Identity},
+    peer::{Local, Peers},
+    raft::{self, cluster_group::ClusterGroup},
+    state::command::{Actor, Command, Request},
+    telemetry::{self, Telemetry},
+};
+use ringmaster_common::{
+    action::NewNode,
+    id::{Incarnation, NodeId},
+};
+use std::{fmt, net::SocketAddr, time::Duration};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+
+/// What this version can do: commands, events and formats of a higher level wait until all can.
+const FEATURE_LEVEL: u32 = 1;
+/// How long a node that stops waits for its leadership to be taken over.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
+/// How often a stopping leader looks whether somebody else leads.
+const HAND_OVER_LOOK: Duration = Duration::from_millis(5);
+/// How long the first command of a cluster may take.
+const CREATE_PATIENCE: Duration = Duration::from_secs(10);
+/// How often the first node tries to create the cluster.
+const CREATE_PAUSE: Duration = Duration::from_millis(10);
+
+/// Why a node did not start, or stopped: a sentence that says what to do.
+#[derive(Debug)]
+pub struct NodeError(String);
+
+impl fmt::Display for NodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
-pub fn has_identity(data_dir: &Path) -> bool {
-    data_dir.join("identity.json").exists()
+impl std::error::Error for NodeError {}
+
+fn failed(what: &str) -> impl FnOnce(&dyn fmt::Display) -> NodeError {
+    move |error| NodeError(format!("{what}: {error}"))
 }
 
-#[cfg(test)]
-pub fn give_identity(data_dir: &Path) {
-    std::fs::write(data_dir.join("identity.json"), "").unwrap();
+/// Runs a node until it is told to stop, or cannot go on.
+pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
+    let data_dir = DataDir::open(&config.data_dir).map_err(|error| NodeError(error.to_string()))?;
+    let api_listener = bind("API", config.api_addr).await?;
+    let peer_listener = bind("peer", config.peer_addr).await?;
+
+    let known = data_dir.identity().map_err(|error| NodeError(error.to_string()))?;
+    let fresh = known.is_none();
+    let identity = match known {
+        Some(identity) => identity,
+        None => {
+            let identity = first_identity(&config).await?;
+            data_dir.write_identity(&identity).map_err(|error| NodeError(error.to_string()))?;
+            identity
+        }
+    };
+    if let Some(id) = config.id.filter(|id| *id != identity.node_id) {
+        return Err(NodeError(format!(
+            "{} belongs to node {}, not to node {id}; give this node its own --data-dir",
+            config.data_dir.display(),
+            identity.node_id
+        )));
+    }
+    let me = identity.node_id;
+    tracing::info!(node = %me, name = identity.name, cluster = identity.cluster_id, "starting");
+
+    let telemetry = Telemetry::new(me);
+    let local = Local {
+        cluster_id: identity.cluster_id.clone(),
+        node_id: me,
+        incarnation: identity.incarnation,
+        feature_level: FEATURE_LEVEL,
+    };
+    let (group, peers) =
+        raft::start::start(&data_dir, local, peer_listener, &config.elections, telemetry.clone())
+            .await
+            .map_err(|error| NodeError(error.to_string()))?;
+
+    let new_node = new_node(&config, &identity);
+    if fresh && config.start == Start::Bootstrap {
+        create_cluster(&group, &config, &identity, &new_node).await?;
+    }
+    let api = Api {
+        group: group.clone(),
+        telemetry: telemetry.clone(),
+        port: config.api_addr.port(),
+        public_url: config.public_url.clone(),
+    };
+    tokio::spawn(api::server::serve(api_listener, api::router(api)));
+    tokio::spawn(follow_members(group.clone(), peers.clone()));
+    tokio::spawn(telemetry::run(telemetry.clone(), group.clone(), peers));
+    tokio::spawn(controllers::elections::run(group.clone()));
+    tokio::spawn(controllers::health::run(group.clone(), telemetry));
+    tokio::spawn(controllers::operations::run(group.clone()));
+    if let Start::Join(urls) = &config.start {
+        tokio::spawn(join::run(group.clone(), urls.clone(), new_node));
+    }
+    tracing::info!(api = %config.api_addr, peer = %config.peer_addr, "serving");
+
+    tokio::select! {
+        () = stop_signal() => {
+            tracing::info!("stopping");
+            hand_over(&group).await;
+            group.shutdown().await;
+            Ok(())
+        }
+        why = consensus_failure(&group) => Err(NodeError(format!(
+            "consensus has stopped, and the node with it: {why}"
+        ))),
+    }
+}
+
+async fn bind(what: &str, addr: SocketAddr) -> Result<TcpListener, NodeError> {
+    TcpListener::bind(addr).await.map_err(|error| {
+        NodeError(format!(
+            "the {what} address {addr} cannot be listened on: {error}; choose another, or end who has it"
+        ))
+    })
+}
+
+/// Who this node is from now on: the first of a new cluster, or a member-to-be of another.
+async fn first_identity(config: &NodeConfig) -> Result<Identity, NodeError> {
+    let (cluster_id, incarnation, next_id) = match &config.start {
+        Start::Bootstrap => (uuid::Uuid::new_v4().to_string(), Incarnation(1), NodeId(1)),
+        Start::Join(urls) => {
+            let cluster = join::find_cluster(urls).await;
+            let highest = cluster.nodes.iter().map(|info| info.node.id.0).max().unwrap_or(0);
+            (cluster.id, cluster.incarnation, NodeId(highest + 1))
+        }
+        Start::Resume => {
+            return Err(NodeError(format!(
+                "{} is empty: start the first node of a cluster with --bootstrap, and further ones with --join URL",
+                config.data_dir.display()
+            )));
+        }
+    };
+    let node_id = config.id.unwrap_or(next_id);
+    let name = config.name.clone().unwrap_or_else(|| made_up_name(node_id));
+    Ok(Identity { cluster_id, node_id, name, incarnation })
+}
+
+fn new_node(config: &NodeConfig, identity: &Identity) -> NewNode {
+    NewNode {
+        id: identity.node_id,
+        name: identity.name.clone(),
+        zone: config.zone.clone(),
+        weight: config.weight,
+        api_addr: config.api_addr.to_string(),
+        peer_addr: config.peer_addr.to_string(),
+        public_url: config.public_url.clone(),
+    }
+}
+
+async fn create_cluster(
+    group: &ClusterGroup,
+    config: &NodeConfig,
+    identity: &Identity,
+    first: &NewNode,
+) -> Result<(), NodeError> {
+    group
+        .bootstrap(&first.peer_addr)
+        .await
+        .map_err(|error| failed("the cluster could not be created")(&error))?;
+    let deadline = clock::now() + CREATE_PATIENCE;
+    // A write that comes before the leader's own first entry is applied would be turned away.
+    while group.leading().is_none() && clock::now() < deadline {
+        tokio::time::sleep(CREATE_PAUSE).await;
+    }
+    let command = Command::CreateCluster {
+        name: config.cluster_name.clone(),
+        id: identity.cluster_id.clone(),
+        incarnation: identity.incarnation,
+        first: first.clone(),
+    };
+    let request = Request {
+        id: format!("create-{}", identity.cluster_id),
+        actor: Actor::Node(identity.node_id),
+        repeatable: false,
+    };
+    match group.propose(request, command, deadline).await {
+        Ok(_) => Ok(()),
+        Err(refusal) => Err(failed("the cluster could not be created")(&refusal)),
+    }
+}
+
+/// Keeps links to all members, whoever they are.
+async fn follow_members(group: ClusterGroup, peers: Peers) {
+    let mut applied = group.published().watch();
+    let mut linked = Vec::new();
+    loop {
+        let members = group.members();
+        if members != linked {
+            peers.set_members(&members);
+            linked = members;
+        }
+        if applied.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn stop_signal() {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        // Without handlers, the signals end the process by themselves.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+async fn consensus_failure(group: &ClusterGroup) -> String {
+    const LOOK_EVERY: Duration = Duration::from_millis(100);
+    loop {
+        if let Some(why) = group.status().failed {
+            return why;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// A leader that stops hands over first, so that writes pause for milliseconds instead of an
+/// election.
+async fn hand_over(group: &ClusterGroup) {
+    if group.leading().is_none() {
+        return;
+    }
+    let state = group.state();
+    let observations = group.observations();
+    let best = state
+        .membership
+        .iter()
+        .filter(|node| node.id != group.me() && observations.transfer_blockers(node).is_empty())
+        .min_by_key(|node| observations.peers.get(&node.id).and_then(|peer| peer.lag));
+    let Some(best) = best else { return };
+    tracing::info!(to = %best.id, "handing leadership over");
+    if group.transfer(best.id).await.is_err() {
+        return;
+    }
+    let deadline = clock::now() + HAND_OVER_PATIENCE;
+    while group.leader() != Some(best.id) && clock::now() < deadline {
+        tokio::time::sleep(HAND_OVER_LOOK).await;
+    }
 }

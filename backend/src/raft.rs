@@ -1,3 +1,14 @@
 //! Consensus: the only code that imports openraft.
 
-pub mod types;
+pub mod cluster_group;
+#[cfg(test)]
+mod cluster_tests;
+mod leader_clock;
+mod log_store;
+mod network;
+mod service;
+mod snapshot_store;
+pub mod start;
+pub mod state_machine;
+mod types;
+mod wire;

@@ -34,9 +34,9 @@ pub enum NodeStatus {
     /// Known, and not yet heard from.
     Joining,
     Up,
-    /// Silent for somebody, not for long enough to be down.
+    /// A majority of the voters has not heard from it lately.
     Suspect,
-    /// A majority of the voters has not heard from it.
+    /// A majority of the voters has not heard from it for too long.
     Down,
     Draining,
     Drained,
@@ -116,6 +116,7 @@ pub fn may_fail(voters: usize) -> usize {
 pub struct Cluster {
     pub name: String,
     pub id: String,
+    pub incarnation: crate::id::Incarnation,
     /// The revision that the answering node has applied.
     pub revision: Revision,
     pub term: u64,
@@ -142,6 +143,8 @@ pub struct NodeInfo {
     pub rtt_us: Option<u64>,
     /// How old role, lag and round-trip time are.
     pub age_ms: Option<u64>,
+    /// Whom it sees, as it last reported.
+    pub links: Vec<crate::telemetry::Link>,
     pub can_lose: CanLose,
 }
 

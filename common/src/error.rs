@@ -74,6 +74,8 @@ codes! {
     StaleReport = "stale_report", 409, "The report comes from a runner that was replaced";
     AlreadyBootstrapped = "already_bootstrapped", 409, "The cluster exists already";
     PlanExpired = "plan_expired", 410, "The plan has expired";
+    /// The history no longer holds what was asked for.
+    HistoryGone = "history_gone", 410, "The history does not go back that far";
     PreconditionFailed = "precondition_failed", 412, "The resource is not at the version you named";
     BodyTooLarge = "body_too_large", 413, "The body is too large";
     ValueTooLarge = "value_too_large", 413, "The value is too large";

@@ -104,7 +104,7 @@ fn a_plan_that_nobody_can_confirm_is_bad_usage() {
 
 #[test]
 fn exit_codes_tell_refused_from_unreachable() {
-    let refused = ClientError::Problem(Refusal::new(Code::PlanStale, "x").into());
+    let refused = ClientError::Problem(Box::new(Refusal::new(Code::PlanStale, "x").into()));
     assert_eq!(Failure::from(refused).exit_code(), 1);
     assert_eq!(Failure::from(ClientError::Unreachable(Vec::new())).exit_code(), 3);
     assert_eq!(Failure::from(Closed).exit_code(), 0);

@@ -1,6 +1,6 @@
 //! Where a demo lives: its directory and its ports.
 
-use crate::node;
+use crate::data_dir;
 use ringmaster_common::id::NodeId;
 use std::{
     fs::{self, File, Permissions},
@@ -108,7 +108,7 @@ impl Home {
 
     /// Whether the node has been a member before.
     pub fn has_identity(&self, id: NodeId) -> bool {
-        node::has_identity(&self.node(id))
+        data_dir::has_identity(&self.node(id))
     }
 
     /// How many nodes have been members before, counted from 1 to the last.

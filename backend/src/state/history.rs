@@ -33,6 +33,11 @@ impl History {
         self.batches.last().map_or(self.dropped, |batch| batch.revision)
     }
 
+    /// The revision that the history begins after.
+    pub fn dropped(&self) -> Revision {
+        self.dropped
+    }
+
     /// The batches after `revision`, oldest first, or none where the history no longer holds them all.
     pub fn after(&self, revision: Revision) -> Option<impl DoubleEndedIterator<Item = &Arc<EventBatch>>> {
         (revision >= self.dropped).then(|| {

@@ -3,7 +3,7 @@ use ringmaster_common::{
     action::Action,
     cluster::{CanLose, Node},
     event::Event,
-    id::{GroupId, NodeId, OperationId, PlanId, Revision},
+    id::{GroupId, Incarnation, NodeId, OperationId, PlanId, Revision},
     plan::{Blocker, PlannedStep, Warning},
 };
 
@@ -32,6 +32,7 @@ fn node(id: u64, name: &str, status: NodeStatus, role: Option<Role>) -> NodeInfo
         lag: role.map(|_| 0),
         rtt_us: role.map(|_| 1_250),
         age_ms: role.map(|_| 20),
+        links: Vec::new(),
         can_lose: CanLose { answer: true, reason: "yes".to_owned() },
     }
 }
@@ -41,6 +42,7 @@ fn a_cluster_at_a_glance() {
     let cluster_of = |leader| Cluster {
         name: "prod".to_owned(),
         id: "c1".to_owned(),
+        incarnation: Incarnation(1),
         revision: Revision(120),
         term: 3,
         leader,

@@ -1,0 +1,104 @@
+//! `/v1/cluster` and `/v1/nodes`: what the answering node knows, agreed and measured.
+//!
+//! These answer without a quorum too; they are how one learns that there is none.
+
+use crate::{
+    api::{
+        Api,
+        extract::{PageQuery, PathId, QueryOf, page},
+        problem::Refused,
+    },
+    state::State,
+};
+use axum::{Json, extract::State as Extension};
+use ringmaster_common::{
+    cluster::{Cluster, Node, NodeInfo, can_lose},
+    error::Code,
+    id::NodeId,
+    page::Page,
+    telemetry::AgedReport,
+};
+
+pub async fn cluster(Extension(api): Extension<Api>) -> Json<Cluster> {
+    let state = api.group.state();
+    let status = api.group.status();
+    let living = state.membership.living_voters();
+    let needed = state.membership.voters.len() / 2 + 1;
+    Json(Cluster {
+        name: state.name.clone(),
+        id: state.id.clone(),
+        incarnation: state.incarnation,
+        revision: state.revision,
+        term: status.term,
+        leader: status.leader,
+        answered_by: api.group.me(),
+        demo: crate::demo::is_demo(),
+        may_fail: living.saturating_sub(needed) as u64,
+        nodes: Snapshot::take(&api, &state).all(),
+    })
+}
+
+pub async fn nodes(
+    Extension(api): Extension<Api>,
+    QueryOf(query): QueryOf<PageQuery>,
+) -> Result<Json<Page<NodeInfo>>, Refused> {
+    let (limit, after) = (query.limit()?, query.cursor(NodeId(0))?);
+    let state = api.group.state();
+    let rest = Snapshot::take(&api, &state).all().into_iter().filter(|info| info.node.id > after);
+    Ok(Json(page(rest, limit, |info| info.node.id.to_string())))
+}
+
+pub async fn node(
+    Extension(api): Extension<Api>,
+    PathId(id): PathId<NodeId>,
+) -> Result<Json<NodeInfo>, Refused> {
+    let state = api.group.state();
+    match state.membership.get(id) {
+        Some(node) => Ok(Json(Snapshot::take(&api, &state).info(node))),
+        None => Err(Refused::new(
+            Code::UnknownNode,
+            format!("node {id} is not a member; {}", state.membership.known()),
+        )),
+    }
+}
+
+/// What is agreed and what was measured, taken at one moment.
+struct Snapshot<'a> {
+    state: &'a State,
+    reports: Vec<AgedReport>,
+    me: NodeId,
+    leader: Option<NodeId>,
+}
+
+impl<'a> Snapshot<'a> {
+    fn take(api: &Api, state: &'a State) -> Self {
+        Snapshot { state, reports: api.telemetry.latest(), me: api.group.me(), leader: api.group.leader() }
+    }
+
+    fn all(&self) -> Vec<NodeInfo> {
+        self.state.membership.iter().map(|node| self.info(node)).collect()
+    }
+
+    fn report(&self, id: NodeId) -> Option<&AgedReport> {
+        self.reports.iter().find(|aged| aged.report.node == id)
+    }
+
+    fn info(&self, node: &Node) -> NodeInfo {
+        let report = self.report(node.id);
+        let replication = self.leader.and_then(|leader| self.report(leader)).into_iter();
+        let own_link =
+            self.report(self.me).and_then(|own| own.report.links.iter().find(|link| link.peer == node.id));
+        NodeInfo {
+            node: node.clone(),
+            role: report.map(|aged| aged.report.role),
+            lag: replication
+                .flat_map(|aged| &aged.report.replication)
+                .find(|replication| replication.node == node.id)
+                .map(|replication| replication.lag),
+            rtt_us: own_link.and_then(|link| link.rtt_us),
+            age_ms: report.map(|aged| aged.age_ms),
+            links: report.map(|aged| aged.report.links.clone()).unwrap_or_default(),
+            can_lose: can_lose(node.id, self.state.membership.iter(), self.leader),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The dashboard's files, built into the binary.
+//!
+//! Names of assets carry a hash of what is in them, so a browser may keep them for ever; the page
+//! itself is asked for each time. Every path that is no file is the page: the dashboard routes by
+//! itself, and a link into it can be opened anywhere.
+
+use crate::api::problem::Refused;
+use axum::{
+    extract::Request,
+    http::{HeaderMap, HeaderValue, Method, header},
+    response::{IntoResponse, Response},
+};
+use ringmaster_common::error::Code;
+use rust_embed::{EmbeddedFile, RustEmbed};
+
+#[derive(RustEmbed)]
+#[folder = "$OUT_DIR/dashboard"]
+struct Assets;
+
+const PAGE: &str = "index.html";
+const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
+
+pub async fn asset(request: Request) -> Result<Response, Refused> {
+    let path = request.uri().path().trim_start_matches('/');
+    let unknown = || Refused::new(Code::UnknownRoute, format!("there is nothing at /{path}"));
+    if path.starts_with("v1/") {
+        return Err(unknown());
+    }
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return Err(Refused::new(
+            Code::MethodNotAllowed,
+            format!("/{path} takes GET, not {}", request.method()),
+        ));
+    }
+    // A path whose last part has a dot names a file; all others are pages.
+    let is_file = path.rsplit('/').next().is_some_and(|name| name.contains('.'));
+    let name = if is_file { path } else { PAGE };
+    serve(name, request.headers()).ok_or_else(unknown)
+}
+
+fn serve(name: &str, headers: &HeaderMap) -> Option<Response> {
+    let plain = Assets::get(name)?;
+    let kind = HeaderValue::from_str(plain.metadata.mimetype()).ok()?;
+    let cache = if name.starts_with("assets/") { IMMUTABLE } else { ASK_AGAIN };
+    let compressed = accepts_brotli(headers).then(|| Assets::get(&format!("{name}.br"))).flatten();
+    let encoding =
+        compressed.is_some().then_some([(header::CONTENT_ENCODING, HeaderValue::from_static("br"))]);
+    let EmbeddedFile { data, .. } = compressed.unwrap_or(plain);
+    let fixed = [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, cache),
+        (header::VARY, HeaderValue::from_static("accept-encoding")),
+    ];
+    let mut response = (fixed, data.into_owned()).into_response();
+    response.headers_mut().extend(encoding.into_iter().flatten());
+    Some(response)
+}
+
+fn accepts_brotli(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|coding| {
+            let mut parts = coding.split(';').map(str::trim);
+            parts.next() == Some("br") && parts.all(|quality| !matches!(quality, "q=0" | "q=0.0"))
+        })
+}

@@ -1,0 +1,76 @@
+//! `/v1/events` and `/v1/audit`: what happened, as the answering node has applied it.
+
+use crate::{
+    api::{
+        Api,
+        extract::{PageQuery, QueryOf, page},
+        problem::Refused,
+    },
+    state::history::HISTORY_REVISIONS,
+};
+use axum::{Json, extract::State as Extension};
+use ringmaster_common::{
+    error::Code,
+    event::{AuditEntry, EventBatch},
+    id::Revision,
+    page::Page,
+};
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// Which events.
+#[derive(Debug, Deserialize)]
+pub struct EventsQuery {
+    /// Oldest first, from behind this revision.
+    after: Option<Revision>,
+    /// `asc` (from `after`, the default) or `desc` (from the newest).
+    #[serde(default)]
+    order: Order,
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Order {
+    #[default]
+    Asc,
+    Desc,
+}
+
+pub async fn events(
+    Extension(api): Extension<Api>,
+    QueryOf(query): QueryOf<EventsQuery>,
+) -> Result<Json<Page<Arc<EventBatch>>>, Refused> {
+    let paging = PageQuery { limit: query.limit, cursor: query.cursor, consistency: None };
+    let limit = paging.limit()?;
+    let state = api.group.state();
+    let cursor = |batch: &Arc<EventBatch>| batch.revision.to_string();
+    if query.order == Order::Desc {
+        let before = paging.cursor(Revision(u64::MAX))?;
+        return Ok(Json(page(state.history.before(before).cloned(), limit, cursor)));
+    }
+    let after = paging.cursor(query.after.unwrap_or_default())?;
+    // Whoever names no revision wants what there is.
+    let oldest = state.history.dropped();
+    let after = if query.after.is_none() && paging.cursor.is_none() { oldest } else { after };
+    match state.history.after(after) {
+        Some(rest) => Ok(Json(page(rest.cloned(), limit, cursor))),
+        None => Err(Refused::new(
+            Code::HistoryGone,
+            format!(
+                "the history holds the last {HISTORY_REVISIONS} revisions with events and begins after revision \
+                 {oldest}; ask for those, or read the view"
+            ),
+        )),
+    }
+}
+
+pub async fn audit(
+    Extension(api): Extension<Api>,
+    QueryOf(query): QueryOf<PageQuery>,
+) -> Result<Json<Page<Arc<AuditEntry>>>, Refused> {
+    let (limit, before) = (query.limit()?, query.cursor(u64::MAX)?);
+    let state = api.read(query.consistency).await?;
+    Ok(Json(page(state.audit.before(before).cloned(), limit, |entry| entry.number.to_string())))
+}

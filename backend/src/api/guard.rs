@@ -1,0 +1,140 @@
+//! Who may talk to this node from a browser.
+//!
+//! A request with an `Origin` comes from a page; only pages of members are served, so that a page
+//! which was loaded from a node that died can go on with another. A request must also name a host
+//! that this node has, or a page of a foreign name that resolves to it (DNS rebinding) could read
+//! what it likes. Members' public URLs are read from the state at each request: a member that is
+//! removed drops out at once.
+
+use crate::{
+    api::{Api, problem::Refused},
+    state::State,
+};
+use axum::{
+    extract::{Request, State as Extension},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use ringmaster_common::error::Code;
+
+/// How long a browser may remember what CORS allows.
+const PREFLIGHT_MAX_AGE: &str = "60";
+
+pub async fn guard(Extension(api): Extension<Api>, request: Request, next: Next) -> Response {
+    let state = api.group.state();
+    let origin = match admit(&api, &state, request.headers()) {
+        Ok(origin) => origin,
+        Err(refused) => return secure(refused.into_response(), &state),
+    };
+    let preflight = request.method() == Method::OPTIONS
+        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let mut response =
+        if preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+    let headers = response.headers_mut();
+    if let Some(origin) = origin {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("etag, location"));
+        if preflight {
+            let allowed = "content-type, idempotency-key, if-match, if-none-match, ringmaster-client";
+            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
+            headers.insert(
+                header::ACCESS_CONTROL_ALLOW_METHODS,
+                HeaderValue::from_static("GET, PUT, POST, DELETE"),
+            );
+            headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_MAX_AGE));
+        }
+    }
+    headers.append(header::VARY, HeaderValue::from_static("origin"));
+    secure(response, &state)
+}
+
+/// The origin to name in the answer, if the request has one; an error if it is foreign.
+fn admit(api: &Api, state: &State, headers: &HeaderMap) -> Result<Option<HeaderValue>, Refused> {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if !is_own_host(api, state, host) {
+        return Err(Refused::new(
+            Code::UnknownHost,
+            format!("this node does not answer to the host {host:?}; use its public URL, {}", api.public_url),
+        ));
+    }
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(None) };
+    let text = origin.to_str().unwrap_or_default();
+    let of_host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) == Some(host);
+    if of_host || origins(state).any(|member| member == text) {
+        Ok(Some(origin.clone()))
+    } else {
+        Err(Refused::new(
+            Code::ForeignOrigin,
+            format!(
+                "pages of {text:?} may not talk to this cluster; only those of its members' public URLs may"
+            ),
+        ))
+    }
+}
+
+fn is_own_host(api: &Api, state: &State, host: &str) -> bool {
+    let loopback = ["127.0.0.1", "localhost", "[::1]"];
+    let (name, port) = host.rsplit_once(':').unwrap_or((host, "80"));
+    (loopback.contains(&name) && port.parse() == Ok(api.port))
+        || authority(&api.public_url) == Some(host)
+        || state
+            .membership
+            .iter()
+            .any(|node| node.api_addr == host || authority(&node.public_url) == Some(host))
+}
+
+/// The members' public URLs, as origins.
+fn origins(state: &State) -> impl Iterator<Item = &str> {
+    state.membership.iter().filter_map(|node| origin(&node.public_url))
+}
+
+/// `http://host:port` of a URL.
+fn origin(url: &str) -> Option<&str> {
+    let after_scheme = url.find("://")? + 3;
+    let end = url[after_scheme..].find('/').map_or(url.len(), |slash| after_scheme + slash);
+    Some(&url[..end])
+}
+
+fn authority(url: &str) -> Option<&str> {
+    origin(url)?.split_once("://").map(|(_, authority)| authority)
+}
+
+/// What every answer carries.
+fn secure(mut response: Response, state: &State) -> Response {
+    let members: Vec<String> =
+        origins(state).flat_map(|origin| [origin.to_owned(), origin.replacen("http", "ws", 1)]).collect();
+    let policy = format!(
+        "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self' {}; \
+         frame-ancestors 'none'; base-uri 'none'; object-src 'none'; form-action 'none'",
+        members.join(" ")
+    );
+    let headers = response.headers_mut();
+    let set = [
+        (header::CONTENT_SECURITY_POLICY, policy.as_str()),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ];
+    for (name, value) in set {
+        // A public URL with characters that no header takes was refused when its node joined.
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_cut_out_of_urls() {
+        assert_eq!(origin("http://a:1"), Some("http://a:1"));
+        assert_eq!(origin("https://a.example/base/"), Some("https://a.example"));
+        assert_eq!(authority("https://a.example:8443/x"), Some("a.example:8443"));
+        assert_eq!(origin("nonsense"), None);
+    }
+}

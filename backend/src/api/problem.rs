@@ -1,0 +1,70 @@
+//! Errors at the edge: from refusals to problem documents.
+
+use axum::{
+    Json,
+    extract::Request,
+    http::{HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use ringmaster_common::error::{Code, PROBLEM_JSON, Problem, Refusal};
+
+/// A refusal on its way out.
+#[derive(Debug)]
+pub struct Refused(pub Refusal);
+
+impl Refused {
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Refused(Refusal::new(code, detail))
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Refused(refusal)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.code.status()).expect("codes have valid statuses");
+        let mut response = (status, Json(Problem::from(self.0))).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+pub async fn method_not_allowed(request: Request) -> Refused {
+    Refused::new(
+        Code::MethodNotAllowed,
+        format!(
+            "{} does not take {}; the header Allow names what it takes",
+            request.uri().path(),
+            request.method()
+        ),
+    )
+}
+
+/// Answers that the framework made by itself get a body of ours.
+pub async fn in_our_words(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let response = next.run(request).await;
+    let ours = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes() != b"text/plain; charset=utf-8");
+    if ours || !response.status().is_client_error() {
+        return response;
+    }
+    let (code, detail) = match response.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            (Code::BodyTooLarge, format!("the body may have {} bytes", super::MAX_BODY_BYTES))
+        }
+        StatusCode::NOT_FOUND => (Code::UnknownRoute, format!("there is nothing at {path}")),
+        _ => (Code::InvalidRequest, format!("{path} does not take this request")),
+    };
+    Refused::new(code, detail).into_response()
+}

@@ -1,0 +1,164 @@
+//! `/v1/stream`: the view, and then every event.
+//!
+//! There is no queue per client. A client has a cursor into the replicated history; whenever more was
+//! applied, it is sent what lies behind its cursor. A client that reads slowly holds up itself alone:
+//! when its cursor falls out of the history, or too far behind, it gets a fresh view. Samples are
+//! made as they are sent, so a slow client gets fewer of them, never old ones.
+
+use crate::{
+    api::{Api, extract::QueryOf, problem::Refused},
+    clock,
+    state::{State, view::view},
+};
+use axum::{
+    extract::{
+        State as Extension,
+        ws::{Message, WebSocket, WebSocketUpgrade},
+    },
+    response::Response,
+};
+use ringmaster_common::{
+    error::{Code, Refusal},
+    id::{Incarnation, Revision},
+    stream::{STREAM_FORMAT, ServerMessage},
+};
+use serde::Deserialize;
+use std::time::Duration;
+use tokio::time::{MissedTickBehavior, timeout};
+
+/// How many streams a node serves.
+pub const MAX_STREAMS: u32 = 4096;
+/// How often a sample is sent.
+const SAMPLE_EVERY: Duration = Duration::from_millis(500);
+/// How long a client may take to read one message.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a node that is behind its client waits to catch up before it names better ones.
+const BEHIND_PATIENCE: Duration = Duration::from_secs(2);
+/// A client that is this many messages behind is better served with a fresh view.
+const MAX_CATCH_UP: usize = 1024;
+/// The largest message that a client may send. None is needed yet but a close.
+const MAX_CLIENT_MESSAGE: usize = 64 << 10;
+
+/// Where the client left off.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct StreamQuery {
+    after: Option<Revision>,
+    incarnation: Option<Incarnation>,
+}
+
+pub async fn stream(
+    Extension(api): Extension<Api>,
+    QueryOf(query): QueryOf<StreamQuery>,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Result<Response, Refused> {
+    let upgrade = upgrade.map_err(|error| {
+        Refused::new(Code::InvalidRequest, format!("/v1/stream is a WebSocket: {}", error.body_text()))
+    })?;
+    if api.telemetry.streams() >= MAX_STREAMS {
+        return Err(Refused(Refusal::new(
+            Code::Overloaded,
+            format!("this node serves {MAX_STREAMS} streams already; connect to another node"),
+        )));
+    }
+    Ok(upgrade.max_message_size(MAX_CLIENT_MESSAGE).on_upgrade(move |socket| async move {
+        let _count = api.telemetry.count_stream();
+        // A client that goes away is how every stream ends; there is nobody to tell.
+        let _ = Stream { api, socket, cursor: Revision(0) }.run(query).await;
+    }))
+}
+
+/// The client is gone, or too slow to keep.
+struct Gone;
+
+struct Stream {
+    api: Api,
+    socket: WebSocket,
+    /// The revision of the last message that carried one.
+    cursor: Revision,
+}
+
+impl Stream {
+    async fn run(mut self, query: StreamQuery) -> Result<(), Gone> {
+        let mut applied = self.api.group.published().watch();
+        let state = self.api.group.state();
+        let hello = ServerMessage::Hello {
+            format: STREAM_FORMAT,
+            node: self.api.group.me(),
+            incarnation: state.incarnation,
+        };
+        self.send(&hello).await?;
+        match query.after.filter(|_| query.incarnation.is_none_or(|known| known == state.incarnation)) {
+            Some(after) => self.resume(after).await?,
+            None => self.send_view(&state).await?,
+        }
+        let mut samples = tokio::time::interval(SAMPLE_EVERY);
+        samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = applied.changed() => {
+                    changed.map_err(|_| Gone)?;
+                    let state = self.api.group.state();
+                    self.send_events(&state).await?;
+                }
+                _ = samples.tick() => {
+                    let sample = Box::new(self.api.telemetry.sample());
+                    self.send(&ServerMessage::Sample { sample }).await?;
+                }
+                message = self.socket.recv() => match message {
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Gone),
+                    // The library answers pings; anything else says nothing to this version.
+                    Some(Ok(_)) => {}
+                },
+            }
+        }
+    }
+
+    /// Goes on behind `after`, which may be ahead of this node.
+    async fn resume(&mut self, after: Revision) -> Result<(), Gone> {
+        let group = self.api.group.clone();
+        if group.wait_applied(after, clock::now() + BEHIND_PATIENCE).await.is_err() {
+            let state = group.state();
+            let others = state.membership.iter().filter(|node| node.id != group.me());
+            let behind = ServerMessage::Behind {
+                revision: state.revision,
+                try_urls: others.map(|node| node.public_url.clone()).collect(),
+            };
+            self.send(&behind).await?;
+            return Err(Gone);
+        }
+        self.cursor = after;
+        self.send_events(&group.state()).await
+    }
+
+    /// Sends what lies between the cursor and `state`.
+    async fn send_events(&mut self, state: &State) -> Result<(), Gone> {
+        let batches: Vec<_> = match state.history.after(self.cursor) {
+            Some(batches) => batches.take(MAX_CATCH_UP + 1).cloned().collect(),
+            None => return self.send_view(state).await,
+        };
+        if batches.len() > MAX_CATCH_UP {
+            return self.send_view(state).await;
+        }
+        for batch in batches {
+            let revision = batch.revision;
+            let message = ServerMessage::Events { prev: self.cursor, batch: batch.as_ref().clone() };
+            self.send(&message).await?;
+            self.cursor = revision;
+        }
+        Ok(())
+    }
+
+    async fn send_view(&mut self, state: &State) -> Result<(), Gone> {
+        let view = Box::new(view(state));
+        self.cursor = view.revision;
+        self.send(&ServerMessage::View { view }).await
+    }
+
+    async fn send(&mut self, message: &ServerMessage) -> Result<(), Gone> {
+        let text = serde_json::to_string(message).expect("messages are plain data");
+        match timeout(SEND_TIMEOUT, self.socket.send(Message::Text(text.into()))).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Gone),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Each leader's first command tells the history that it was elected.
+//!
+//! And while it leads, it lets time pass in the log when something is due there.
+
+use crate::{
+    clock,
+    controllers::{PROPOSAL_DEADLINE, request},
+    raft::cluster_group::ClusterGroup,
+    state::command::Command,
+};
+use std::time::Duration;
+
+/// How often the leader looks whether something is due.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+pub async fn run(group: ClusterGroup) {
+    let mut applied = group.published().watch();
+    loop {
+        if let Some(command) = what_to_propose(&group) {
+            let deadline = clock::now() + PROPOSAL_DEADLINE;
+            if let Err(refusal) = group.propose(request(group.me()), command, deadline).await {
+                tracing::debug!(%refusal, "the leader's own proposal was not taken; it looks again");
+            }
+        }
+        // A closed channel means that the node is shutting down.
+        if let Ok(Err(_)) = tokio::time::timeout(LOOK_EVERY, applied.changed()).await {
+            return;
+        }
+    }
+}
+
+fn what_to_propose(group: &ClusterGroup) -> Option<Command> {
+    let term = group.leading()?;
+    let state = group.state();
+    if state.election.as_ref().is_none_or(|election| election.term != term) {
+        return Some(Command::RecordElection { term, leader: group.me() });
+    }
+    let due = state.operations.current()?.due?;
+    (group.cluster_time()? >= due).then_some(Command::Tick)
+}

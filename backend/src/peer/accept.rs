@@ -1,0 +1,173 @@
+//! The listener: takes connections from peers, and gives their requests to services.
+//!
+//! How many connections there are is bounded, and so is the time that each has to say who it is.
+
+use super::{
+    MAX_ACCEPTED, Shared,
+    connection::{Ended, converse},
+    frame::{Failure, FailureCode, Frame, Kind, Lane},
+    handshake::{self, HandshakeError},
+    in_flight_limit,
+    outgoing::{Outgoing, queue},
+    service::{self, Answer, Incoming, Service, Session},
+};
+use ringmaster_common::id::NodeId;
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+    time::sleep,
+};
+
+/// After the system refused to accept a connection (no file descriptors, say), wait this long.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Of how many wrong peers the last refusal is remembered, so that it is logged once.
+const MAX_REMEMBERED_REFUSALS: usize = 64;
+
+/// Accepts connections for ever. Dropping this future ends all that it has accepted.
+pub(super) async fn listen(listener: TcpListener, shared: Arc<Shared>, services: Arc<[Arc<dyn Service>]>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) if connections.len() >= MAX_ACCEPTED => drop(stream),
+                Ok((stream, addr)) => {
+                    connections.spawn(serve(stream, addr, Arc::clone(&shared), Arc::clone(&services)));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a peer connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, addr: SocketAddr, shared: Arc<Shared>, services: Arc<[Arc<dyn Service>]>) {
+    let (socket, hello) = match handshake::accept(stream, &shared.local).await {
+        Ok(accepted) => accepted,
+        Err(HandshakeError::RefusedHere { peer, refused }) => {
+            shared.refusals().log_once(peer, addr, &refused.to_string());
+            return;
+        }
+        Err(error) => {
+            tracing::debug!(%addr, %error, "a connection to the peer listener came to nothing");
+            return;
+        }
+    };
+    let from = hello.node_id;
+    shared.refusals().forget(from);
+    shared.has_connected(from);
+
+    let (outgoing, queue) = queue();
+    let mut dispatcher = Dispatcher::new(from, outgoing, &services);
+    let ended = converse(socket, queue, |frame| {
+        shared.heard(from);
+        dispatcher.take(frame)
+    })
+    .await;
+    tracing::debug!(peer = %from, %ended, "a connection from a peer ended");
+}
+
+/// Hands the requests of one connection to the sessions that the services keep for it.
+struct Dispatcher {
+    from: NodeId,
+    outgoing: Outgoing,
+    sessions: Vec<(Arc<dyn Service>, Box<dyn Session>)>,
+    /// What the peer may still ask for before something is answered, by lane.
+    permits: [Arc<Semaphore>; 2],
+}
+
+impl Dispatcher {
+    fn new(from: NodeId, outgoing: Outgoing, services: &[Arc<dyn Service>]) -> Dispatcher {
+        let sessions =
+            services.iter().map(|service| (Arc::clone(service), service.connected(from))).collect();
+        let permits = [Lane::Urgent, Lane::Bulk].map(|lane| Arc::new(Semaphore::new(in_flight_limit(lane))));
+        Dispatcher { from, outgoing, sessions, permits }
+    }
+
+    fn take(&mut self, frame: Frame) -> Result<(), Ended> {
+        match frame.kind {
+            Kind::Ping => {
+                // If even a pong finds no room, the peer does not read; its silence will end this.
+                let _ = self.outgoing.push(Lane::Urgent, Frame::bare(Kind::Pong, frame.id).encode());
+                Ok(())
+            }
+            Kind::Request | Kind::Cast => {
+                self.dispatch(frame);
+                Ok(())
+            }
+            Kind::Reply | Kind::Failure | Kind::Pong => Err(Ended::WrongWay),
+        }
+    }
+
+    fn dispatch(&mut self, frame: Frame) {
+        let served = self.sessions.iter_mut().find(|(service, _)| service.serves(frame.channel));
+        let Some((_, session)) = served else {
+            let detail = format!("nothing here serves channel {}", frame.channel.0);
+            let failure = Failure::new(FailureCode::UnknownChannel, detail);
+            return service::refuse(&frame, &self.outgoing, &failure);
+        };
+        let Ok(permit) = Arc::clone(&self.permits[frame.lane.position()]).try_acquire_owned() else {
+            let detail = format!("{} requests are unanswered", in_flight_limit(frame.lane));
+            return service::refuse(&frame, &self.outgoing, &Failure::new(FailureCode::Busy, detail));
+        };
+        let answer = Answer::new(&frame, &self.outgoing, permit);
+        let Frame { channel, group, trace, body, .. } = frame;
+        session.receive(Incoming { from: self.from, channel, group, trace, body, answer });
+    }
+}
+
+/// The last refusal of each wrong peer: a peer that tries again and again is logged once.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    last: BTreeMap<Option<NodeId>, String>,
+}
+
+impl Refusals {
+    fn log_once(&mut self, peer: Option<NodeId>, addr: SocketAddr, refused: &str) {
+        if self.is_news(peer, refused) {
+            let claims = peer.map_or_else(|| "nothing".to_owned(), |id| format!("node {id}"));
+            tracing::warn!(%addr, claims, refused, "refused a peer");
+        }
+    }
+
+    fn is_news(&mut self, peer: Option<NodeId>, refused: &str) -> bool {
+        if self.last.get(&peer).is_some_and(|last| last == refused) {
+            return false;
+        }
+        if self.last.len() >= MAX_REMEMBERED_REFUSALS {
+            self.last.clear();
+        }
+        self.last.insert(peer, refused.to_owned());
+        true
+    }
+
+    /// The node has been accepted: a later refusal is news again.
+    fn forget(&mut self, peer: NodeId) {
+        self.last.remove(&Some(peer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_news_when_it_changes() {
+        let mut refusals = Refusals::default();
+        let (two, three) = (Some(NodeId(2)), Some(NodeId(3)));
+        assert!(refusals.is_news(two, "foreign"));
+        assert!(!refusals.is_news(two, "foreign"));
+        assert!(refusals.is_news(three, "foreign"));
+        assert!(refusals.is_news(two, "own id"));
+        refusals.forget(NodeId(2));
+        assert!(refusals.is_news(two, "own id"));
+        for id in 0..10 * MAX_REMEMBERED_REFUSALS as u64 {
+            refusals.is_news(Some(NodeId(id)), "foreign");
+            assert!(refusals.last.len() <= MAX_REMEMBERED_REFUSALS);
+        }
+    }
+}

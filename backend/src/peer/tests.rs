@@ -1,0 +1,380 @@
+//! Several nodes in one process, over real sockets.
+
+use super::*;
+use futures::{SinkExt, StreamExt, future::join_all};
+use std::net::SocketAddr;
+use tokio::{io::AsyncReadExt, net::TcpStream, sync::mpsc, time::sleep};
+use tokio_tungstenite::tungstenite::Message;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// Answers with the request's body.
+const ECHO: Channel = Channel(200);
+/// Keeps requests unanswered for as long as the connection lives.
+const HOLD: Channel = Channel(201);
+const NOBODY: Channel = Channel(255);
+
+/// Tells the test what arrived.
+struct TestService {
+    received: mpsc::UnboundedSender<(NodeId, Bytes)>,
+}
+
+struct TestSession {
+    received: mpsc::UnboundedSender<(NodeId, Bytes)>,
+    held: Vec<Answer>,
+}
+
+impl Service for TestService {
+    fn serves(&self, channel: Channel) -> bool {
+        channel == ECHO || channel == HOLD
+    }
+
+    fn connected(&self, _from: NodeId) -> Box<dyn Session> {
+        Box::new(TestSession { received: self.received.clone(), held: Vec::new() })
+    }
+}
+
+impl Session for TestSession {
+    fn receive(&mut self, request: Incoming) {
+        // The test may have seen enough.
+        let _ = self.received.send((request.from, request.body.clone()));
+        if request.channel == ECHO {
+            request.answer.reply(request.body);
+        } else {
+            self.held.push(request.answer);
+        }
+    }
+}
+
+struct TestNode {
+    peers: Peers,
+    addr: SocketAddr,
+    received: mpsc::UnboundedReceiver<(NodeId, Bytes)>,
+}
+
+fn local(id: u64) -> Local {
+    Local { cluster_id: "c".to_owned(), node_id: NodeId(id), incarnation: Incarnation(1), feature_level: 7 }
+}
+
+async fn start(local: Local) -> TestNode {
+    start_at(local, "127.0.0.1:0".parse().unwrap()).await
+}
+
+async fn start_at(local: Local, addr: SocketAddr) -> TestNode {
+    // A listener that was closed a moment ago may still hold its port.
+    let listener = eventually("the port to be free", async || TcpListener::bind(addr).await.ok()).await;
+    let addr = listener.local_addr().unwrap();
+    let (sender, received) = mpsc::unbounded_channel();
+    let service: Arc<dyn Service> = Arc::new(TestService { received: sender });
+    TestNode { peers: Peers::start(local, listener, vec![service]), addr, received }
+}
+
+/// Nodes 1 and 2, connected both ways.
+async fn pair() -> (TestNode, TestNode) {
+    let (one, two) = (start(local(1)).await, start(local(2)).await);
+    let members = [(NodeId(1), one.addr.to_string()), (NodeId(2), two.addr.to_string())];
+    one.peers.set_members(&members);
+    two.peers.set_members(&members);
+    connected(&one.peers).await;
+    connected(&two.peers).await;
+    (one, two)
+}
+
+async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+    let start = clock::now();
+    loop {
+        if let Some(found) = check().await {
+            return found;
+        }
+        assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} for {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn connected(peers: &Peers) {
+    eventually("every link to be up", async || peers.links().iter().all(|link| link.connected).then_some(()))
+        .await;
+}
+
+async fn trouble(peers: &Peers, containing: &str) -> String {
+    eventually(&format!("trouble that says {containing:?}"), async || {
+        let trouble = peers.links().pop()?.trouble?;
+        trouble.contains(containing).then_some(trouble)
+    })
+    .await
+}
+
+fn request(channel: Channel, lane: Lane, body: impl Into<Bytes>) -> Request {
+    Request { channel, group: GroupId(0), trace: Trace::default(), lane, body: body.into() }
+}
+
+fn bulk(channel: Channel, body: impl Into<Bytes>) -> Request {
+    request(channel, Lane::Bulk, body)
+}
+
+#[tokio::test]
+async fn a_call_is_answered_both_ways() {
+    let (one, two) = pair().await;
+    for (peers, to) in [(&one.peers, NodeId(2)), (&two.peers, NodeId(1))] {
+        let reply = peers.call(to, bulk(ECHO, "hello"), CALL_LIMIT).await;
+        assert_eq!(reply, Ok(Bytes::from_static(b"hello")));
+    }
+    assert_eq!(one.peers.links()[0].feature_level, Some(7));
+
+    let unknown = one.peers.call(NodeId(9), bulk(ECHO, "x"), CALL_LIMIT).await;
+    assert_eq!(unknown, Err(CallError::UnknownPeer));
+    let unserved = one.peers.call(NodeId(2), bulk(NOBODY, "x"), CALL_LIMIT).await;
+    assert!(matches!(unserved, Err(CallError::Failed(Failure { code: FailureCode::UnknownChannel, .. }))));
+}
+
+#[tokio::test]
+async fn calls_are_queued_when_made_and_arrive_in_that_order() {
+    let (one, mut two) = pair().await;
+    let calls: Vec<_> = (0..500u32)
+        .map(|i| one.peers.call(NodeId(2), bulk(ECHO, i.to_be_bytes().to_vec()), CALL_LIMIT))
+        .collect();
+    // Nothing was polled yet, and all arrive.
+    for i in 0..500u32 {
+        let (from, body) = two.received.recv().await.unwrap();
+        assert_eq!((from, body), (NodeId(1), Bytes::from(i.to_be_bytes().to_vec())));
+    }
+    for (i, reply) in join_all(calls).await.into_iter().enumerate() {
+        assert_eq!(reply, Ok(Bytes::from((i as u32).to_be_bytes().to_vec())));
+    }
+}
+
+#[tokio::test]
+async fn casts_arrive_and_have_no_answer() {
+    let (one, mut two) = pair().await;
+    one.peers.cast(NodeId(2), bulk(ECHO, "told"));
+    assert_eq!(two.received.recv().await, Some((NodeId(1), Bytes::from_static(b"told"))));
+    // To nobody, and without a connection: no error, no panic.
+    one.peers.cast(NodeId(9), bulk(ECHO, "lost"));
+}
+
+#[tokio::test]
+async fn round_trips_are_measured_and_silence_is_short() {
+    let (one, _two) = pair().await;
+    let link = eventually("a round trip", async || {
+        let link = one.peers.links().remove(0);
+        link.rtt.is_some().then_some(link)
+    })
+    .await;
+    assert!(link.rtt.unwrap() < SILENCE_LIMIT);
+    // Pings alone keep the link from being silent.
+    sleep(SILENCE_LIMIT).await;
+    let silent_for = one.peers.links()[0].silent_for.unwrap();
+    assert!(silent_for < SILENCE_LIMIT, "silent for {silent_for:?}");
+}
+
+#[tokio::test]
+async fn a_call_without_an_answer_times_out() {
+    let (one, _two) = pair().await;
+    let limit = Duration::from_millis(30);
+    for _ in 0..3 {
+        let held = one.peers.call(NodeId(2), bulk(HOLD, "x"), limit).await;
+        assert_eq!(held, Err(CallError::TimedOut(limit)));
+    }
+    assert!(CallError::TimedOut(limit).may_have_been_served());
+}
+
+#[tokio::test]
+async fn calls_in_flight_are_bounded_and_urgent_ones_have_a_bound_of_their_own() {
+    let (one, two) = pair().await;
+    let mut held: Vec<_> = (0..MAX_IN_FLIGHT_BULK)
+        .map(|_| Box::pin(one.peers.call(NodeId(2), bulk(HOLD, "x"), CALL_LIMIT)))
+        .collect();
+    let beyond = one.peers.call(NodeId(2), bulk(ECHO, "x"), CALL_LIMIT).await;
+    assert_eq!(beyond, Err(CallError::Busy));
+    let urgent = one.peers.call(NodeId(2), request(ECHO, Lane::Urgent, "now"), CALL_LIMIT).await;
+    assert_eq!(urgent, Ok(Bytes::from_static(b"now")));
+
+    // A call that is given up makes room here, and the peer refuses what it has no room for.
+    held.pop();
+    let beyond = one.peers.call(NodeId(2), bulk(ECHO, "x"), CALL_LIMIT).await;
+    assert!(matches!(beyond, Err(CallError::Failed(Failure { code: FailureCode::Busy, .. }))), "{beyond:?}");
+    drop(two);
+}
+
+#[tokio::test]
+async fn calls_in_flight_fail_at_once_when_the_peer_dies_and_the_link_comes_back() {
+    let (one, mut two) = pair().await;
+    let mut changes = one.peers.changes();
+    let calls: Vec<_> = (0..10).map(|_| one.peers.call(NodeId(2), bulk(HOLD, "x"), CALL_LIMIT)).collect();
+    for _ in 0..10 {
+        two.received.recv().await.unwrap();
+    }
+    let died = clock::now();
+    two.peers.shutdown();
+    for result in join_all(calls).await {
+        assert_eq!(result, Err(CallError::Disconnected));
+    }
+    assert!(died.elapsed() < Duration::from_millis(500), "it took {:?}", died.elapsed());
+    assert_eq!(changes.recv().await, Ok(LinkChange { peer: NodeId(2), connected: false }));
+    assert_eq!(one.peers.call(NodeId(2), bulk(ECHO, "x"), CALL_LIMIT).await, Err(CallError::NotConnected));
+    trouble(&one.peers, "refused").await;
+
+    let two = start_at(local(2), two.addr).await;
+    two.peers.set_members(&[(NodeId(1), one.addr.to_string())]);
+    assert_eq!(changes.recv().await, Ok(LinkChange { peer: NodeId(2), connected: true }));
+    let reply = one.peers.call(NodeId(2), bulk(ECHO, "again"), CALL_LIMIT).await;
+    assert_eq!(reply, Ok(Bytes::from_static(b"again")));
+}
+
+#[tokio::test]
+async fn members_are_let_go_of_and_dialled_at_their_new_address() {
+    let (one, two) = pair().await;
+    let held = one.peers.call(NodeId(2), bulk(HOLD, "x"), CALL_LIMIT);
+    one.peers.set_members(&[]);
+    assert_eq!(held.await, Err(CallError::Disconnected));
+    assert!(one.peers.links().is_empty());
+
+    one.peers.set_members(&[(NodeId(2), two.addr.to_string())]);
+    connected(&one.peers).await;
+    two.peers.shutdown();
+    let moved = start(local(2)).await;
+    one.peers.set_members(&[(NodeId(2), moved.addr.to_string())]);
+    connected(&one.peers).await;
+    let reply = one.peers.call(NodeId(2), bulk(ECHO, "moved"), CALL_LIMIT).await;
+    assert_eq!(reply, Ok(Bytes::from_static(b"moved")));
+}
+
+#[tokio::test]
+async fn wrong_peers_are_refused_with_a_reason() {
+    let foreign = Local { cluster_id: "other".to_owned(), ..local(2) };
+    let older = Local { incarnation: Incarnation(0), ..local(2) };
+    let namesake = local(1);
+    for (local_of_two, dialled, reason) in [
+        (
+            foreign,
+            NodeId(2),
+            r#"refused by the peer, foreign cluster: the peer is of cluster "c", this node of "other""#,
+        ),
+        (
+            older,
+            NodeId(2),
+            "refused by the peer, other incarnation: the peer is of incarnation 1, this node of 0",
+        ),
+        (local(3), NodeId(2), "refused by the peer, other node: node 2 was dialled, this is node 3"),
+        (namesake, NodeId(2), "refused by the peer, other node: node 2 was dialled, this is node 1"),
+    ] {
+        let (one, two) = (start(local(1)).await, start(local_of_two).await);
+        one.peers.set_members(&[(dialled, two.addr.to_string())]);
+        assert_eq!(trouble(&one.peers, "").await, reason);
+        assert_eq!(one.peers.call(dialled, bulk(ECHO, "x"), CALL_LIMIT).await, Err(CallError::NotConnected));
+        one.peers.shutdown();
+        two.peers.shutdown();
+    }
+}
+
+/// Opens a WebSocket to `node`, sends `hello`, and gives back what is answered.
+async fn answer_to(node: &TestNode, hello: Vec<u8>) -> Option<Vec<u8>> {
+    let stream = TcpStream::connect(node.addr).await.unwrap();
+    let url = format!("ws://{}{PATH}", node.addr);
+    let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
+    socket.send(Message::Binary(hello.into())).await.unwrap();
+    match socket.next().await {
+        Some(Ok(Message::Binary(answer))) => Some(answer.to_vec()),
+        _ => None,
+    }
+}
+
+fn hello(from: u64, to: u64) -> Vec<u8> {
+    let Local { cluster_id, incarnation, feature_level, .. } = local(from);
+    let (node_id, to) = (NodeId(from), NodeId(to));
+    postcard::to_stdvec(&handshake::Hello {
+        format: FORMAT,
+        cluster_id,
+        node_id,
+        incarnation,
+        feature_level,
+        to,
+    })
+    .unwrap()
+}
+
+#[tokio::test]
+async fn ones_own_id_and_unknown_formats_are_refused() {
+    let node = start(local(1)).await;
+    let text = |answer: Option<Vec<u8>>| String::from_utf8_lossy(&answer.unwrap()).into_owned();
+
+    let own = text(answer_to(&node, hello(1, 1)).await);
+    assert!(own.contains("the dialler claims to be node 1, which is this node"), "{own}");
+
+    let mut newer = hello(2, 1);
+    newer[0] = FORMAT + 1;
+    let newer = text(answer_to(&node, newer).await);
+    assert!(newer.contains("the peer speaks format 2, this node format 1"), "{newer}");
+
+    assert_eq!(answer_to(&node, vec![FORMAT, 0xff, 0xff]).await, None, "nonsense is hung up on");
+    assert_eq!(answer_to(&node, hello(2, 1)).await.unwrap()[..2], [FORMAT, 1], "a peer is welcome");
+}
+
+#[tokio::test]
+async fn a_body_too_large_for_a_frame_is_refused_here_and_a_message_too_large_there() {
+    let (one, two) = pair().await;
+    let large = Bytes::from(vec![0; MAX_BODY_BYTES + 1]);
+    let refused = one.peers.call(NodeId(2), bulk(ECHO, large), CALL_LIMIT).await;
+    assert_eq!(refused, Err(CallError::TooLarge(MAX_BODY_BYTES + 1)));
+    let largest = Bytes::from(vec![7; MAX_BODY_BYTES]);
+    let reply = one.peers.call(NodeId(2), bulk(ECHO, largest.clone()), CALL_LIMIT).await;
+    assert!(reply == Ok(largest), "the largest body makes the round trip");
+
+    let stream = TcpStream::connect(two.addr).await.unwrap();
+    let (mut socket, _) = handshake::dial(stream, &local(3), NodeId(2)).await.unwrap();
+    // The node hangs up as soon as it has seen the length, so that sending it all may fail.
+    let _ = socket.send(Message::Binary(vec![FORMAT; MAX_FRAME_BYTES + 1].into())).await;
+    let ended = timeout(SILENCE_LIMIT, socket.next()).await.expect("hung up on, not ignored");
+    assert!(!matches!(ended, Some(Ok(Message::Binary(_)))), "{ended:?}");
+}
+
+#[tokio::test]
+async fn who_does_not_shake_hands_in_time_is_hung_up_on_and_connections_are_bounded() {
+    let node = start(local(1)).await;
+    let start = clock::now();
+    let mut idle = Vec::new();
+    for _ in 0..MAX_ACCEPTED {
+        idle.push(TcpStream::connect(node.addr).await.unwrap());
+    }
+    // One too many is hung up on at once.
+    let mut beyond = TcpStream::connect(node.addr).await.unwrap();
+    assert!(closes(&mut beyond).await);
+    assert!(start.elapsed() < HANDSHAKE_TIMEOUT, "it took {:?}", start.elapsed());
+    for stream in &mut idle {
+        assert!(closes(stream).await);
+    }
+    let took = start.elapsed();
+    assert!(took >= HANDSHAKE_TIMEOUT && took < HANDSHAKE_TIMEOUT * 3, "it took {took:?}");
+    assert!(answer_to(&node, hello(2, 1)).await.is_some(), "there is room again");
+}
+
+/// Whether the other end closes the connection, without a word.
+async fn closes(stream: &mut TcpStream) -> bool {
+    let read = timeout(DEADLINE, stream.read(&mut [0; 64])).await;
+    matches!(read, Ok(Ok(0) | Err(_)))
+}
+
+/// A node that shakes hands and then says nothing.
+async fn mute(listener: TcpListener) {
+    let mut open = Vec::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        open.push(handshake::accept(stream, &local(2)).await);
+    }
+}
+
+#[tokio::test]
+async fn a_silent_peer_loses_its_connection_and_its_calls() {
+    let one = start(local(1)).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let muted = tokio::spawn(mute(listener));
+    one.peers.set_members(&[(NodeId(2), addr.to_string())]);
+    connected(&one.peers).await;
+    let since = clock::now();
+    let result = one.peers.call(NodeId(2), bulk(ECHO, "x"), CALL_LIMIT).await;
+    assert_eq!(result, Err(CallError::Disconnected));
+    assert!(since.elapsed() < SILENCE_LIMIT * 2, "it took {:?}", since.elapsed());
+    trouble(&one.peers, "silent").await;
+    muted.abort();
+}

@@ -1,0 +1,91 @@
+//! Puts the cluster group together: log, snapshots, links, openraft.
+
+use crate::{
+    clock,
+    config::Elections,
+    data_dir::DataDir,
+    journal::Journal,
+    peer::{Local, Peers},
+    raft::{
+        cluster_group::{ClusterGroup, ClusterRaft, Forwarded},
+        log_store::LogStore,
+        network::Network,
+        service::{RaftService, VoteGuard},
+        snapshot_store::SnapshotStore,
+        state_machine::StateMachine,
+    },
+    telemetry::{Reports, Telemetry},
+};
+use openraft::{Config, Raft, SnapshotPolicy, storage::RaftLogStorage};
+use ringmaster_common::id::GroupId;
+use std::{io, sync::Arc, time::Duration};
+use tokio::net::TcpListener;
+
+/// A snapshot is taken after this many entries.
+const SNAPSHOT_EVERY: u64 = 10_000;
+/// How many entries behind a snapshot are kept, so that a follower that is a little behind need not
+/// be sent the snapshot.
+const ENTRIES_KEPT: u64 = 2_000;
+/// How many entries go into one append at the most.
+const MAX_APPEND_ENTRIES: u64 = 512;
+/// How long a follower may take to take one piece of a snapshot.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Starts the cluster group of this node, with what it has on disk.
+pub async fn start(
+    data_dir: &DataDir,
+    local: Local,
+    listener: TcpListener,
+    elections: &Elections,
+    telemetry: Arc<Telemetry>,
+) -> io::Result<(ClusterGroup, Peers)> {
+    let me = local.node_id;
+    let journal = Journal::open(data_dir.path()).map_err(io::Error::other)?;
+    let mut log = LogStore::new(journal, GroupId::CLUSTER);
+    let snapshots = Arc::new(SnapshotStore::open(data_dir.path(), GroupId::CLUSTER)?);
+    let (state_machine, published) = StateMachine::open(snapshots)?;
+
+    // A node with a past may have acknowledged a leader just before it stopped.
+    let has_past = log.get_log_state().await?.last_log_id.is_some();
+    let quiet = if has_past { elections.timeout_max } else { Duration::ZERO };
+    let service = RaftService::new(VoteGuard::until(clock::now() + quiet));
+    let forwarded = Forwarded::default();
+    let services = vec![
+        Arc::new(service.clone()) as _,
+        Arc::new(forwarded.clone()) as _,
+        Arc::new(Reports(telemetry)) as _,
+    ];
+    let peers = Peers::start(local, listener, services);
+
+    let config = Config {
+        cluster_name: "ringmaster".to_owned(),
+        heartbeat_interval: millis(elections.heartbeat),
+        election_timeout_min: millis(elections.timeout_min),
+        election_timeout_max: millis(elections.timeout_max),
+        install_snapshot_timeout: millis(SNAPSHOT_TIMEOUT),
+        max_payload_entries: MAX_APPEND_ENTRIES,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
+        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        enable_pre_vote: Some(true),
+        enable_elect: false,
+        ..Config::default()
+    };
+    let config = Arc::new(config.validate().map_err(io::Error::other)?);
+    let network = Network::new(peers.clone(), GroupId::CLUSTER);
+    let raft: ClusterRaft =
+        Raft::new(me, config, network, log, state_machine).await.map_err(io::Error::other)?;
+    service.insert(GroupId::CLUSTER, raft.clone());
+    let group = ClusterGroup::new(me, raft.clone(), published, peers.clone(), 2 * elections.timeout_max);
+    forwarded.serve(group.clone());
+    // Links come from the log's members until the state is known: without them there is no election.
+    peers.set_members(&group.members());
+    tokio::spawn(async move {
+        tokio::time::sleep(quiet).await;
+        raft.runtime_config().elect(true);
+    });
+    Ok((group, peers))
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}

@@ -1,0 +1,227 @@
+//! openraft's state machine over the pure core: entries in, responses out, and each state published.
+//!
+//! Readers, streams and controllers see the state through [`Published`]. It is replaced after each
+//! batch of entries and before their responses are sent, so whoever has an answer can read what it
+//! did. Taking the state costs a reference count, and never holds up `apply`.
+
+use crate::{
+    raft::{
+        snapshot_store::SnapshotStore,
+        types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig},
+    },
+    state::{self, Body, State, command::Record},
+};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use openraft::{
+    EntryPayload, OptionalSend, RaftSnapshotBuilder,
+    entry::RaftEntry,
+    storage::{EntryResponder, RaftStateMachine, Snapshot},
+};
+use ringmaster_common::id::{NodeId, Revision};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, io, sync::Arc};
+use tokio::sync::watch;
+
+/// The format of snapshots that this version writes.
+const SNAPSHOT_FORMAT: u16 = 1;
+/// How many entries are applied before the state is published, at the most.
+const PUBLISH_EVERY: usize = 256;
+
+/// The latest state, for everybody who reads.
+#[derive(Debug)]
+pub struct Published {
+    state: ArcSwap<State>,
+    applied: watch::Sender<Applied>,
+}
+
+/// How far the state has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    pub revision: Revision,
+    /// The term of the last applied entry.
+    pub term: u64,
+}
+
+impl Published {
+    fn new() -> Arc<Self> {
+        Arc::new(Published { state: ArcSwap::default(), applied: watch::Sender::default() })
+    }
+
+    pub fn state(&self) -> Arc<State> {
+        self.state.load_full()
+    }
+
+    pub fn applied(&self) -> Applied {
+        *self.applied.borrow()
+    }
+
+    /// Tells whenever more was applied.
+    pub fn watch(&self) -> watch::Receiver<Applied> {
+        self.applied.subscribe()
+    }
+}
+
+/// The state machine of the cluster group.
+#[derive(Debug)]
+pub struct StateMachine {
+    state: State,
+    last_applied: Option<LogId>,
+    membership: StoredMembership,
+    published: Arc<Published>,
+    snapshots: Arc<SnapshotStore>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SnapshotBody<S> {
+    format: u16,
+    state: S,
+}
+
+impl StateMachine {
+    /// Starts from the latest snapshot, or from nothing. The log brings the rest.
+    pub fn open(snapshots: Arc<SnapshotStore>) -> io::Result<(Self, Arc<Published>)> {
+        let published = Published::new();
+        let mut machine = StateMachine {
+            state: State::default(),
+            last_applied: None,
+            membership: StoredMembership::default(),
+            published: published.clone(),
+            snapshots,
+        };
+        if let Some((meta, body)) = machine.snapshots.load()? {
+            machine.restore(&meta, &body)?;
+        }
+        Ok((machine, published))
+    }
+
+    fn restore(&mut self, meta: &SnapshotMeta, body: &[u8]) -> io::Result<()> {
+        let body: SnapshotBody<State> = rmp_serde::from_slice(body).map_err(io::Error::other)?;
+        if body.format > SNAPSHOT_FORMAT {
+            return Err(io::Error::other(format!(
+                "the snapshot has format {}, and this version reads up to {SNAPSHOT_FORMAT}; run the newer version",
+                body.format
+            )));
+        }
+        self.state = body.state;
+        self.last_applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.publish();
+        Ok(())
+    }
+
+    fn publish(&self) {
+        self.published.state.store(Arc::new(self.state.clone()));
+        let term = self.last_applied.map_or(0, |id| id.leader_id.term);
+        self.published.applied.send_replace(Applied { revision: self.state.revision, term });
+    }
+
+    fn apply_one(&mut self, entry: Entry) -> io::Result<Bytes> {
+        let log_id = entry.log_id();
+        self.last_applied = Some(log_id);
+        let body = match entry.payload {
+            EntryPayload::Blank => Body::Blank,
+            EntryPayload::Normal(payload) => {
+                // What cannot be decoded must not be skipped: this node's state would be another.
+                let record = Record::decode(&payload.0).map_err(|error| {
+                    io::Error::other(format!(
+                        "log entry {} cannot be applied by this version: {error}; run the version that the \
+                         other nodes run",
+                        log_id.index
+                    ))
+                })?;
+                Body::Command(Box::new(record))
+            }
+            EntryPayload::Membership(membership) => {
+                let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
+                let learners = membership.learner_ids().collect();
+                self.membership = StoredMembership::new(Some(log_id), membership);
+                Body::Membership { voters, learners }
+            }
+        };
+        let (response, _) = self.state.apply(state::Entry { index: log_id.index, body });
+        Ok(response.encode())
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = Bytes;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.last_applied, self.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut batches = entries.ready_chunks(PUBLISH_EVERY);
+        while let Some(batch) = batches.next().await {
+            let mut answers = Vec::with_capacity(batch.len());
+            for item in batch {
+                let (entry, responder) = item?;
+                let answer = self.apply_one(entry)?;
+                if let Some(responder) = responder {
+                    answers.push((responder, answer));
+                }
+            }
+            self.publish();
+            for (responder, answer) in answers {
+                responder.send(answer);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder {
+            state: self.state.clone(),
+            meta: SnapshotMeta { last_log_id: self.last_applied, last_membership: self.membership.clone() },
+            snapshots: self.snapshots.clone(),
+        }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, body: Bytes) -> Result<(), io::Error> {
+        self.restore(meta, &body)?;
+        let (snapshots, meta) = (self.snapshots.clone(), meta.clone());
+        blocking(move || snapshots.save(&meta, &body)).await
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<StoredSnapshot>, io::Error> {
+        let snapshots = self.snapshots.clone();
+        let latest = blocking(move || snapshots.load()).await?;
+        Ok(latest.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
+    }
+}
+
+type StoredSnapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Bytes>;
+
+/// Writes one state to disk, beside `apply`.
+#[derive(Debug)]
+pub struct SnapshotBuilder {
+    state: State,
+    meta: SnapshotMeta,
+    snapshots: Arc<SnapshotStore>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = Bytes;
+
+    async fn build_snapshot(&mut self) -> Result<StoredSnapshot, io::Error> {
+        let (state, meta, snapshots) = (self.state.clone(), self.meta.clone(), self.snapshots.clone());
+        blocking(move || {
+            let body = SnapshotBody { format: SNAPSHOT_FORMAT, state: &state };
+            let body = Bytes::from(rmp_serde::to_vec_named(&body).map_err(io::Error::other)?);
+            snapshots.save(&meta, &body)?;
+            Ok(Snapshot { meta, snapshot: body })
+        })
+        .await
+    }
+}
+
+/// Encoding and disk writes, away from the threads that serve.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}

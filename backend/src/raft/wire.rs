@@ -1,0 +1,73 @@
+//! What Raft nodes say to each other over peer links: a channel for each kind of message.
+//!
+//! Every body is postcard. A reply's body is what the comment on its channel says; a request that
+//! cannot be served is answered with a [`Failure`] instead.
+
+use super::types::{SnapshotMeta, TypeConfig, Vote};
+use crate::peer::{Channel, Failure, FailureCode};
+use bytes::Bytes;
+use openraft::raft::AppendEntriesRequest;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub type Append = AppendEntriesRequest<TypeConfig>;
+
+/// An [`Append`] with entries → `StreamAppendResult`. Served in order.
+pub const APPEND: Channel = Channel(1);
+/// An [`Append`] without entries → `StreamAppendResult`. Overtakes appends.
+pub const HEARTBEAT: Channel = Channel(2);
+/// `VoteRequest` → `VoteResponse`.
+pub const VOTE: Channel = Channel(3);
+/// `VoteRequest` → `VoteResponse`.
+pub const PRE_VOTE: Channel = Channel(4);
+/// `TransferLeaderRequest` → `TransferLeaderResponse`.
+pub const TRANSFER_LEADER: Channel = Channel(5);
+/// [`SnapshotMessage`] → of a `Finish`, `SnapshotResponse`; of the others, nothing.
+pub const SNAPSHOT: Channel = Channel(6);
+
+/// How many appends of one sender to one group may be unanswered.
+pub const APPEND_WINDOW: usize = 64;
+/// The largest piece of a snapshot: it must not hold up for long what is queued behind it.
+pub const SNAPSHOT_PIECE_BYTES: usize = 1 << 20;
+/// The largest snapshot that a node takes. It is put together in memory.
+pub const MAX_SNAPSHOT_BYTES: u64 = 1 << 30;
+
+/// A snapshot travels as one `Begin`, its pieces in order, and one `Finish`. The next is sent when
+/// the last was answered, so that at most one piece is on its way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum SnapshotMessage {
+    /// Replaces whatever was begun before on this connection for this group.
+    Begin {
+        transfer: u64,
+        vote: Vote,
+        meta: SnapshotMeta,
+        bytes: u64,
+    },
+    Piece {
+        transfer: u64,
+        offset: u64,
+        data: Bytes,
+    },
+    /// The sum is the CRC-32 of all pieces. Answered when the snapshot is installed.
+    Finish {
+        transfer: u64,
+        checksum: u32,
+    },
+    /// A cast: the receiver can forget what it has got.
+    Abandon {
+        transfer: u64,
+    },
+}
+
+pub fn encode(message: &impl Serialize) -> Result<Bytes, postcard::Error> {
+    postcard::to_stdvec(message).map(Bytes::from)
+}
+
+/// Decodes a request.
+pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    postcard::from_bytes(body).map_err(|error| Failure::new(FailureCode::Malformed, error.to_string()))
+}
+
+/// Encodes a reply.
+pub fn reply(message: &impl Serialize) -> Result<Bytes, Failure> {
+    encode(message).map_err(|error| Failure::new(FailureCode::Unanswered, error.to_string()))
+}

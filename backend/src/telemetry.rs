@@ -1,0 +1,326 @@
+//! What this node measures, and what it has heard of the others' measurements.
+//!
+//! Nothing here is agreed on and nothing goes through Raft. Each node reports to each other node
+//! over the peer links, so that any of them can tell a browser about all. A report is shown with its
+//! source and age, and one that is lost is made good by the next.
+
+use crate::{
+    clock,
+    peer::{self, Channel, Lane, Peers, Service, Session, Trace},
+    raft::cluster_group::ClusterGroup,
+};
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use ringmaster_common::{
+    cluster::Sees,
+    id::{GroupId, NodeId},
+    setting::{DOWN_AFTER, SUSPECT_AFTER},
+    telemetry::{AgedReport, Link, NodeReport, Sample},
+};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+
+/// How often links are judged. A change of opinion is reported at once.
+const JUDGE_EVERY: Duration = Duration::from_millis(100);
+/// How often a report is made when nothing changed.
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+/// Reports older than this are no longer shown or counted.
+pub const REPORT_AGE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Reports to other nodes.
+pub const TELEMETRY: Channel = Channel(17);
+
+/// The latest report of each node.
+#[derive(Debug)]
+pub struct Telemetry {
+    me: NodeId,
+    started: Instant,
+    reports: Mutex<BTreeMap<NodeId, (NodeReport, Instant)>>,
+    changed: watch::Sender<u64>,
+    streams: AtomicU32,
+}
+
+impl Telemetry {
+    pub fn new(me: NodeId) -> Arc<Self> {
+        Arc::new(Telemetry {
+            me,
+            started: clock::now(),
+            reports: Mutex::default(),
+            changed: watch::Sender::default(),
+            streams: AtomicU32::new(0),
+        })
+    }
+
+    fn reports(&self) -> MutexGuard<'_, BTreeMap<NodeId, (NodeReport, Instant)>> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn store(&self, report: NodeReport) {
+        self.reports().insert(report.node, (report, clock::now()));
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Takes in what a peer sent.
+    pub fn receive(&self, from: NodeId, body: &[u8]) {
+        match rmp_serde::from_slice::<NodeReport>(body) {
+            Ok(report) if report.node == from => self.store(report),
+            Ok(report) => tracing::warn!(%from, about = %report.node, "a node reported for another; ignored"),
+            Err(error) => tracing::debug!(%from, %error, "a report that this version cannot read; ignored"),
+        }
+    }
+
+    /// The reports that are young enough to say something, with their ages.
+    pub fn latest(&self) -> Vec<AgedReport> {
+        let now = clock::now();
+        self.reports()
+            .values()
+            .map(|(report, at)| (report, now.saturating_duration_since(*at)))
+            .filter(|(_, age)| *age <= REPORT_AGE_LIMIT)
+            .map(|(report, age)| AgedReport { age_ms: millis(age), report: report.clone() })
+            .collect()
+    }
+
+    pub fn sample(&self) -> Sample {
+        Sample { from: self.me, at: clock::wall(), nodes: self.latest() }
+    }
+
+    /// Tells of each report that comes in.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Counts a browser, for as long as the guard lives.
+    pub fn count_stream(self: &Arc<Self>) -> StreamCount {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        StreamCount(self.clone())
+    }
+
+    pub fn streams(&self) -> u32 {
+        self.streams.load(Ordering::Relaxed)
+    }
+}
+
+/// The receiving end of [`TELEMETRY`].
+#[derive(Debug)]
+pub struct Reports(pub Arc<Telemetry>);
+
+impl Service for Reports {
+    fn serves(&self, channel: Channel) -> bool {
+        channel == TELEMETRY
+    }
+
+    fn connected(&self, _: NodeId) -> Box<dyn Session> {
+        Box::new(Reports(self.0.clone()))
+    }
+}
+
+impl Session for Reports {
+    fn receive(&mut self, request: peer::Incoming) {
+        self.0.receive(request.from, &request.body);
+    }
+}
+
+/// One open stream.
+#[derive(Debug)]
+pub struct StreamCount(Arc<Telemetry>);
+
+impl Drop for StreamCount {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Measures and reports, for as long as the node runs.
+pub async fn run(telemetry: Arc<Telemetry>, group: ClusterGroup, peers: Peers) {
+    let mut ticks = tokio::time::interval(JUDGE_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut opinions = Vec::new();
+    let mut reported = None::<Instant>;
+    loop {
+        ticks.tick().await;
+        let links = links(&telemetry, &group, &peers);
+        let now_seen: Vec<_> = links.iter().map(|link| (link.peer, link.sees)).collect();
+        let due = reported.is_none_or(|at| clock::now().saturating_duration_since(at) >= REPORT_EVERY);
+        if !due && now_seen == opinions {
+            continue;
+        }
+        opinions = now_seen;
+        reported = Some(clock::now());
+        let report = report(&telemetry, &group, links);
+        let body = Bytes::from(rmp_serde::to_vec_named(&report).expect("plain data encodes"));
+        for node in group.state().membership.iter().filter(|node| node.id != telemetry.me) {
+            let request = peer::Request {
+                channel: TELEMETRY,
+                group: GroupId::CLUSTER,
+                trace: Trace::default(),
+                lane: Lane::Bulk,
+                body: body.clone(),
+            };
+            peers.cast(node.id, request);
+        }
+        telemetry.store(report);
+    }
+}
+
+fn links(telemetry: &Telemetry, group: &ClusterGroup, peers: &Peers) -> Vec<Link> {
+    let state = group.state();
+    let suspect_after = Duration::from_millis(state.settings.number(&SUSPECT_AFTER));
+    let down_after = Duration::from_millis(state.settings.number(&DOWN_AFTER));
+    let uptime = clock::now().saturating_duration_since(telemetry.started);
+    peers
+        .links()
+        .into_iter()
+        .map(|link| {
+            // Who was never heard from has been silent for as long as one could have heard it.
+            let silent = link.silent_for.unwrap_or(uptime);
+            Link {
+                peer: link.peer,
+                sees: match silent {
+                    _ if silent >= down_after => Sees::Dead,
+                    _ if silent >= suspect_after => Sees::Suspect,
+                    _ => Sees::Alive,
+                },
+                rtt_us: link.rtt.map(micros),
+                silent_ms: link.silent_for.map(millis),
+            }
+        })
+        .collect()
+}
+
+fn report(telemetry: &Telemetry, group: &ClusterGroup, links: Vec<Link>) -> NodeReport {
+    let status = group.status();
+    let latencies = group.latencies().summary(clock::now());
+    NodeReport {
+        node: telemetry.me,
+        role: status.role,
+        term: status.term,
+        leader: status.leader,
+        last_log_index: status.last_log_index,
+        committed_index: status.committed_index,
+        applied_index: status.applied_index,
+        snapshot_index: status.snapshot_index,
+        uptime_ms: millis(clock::now().saturating_duration_since(telemetry.started)),
+        rss_bytes: resident_bytes(),
+        streams: telemetry.streams(),
+        proposals_per_s: latencies.per_second,
+        commit_p50_us: latencies.p50.map(micros),
+        commit_p99_us: latencies.p99.map(micros),
+        links,
+        replication: status.replication,
+    }
+}
+
+/// How long commands took from proposing to applied, over the last few seconds.
+#[derive(Debug, Default)]
+pub struct Latencies(Mutex<Option<Window>>);
+
+/// Two histograms: the one that fills, and the one before it.
+#[derive(Debug)]
+struct Window {
+    filling: Histogram<u64>,
+    full: Histogram<u64>,
+    since: Instant,
+    full_for: Duration,
+}
+
+/// A summary of [`Latencies`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LatencySummary {
+    pub per_second: f64,
+    pub p50: Option<Duration>,
+    pub p99: Option<Duration>,
+}
+
+/// How long a histogram fills. A summary covers one to two of these.
+const WINDOW: Duration = Duration::from_secs(2);
+/// The longest latency that is told apart from longer ones.
+const LONGEST: Duration = Duration::from_secs(60);
+
+impl Latencies {
+    pub fn record(&self, latency: Duration) {
+        let now = clock::now();
+        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let window = window.get_or_insert_with(|| Window::new(now));
+        window.turn(now);
+        window.filling.saturating_record(micros(latency));
+    }
+
+    pub fn summary(&self, now: Instant) -> LatencySummary {
+        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(window) = window.as_mut() else { return LatencySummary::default() };
+        window.turn(now);
+        let mut all = window.full.clone();
+        all.add(&window.filling).expect("both have the same bounds");
+        let covered = window.full_for + now.saturating_duration_since(window.since);
+        let at = |quantile| (!all.is_empty()).then(|| Duration::from_micros(all.value_at_quantile(quantile)));
+        LatencySummary {
+            per_second: all.len() as f64 / covered.as_secs_f64().max(0.5),
+            p50: at(0.5),
+            p99: at(0.99),
+        }
+    }
+}
+
+impl Window {
+    fn new(now: Instant) -> Self {
+        let empty = Histogram::new_with_bounds(1, micros(LONGEST), 2).expect("the bounds are in order");
+        Window { filling: empty.clone(), full: empty, since: now, full_for: Duration::ZERO }
+    }
+
+    fn turn(&mut self, now: Instant) {
+        let age = now.saturating_duration_since(self.since);
+        if age >= WINDOW {
+            std::mem::swap(&mut self.filling, &mut self.full);
+            self.filling.reset();
+            if age >= 2 * WINDOW {
+                self.full.reset();
+            }
+            self.full_for = WINDOW;
+            self.since = now;
+        }
+    }
+}
+
+/// Resident memory, by the kernel's count; 0 where it does not say.
+fn resident_bytes() -> u64 {
+    const PAGE: u64 = 4096;
+    std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .map_or(0, |pages| pages * PAGE)
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+fn micros(duration: Duration) -> u64 {
+    duration.as_micros().try_into().unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_cover_the_last_seconds_and_forget() {
+        let latencies = Latencies::default();
+        assert_eq!(latencies.summary(clock::now()), LatencySummary::default());
+        for _ in 0..99 {
+            latencies.record(Duration::from_millis(1));
+        }
+        latencies.record(Duration::from_millis(100));
+        let summary = latencies.summary(clock::now());
+        assert_eq!(summary.p50.map(|p50| p50.as_millis()), Some(1));
+        assert!(summary.per_second > 1.0, "{summary:?}");
+        let later = clock::now() + 3 * WINDOW;
+        assert_eq!(latencies.summary(later).p50, None);
+    }
+}

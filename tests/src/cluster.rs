@@ -1,0 +1,302 @@
+//! A cluster of real processes.
+
+use crate::{
+    SOON, eventually,
+    process::{Process, binary, free_ports},
+};
+use nix::sys::signal::Signal;
+use reqwest::{Client, Method, Response, StatusCode};
+use ringmaster_common::{
+    action::Action,
+    cluster::{Cluster as ClusterBody, NodeStatus},
+    error::Problem,
+    id::NodeId,
+    operation::Operation,
+    plan::Plan,
+    setting::Setting,
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::{path::Path, process::Command, time::Duration};
+use tempfile::TempDir;
+
+/// How long a single request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Some nodes, the first of which has bootstrapped the cluster. Nodes count from 1.
+#[derive(Debug)]
+pub struct Cluster {
+    pub nodes: Vec<Node>,
+    pub http: Client,
+    dir: TempDir,
+}
+
+/// One `ringmaster serve`.
+#[derive(Debug)]
+pub struct Node {
+    pub id: u64,
+    pub url: String,
+    pub api_port: u16,
+    pub peer_port: u16,
+    arguments: Vec<String>,
+    log: std::path::PathBuf,
+    process: Option<Process>,
+}
+
+impl Cluster {
+    /// Starts nodes, and waits until all are up and the first three vote.
+    pub async fn start(count: u64) -> Cluster {
+        let mut cluster = Cluster::empty();
+        for _ in 0..count {
+            cluster.add();
+        }
+        cluster.wait_formed(count).await;
+        cluster
+    }
+
+    fn empty() -> Cluster {
+        let dir = tempfile::tempdir().expect("there is room for a test's data");
+        // A pool would hold connections to processes that were killed.
+        let http = Client::builder().timeout(REQUEST_TIMEOUT).build().expect("the client needs nothing");
+        Cluster { nodes: Vec::new(), http, dir }
+    }
+
+    /// Starts one more node.
+    pub fn add(&mut self) {
+        let id = self.nodes.len() as u64 + 1;
+        let [api_port, peer_port] = free_ports();
+        let data = self.dir.path().join(format!("node-{id}"));
+        let mut arguments: Vec<String> = [
+            "serve",
+            "--id",
+            &id.to_string(),
+            "--name",
+            &format!("test-{id}"),
+            "--data-dir",
+            &data.display().to_string(),
+            "--api-addr",
+            &format!("127.0.0.1:{api_port}"),
+            "--peer-addr",
+            &format!("127.0.0.1:{peer_port}"),
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        match self.nodes.first() {
+            None => arguments.push("--bootstrap".to_owned()),
+            Some(first) => arguments.extend(["--join".to_owned(), first.url.clone()]),
+        }
+        let mut node = Node {
+            id,
+            url: format!("http://127.0.0.1:{api_port}"),
+            api_port,
+            peer_port,
+            arguments,
+            log: self.dir.path().join(format!("node-{id}.log")),
+            process: None,
+        };
+        node.start();
+        self.nodes.push(node);
+    }
+
+    pub async fn wait_formed(&self, count: u64) {
+        let voters = count.min(3) as usize;
+        eventually("the cluster to form", SOON, async || {
+            let body = self.cluster(1).await?;
+            let up = body.nodes.iter().filter(|info| info.node.status == NodeStatus::Up).count();
+            let voting = body.nodes.iter().filter(|info| info.node.voter).count();
+            let idle = self.idle().await?;
+            if up == count as usize && voting == voters && idle {
+                Ok(())
+            } else {
+                Err(format!("{up} of {count} nodes are up, {voting} of {voters} vote, idle: {idle}"))
+            }
+        })
+        .await;
+    }
+
+    async fn idle(&self) -> Result<bool, String> {
+        let operations: Value = self.get(1, "/v1/operations").await?;
+        let items = operations["items"].as_array().cloned().unwrap_or_default();
+        Ok(items.iter().all(|operation| operation["status"] != "running"))
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn node(&self, id: u64) -> &Node {
+        &self.nodes[id as usize - 1]
+    }
+
+    pub fn node_mut(&mut self, id: u64) -> &mut Node {
+        &mut self.nodes[id as usize - 1]
+    }
+
+    /// Any node that runs.
+    pub fn living(&self) -> u64 {
+        self.nodes.iter().find(|node| node.process.is_some()).expect("a node runs").id
+    }
+
+    /// Sends a request, with a JSON body where one is given.
+    pub async fn send(
+        &self,
+        node: u64,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Response, String> {
+        let mut request = self.http.request(method, format!("{}{path}", self.node(node).url));
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        request.send().await.map_err(|error| format!("node {node}, {path}: {error:?}"))
+    }
+
+    pub async fn get<T: DeserializeOwned>(&self, node: u64, path: &str) -> Result<T, String> {
+        parse(self.send(node, Method::GET, path, None).await?).await
+    }
+
+    pub async fn cluster(&self, node: u64) -> Result<ClusterBody, String> {
+        self.get(node, "/v1/cluster").await
+    }
+
+    pub async fn put_setting(&self, node: u64, key: &str, value: Value) -> Result<Setting, String> {
+        let body = json!({ "value": value });
+        parse(self.send(node, Method::PUT, &format!("/v1/settings/{key}"), Some(body)).await?).await
+    }
+
+    pub async fn plan(&self, node: u64, action: &Action) -> Result<Plan, String> {
+        let body = json!({ "action": action });
+        parse(self.send(node, Method::POST, "/v1/plans", Some(body)).await?).await
+    }
+
+    pub async fn apply(&self, node: u64, plan: &Plan) -> Result<Operation, String> {
+        let path = format!("/v1/plans/{}/apply", plan.id);
+        parse(self.send(node, Method::POST, &path, Some(json!({}))).await?).await
+    }
+
+    /// Waits until the operation is final, or waits to be kept.
+    pub async fn outcome(&self, node: u64, operation: &Operation) -> Operation {
+        let path = format!("/v1/operations/{}", operation.id);
+        eventually("the operation to end", SOON, async || {
+            let now: Operation = self.get(node, &path).await?;
+            if now.status == ringmaster_common::operation::OperationStatus::Running {
+                return Err(format!("{now:?}"));
+            }
+            Ok(now)
+        })
+        .await
+    }
+
+    /// The leader that all running nodes agree on.
+    pub async fn leader(&self) -> u64 {
+        eventually("all running nodes to agree on a leader", SOON, async || {
+            let mut leaders = Vec::new();
+            for node in self.nodes.iter().filter(|node| node.process.is_some()) {
+                leaders.push(self.cluster(node.id).await?.leader);
+            }
+            match leaders.split_first() {
+                Some((Some(leader), rest)) if rest.iter().all(|other| other == &Some(*leader)) => {
+                    let running = self.nodes.iter().any(|node| node.id == leader.0 && node.process.is_some());
+                    running.then_some(leader.0).ok_or_else(|| format!("{leader} was killed"))
+                }
+                _ => Err(format!("{leaders:?}")),
+            }
+        })
+        .await
+    }
+
+    /// Waits until `node` has this status in the view of `observer`.
+    pub async fn wait_status(&self, observer: u64, node: u64, status: NodeStatus) {
+        eventually(&format!("node {node} to be {status:?}"), SOON, async || {
+            let body = self.cluster(observer).await?;
+            let info = body.nodes.into_iter().find(|info| info.node.id == NodeId(node));
+            let now = info.map(|info| (info.node.status, info.node.status_reason));
+            if now.as_ref().is_some_and(|(now, _)| *now == status) { Ok(()) } else { Err(format!("{now:?}")) }
+        })
+        .await;
+    }
+}
+
+impl Node {
+    pub fn start(&mut self) {
+        assert!(self.process.is_none(), "node {} runs already", self.id);
+        let mut command = Command::new(binary());
+        command.args(&self.arguments).env("RUST_LOG", "info,openraft=warn");
+        self.process = Some(Process::start(&mut command, &self.log));
+    }
+
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the node runs")
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    pub fn pause(&mut self) {
+        self.process().signal(Signal::SIGSTOP);
+    }
+
+    pub fn resume(&mut self) {
+        self.process().signal(Signal::SIGCONT);
+    }
+
+    /// SIGTERM, and gone when this returns.
+    pub fn terminate(&mut self) {
+        let process = self.process();
+        process.signal(Signal::SIGTERM);
+        let status = process.wait(SOON);
+        assert!(status.success(), "node {} ended with {status}:\n{}", self.id, self.log());
+        self.process = None;
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn arguments(&self) -> &[String] {
+        &self.arguments
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for node in &self.nodes {
+                let log = node.log();
+                let lines: Vec<_> = log.lines().collect();
+                let tail = &lines[lines.len().saturating_sub(30)..];
+                eprintln!("--- the end of the log of node {}:\n{}", node.id, tail.join("\n"));
+            }
+        }
+    }
+}
+
+/// The body of a success, or the problem.
+pub async fn parse<T: DeserializeOwned>(response: Response) -> Result<T, String> {
+    let (status, url) = (response.status(), response.url().path().to_owned());
+    let text = response.text().await.map_err(|error| error.to_string())?;
+    if !status.is_success() {
+        return Err(format!("{url} answered {status}: {text}"));
+    }
+    serde_json::from_str(&text).map_err(|error| format!("{url} answered {text}: {error}"))
+}
+
+/// A problem document, checked for what all of them have in common.
+pub async fn problem(response: Response) -> Problem {
+    let status: StatusCode = response.status();
+    let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    assert_eq!(kind, "application/problem+json", "status {status}");
+    let problem: Problem = response.json().await.expect("a problem document");
+    assert_eq!(problem.status, status.as_u16());
+    assert!(!problem.detail.is_empty() && !problem.title.is_empty());
+    problem
+}

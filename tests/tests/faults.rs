@@ -1,0 +1,132 @@
+//! Nodes die, pause and come back; what was acknowledged stays.
+
+use ringmaster_common::cluster::NodeStatus;
+use ringmaster_tests::{SOON, cluster::Cluster, eventually, writers::Writers};
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_writes_survive_kills_of_the_leader() {
+    const KILLS: u32 = 6;
+    let mut cluster = Cluster::start(3).await;
+    let writers = Writers::start(&cluster, 4);
+    let mut outages = Vec::new();
+    for round in 0..KILLS {
+        let leader = cluster.leader().await;
+        cluster.node_mut(leader).kill();
+        let killed = Instant::now();
+        let survivor = cluster.living();
+        eventually("a write to be taken after the leader was killed", SOON, async || {
+            cluster.put_setting(survivor, "probe", json!(round)).await.map(drop)
+        })
+        .await;
+        outages.push(killed.elapsed());
+        cluster.node_mut(leader).start();
+        cluster.wait_status(survivor, leader, NodeStatus::Up).await;
+    }
+    let record = writers.stop().await;
+    assert!(record.acknowledgements > 100, "the writers wrote next to nothing: {record:?}");
+
+    // All at once, as in a power cut; then every node must have everything by itself.
+    for id in 1..=3 {
+        cluster.node_mut(id).kill();
+    }
+    for id in 1..=3 {
+        cluster.node_mut(id).start();
+    }
+    cluster.leader().await;
+    let mark =
+        cluster.put_setting(1, "mark", json!("after the restart")).await.expect("the cluster takes writes");
+    for id in 1..=3 {
+        eventually("the node to have applied all", SOON, async || {
+            let revision = cluster.cluster(id).await?.revision;
+            if revision >= mark.version { Ok(()) } else { Err(format!("node {id} is at {revision}")) }
+        })
+        .await;
+        record.check(&cluster, id).await;
+    }
+    outages.sort();
+    println!(
+        "{KILLS} kills; {} writes acknowledged, {} unknown; outages {outages:?}",
+        record.acknowledgements, record.unknowns
+    );
+    assert!(outages[outages.len() / 2] < Duration::from_secs(5), "outages were {outages:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_node_is_suspected_then_down_then_up_again() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let victim = leader % 3 + 1;
+    cluster.node_mut(victim).pause();
+    cluster.wait_status(leader, victim, NodeStatus::Down).await;
+    let body = cluster.cluster(leader).await.expect("the leader answers");
+    let info = &body.nodes[victim as usize - 1];
+    assert_eq!(info.node.opinions.len(), 2, "both others have said what they see: {:?}", info.node.opinions);
+    assert!(info.node.status_reason.contains("have not heard"), "{}", info.node.status_reason);
+    assert!(!body.nodes[leader as usize - 1].can_lose.answer, "two of three voters are needed");
+    assert_eq!(body.may_fail, 0);
+    cluster.put_setting(leader, "two", json!("are enough")).await.expect("a majority is left");
+
+    cluster.node_mut(victim).resume();
+    cluster.wait_status(leader, victim, NodeStatus::Up).await;
+    let events: serde_json::Value =
+        cluster.get(leader, "/v1/events?order=desc&limit=100").await.expect("events are listed");
+    let text = events.to_string();
+    for status in ["suspect", "down", "up"] {
+        assert!(text.contains(&format!("\"to\":\"{status}\"")), "no change to {status} in {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_leader_is_replaced_and_does_no_harm() {
+    let mut cluster = Cluster::start(3).await;
+    let old = cluster.leader().await;
+    cluster.put_setting(old, "who", json!("before")).await.expect("the cluster takes writes");
+    cluster.node_mut(old).pause();
+    let survivor = old % 3 + 1;
+    eventually("another node to take writes", SOON, async || {
+        cluster.put_setting(survivor, "who", json!("after")).await.map(drop)
+    })
+    .await;
+    cluster.node_mut(old).resume();
+    // It may answer from before its pause only where a stale answer was asked for.
+    let setting: ringmaster_common::setting::Setting =
+        eventually("the old leader to answer", SOON, async || cluster.get(old, "/v1/settings/who").await)
+            .await;
+    assert_eq!(setting.value, json!("after"), "a linearizable read went back in time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_quorum_writes_fail_and_say_why_and_stale_reads_go_on() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.put_setting(1, "known", json!(1)).await.expect("the cluster takes writes");
+    cluster.node_mut(2).kill();
+    cluster.node_mut(3).kill();
+    let started = Instant::now();
+    let why = cluster.put_setting(1, "known", json!(2)).await.expect_err("one of three is no majority");
+    assert!(why.contains("no_leader") || why.contains("outcome_unknown"), "{why}");
+    assert!(started.elapsed() < Duration::from_secs(8), "it took {:?}", started.elapsed());
+    let stale: ringmaster_common::setting::Setting =
+        cluster.get(1, "/v1/settings/known?consistency=stale").await.expect("stale reads need nobody");
+    assert_eq!(stale.value, json!(1));
+    cluster
+        .get::<serde_json::Value>(1, "/v1/settings/known")
+        .await
+        .expect_err("a linearizable read needs a quorum");
+    let ready = cluster.send(1, reqwest::Method::GET, "/livez", None).await.expect("the process lives");
+    assert!(ready.status().is_success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_told_to_stop_hands_over_first() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let writers = Writers::start(&cluster, 1);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::task::block_in_place(|| cluster.node_mut(leader).terminate());
+    let next = cluster.leader().await;
+    assert_ne!(next, leader);
+    assert!(cluster.node(leader).log().contains("handing leadership over"));
+    writers.stop().await;
+}
