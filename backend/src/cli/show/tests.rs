@@ -79,7 +79,7 @@ fn events_are_sentences_in_columns() {
     };
     let heading = event_heading(Paint::NONE);
     let row = events(&[batch], Paint::NONE);
-    assert_eq!(row, "      17  2026-01-02T03:04:05.678Z  node 1        node 1 leads term 4\n");
+    assert_eq!(row, "      17  2026-01-02T03:04:05.678Z  node 1           node 1 leads term 4\n");
     assert_eq!(heading.find("EVENT"), row.find("node 1 leads"));
 }
 
@@ -138,7 +138,7 @@ Warnings
   recently_up (node/2): it is up for 2 s
 
 Steps
-  1  hand_over     hand over (within 1.50 s)
+  1  hand_over  hand over (within 1.50 s)
 
 It can be undone.
 ";
