@@ -56,10 +56,6 @@ impl Out {
         Out { sink: Mutex::new(sink), terminal: false, paint: Paint(false) }
     }
 
-    pub fn is_terminal(&self) -> bool {
-        self.terminal
-    }
-
     pub fn paint(&self) -> Paint {
         self.paint
     }
@@ -108,6 +104,7 @@ impl Out {
 }
 
 impl Paint {
+    #[cfg(test)]
     pub const NONE: Paint = Paint(false);
 
     pub fn apply(self, tone: Tone, text: &str) -> String {
