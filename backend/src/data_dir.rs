@@ -12,7 +12,6 @@ use std::{
 };
 
 const IDENTITY_FORMAT: u16 = 1;
-const IDENTITY_FILE: &str = "identity.json";
 
 /// Who a node is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +71,7 @@ impl DataDir {
     }
 
     fn identity_path(&self) -> PathBuf {
-        self.path.join(IDENTITY_FILE)
+        identity_path(&self.path)
     }
 
     /// Whose directory it is; none while it is fresh.
@@ -110,9 +109,13 @@ impl DataDir {
     }
 }
 
-/// Whether the directory at `path` is somebody's.
+/// Whether a node has ever started from `path`.
 pub fn has_identity(path: &Path) -> bool {
-    path.join(IDENTITY_FILE).exists()
+    identity_path(path).exists()
+}
+
+fn identity_path(path: &Path) -> PathBuf {
+    path.join("identity.json")
 }
 
 /// Writes a file so that it is there whole or not at all, whatever happens meanwhile.
@@ -129,8 +132,14 @@ pub fn write_atomically(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+
+    /// Makes a directory look like that of a node that has started before.
+    pub fn give_identity(path: &Path) {
+        fs::create_dir_all(path).unwrap();
+        fs::write(identity_path(path), "").unwrap();
+    }
 
     fn identity(node: u64) -> Identity {
         Identity {

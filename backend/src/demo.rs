@@ -7,11 +7,11 @@
 //! What always holds: whatever ends the supervisor ends its nodes, paused ones too. A node that dies
 //! is reported, and deliberately not restarted: what a cluster does then is what a demo is for.
 
-mod child;
+pub mod child;
 mod fleet;
 mod home;
 mod load;
-mod socket;
+pub mod socket;
 
 use crate::{
     cli::out::{Closed, Out},
@@ -28,11 +28,7 @@ use ringmaster_common::{
     error::{Code, Refusal},
     id::NodeId,
 };
-use socket::{Answer, Order, Socket};
-
-pub use child::{die_with_supervisor, is_demo};
-pub use socket::{Request, ask, list};
-
+use socket::{Answer, Order, Request, Socket};
 use std::{env, io, path::PathBuf, process::Stdio, time::Duration};
 use tokio::{
     process::Command,

@@ -75,7 +75,7 @@ pub enum JournalError {
 pub struct Journal {
     index: Arc<Mutex<Index>>,
     queue: mpsc::Sender<Batch>,
-    syncs: Arc<AtomicU64>,
+    fsyncs: Arc<AtomicU64>,
 }
 
 /// What the records amount to.
@@ -107,20 +107,20 @@ impl Journal {
         let segments = replay(&folder, &mut index, &mut heads)?;
         check_whole(&folder, &index)?;
         let index = Arc::new(Mutex::new(index));
-        let syncs = Arc::new(AtomicU64::new(0));
+        let fsyncs = Arc::new(AtomicU64::new(0));
         let (queue, batches) = mpsc::channel(QUEUED_BATCHES);
         let writer =
-            Writer::open(folder.clone(), segments, segment_bytes, heads, syncs.clone()).map_err(failed)?;
+            Writer::open(folder.clone(), segments, segment_bytes, heads, fsyncs.clone()).map_err(failed)?;
         std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run(batches))
             .map_err(failed)?;
-        Ok(Arc::new(Journal { index, queue, syncs }))
+        Ok(Arc::new(Journal { index, queue, fsyncs }))
     }
 
     /// How often the journal has waited for the disk.
-    pub fn syncs(&self) -> u64 {
-        self.syncs.load(Ordering::Relaxed)
+    pub fn fsyncs(&self) -> u64 {
+        self.fsyncs.load(Ordering::Relaxed)
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {

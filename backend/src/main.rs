@@ -1,5 +1,4 @@
 //! The `ringmaster` binary.
-#![allow(dead_code)]
 
 mod api;
 mod cli;

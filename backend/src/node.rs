@@ -9,7 +9,10 @@ use crate::{
     controllers,
     data_dir::{DataDir, Identity},
     peer::{Local, Peers},
-    raft::{self, cluster_group::ClusterGroup},
+    raft::{
+        cluster_group::ClusterGroup,
+        start::{Started, start},
+    },
     state::command::{Actor, Command, Request},
     telemetry::{self, Telemetry},
 };
@@ -83,8 +86,8 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
         incarnation: identity.incarnation,
         feature_level: FEATURE_LEVEL,
     };
-    let (group, peers) =
-        raft::start::start(&data_dir, local, peer_listener, &config.elections, telemetry.clone())
+    let Started { group, peers, journal } =
+        start(&data_dir, local, peer_listener, &config.elections, telemetry.clone())
             .await
             .map_err(|error| NodeError(error.to_string()))?;
 
@@ -100,7 +103,7 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
     };
     tokio::spawn(api::server::serve(api_listener, api::router(api)));
     tokio::spawn(follow_members(group.clone(), peers.clone()));
-    tokio::spawn(telemetry::run(telemetry.clone(), group.clone(), peers));
+    tokio::spawn(telemetry::run(telemetry.clone(), group.clone(), peers.clone(), journal));
     tokio::spawn(controllers::elections::run(group.clone()));
     tokio::spawn(controllers::health::run(group.clone(), telemetry));
     tokio::spawn(controllers::operations::run(group.clone()));
@@ -114,6 +117,7 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
             tracing::info!("stopping");
             hand_over(&group).await;
             group.shutdown().await;
+            peers.shutdown();
             Ok(())
         }
         why = consensus_failure(&group) => Err(NodeError(format!(

@@ -145,7 +145,6 @@ impl CallError {
 #[derive(Clone, Debug)]
 pub struct LinkState {
     pub peer: NodeId,
-    pub addr: String,
     /// Whether this node can call the peer.
     pub connected: bool,
     /// The latest round trip on this connection.

@@ -105,7 +105,7 @@ impl State {
             revision: Revision(entry.index),
             now: self.clock,
             wall: self.wall,
-            actor: Actor::Node(NodeId::default()),
+            actor: Actor::Consensus,
             events: Vec::new(),
         };
         let mut request_id = String::new();

@@ -6,6 +6,7 @@
 
 use crate::{
     clock,
+    journal::Journal,
     peer::{self, Channel, Lane, Peers, Service, Session, Trace},
     raft::cluster_group::ClusterGroup,
 };
@@ -138,13 +139,18 @@ impl Drop for StreamCount {
 }
 
 /// Measures and reports, for as long as the node runs.
-pub async fn run(telemetry: Arc<Telemetry>, group: ClusterGroup, peers: Peers) {
+pub async fn run(telemetry: Arc<Telemetry>, group: ClusterGroup, peers: Peers, journal: Arc<Journal>) {
+    let mut link_changes = peers.changes();
     let mut ticks = tokio::time::interval(JUDGE_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut opinions = Vec::new();
     let mut reported = None::<Instant>;
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            // What came or went is looked at at once; that some changes were missed does no harm.
+            _ = link_changes.recv() => {}
+        }
         let links = links(&telemetry, &group, &peers);
         let now_seen: Vec<_> = links.iter().map(|link| (link.peer, link.sees)).collect();
         let due = reported.is_none_or(|at| clock::now().saturating_duration_since(at) >= REPORT_EVERY);
@@ -153,7 +159,7 @@ pub async fn run(telemetry: Arc<Telemetry>, group: ClusterGroup, peers: Peers) {
         }
         opinions = now_seen;
         reported = Some(clock::now());
-        let report = report(&telemetry, &group, links);
+        let report = report(&telemetry, &group, journal.fsyncs(), links);
         let body = Bytes::from(rmp_serde::to_vec_named(&report).expect("plain data encodes"));
         for node in group.state().membership.iter().filter(|node| node.id != telemetry.me) {
             let request = peer::Request {
@@ -189,12 +195,14 @@ fn links(telemetry: &Telemetry, group: &ClusterGroup, peers: &Peers) -> Vec<Link
                 },
                 rtt_us: link.rtt.map(micros),
                 silent_ms: link.silent_for.map(millis),
+                trouble: link.trouble.filter(|_| !link.connected),
+                feature_level: link.feature_level,
             }
         })
         .collect()
 }
 
-fn report(telemetry: &Telemetry, group: &ClusterGroup, links: Vec<Link>) -> NodeReport {
+fn report(telemetry: &Telemetry, group: &ClusterGroup, fsyncs: u64, links: Vec<Link>) -> NodeReport {
     let status = group.status();
     let latencies = group.latencies().summary(clock::now());
     NodeReport {
@@ -212,6 +220,7 @@ fn report(telemetry: &Telemetry, group: &ClusterGroup, links: Vec<Link>) -> Node
         proposals_per_s: latencies.per_second,
         commit_p50_us: latencies.p50.map(micros),
         commit_p99_us: latencies.p99.map(micros),
+        fsyncs,
         links,
         replication: status.replication,
     }

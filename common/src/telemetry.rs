@@ -47,6 +47,9 @@ pub struct NodeReport {
     /// From proposing to applied, over the last ten seconds; null where there was none.
     pub commit_p50_us: Option<u64>,
     pub commit_p99_us: Option<u64>,
+    /// How often it has waited for its disk since it started.
+    #[serde(default)]
+    pub fsyncs: u64,
     pub links: Vec<Link>,
     /// For a leader: how far each other member has come.
     pub replication: Vec<Replication>,
@@ -61,6 +64,12 @@ pub struct Link {
     pub rtt_us: Option<u64>,
     /// Since anything was heard of it.
     pub silent_ms: Option<u64>,
+    /// Why it cannot be reached, where it cannot.
+    #[serde(default)]
+    pub trouble: Option<String>,
+    /// What the peer's process could do if all could, as it last said.
+    #[serde(default)]
+    pub feature_level: Option<u32>,
 }
 
 /// How far a follower or learner has come, by the leader's count.

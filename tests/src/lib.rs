@@ -6,6 +6,7 @@
 
 pub mod browser;
 pub mod cluster;
+pub mod demo;
 pub mod process;
 pub mod writers;
 

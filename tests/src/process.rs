@@ -34,6 +34,17 @@ pub fn free_ports<const N: usize>() -> [u16; N] {
     listeners.map(|listener| listener.local_addr().expect("a bound socket has an address").port())
 }
 
+/// The first of 300 ports for a demo: it derives those of its nodes from one.
+pub fn free_base_port() -> u16 {
+    const WANTED: [u16; 9] = [1, 2, 3, 101, 102, 103, 201, 202, 203];
+    for base in (20_000..60_000).step_by(400).map(|port| port + std::process::id() as u16 % 97) {
+        if WANTED.iter().all(|offset| TcpListener::bind(("127.0.0.1", base + offset)).is_ok()) {
+            return base;
+        }
+    }
+    panic!("no room for a demo's ports")
+}
+
 /// A child process with its output in a file. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Process {

@@ -118,6 +118,55 @@ async fn without_a_quorum_writes_fail_and_say_why_and_stale_reads_go_on() {
     assert!(ready.status().is_success());
 }
 
+/// More entries than a snapshot is taken after, so that the first ones are gone from every log.
+const BEYOND_A_SNAPSHOT: u64 = 13_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_carries_a_restart_and_a_late_node() {
+    const CLIENTS: u64 = 64;
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let write = async |client: u64| {
+        for n in 0..BEYOND_A_SNAPSHOT / CLIENTS {
+            cluster.put_setting(leader, &format!("bulk/{client}"), json!(n)).await.expect("nobody dies here");
+        }
+    };
+    futures::future::join_all((0..CLIENTS).map(write)).await;
+    let sample = |cluster: &Cluster, id: u64| {
+        let (http, url) = (
+            cluster.http.clone(),
+            format!("{}/v1/settings?limit=1000&consistency=stale", cluster.node(id).url),
+        );
+        async move {
+            http.get(url)
+                .send()
+                .await
+                .map_err(|error| error.to_string())?
+                .text()
+                .await
+                .map_err(|error| error.to_string())
+        }
+    };
+    let expected = sample(&cluster, leader).await.expect("the leader answers");
+    let snapshot = cluster.dir().join(format!("node-{leader}")).join("snapshots");
+    eventually("a snapshot to be written", SOON, async || {
+        let files = std::fs::read_dir(&snapshot).map_err(|error| error.to_string())?.count();
+        if files > 0 { Ok(()) } else { Err("there is none".to_owned()) }
+    })
+    .await;
+
+    cluster.node_mut(leader).kill();
+    cluster.node_mut(leader).start();
+    cluster.add();
+    for id in [leader, 4] {
+        eventually(&format!("node {id} to have everything"), SOON, async || {
+            let has = sample(&cluster, id).await?;
+            if has == expected { Ok(()) } else { Err(format!("{} of {} bytes", has.len(), expected.len())) }
+        })
+        .await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_told_to_stop_hands_over_first() {
     let mut cluster = Cluster::start(3).await;

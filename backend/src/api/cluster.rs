@@ -12,12 +12,16 @@ use crate::{
 };
 use axum::{Json, extract::State as Extension};
 use ringmaster_common::{
-    cluster::{Cluster, Node, NodeInfo, can_lose},
+    cluster::{Cluster, Node, NodeInfo, Role, can_lose},
     error::Code,
     id::NodeId,
     page::Page,
     telemetry::AgedReport,
 };
+use std::time::Duration;
+
+/// A role that was reported longer ago than this says nothing about now.
+const ROLE_AGE_LIMIT: Duration = Duration::from_secs(2);
 
 pub async fn cluster(Extension(api): Extension<Api>) -> Json<Cluster> {
     let state = api.group.state();
@@ -32,7 +36,7 @@ pub async fn cluster(Extension(api): Extension<Api>) -> Json<Cluster> {
         term: status.term,
         leader: status.leader,
         answered_by: api.group.me(),
-        demo: crate::demo::is_demo(),
+        demo: crate::demo::child::is_demo(),
         may_fail: living.saturating_sub(needed) as u64,
         nodes: Snapshot::take(&api, &state).all(),
     })
@@ -83,6 +87,15 @@ impl<'a> Snapshot<'a> {
         self.reports.iter().find(|aged| aged.report.node == id)
     }
 
+    /// Who leads is told by whoever answers; a node that once reported that it leads may be dead.
+    fn role(&self, id: NodeId, report: Option<&AgedReport>) -> Option<Role> {
+        if self.leader == Some(id) {
+            return Some(Role::Leader);
+        }
+        let young = report.filter(|aged| Duration::from_millis(aged.age_ms) <= ROLE_AGE_LIMIT)?;
+        Some(young.report.role).filter(|role| *role != Role::Leader)
+    }
+
     fn info(&self, node: &Node) -> NodeInfo {
         let report = self.report(node.id);
         let replication = self.leader.and_then(|leader| self.report(leader)).into_iter();
@@ -90,7 +103,7 @@ impl<'a> Snapshot<'a> {
             self.report(self.me).and_then(|own| own.report.links.iter().find(|link| link.peer == node.id));
         NodeInfo {
             node: node.clone(),
-            role: report.map(|aged| aged.report.role),
+            role: self.role(node.id, report),
             lag: replication
                 .flat_map(|aged| &aged.report.replication)
                 .find(|replication| replication.node == node.id)

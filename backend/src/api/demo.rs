@@ -1,6 +1,9 @@
 //! `/v1/demo`: chaos, in a demo alone. The demo's supervisor does it; this node only asks.
 
-use crate::{api::problem::Refused, demo};
+use crate::{
+    api::problem::Refused,
+    demo::socket::{self, Request},
+};
 use axum::{Json, extract::Path, http::StatusCode};
 use ringmaster_common::{
     demo::{Chaos, DemoNode},
@@ -10,11 +13,11 @@ use ringmaster_common::{
 };
 
 pub async fn list() -> Result<Json<Page<DemoNode>>, Refused> {
-    Ok(Json(Page { items: demo::list().await.map_err(Refused)?, next: None }))
+    Ok(Json(Page { items: socket::ask(Request::List).await?, next: None }))
 }
 
 pub async fn add() -> Result<(StatusCode, Json<DemoNode>), Refused> {
-    Ok((StatusCode::CREATED, Json(ask(demo::Request::AddNode).await?)))
+    Ok((StatusCode::CREATED, Json(one(Request::AddNode).await?)))
 }
 
 pub async fn chaos(Path((id, chaos)): Path<(String, String)>) -> Result<Json<DemoNode>, Refused> {
@@ -27,9 +30,13 @@ pub async fn chaos(Path((id, chaos)): Path<(String, String)>) -> Result<Json<Dem
             format!("a node takes {}, not {chaos}", known.join(", ")),
         ));
     };
-    Ok(Json(ask(demo::Request::Chaos { node, chaos }).await?))
+    Ok(Json(one(Request::Chaos { node, chaos }).await?))
 }
 
-async fn ask(request: demo::Request) -> Result<DemoNode, Refused> {
-    demo::ask(request).await.map_err(Refused)
+async fn one(request: Request) -> Result<DemoNode, Refused> {
+    let answer = socket::ask(request).await?;
+    answer
+        .into_iter()
+        .next()
+        .ok_or_else(|| Refused::new(Code::DemoFailed, "the demo's supervisor named no node in its answer"))
 }

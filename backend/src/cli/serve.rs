@@ -32,7 +32,7 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     // First of all, and on the main thread: the kernel forgets the wish with the thread that made it.
-    demo::die_with_supervisor().map_err(Failure::Failed)?;
+    demo::child::die_with_supervisor().map_err(Failure::Failed)?;
     let usage = |error: crate::config::ConfigError| Failure::Usage(error.to_string());
     let file = match &arguments.config {
         Some(path) => NodeOptions::read(path).map_err(usage)?,

@@ -132,7 +132,7 @@ async fn catch_up(
             return Ok(format!("node {target} has all up to {goal}"));
         }
         let still_wanted = runnable(group).is_some_and(|(now, running)| now == term && running == *step);
-        if !still_wanted || clock::now().saturating_duration_since(started) > step.kind.bound() {
+        if !still_wanted || clock::now().saturating_duration_since(started) > step.goal.bound(step.kind) {
             // The log has ended the step, or is about to; the report will be refused.
             return Err(Refusal::new(Code::StepTimeout, format!("node {target} did not catch up to {goal}")));
         }

@@ -126,21 +126,8 @@ async fn answer(mut stream: UnixStream, token: &str, orders: &mpsc::Sender<Order
     write_line(&mut stream, &answer).await
 }
 
-/// The nodes of the demo that this node is of.
-pub async fn list() -> Answer {
-    ask_supervisor(Request::List).await
-}
-
-/// Asks for something that is done to one node; the answer is how it is now.
-pub async fn ask(request: Request) -> Result<DemoNode, Refusal> {
-    let nodes = ask_supervisor(request).await?;
-    nodes
-        .into_iter()
-        .next()
-        .ok_or_else(|| Refusal::new(Code::DemoFailed, "the demo's supervisor names no node"))
-}
-
-async fn ask_supervisor(request: Request) -> Answer {
+/// Asks this node's supervisor, if it has one.
+pub async fn ask(request: Request) -> Answer {
     let (Some(path), Ok(token)) = (env::var_os(child::SOCKET), env::var(child::TOKEN)) else {
         return Err(Refusal::new(Code::NotADemo, "this cluster was not started by `ringmaster demo`"));
     };

@@ -37,6 +37,13 @@ pub struct Channel(pub u8);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Trace(pub u128);
 
+/// As a UUID is written, which is what most of them are.
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        uuid::Uuid::from_u128(self.0).fmt(f)
+    }
+}
+
 /// Which queue a frame waits in. All that is urgent goes before all that is bulk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {

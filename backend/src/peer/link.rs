@@ -179,7 +179,6 @@ impl Link {
         let state = self.lock();
         LinkState {
             peer: self.peer,
-            addr: self.addr.clone(),
             connected: state.connection.is_some(),
             rtt: state.rtt,
             silent_for: state.heard_at.map(|at| clock::now().saturating_duration_since(at)),

@@ -39,6 +39,7 @@ use ringmaster_common::{
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -56,6 +57,12 @@ pub type ClusterRaft = Raft<TypeConfig, StateMachine>;
 
 #[derive(Clone)]
 pub struct ClusterGroup(Arc<Inner>);
+
+impl fmt::Debug for ClusterGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ClusterGroup").field(&self.0.me).finish()
+    }
+}
 
 struct Inner {
     me: NodeId,
@@ -102,6 +109,16 @@ enum Call {
     Propose { request: Request, command: Command },
     Plan { request: Request, action: Action },
     ReadIndex { lease: bool },
+}
+
+impl Call {
+    /// What ties it to the request that caused it, on this node and the next.
+    fn trace(&self) -> Trace {
+        match self {
+            Call::Propose { request, .. } | Call::Plan { request, .. } => request.trace(),
+            Call::ReadIndex { .. } => Trace::default(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -283,7 +300,7 @@ impl ClusterGroup {
         let request = peer::Request {
             channel: FORWARD,
             group: GroupId::CLUSTER,
-            trace: Trace::default(),
+            trace: call.trace(),
             lane: Lane::Bulk,
             body,
         };
@@ -492,10 +509,19 @@ impl Session for Forwarded {
     fn receive(&mut self, request: peer::Incoming) {
         // Without a group yet, the request is dropped, and its asker tries again.
         let Some(group) = self.0.get().cloned() else { return };
+        tracing::debug!(from = %request.from, trace = %request.trace, "a request was forwarded here");
         tokio::spawn(async move {
             let body = group.serve_forwarded(&request.body).await;
             request.answer.reply(body);
         });
+    }
+}
+
+impl Request {
+    /// Ids that nodes make up are UUIDs; others are hashed, so that a trace has one form.
+    fn trace(&self) -> Trace {
+        let id = uuid::Uuid::parse_str(&self.id).map(|id| id.as_u128());
+        Trace(id.unwrap_or_else(|_| u128::from(crc32fast::hash(self.id.as_bytes()))))
     }
 }
 

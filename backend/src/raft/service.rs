@@ -71,10 +71,6 @@ impl RaftService {
     {
         self.groups.insert(group, Arc::new(raft));
     }
-
-    pub fn remove(&self, group: GroupId) {
-        self.groups.remove(group);
-    }
 }
 
 impl Service for RaftService {

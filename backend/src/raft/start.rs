@@ -31,6 +31,14 @@ const MAX_APPEND_ENTRIES: u64 = 512;
 /// How long a follower may take to take one piece of a snapshot.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A running cluster group, and what it runs on.
+#[derive(Debug)]
+pub struct Started {
+    pub group: ClusterGroup,
+    pub peers: Peers,
+    pub journal: Arc<Journal>,
+}
+
 /// Starts the cluster group of this node, with what it has on disk.
 pub async fn start(
     data_dir: &DataDir,
@@ -38,10 +46,10 @@ pub async fn start(
     listener: TcpListener,
     elections: &Elections,
     telemetry: Arc<Telemetry>,
-) -> io::Result<(ClusterGroup, Peers)> {
+) -> io::Result<Started> {
     let me = local.node_id;
     let journal = Journal::open(data_dir.path()).map_err(io::Error::other)?;
-    let mut log = LogStore::new(journal, GroupId::CLUSTER);
+    let mut log = LogStore::new(journal.clone(), GroupId::CLUSTER);
     let snapshots = Arc::new(SnapshotStore::open(data_dir.path(), GroupId::CLUSTER)?);
     let (state_machine, published) = StateMachine::open(snapshots)?;
 
@@ -83,7 +91,7 @@ pub async fn start(
         tokio::time::sleep(quiet).await;
         raft.runtime_config().elect(true);
     });
-    Ok((group, peers))
+    Ok(Started { group, peers, journal })
 }
 
 fn millis(duration: Duration) -> u64 {

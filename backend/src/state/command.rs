@@ -66,6 +66,8 @@ pub enum Actor {
     Operator(String),
     /// A controller on this node.
     Node(NodeId),
+    /// openraft itself, which writes entries of its own.
+    Consensus,
 }
 
 impl fmt::Display for Actor {
@@ -73,6 +75,7 @@ impl fmt::Display for Actor {
         match self {
             Actor::Operator(name) => f.write_str(name),
             Actor::Node(node) => write!(f, "node {node}"),
+            Actor::Consensus => f.write_str("consensus"),
         }
     }
 }

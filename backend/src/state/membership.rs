@@ -83,10 +83,14 @@ impl Membership {
         if (&self.voters, &self.learners) == (&voters, &learners) {
             return;
         }
-        context.emit(Event::MembershipChanged {
-            voters: voters.iter().copied().collect(),
-            learners: learners.iter().copied().collect(),
-        });
+        // The very first members come before there is a cluster, and before any stamp: creating the
+        // cluster tells of them.
+        if !self.nodes.is_empty() {
+            context.emit(Event::MembershipChanged {
+                voters: voters.iter().copied().collect(),
+                learners: learners.iter().copied().collect(),
+            });
+        }
         let changed: Vec<_> =
             self.iter().filter(|node| node.voter != voters.contains(&node.id)).map(|node| node.id).collect();
         for id in changed {

@@ -76,6 +76,7 @@ fn transfer(
     let from = state.leader().ok_or_else(|| {
         Refusal::new(Code::NoLeader, "no leader has been elected yet; try again in a moment")
     })?;
+    let goal = Goal::TransferLeadership { group: GroupId::CLUSTER, from, to };
     let mut blockers = Vec::new();
     if from == to {
         blockers.push(Blocker {
@@ -93,14 +94,17 @@ fn transfer(
     let observed = observations.peers.get(&to);
     Ok(Draft {
         revision: state.revision,
-        goal: Goal::TransferLeadership { group: GroupId::CLUSTER, from, to },
         undoes: None,
-        summary: format!(
-            "Leadership of the cluster group moves from {} to {}. Writes pause while it does; reads, streams and \
-             the data plane are not touched.",
-            named(state, from),
-            named(state, to)
-        ),
+        summary: if from == to {
+            format!("{} leads the cluster group already.", named(state, to))
+        } else {
+            format!(
+                "Leadership of the cluster group moves from {} to {}. Writes pause for a moment; no acknowledged \
+                 write is lost, and no stream is cut.",
+                named(state, from),
+                named(state, to)
+            )
+        },
         footprint: footprint(state, &[FactKey::Leadership, FactKey::Membership, FactKey::Node(to)]),
         observations: observed
             .filter(|_| from != to)
@@ -113,7 +117,7 @@ fn transfer(
             .collect(),
         impact: Impact {
             write_pause_ms: last_pause(state),
-            write_pause_bound_ms: Some(millis(StepKind::HandOver.bound())),
+            write_pause_bound_ms: Some(millis(goal.bound(StepKind::HandOver))),
             entries_behind: observed.and_then(|peer| peer.lag).filter(|_| from != to),
             voters_before: voters as u64,
             voters_after: voters as u64,
@@ -122,8 +126,9 @@ fn transfer(
             leader_before: Some(from),
             leader_after: Some(to),
         },
-        warnings: transfer_warnings(state, observations, target, spare),
+        warnings: if from == to { Vec::new() } else { transfer_warnings(state, observations, target, spare) },
         blockers,
+        goal,
         action,
     })
 }

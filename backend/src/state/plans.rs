@@ -95,6 +95,17 @@ impl Goal {
         }
     }
 
+    /// After this long, in cluster time, the step has failed. A node that joins may have to be sent a
+    /// snapshot; one that is to lead is close behind already.
+    pub fn bound(&self, kind: StepKind) -> Duration {
+        match (self, kind) {
+            (_, StepKind::Preflight) => Duration::from_secs(1),
+            (Goal::AddNode { .. }, StepKind::CatchUp) => Duration::from_secs(60),
+            (_, StepKind::Join | StepKind::Promote) => Duration::from_secs(10),
+            (_, StepKind::CatchUp | StepKind::HandOver | StepKind::Verify) => Duration::from_secs(2),
+        }
+    }
+
     /// The node that it is about.
     pub fn target(&self) -> NodeId {
         match self {
@@ -119,7 +130,7 @@ impl Goal {
             .map(|kind| PlannedStep {
                 name: kind.name().to_owned(),
                 title: kind.title(self.target()),
-                bound_ms: kind.bound().as_millis().try_into().unwrap_or(u64::MAX),
+                bound_ms: self.bound(*kind).as_millis().try_into().unwrap_or(u64::MAX),
             })
             .collect()
     }
@@ -145,15 +156,6 @@ impl StepKind {
             StepKind::Verify => format!("Verify that node {target} takes a write"),
             StepKind::Join => format!("Admit node {target} as a learner"),
             StepKind::Promote => format!("Make node {target} a voter"),
-        }
-    }
-
-    /// After this long, in cluster time, the step has failed.
-    pub fn bound(self) -> Duration {
-        match self {
-            StepKind::Preflight => Duration::from_secs(1),
-            StepKind::CatchUp | StepKind::Join | StepKind::Promote => Duration::from_secs(10),
-            StepKind::HandOver | StepKind::Verify => Duration::from_secs(2),
         }
     }
 

@@ -1,6 +1,5 @@
 use super::*;
-use crate::data_dir::{DataDir, Identity};
-use ringmaster_common::id::Incarnation;
+use crate::data_dir::tests::give_identity;
 use std::os::unix::fs::PermissionsExt;
 
 /// A fleet whose nodes run `script` instead of this program.
@@ -118,26 +117,16 @@ async fn the_first_node_makes_the_cluster_and_the_others_join_it() {
     fleet.start(NodeId(2)).unwrap();
     assert_eq!(start(&fleet, 3), ["--join=http://127.0.0.1:7701", "--join=http://127.0.0.1:7702"]);
 
-    give_identity(&fleet, NodeId(2));
+    give_identity(&fleet.home().node(NodeId(2)));
     assert_eq!(
         start(&fleet, 1),
         ["--join=http://127.0.0.1:7702"],
         "it has lost its data, and the cluster lives"
     );
-    give_identity(&fleet, NodeId(1));
+    give_identity(&fleet.home().node(NodeId(1)));
     assert_eq!(start(&fleet, 1), ["--bootstrap"]);
     assert_eq!(fleet.home().known_nodes(), 2);
     fleet.stop(std::future::ready(())).await;
-}
-
-fn give_identity(fleet: &Fleet, id: NodeId) {
-    let identity = Identity {
-        cluster_id: "c1".to_owned(),
-        node_id: id,
-        name: "fox".to_owned(),
-        incarnation: Incarnation(1),
-    };
-    DataDir::open(&fleet.home().node(id)).unwrap().write_identity(&identity).unwrap();
 }
 
 #[tokio::test]

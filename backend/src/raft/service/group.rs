@@ -117,10 +117,6 @@ impl Groups {
         self.groups.write().unwrap_or_else(PoisonError::into_inner).insert(id, group);
     }
 
-    pub fn remove(&self, id: GroupId) {
-        self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
-    }
-
     pub fn get(&self, id: GroupId) -> Result<Arc<dyn Group>, Failure> {
         let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
         let group = groups.get(&id).map(Arc::clone);

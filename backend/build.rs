@@ -1,0 +1,236 @@
+//! Builds the dashboard and lays it out to be embedded, so that one `cargo build` makes the whole
+//! product.
+//!
+//! `OUT_DIR/dashboard` then holds `index.html`, and under `assets/` everything that it refers to,
+//! with the hash of its contents in its name: so assets never change and may be cached for ever. Each
+//! file has its Brotli form beside it, as `<name>.br`.
+//!
+//! The page is compiled by a nested cargo with a target directory of its own, because the outer one
+//! holds the lock of the usual one, and because its flags are not for this target.
+//!
+//! `RINGMASTER_SKIP_DASHBOARD=1` leaves the page out, for tools that only want to look at the code.
+
+use std::{
+    env,
+    error::Error,
+    ffi::OsString,
+    fs,
+    hash::{DefaultHasher, Hasher},
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+};
+use wasm_bindgen_cli_support::Bindgen;
+
+const SKIP: &str = "RINGMASTER_SKIP_DASHBOARD";
+const TARGET: &str = "wasm32-unknown-unknown";
+/// Everything that the page is made of, from the root of the workspace.
+const SOURCES: &[&str] = &[
+    "Cargo.lock",
+    "Cargo.toml",
+    "common/Cargo.toml",
+    "common/src",
+    "frontend/Cargo.toml",
+    "frontend/favicon.svg",
+    "frontend/index.html",
+    "frontend/src",
+    "frontend/style.css",
+    "frontend/theme.js",
+];
+/// Flags and wrappers of the outer build, which are not for the nested one.
+const OUTER_ENVIRONMENT: &[&str] = &[
+    "CARGO_BUILD_TARGET",
+    "CARGO_ENCODED_RUSTFLAGS",
+    "CARGO_TARGET_DIR",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "RUSTC_WRAPPER",
+    "RUSTFLAGS",
+];
+/// The strongest there is: it runs once, and every first visit waits for the result.
+const BROTLI_QUALITY: u32 = 11;
+const BROTLI_WINDOW: u32 = 22;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn main() -> Result<()> {
+    let workspace = PathBuf::from(required("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;
+    let out = PathBuf::from(required("OUT_DIR")?);
+    for source in SOURCES {
+        println!("cargo::rerun-if-changed={}", workspace.join(source).display());
+    }
+    println!("cargo::rerun-if-env-changed={SKIP}");
+
+    let dashboard = Dashboard::empty(out.join("dashboard"))?;
+    if env::var_os(SKIP).is_some_and(|skip| !skip.is_empty() && skip != "0") {
+        return dashboard.write("index.html", PLACEHOLDER.as_bytes());
+    }
+    let wasm = compile(&workspace, &target_directory(&out)?)?;
+    dashboard.lay_out(&workspace.join("frontend"), &wasm)
+}
+
+fn required(variable: &str) -> Result<OsString> {
+    env::var_os(variable).ok_or_else(|| format!("cargo sets {variable} for build scripts").into())
+}
+
+/// A directory beside those of the outer build, wherever that one was told to build.
+fn target_directory(out: &Path) -> Result<PathBuf> {
+    // OUT_DIR is <target>/<profile>/build/<package>/out.
+    let target = out.ancestors().nth(4).ok_or("OUT_DIR is not where cargo puts it")?;
+    Ok(target.join("wasm"))
+}
+
+/// Compiles the page to WebAssembly and says where it is.
+fn compile(workspace: &Path, target_directory: &Path) -> Result<PathBuf> {
+    check_target()?;
+    let mut cargo = Command::new(required("CARGO")?);
+    cargo
+        .current_dir(workspace)
+        .args(["build", "--locked", "--package", "ringmaster-frontend", "--profile", "wasm"])
+        .args(["--target", TARGET, "--target-dir"])
+        .arg(target_directory);
+    for variable in OUTER_ENVIRONMENT {
+        cargo.env_remove(variable);
+    }
+    let status = cargo.status()?;
+    if !status.success() {
+        return Err(format!(
+            "the dashboard did not compile ({status}); see above, or leave it out with {SKIP}=1"
+        )
+        .into());
+    }
+    Ok(target_directory.join(TARGET).join("wasm").join("ringmaster-frontend.wasm"))
+}
+
+/// Cargo's own message about a missing target speaks of the `core` crate. This one says what to do.
+fn check_target() -> Result<()> {
+    let output =
+        Command::new(required("RUSTC")?).args(["--print", "target-libdir", "--target", TARGET]).output()?;
+    let directory = PathBuf::from(String::from_utf8(output.stdout)?.trim());
+    if output.status.success() && directory.is_dir() {
+        return Ok(());
+    }
+    Err(format!(
+        "the dashboard needs Rust's target {TARGET}: run `rustup target add {TARGET}`, or leave the dashboard \
+         out with {SKIP}=1"
+    )
+    .into())
+}
+
+/// The directory that the server embeds.
+struct Dashboard(PathBuf);
+
+impl Dashboard {
+    fn empty(directory: PathBuf) -> Result<Self> {
+        if directory.exists() {
+            fs::remove_dir_all(&directory)?;
+        }
+        fs::create_dir_all(directory.join("assets"))?;
+        Ok(Dashboard(directory))
+    }
+
+    fn lay_out(&self, frontend: &Path, wasm: &Path) -> Result<()> {
+        let mut bindings = Bindgen::new()
+            .input_path(wasm)
+            .out_name("app")
+            .web(true)?
+            .typescript(false)
+            .remove_name_section(true)
+            .remove_producers_section(true)
+            .omit_default_module_path(true)
+            .generate_output()?;
+        let foreign = bindings.snippets().values().flatten().next().is_some();
+        if foreign || !bindings.local_modules().is_empty() {
+            return Err(
+                "a dependency of the dashboard brings JavaScript of its own, which is not laid out".into()
+            );
+        }
+        let wasm = self.asset("app_bg", "wasm", &bindings.wasm_mut().emit_wasm())?;
+        let glue = self.asset("app", "js", bindings.js().as_bytes())?;
+        let boot = self.asset("boot", "js", boot(&glue, &wasm).as_bytes())?;
+        let style = self.asset("style", "css", &fs::read(frontend.join("style.css"))?)?;
+        let theme = self.asset("theme", "js", &fs::read(frontend.join("theme.js"))?)?;
+        let icon = self.asset("favicon", "svg", &fs::read(frontend.join("favicon.svg"))?)?;
+
+        // What Trunk would replace, and with what.
+        let replacements = [
+            (
+                r#"<link data-trunk rel="icon" href="favicon.svg">"#,
+                format!(r#"<link rel="icon" href="/assets/{icon}">"#),
+            ),
+            (
+                r#"<link data-trunk rel="css" href="style.css">"#,
+                format!(r#"<link rel="stylesheet" href="/assets/{style}">"#),
+            ),
+            (
+                r#"<script data-trunk src="theme.js"></script>"#,
+                format!(r#"<script src="/assets/{theme}"></script>"#),
+            ),
+            (
+                r#"<link data-trunk rel="rust" data-wasm-opt="0"/>"#,
+                format!(
+                    r#"<link rel="preload" href="/assets/{wasm}" as="fetch" type="application/wasm" crossorigin>
+    <link rel="modulepreload" href="/assets/{glue}">
+    <script type="module" src="/assets/{boot}"></script>"#
+                ),
+            ),
+        ];
+        let mut page = fs::read_to_string(frontend.join("index.html"))?;
+        for (line, replacement) in replacements {
+            if !page.contains(line) {
+                return Err(format!("frontend/index.html lacks the line {line}").into());
+            }
+            page = page.replace(line, &replacement);
+        }
+        self.write("index.html", page.as_bytes())
+    }
+
+    /// Writes an asset under a name that says what is in it, and gives that name.
+    fn asset(&self, stem: &str, extension: &str, contents: &[u8]) -> Result<String> {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(contents);
+        let name = format!("{stem}-{:016x}.{extension}", hasher.finish());
+        self.write(&format!("assets/{name}"), contents)?;
+        Ok(name)
+    }
+
+    fn write(&self, path: &str, contents: &[u8]) -> Result<()> {
+        fs::write(self.0.join(path), contents)?;
+        let compressed = fs::File::create(self.0.join(format!("{path}.br")))?;
+        let mut compressor =
+            brotli::CompressorWriter::new(compressed, contents.len().max(1), BROTLI_QUALITY, BROTLI_WINDOW);
+        compressor.write_all(contents)?;
+        compressor.flush()?;
+        Ok(())
+    }
+}
+
+/// The script that starts the page. It is a file of its own, because the content security policy
+/// forbids inline scripts.
+fn boot(glue: &str, wasm: &str) -> String {
+    format!(
+        r#"import init from "./{glue}";
+
+init({{ module_or_path: new URL("./{wasm}", import.meta.url) }}).catch((error) => {{
+  const message = document.getElementById("boot-message");
+  if (message) message.textContent = `The dashboard could not start: ${{error}}. Reload the page to try again.`;
+}});
+"#
+    )
+}
+
+const PLACEHOLDER: &str = r#"<!doctype html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8">
+    <meta name="viewport" content="width=device-width, initial-scale=1">
+    <meta name="color-scheme" content="light dark">
+    <title>Ringmaster</title>
+  </head>
+  <body>
+    <h1>Ringmaster</h1>
+    <p>This binary was built without the dashboard. The API is at <a href="/openapi.json">/openapi.json</a>, and
+      <code>ringmaster status</code> shows the cluster in a terminal.</p>
+    <p>To have the dashboard, build it without <code>RINGMASTER_SKIP_DASHBOARD</code>.</p>
+  </body>
+</html>
+"#;

@@ -1,0 +1,238 @@
+//! All of the page's HTTP.
+//!
+//! Requests go to the node that the stream comes from, so that what a click did is on the page as
+//! soon as its answer is. A mutation carries an idempotency key and is sent again, under the same
+//! key, if the node dies under it: by then another node may have taken over.
+
+use crate::browser;
+use gloo_net::http::{Method, RequestBuilder, Response};
+use gloo_timers::future::TimeoutFuture;
+use leptos::prelude::*;
+use ringmaster_common::{
+    action::Action,
+    cluster::Cluster,
+    demo::{Chaos, DemoNode},
+    error::{Code, Problem},
+    event::EventBatch,
+    id::{NodeId, OperationId, PlanId, Revision},
+    operation::Operation,
+    page::Page,
+    plan::{ApplyRequest, Fact, Plan, PlanRequest},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::fmt;
+
+/// A node that takes longer than this to answer is as good as silent.
+const TIMEOUT_MS: u32 = 15_000;
+/// How often a mutation is sent.
+const MAX_TRIES: u32 = 4;
+/// The wait between two tries, in which the page may find another node.
+const RETRY_WAIT_MS: u32 = 700;
+/// How many events a page of the timeline has.
+pub const EVENTS_PER_PAGE: u32 = 50;
+/// How many operations a page of the list has.
+pub const OPERATIONS_PER_PAGE: u32 = 50;
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiError {
+    /// The node refused, and said why.
+    Refused(Box<Problem>),
+    /// No node could be reached.
+    Unreachable { url: String },
+    /// Something answered that is not a node of this version.
+    Unexpected { status: u16, detail: String },
+}
+
+impl ApiError {
+    /// The stable code, where the node gave one.
+    pub fn is(&self, code: Code) -> bool {
+        matches!(self, ApiError::Refused(problem) if problem.code == code.as_str())
+    }
+
+    pub fn facts(&self) -> &[Fact] {
+        match self {
+            ApiError::Refused(problem) => &problem.facts,
+            _ => &[],
+        }
+    }
+
+    pub fn title(&self) -> String {
+        match self {
+            ApiError::Refused(problem) => problem.title.clone(),
+            ApiError::Unreachable { .. } => "No answer".to_owned(),
+            ApiError::Unexpected { status, .. } => format!("An answer that makes no sense (status {status})"),
+        }
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ApiError::Refused(problem) => f.write_str(&problem.detail),
+            ApiError::Unreachable { url } => {
+                write!(
+                    f,
+                    "{url} does not answer. The request may or may not have arrived; look before you repeat it."
+                )
+            }
+            ApiError::Unexpected { detail, .. } => f.write_str(detail),
+        }
+    }
+}
+
+/// The HTTP API of the node that the page is connected to.
+#[derive(Clone, Copy, Debug)]
+pub struct Api {
+    base: RwSignal<String>,
+}
+
+type Answer<T> = Result<T, ApiError>;
+
+impl Api {
+    pub fn new() -> Self {
+        Api { base: RwSignal::new(browser::origin()) }
+    }
+
+    /// From now on, ask this node.
+    pub fn follow(self, url: &str) {
+        if self.base.with_untracked(|base| base != url) {
+            self.base.set(url.to_owned());
+        }
+    }
+
+    /// The address that commands for a terminal name.
+    pub fn base(self) -> String {
+        self.base.get()
+    }
+
+    pub async fn cluster(self) -> Answer<Cluster> {
+        self.get("/v1/cluster").await
+    }
+
+    pub async fn plan(self, id: PlanId) -> Answer<Plan> {
+        self.get(&format!("/v1/plans/{id}")).await
+    }
+
+    pub async fn operation(self, id: OperationId) -> Answer<Operation> {
+        self.get(&format!("/v1/operations/{id}")).await
+    }
+
+    pub async fn operations(self, cursor: Option<String>) -> Answer<Page<Operation>> {
+        let limit = OPERATIONS_PER_PAGE;
+        self.get(&with_cursor(format!("/v1/operations?order=desc&limit={limit}"), cursor)).await
+    }
+
+    /// The latest events first.
+    pub async fn latest_events(self, cursor: Option<String>) -> Answer<Page<EventBatch>> {
+        self.get(&with_cursor(format!("/v1/events?order=desc&limit={EVENTS_PER_PAGE}"), cursor)).await
+    }
+
+    /// Events from the one after `after` on, the earliest first.
+    pub async fn events_after(self, after: Revision, cursor: Option<String>) -> Answer<Page<EventBatch>> {
+        let path = format!("/v1/events?order=asc&after={after}&limit={EVENTS_PER_PAGE}");
+        self.get(&with_cursor(path, cursor)).await
+    }
+
+    pub async fn propose(self, action: Action) -> Answer<Plan> {
+        self.post("/v1/plans", &PlanRequest { action }).await
+    }
+
+    pub async fn apply(self, id: PlanId, keep_within_ms: Option<u64>) -> Answer<Operation> {
+        self.post(&format!("/v1/plans/{id}/apply"), &ApplyRequest { keep_within_ms }).await
+    }
+
+    pub async fn abort(self, id: OperationId) -> Answer<Operation> {
+        self.post(&format!("/v1/operations/{id}/abort"), &Empty {}).await
+    }
+
+    pub async fn keep(self, id: OperationId) -> Answer<Operation> {
+        self.post(&format!("/v1/operations/{id}/keep"), &Empty {}).await
+    }
+
+    pub async fn chaos(self, node: NodeId, chaos: Chaos) -> Answer<DemoNode> {
+        self.post(&format!("/v1/demo/nodes/{node}/{}", chaos.as_str()), &Empty {}).await
+    }
+
+    pub async fn add_demo_node(self) -> Answer<DemoNode> {
+        self.post("/v1/demo/nodes", &Empty {}).await
+    }
+
+    /// How long a node takes to answer at all, in milliseconds.
+    pub async fn ping(self) -> Option<f64> {
+        let url = format!("{}/livez", self.base.get_untracked());
+        let started = browser::monotonic_ms();
+        let answer = gloo_net::http::Request::get(&url).abort_signal(Some(&timeout())).send().await.ok()?;
+        answer.ok().then(|| browser::monotonic_ms() - started)
+    }
+
+    async fn get<T: DeserializeOwned>(self, path: &str) -> Answer<T> {
+        let answer = self.send(Method::GET, path, None).await?;
+        decode(answer).await
+    }
+
+    async fn post<T: DeserializeOwned>(self, path: &str, body: &impl Serialize) -> Answer<T> {
+        let body = serde_json::to_string(body).expect("plain data encodes");
+        let key = browser::unique_key();
+        let mut tries = 1;
+        loop {
+            match self.send(Method::POST, path, Some((&body, &key))).await {
+                Err(ApiError::Unreachable { .. }) if tries < MAX_TRIES => {
+                    tries += 1;
+                    TimeoutFuture::new(RETRY_WAIT_MS).await;
+                }
+                answer => return decode(answer?).await,
+            }
+        }
+    }
+
+    async fn send(self, method: Method, path: &str, body: Option<(&str, &str)>) -> Answer<Response> {
+        let base = self.base.get_untracked();
+        let unreachable = |_| ApiError::Unreachable { url: base.clone() };
+        let mut request = RequestBuilder::new(&format!("{base}{path}"))
+            .method(method)
+            .header("Ringmaster-Client", "dashboard")
+            .abort_signal(Some(&timeout()));
+        let answer = match body {
+            None => request.send().await,
+            Some((body, key)) => {
+                request = request.header("Idempotency-Key", key).header("Content-Type", "application/json");
+                request.body(body).map_err(unreachable)?.send().await
+            }
+        };
+        answer.map_err(unreachable)
+    }
+}
+
+/// The body of a request that says all by its address.
+#[derive(Serialize)]
+struct Empty {}
+
+fn timeout() -> web_sys::AbortSignal {
+    web_sys::AbortSignal::timeout_with_u32(TIMEOUT_MS)
+}
+
+fn with_cursor(path: String, cursor: Option<String>) -> String {
+    match cursor {
+        Some(cursor) => format!("{path}&cursor={}", String::from(js_sys::encode_uri_component(&cursor))),
+        None => path,
+    }
+}
+
+async fn decode<T: DeserializeOwned>(answer: Response) -> Answer<T> {
+    let status = answer.status();
+    let body = answer
+        .text()
+        .await
+        .map_err(|_| ApiError::Unexpected { status, detail: "The answer broke off.".to_owned() })?;
+    if answer.ok() {
+        return serde_json::from_str(&body).map_err(|error| ApiError::Unexpected {
+            status,
+            detail: format!("The answer cannot be read: {error}."),
+        });
+    }
+    Err(match serde_json::from_str(&body) {
+        Ok(problem) => ApiError::Refused(Box::new(problem)),
+        Err(_) => ApiError::Unexpected { status, detail: body.chars().take(200).collect() },
+    })
+}

@@ -1,0 +1,15 @@
+//! Parts of pages.
+
+pub mod chaos;
+pub mod desk;
+pub mod drawer;
+pub mod feed;
+pub mod figure;
+pub mod marks;
+pub mod matrix;
+pub mod node_table;
+pub mod operation_view;
+pub mod palette;
+pub mod plan_view;
+pub mod shell;
+pub mod text;

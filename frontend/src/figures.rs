@@ -1,0 +1,192 @@
+//! What the telemetry adds up to: who leads now, who answers, and the figures of the overview with
+//! their last minute.
+//!
+//! A report counts while it is fresh. An old one is not shown as if it were now.
+
+use ringmaster_common::{
+    cluster::Role,
+    id::NodeId,
+    telemetry::{AgedReport, Sample},
+};
+use std::collections::VecDeque;
+
+/// A report older than this says nothing about now. Nodes report twice a second.
+pub const FRESH_MS: u64 = 2_500;
+/// How many samples the sparklines hold: one minute.
+pub const HISTORY: usize = 120;
+
+/// The report of `node`, if it is fresh.
+pub fn fresh(sample: &Sample, node: NodeId) -> Option<&AgedReport> {
+    sample.nodes.iter().find(|aged| aged.report.node == node && aged.age_ms <= FRESH_MS)
+}
+
+/// Who says that it leads, in the highest term. A leader that was cut off claims an older one.
+pub fn leader(sample: &Sample) -> Option<&AgedReport> {
+    sample
+        .nodes
+        .iter()
+        .filter(|aged| aged.age_ms <= FRESH_MS && aged.report.role == Role::Leader)
+        .max_by_key(|aged| aged.report.term)
+}
+
+/// How many entries `node` lacks, by the leader's count.
+pub fn lag(sample: &Sample, node: NodeId) -> Option<u64> {
+    leader(sample)?.report.replication.iter().find(|entry| entry.node == node).map(|entry| entry.lag)
+}
+
+/// The round-trip time from the node that sends the sample.
+pub fn rtt_us(sample: &Sample, node: NodeId) -> Option<u64> {
+    let links = &fresh(sample, sample.from)?.report.links;
+    links.iter().find(|link| link.peer == node)?.rtt_us
+}
+
+/// One sample's figures of the whole cluster; none where nothing was measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Figures {
+    pub writes_per_s: Option<f64>,
+    pub commit_p50_us: Option<u64>,
+    pub commit_p99_us: Option<u64>,
+    /// Of the follower that is furthest behind.
+    pub lag: Option<u64>,
+}
+
+impl Figures {
+    pub fn of(sample: &Sample) -> Self {
+        let Some(leader) = leader(sample) else { return Figures::default() };
+        let report = &leader.report;
+        Figures {
+            writes_per_s: Some(report.proposals_per_s),
+            commit_p50_us: report.commit_p50_us,
+            commit_p99_us: report.commit_p99_us,
+            lag: report.replication.iter().map(|entry| entry.lag).max(),
+        }
+    }
+}
+
+/// The figures of the last minute, oldest first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History(VecDeque<Figures>);
+
+impl History {
+    pub fn push(&mut self, figures: Figures) {
+        if self.0.len() == HISTORY {
+            self.0.pop_front();
+        }
+        self.0.push_back(figures);
+    }
+
+    /// One figure over time.
+    pub fn of(&self, figure: impl Fn(&Figures) -> Option<f64>) -> Vec<Option<f64>> {
+        self.0.iter().map(figure).collect()
+    }
+}
+
+/// The line of a sparkline `width` × `height`, as SVG path data: newest at the right, zero at the
+/// bottom, and a gap where nothing was measured.
+pub fn spark_path(values: &[Option<f64>], width: f64, height: f64) -> String {
+    let top = values.iter().flatten().copied().fold(0.0_f64, f64::max);
+    let step = width / (HISTORY - 1) as f64;
+    let start = width - step * values.len().saturating_sub(1) as f64;
+    let mut path = String::new();
+    let mut pen_down = false;
+    for (position, value) in values.iter().enumerate() {
+        let Some(value) = value else {
+            pen_down = false;
+            continue;
+        };
+        let x = start + step * position as f64;
+        let share = if top > 0.0 { value / top } else { 0.0 };
+        let y = (height - 1.5) - share * (height - 3.0);
+        path.push_str(&format!("{}{x:.1} {y:.1}", if pen_down { "L" } else { "M" }));
+        pen_down = true;
+    }
+    path
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use ringmaster_common::{
+        Timestamp,
+        cluster::Sees,
+        telemetry::{Link, NodeReport, Replication},
+    };
+
+    /// A report of a quiet node.
+    pub fn report(node: u64, role: Role, term: u64) -> AgedReport {
+        AgedReport {
+            age_ms: 100,
+            report: NodeReport {
+                node: NodeId(node),
+                role,
+                term,
+                leader: None,
+                last_log_index: 0,
+                committed_index: 0,
+                applied_index: 0,
+                snapshot_index: 0,
+                uptime_ms: 60_000,
+                rss_bytes: 0,
+                streams: 0,
+                proposals_per_s: 0.0,
+                commit_p50_us: None,
+                commit_p99_us: None,
+                links: Vec::new(),
+                replication: Vec::new(),
+            },
+        }
+    }
+
+    pub fn sample(nodes: Vec<AgedReport>) -> Sample {
+        Sample { from: NodeId(1), at: Timestamp::UNIX_EPOCH, nodes }
+    }
+
+    #[test]
+    fn the_highest_term_leads() {
+        let nodes =
+            vec![report(1, Role::Leader, 6), report(2, Role::Leader, 7), report(3, Role::Follower, 7)];
+        assert_eq!(leader(&sample(nodes)).unwrap().report.node, NodeId(2));
+    }
+
+    #[test]
+    fn an_old_report_is_not_now() {
+        let mut old = report(2, Role::Leader, 7);
+        old.age_ms = FRESH_MS + 1;
+        let sample = sample(vec![old]);
+        assert_eq!(leader(&sample), None);
+        assert_eq!(fresh(&sample, NodeId(2)), None);
+        assert_eq!(Figures::of(&sample), Figures::default());
+    }
+
+    #[test]
+    fn the_figures_are_those_of_the_leader() {
+        let mut lead = report(1, Role::Leader, 7);
+        lead.report.proposals_per_s = 812.0;
+        lead.report.links =
+            vec![Link { peer: NodeId(3), sees: Sees::Alive, rtt_us: Some(400), silent_ms: Some(20) }];
+        lead.report.replication = [(2, 0), (3, 9)]
+            .map(|(node, lag)| Replication { node: NodeId(node), matched_index: 0, lag })
+            .to_vec();
+        let sample = sample(vec![lead, report(2, Role::Follower, 7)]);
+        let figures = Figures::of(&sample);
+        assert_eq!((figures.writes_per_s, figures.lag), (Some(812.0), Some(9)));
+        assert_eq!((lag(&sample, NodeId(3)), rtt_us(&sample, NodeId(3))), (Some(9), Some(400)));
+        assert_eq!((lag(&sample, NodeId(1)), rtt_us(&sample, NodeId(1))), (None, None));
+    }
+
+    #[test]
+    fn history_is_bounded() {
+        let mut history = History::default();
+        for _ in 0..HISTORY + 5 {
+            history.push(Figures::default());
+        }
+        assert_eq!(history.of(|_| Some(0.0)).len(), HISTORY);
+    }
+
+    #[test]
+    fn a_gap_lifts_the_pen() {
+        let path = spark_path(&[Some(0.0), Some(2.0), None, Some(1.0)], 119.0, 26.0);
+        assert_eq!(path, "M116.0 24.5L117.0 1.5M119.0 13.0");
+        assert_eq!(spark_path(&[], 119.0, 26.0), "");
+    }
+}

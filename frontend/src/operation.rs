@@ -1,0 +1,279 @@
+//! Plans and operations in words: titles, the name of the button, the outcome.
+
+use crate::{
+    format::{self, capitalised},
+    situation::Tone,
+};
+use ringmaster_common::{
+    Timestamp,
+    action::Action,
+    operation::{Operation, OperationStatus, Step, StepStatus},
+    plan::{Plan, PlannedStep},
+};
+
+/// What the drawer is about.
+pub fn title(action: &Action) -> String {
+    match action {
+        Action::TransferLeadership { to, .. } => format!("Hand over to node {to}"),
+        Action::AddNode { node } => format!("Add node {}", node.id),
+        Action::Undo { operation } => format!("Undo operation {operation}"),
+    }
+}
+
+/// From where to where, if leadership moves.
+pub fn direction(plan: &Plan) -> Option<(u64, u64)> {
+    let (before, after) = (plan.impact.leader_before?, plan.impact.leader_after?);
+    (before != after).then_some((before.0, after.0))
+}
+
+/// What the button that applies the plan does.
+pub fn verb(plan: &Plan) -> String {
+    match (&plan.action, plan.impact.leader_after) {
+        (Action::Undo { .. }, Some(leader)) => format!("Hand back to node {leader}"),
+        (action, _) => title(action),
+    }
+}
+
+/// Whether the operation can still be given up with nothing done. The server decides; this is so
+/// that the button is not offered in vain.
+pub fn is_abortable(operation: &Operation) -> bool {
+    let running = operation.steps.iter().position(|step| step.status == StepStatus::Running);
+    operation.status == OperationStatus::Running
+        && running.is_some_and(|position| match operation.action {
+            Action::AddNode { .. } => position == 0,
+            _ => matches!(operation.steps[position].name.as_str(), "preflight" | "catch_up"),
+        })
+}
+
+/// Whether it can be taken back by a new plan.
+pub fn is_undoable(operation: &Operation) -> bool {
+    operation.undoable && operation.status == OperationStatus::Succeeded && operation.undone_by.is_none()
+}
+
+pub fn status_tone(status: OperationStatus) -> Tone {
+    match status {
+        OperationStatus::Succeeded => Tone::Good,
+        OperationStatus::Failed => Tone::Bad,
+        OperationStatus::Aborted | OperationStatus::Reverted => Tone::Warning,
+        OperationStatus::Running | OperationStatus::AwaitingKeep => Tone::Note,
+    }
+}
+
+pub fn status_word(status: OperationStatus) -> &'static str {
+    match status {
+        OperationStatus::AwaitingKeep => "awaiting keep",
+        other => other.as_str(),
+    }
+}
+
+/// What became of it, or how it stands, as a sentence.
+pub fn outcome(operation: &Operation, now: Timestamp) -> String {
+    let took = took_ms(operation).map(format::duration);
+    let hand_over =
+        operation.steps.iter().rev().find(|step| step.name == "hand_over").and_then(Step::took_ms);
+    let why = operation.error.as_ref().map(|error| capitalised(error.detail.trim_end_matches('.')));
+    match operation.status {
+        OperationStatus::Running if operation.error.is_some() => {
+            format!("{}; it is being taken back.", why.unwrap_or_default())
+        }
+        OperationStatus::Running => {
+            "Under way. It goes on even if its node or this page goes away.".to_owned()
+        }
+        OperationStatus::AwaitingKeep => {
+            let left = operation.keep_until.map_or(0, |until| format::seconds_left(until, now));
+            format!("Done, and it reverts by itself in {left} s unless you keep it.")
+        }
+        OperationStatus::Succeeded => match (took, hand_over) {
+            (Some(took), Some(pause)) => {
+                format!("Done in {took}; leadership moved in {}.", format::duration(pause))
+            }
+            (Some(took), None) => format!("Done in {took}."),
+            _ => "Done.".to_owned(),
+        },
+        OperationStatus::Failed => {
+            format!("It failed. {}.", why.unwrap_or_else(|| "No reason was given".to_owned()))
+        }
+        OperationStatus::Aborted => {
+            format!("{}. Nothing was changed.", why.unwrap_or_else(|| "It was aborted".to_owned()))
+        }
+        OperationStatus::Reverted => {
+            format!("Taken back. {}.", why.unwrap_or_else(|| "All is as it was before".to_owned()))
+        }
+    }
+}
+
+pub fn took_ms(operation: &Operation) -> Option<u64> {
+    operation.ended_at.map(|ended| format::age_ms(operation.started_at, ended))
+}
+
+/// A step as the list shows it: planned, under way, or done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepLine {
+    pub name: String,
+    pub title: String,
+    pub status: StepStatus,
+    /// What it may take, or took.
+    pub time: String,
+    pub detail: Option<String>,
+}
+
+impl From<&PlannedStep> for StepLine {
+    fn from(step: &PlannedStep) -> Self {
+        StepLine {
+            name: step.name.clone(),
+            title: step.title.clone(),
+            status: StepStatus::Pending,
+            time: format::bound(step.bound_ms),
+            detail: None,
+        }
+    }
+}
+
+impl From<&Step> for StepLine {
+    fn from(step: &Step) -> Self {
+        let time = match (step.status, step.took_ms()) {
+            (StepStatus::Skipped, _) => "skipped".to_owned(),
+            (_, Some(took)) => format::duration(took),
+            _ => format::bound(step.bound_ms),
+        };
+        StepLine {
+            name: step.name.clone(),
+            title: step.title.clone(),
+            status: step.status,
+            time,
+            detail: step.detail.clone(),
+        }
+    }
+}
+
+/// The command that does the same in a terminal.
+pub fn cli(plan: &Plan, keep_within_ms: Option<u64>) -> String {
+    let keep = keep_within_ms.map_or_else(String::new, |ms| format!(" --keep-within {}s", ms / 1_000));
+    format!("ringmaster apply {}{keep}", plan.action.cli_arguments())
+}
+
+/// The request that this page would send.
+pub fn curl(plan: &Plan, base: &str, keep_within_ms: Option<u64>) -> String {
+    let body = keep_within_ms.map_or_else(|| "{}".to_owned(), |ms| format!("{{\"keep_within_ms\":{ms}}}"));
+    format!(
+        "curl -X POST {base}/v1/plans/{}/apply \\\n  -H 'content-type: application/json' \\\n  -d '{body}'",
+        plan.id
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringmaster_common::{
+        error::{Code, Refusal},
+        id::{GroupId, NodeId, OperationId, PlanId, Revision},
+        plan::Impact,
+    };
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_millisecond(ms).unwrap()
+    }
+
+    fn operation(status: OperationStatus, running: Option<&str>) -> Operation {
+        let step = |name: &str| Step {
+            name: name.to_owned(),
+            title: name.to_owned(),
+            bound_ms: 1_000,
+            status: if running == Some(name) { StepStatus::Running } else { StepStatus::Succeeded },
+            started_at: Some(at(100)),
+            ended_at: (running != Some(name)).then(|| at(141)),
+            detail: None,
+        };
+        Operation {
+            id: OperationId(3),
+            plan: PlanId(8),
+            action: Action::TransferLeadership { group: GroupId::CLUSTER, to: NodeId(3) },
+            summary: String::new(),
+            status,
+            steps: ["preflight", "catch_up", "hand_over", "verify"].map(step).to_vec(),
+            error: None,
+            started_by: "operator".to_owned(),
+            started_at: at(0),
+            ended_at: status.is_final().then(|| at(212)),
+            keep_within_ms: None,
+            keep_until: None,
+            undoable: true,
+            undo_of: None,
+            undone_by: None,
+            revision: Revision(1),
+        }
+    }
+
+    fn plan(action: Action) -> Plan {
+        Plan {
+            id: PlanId(814),
+            revision: Revision(1),
+            action,
+            summary: String::new(),
+            footprint: Vec::new(),
+            observations: Vec::new(),
+            steps: Vec::new(),
+            impact: Impact {
+                leader_before: Some(NodeId(3)),
+                leader_after: Some(NodeId(2)),
+                ..Impact::default()
+            },
+            warnings: Vec::new(),
+            blockers: Vec::new(),
+            undoable: true,
+            created_at: at(0),
+            created_by: String::new(),
+            expires_at: at(0),
+            operation: None,
+        }
+    }
+
+    #[test]
+    fn a_button_names_its_effect() {
+        let transfer = plan(Action::TransferLeadership { group: GroupId::CLUSTER, to: NodeId(2) });
+        assert_eq!((verb(&transfer), direction(&transfer)), ("Hand over to node 2".to_owned(), Some((3, 2))));
+        assert_eq!(verb(&plan(Action::Undo { operation: OperationId(3) })), "Hand back to node 2");
+    }
+
+    #[test]
+    fn the_same_can_be_done_in_a_terminal() {
+        let transfer = plan(Action::TransferLeadership { group: GroupId::CLUSTER, to: NodeId(2) });
+        assert_eq!(
+            cli(&transfer, Some(60_000)),
+            "ringmaster apply transfer_leadership --group 0 --to 2 --keep-within 60s"
+        );
+        assert!(curl(&transfer, "http://h:7701", Some(60_000)).contains("/v1/plans/814/apply"));
+        assert!(curl(&transfer, "http://h:7701", None).ends_with("-d '{}'"));
+    }
+
+    #[test]
+    fn after_the_hand_over_there_is_no_way_back() {
+        for (step, abortable) in
+            [("preflight", true), ("catch_up", true), ("hand_over", false), ("verify", false)]
+        {
+            assert_eq!(is_abortable(&operation(OperationStatus::Running, Some(step))), abortable, "{step}");
+        }
+        assert!(!is_abortable(&operation(OperationStatus::AwaitingKeep, None)));
+    }
+
+    #[test]
+    fn outcomes_are_sentences() {
+        let done = operation(OperationStatus::Succeeded, None);
+        assert_eq!(outcome(&done, at(0)), "Done in 212 ms; leadership moved in 41 ms.");
+        assert!(is_undoable(&done));
+        let mut failed = operation(OperationStatus::Failed, None);
+        failed.error = Some(Refusal::new(Code::StepTimeout, "the step hand_over did not end within 1000 ms"));
+        assert_eq!(outcome(&failed, at(0)), "It failed. The step hand_over did not end within 1000 ms.");
+        assert!(!is_undoable(&failed));
+        let mut waiting = operation(OperationStatus::AwaitingKeep, None);
+        waiting.keep_until = Some(at(41_000));
+        assert_eq!(outcome(&waiting, at(500)), "Done, and it reverts by itself in 41 s unless you keep it.");
+    }
+
+    #[test]
+    fn a_step_shows_what_it_took_or_may_take() {
+        let operation = operation(OperationStatus::Running, Some("verify"));
+        let times: Vec<String> = operation.steps.iter().map(|step| StepLine::from(step).time).collect();
+        assert_eq!(times, ["41 ms", "41 ms", "41 ms", "≤ 1 s"]);
+    }
+}

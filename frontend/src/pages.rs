@@ -1,0 +1,10 @@
+//! One file a page.
+
+pub mod events;
+pub mod missing;
+pub mod node;
+pub mod nodes;
+pub mod operation;
+pub mod operations;
+pub mod overview;
+pub mod plan;

@@ -1,0 +1,215 @@
+use super::*;
+use crate::figures::tests::{report, sample};
+use ringmaster_common::{
+    action::Action,
+    cluster::{Opinion, Role, Sees},
+    id::{GroupId, PlanId, Revision},
+    operation::{Step, StepStatus},
+};
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn now() -> Timestamp {
+    at("2026-01-01T14:05:00Z")
+}
+
+fn node(id: u64) -> Node {
+    Node {
+        id: NodeId(id),
+        name: format!("node-{id}"),
+        zone: "a".to_owned(),
+        weight: 1,
+        api_addr: String::new(),
+        peer_addr: String::new(),
+        public_url: String::new(),
+        status: NodeStatus::Up,
+        status_reason: "it answers".to_owned(),
+        status_since: at("2026-01-01T10:00:00Z"),
+        status_revision: Revision(1),
+        voter: true,
+        opinions: Vec::new(),
+    }
+}
+
+fn view(nodes: u64) -> ClusterView {
+    ClusterView { nodes: (1..=nodes).map(|id| (NodeId(id), node(id))).collect(), ..ClusterView::default() }
+}
+
+fn telemetry(ids: &[u64], leader: u64) -> Sample {
+    let role = |id| if id == leader { Role::Leader } else { Role::Follower };
+    sample(ids.iter().map(|id| report(*id, role(*id), 7)).collect())
+}
+
+fn set_status(view: &mut ClusterView, id: u64, status: NodeStatus, reason: &str) {
+    view.nodes.get_mut(&NodeId(id)).unwrap().set_status(
+        status,
+        reason,
+        at("2026-01-01T14:02:11Z"),
+        Revision(9),
+    );
+}
+
+const LIVE: Connection = Connection::Live { node: NodeId(1) };
+
+fn judged(connection: &Connection, view: Option<&ClusterView>, sample: Option<&Sample>) -> Assessment {
+    assess(&Situation { connection, view, sample, now: now(), offset_minutes: 0 })
+}
+
+fn words(assessment: &Assessment) -> String {
+    format!("{} {}", assessment.headline, assessment.consequence)
+}
+
+#[test]
+fn all_is_well() {
+    for (nodes, text) in [
+        (
+            1,
+            "All is well. But you can lose no node: writes need all of them. Three voters bear the loss of one.",
+        ),
+        (3, "All is well. You can lose any one node."),
+        (4, "All is well. You can lose any one node."),
+        (5, "All is well. You can lose any two nodes."),
+        (7, "All is well. You can lose any three nodes."),
+    ] {
+        let ids: Vec<u64> = (1..=nodes).collect();
+        let assessment = judged(&LIVE, Some(&view(nodes)), Some(&telemetry(&ids, 1)));
+        assert_eq!(words(&assessment), text);
+        assert_eq!(assessment.problems, []);
+        assert_eq!(assessment.tone, if nodes == 1 { Tone::Note } else { Tone::Good });
+    }
+}
+
+#[test]
+fn a_node_is_down() {
+    let mut view = view(3);
+    set_status(&mut view, 2, NodeStatus::Down, "nodes 1 and 3 have not heard from it for 1.5 s");
+    let assessment = judged(&LIVE, Some(&view), Some(&telemetry(&[1, 3], 1)));
+    assert_eq!(
+        words(&assessment),
+        "Node 2 is down since 14:02:11. Writes go on; losing one more voter stops them."
+    );
+    assert!(assessment.detail.starts_with("Nodes 1 and 3 have not heard from it"), "{}", assessment.detail);
+    assert_eq!((assessment.tone, assessment.problems.len()), (Tone::Bad, 1));
+    assert_eq!(assessment.problems[0].about, About::Node(NodeId(2)));
+}
+
+#[test]
+fn of_five_two_are_down() {
+    let mut view = view(5);
+    set_status(&mut view, 2, NodeStatus::Down, "silent");
+    let one = judged(&LIVE, Some(&view), Some(&telemetry(&[1, 3, 4, 5], 1)));
+    assert_eq!(one.consequence, "Writes go on; you can lose one more.");
+    assert_eq!(one.tone, Tone::Warning);
+    set_status(&mut view, 4, NodeStatus::Suspect, "silent for 600 ms");
+    let two = judged(&LIVE, Some(&view), Some(&telemetry(&[1, 3, 5], 1)));
+    assert_eq!(
+        words(&two),
+        "Nodes 2 and 4 are not well, the first since 14:02:11. Writes go on; losing one more voter stops them."
+    );
+    assert_eq!(two.short, "2 nodes not well");
+}
+
+#[test]
+fn no_leader_and_no_quorum_are_two_things() {
+    let mut candidates = telemetry(&[1, 2], 0);
+    candidates.nodes[0].report.role = Role::Candidate;
+    let no_leader = judged(&LIVE, Some(&view(3)), Some(&candidates));
+    assert_eq!(words(&no_leader), "No leader at the moment. Writes wait for an election.");
+
+    let no_quorum = judged(&LIVE, Some(&view(3)), Some(&telemetry(&[1], 0)));
+    assert_eq!(
+        words(&no_quorum),
+        "No quorum: nodes 2 and 3 are silent. Nothing can be written until one of them is back."
+    );
+    assert!(no_quorum.detail.contains("1 of 3 voters answer, and writes need 2"), "{}", no_quorum.detail);
+    assert_eq!((no_quorum.tone, no_quorum.short.as_str()), (Tone::Bad, "No quorum"));
+
+    let two_missing = judged(&LIVE, Some(&view(5)), Some(&telemetry(&[1], 0)));
+    assert!(two_missing.consequence.contains("two of them are back"), "{}", two_missing.consequence);
+}
+
+#[test]
+fn an_old_leader_without_a_quorum_does_not_count() {
+    let assessment = judged(&LIVE, Some(&view(3)), Some(&telemetry(&[1], 1)));
+    assert_eq!(assessment.short, "No quorum");
+}
+
+#[test]
+fn a_learner_is_no_part_of_the_quorum() {
+    let mut view = view(4);
+    view.nodes.get_mut(&NodeId(4)).unwrap().voter = false;
+    let assessment = judged(&LIVE, Some(&view), Some(&telemetry(&[1, 2, 3], 1)));
+    assert_eq!(words(&assessment), "All is well. You can lose any one node.");
+}
+
+#[test]
+fn a_link_that_is_cut_one_way_is_named() {
+    let mut view = view(3);
+    view.nodes.get_mut(&NodeId(1)).unwrap().opinions =
+        vec![Opinion { observer: NodeId(3), sees: Sees::Dead, since: now() }];
+    let assessment = judged(&LIVE, Some(&view), Some(&telemetry(&[1, 2, 3], 1)));
+    assert_eq!(
+        words(&assessment),
+        "Node 3 does not hear node 1, but node 1 hears node 3. You can lose any one node."
+    );
+    assert_eq!((assessment.tone, assessment.short.as_str()), (Tone::Warning, "Degraded"));
+}
+
+#[test]
+fn disconnected_says_since_when_and_what_next() {
+    let lost = Connection::Lost { since: at("2026-01-01T14:04:50Z"), next: "node 2".to_owned() };
+    let assessment = judged(&lost, Some(&view(3)), Some(&telemetry(&[1, 2, 3], 1)));
+    assert_eq!(words(&assessment), "Disconnected since 14:04:50. What you see is how it was then.");
+    assert!(assessment.detail.contains("Trying node 2 next"), "{}", assessment.detail);
+    assert_eq!((assessment.tone, assessment.problems.len()), (Tone::Unknown, 1));
+
+    let never = judged(&Connection::NeverAnswered { next: "node 1".to_owned() }, None, None);
+    assert_eq!(never.headline, "No node answers.");
+    let opening = judged(&Connection::Opening { to: "node 1".to_owned() }, None, None);
+    assert_eq!((opening.headline.as_str(), opening.tone), ("Connecting to node 1.", Tone::Unknown));
+}
+
+#[test]
+fn an_operation_that_waits_is_a_note_and_a_done_one_is_proof() {
+    let step = Step {
+        name: "hand_over".to_owned(),
+        title: "Hand over".to_owned(),
+        bound_ms: 1_000,
+        status: StepStatus::Succeeded,
+        started_at: Some(at("2026-01-01T14:04:00Z")),
+        ended_at: Some(at("2026-01-01T14:04:00.041Z")),
+        detail: None,
+    };
+    let mut operation = Operation {
+        id: OperationId(4),
+        plan: PlanId(9),
+        action: Action::TransferLeadership { group: GroupId::CLUSTER, to: NodeId(2) },
+        summary: String::new(),
+        status: OperationStatus::AwaitingKeep,
+        steps: vec![step],
+        error: None,
+        started_by: "operator".to_owned(),
+        started_at: now(),
+        ended_at: None,
+        keep_within_ms: Some(60_000),
+        keep_until: Some(at("2026-01-01T14:05:41Z")),
+        undoable: true,
+        undo_of: None,
+        undone_by: None,
+        revision: Revision(3),
+    };
+    let mut view = view(3);
+    view.operations.insert(operation.id, operation.clone());
+    let waiting = judged(&LIVE, Some(&view), Some(&telemetry(&[1, 2, 3], 2)));
+    assert_eq!(waiting.short, "All well");
+    assert_eq!(waiting.problems[0].text, "Operation 4 reverts in 41 s unless somebody keeps it");
+
+    operation.status = OperationStatus::Succeeded;
+    operation.keep_until = None;
+    view.operations.insert(operation.id, operation);
+    let done = judged(&LIVE, Some(&view), Some(&telemetry(&[1, 2, 3], 2)));
+    assert_eq!(done.detail, "Last proven failover: 59 s ago, 41 ms.");
+    assert_eq!(done.problems, []);
+}

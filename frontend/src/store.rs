@@ -1,0 +1,336 @@
+//! What the page knows: the folded view, the latest sample, and the state of its own connection.
+//!
+//! The view is folded outside the reactive graph, and then published piece by piece: each node has
+//! signals of its own, and a signal is set only if its value changed. So what moves on the screen is
+//! what changed in the cluster.
+//!
+//! What always holds: everything that the page shows of the replicated state is of one revision. The
+//! store never decides whether something may be shown; [`crate::stream`] does, by [`crate::peers`].
+
+use crate::{
+    api::Api,
+    browser,
+    figures::{self, Figures, History},
+    peers::{Peer, Position},
+    situation::{self, Assessment, Connection, Situation},
+    timeline::{self, Entry},
+};
+use leptos::prelude::*;
+use ringmaster_common::{
+    Timestamp,
+    cluster::{CanLose, Node, Role, can_lose},
+    event::EventBatch,
+    id::{NodeId, OperationId, Revision},
+    operation::Operation,
+    telemetry::{AgedReport, Sample},
+    view::{ClusterView, Election},
+};
+use std::collections::{BTreeMap, VecDeque};
+
+/// How many of the latest events the page holds.
+pub const MAX_ENTRIES: usize = 400;
+/// The page calls itself disconnected after this long without a message. Samples come twice a second.
+pub const SILENCE_MS: u64 = 2_500;
+
+/// The connection as the stream reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub phase: LinkPhase,
+    /// Whom the page is connected to, or tries next.
+    pub peer: Peer,
+    /// The node that was heard last.
+    pub node: Option<NodeId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkPhase {
+    Opening,
+    Live,
+    Lost,
+}
+
+/// One node's signals.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeSignals {
+    pub facts: RwSignal<Node>,
+    /// The node's own report; none where it is too old.
+    pub report: RwSignal<Option<AgedReport>>,
+    pub lag: RwSignal<Option<u64>>,
+    pub rtt_us: RwSignal<Option<u64>>,
+    pub can_lose: RwSignal<CanLose>,
+}
+
+impl NodeSignals {
+    pub fn role(self) -> Option<Role> {
+        self.report.with(|aged| aged.as_ref().map(|aged| aged.report.role))
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Store {
+    pub api: Api,
+    view: StoredValue<ClusterView>,
+    nodes: StoredValue<BTreeMap<NodeId, NodeSignals>>,
+    pub loaded: RwSignal<bool>,
+    pub name: RwSignal<String>,
+    pub revision: RwSignal<Revision>,
+    pub elected: RwSignal<Option<Election>>,
+    pub node_ids: RwSignal<Vec<NodeId>>,
+    /// Newest first.
+    pub operations: RwSignal<Vec<Operation>>,
+    /// The latest events, newest first, without gaps down to the oldest.
+    pub entries: RwSignal<VecDeque<Entry>>,
+    pub sample: RwSignal<Option<Sample>>,
+    pub history: RwSignal<History>,
+    pub demo: RwSignal<bool>,
+    pub link: RwSignal<Link>,
+    pub latency_ms: RwSignal<Option<f64>>,
+    /// When anything was last heard, by this computer's clock.
+    pub heard_at: RwSignal<Option<Timestamp>>,
+    /// The cluster's time of day, ticking.
+    pub now: RwSignal<Timestamp>,
+    /// What to add to this computer's clock to get the cluster's, in milliseconds.
+    clock_offset_ms: StoredValue<i64>,
+    opened_at: Timestamp,
+}
+
+impl Store {
+    pub fn new(api: Api, first: Peer) -> Self {
+        Store {
+            api,
+            view: StoredValue::new(ClusterView::default()),
+            nodes: StoredValue::new(BTreeMap::new()),
+            loaded: RwSignal::new(false),
+            name: RwSignal::new(String::new()),
+            revision: RwSignal::new(Revision(0)),
+            elected: RwSignal::new(None),
+            node_ids: RwSignal::new(Vec::new()),
+            operations: RwSignal::new(Vec::new()),
+            entries: RwSignal::new(VecDeque::new()),
+            sample: RwSignal::new(None),
+            history: RwSignal::new(History::default()),
+            demo: RwSignal::new(false),
+            link: RwSignal::new(Link { phase: LinkPhase::Opening, peer: first, node: None }),
+            latency_ms: RwSignal::new(None),
+            heard_at: RwSignal::new(None),
+            now: RwSignal::new(browser::now()),
+            clock_offset_ms: StoredValue::new(0),
+            opened_at: browser::now(),
+        }
+    }
+
+    /// Where the history stands, if anything is known yet.
+    pub fn position(self) -> Option<Position> {
+        let known = self.loaded.get_untracked();
+        known.then(|| {
+            self.view.with_value(|view| Position { incarnation: view.incarnation, revision: view.revision })
+        })
+    }
+
+    /// The members' addresses, for the stream to go on with.
+    pub fn with_members<T>(self, read: impl FnOnce(&mut dyn Iterator<Item = (NodeId, &str)>) -> T) -> T {
+        self.view
+            .with_value(|view| read(&mut view.nodes.values().map(|node| (node.id, node.public_url.as_str()))))
+    }
+
+    /// Reads the view, and runs again whenever its revision changes.
+    pub fn with_view<T>(self, read: impl FnOnce(&ClusterView) -> T) -> T {
+        self.revision.track();
+        self.loaded.track();
+        self.view.with_value(read)
+    }
+
+    /// A node's signals, for as long as it is a member.
+    pub fn node(self, id: NodeId) -> Option<NodeSignals> {
+        self.node_ids.track();
+        self.nodes.with_value(|nodes| nodes.get(&id).copied())
+    }
+
+    pub fn operation(self, id: OperationId) -> Option<Operation> {
+        self.operations.with(|operations| operations.iter().find(|operation| operation.id == id).cloned())
+    }
+
+    /// Who leads now, by its own fresh report.
+    pub fn leader(self) -> Option<NodeId> {
+        self.sample.with(|sample| Some(figures::leader(sample.as_ref()?)?.report.node))
+    }
+
+    /// The voter that an example would hand the leadership to: up, not the leader, the least behind.
+    pub fn successor(self) -> Option<NodeId> {
+        let leader = self.leader();
+        self.sample.with(|sample| {
+            let sample = sample.as_ref()?;
+            self.with_view(|view| {
+                view.nodes
+                    .values()
+                    .filter(|node| {
+                        node.voter && Some(node.id) != leader && figures::fresh(sample, node.id).is_some()
+                    })
+                    .min_by_key(|node| figures::lag(sample, node.id).unwrap_or(u64::MAX))
+                    .map(|node| node.id)
+            })
+        })
+    }
+
+    /// Whether clicks can do anything at the moment.
+    pub fn is_live(self) -> bool {
+        self.link.with(|link| link.phase == LinkPhase::Live)
+    }
+
+    /// The connection, for people. A link that broke a moment ago is not worth an alarm: the page
+    /// goes on with another node within that time, as a rule.
+    pub fn connection(self) -> Connection {
+        let now = self.now.get();
+        let link = self.link.get();
+        let label = link.peer.label();
+        let to_local = |at: Timestamp| self.to_cluster_time(at);
+        match (link.phase, self.heard_at.get()) {
+            (LinkPhase::Live, _) => match link.node {
+                Some(node) => Connection::Live { node },
+                None => Connection::Opening { to: label },
+            },
+            (_, Some(heard)) if crate::format::age_ms(to_local(heard), now) < SILENCE_MS => {
+                link.node.map_or(Connection::Opening { to: label }, |node| Connection::Live { node })
+            }
+            (_, Some(heard)) => Connection::Lost { since: to_local(heard), next: label },
+            (_, None) if crate::format::age_ms(to_local(self.opened_at), now) < 2 * SILENCE_MS => {
+                Connection::Opening { to: label }
+            }
+            (_, None) => Connection::NeverAnswered { next: label },
+        }
+    }
+
+    pub fn assess(self) -> Assessment {
+        let connection = self.connection();
+        let now = self.now.get();
+        self.sample.with(|sample| {
+            self.with_view(|view| {
+                situation::assess(&Situation {
+                    connection: &connection,
+                    view: self.loaded.get().then_some(view),
+                    sample: sample.as_ref(),
+                    now,
+                    offset_minutes: browser::offset_minutes(now),
+                })
+            })
+        })
+    }
+
+    fn to_cluster_time(self, at: Timestamp) -> Timestamp {
+        Timestamp::from_millisecond(at.as_millisecond() + self.clock_offset_ms.get_value()).unwrap_or(at)
+    }
+
+    /// Lets time pass. What is shown of it moves in half seconds.
+    pub fn tick(self) {
+        let now = self.to_cluster_time(browser::now()).as_millisecond();
+        set(self.now, Timestamp::from_millisecond(now - now.rem_euclid(500)).unwrap_or_default());
+    }
+
+    /// Something was heard.
+    pub fn heard(self) {
+        self.heard_at.set(Some(browser::now()));
+    }
+
+    pub fn replace_view(self, view: ClusterView) {
+        // Events between the old view and this one are missing: the list starts anew from here.
+        let continues = self
+            .position()
+            .is_some_and(|shown| shown.incarnation == view.incarnation && shown.revision == view.revision);
+        self.view.set_value(view);
+        if !continues {
+            self.entries.set(VecDeque::new());
+        }
+        self.loaded.set(true);
+        self.publish();
+        if !continues {
+            self.fetch_entries();
+        }
+    }
+
+    pub fn fold(self, batch: &EventBatch) {
+        self.view.update_value(|view| view.fold(batch));
+        self.entries.update(|entries| {
+            for entry in timeline::entries(batch).collect::<Vec<_>>().into_iter().rev() {
+                entries.push_front(entry);
+            }
+            entries.truncate(MAX_ENTRIES);
+        });
+        self.publish();
+    }
+
+    /// Fetches the events before the ones that are streamed.
+    fn fetch_entries(self) {
+        leptos::task::spawn_local(async move {
+            // Where it fails, the list shows what is streamed; the events page says what went wrong.
+            let Ok(page) = self.api.latest_events(None).await else { return };
+            self.entries.try_update(|entries| {
+                let known = entries.back().map_or(u64::MAX, |oldest| oldest.revision);
+                let older = page.items.iter().filter(|batch| batch.revision.0 < known);
+                entries.extend(older.flat_map(timeline::entries));
+                entries.truncate(MAX_ENTRIES);
+            });
+        });
+    }
+
+    pub fn take_sample(self, sample: Sample) {
+        self.clock_offset_ms.set_value(sample.at.as_millisecond() - browser::now().as_millisecond());
+        self.history.update(|history| history.push(Figures::of(&sample)));
+        self.sample.set(Some(sample));
+        self.publish_telemetry();
+        self.tick();
+    }
+
+    /// Sets what changed in the view.
+    fn publish(self) {
+        self.view.with_value(|view| {
+            set(self.name, view.name.clone());
+            set(self.elected, view.elected.clone());
+            set(self.operations, view.operations.values().rev().cloned().collect());
+            self.nodes.update_value(|nodes| {
+                nodes.retain(|id, _| view.nodes.contains_key(id));
+                for node in view.nodes.values() {
+                    let signals = nodes.entry(node.id).or_insert_with(|| NodeSignals {
+                        facts: RwSignal::new(node.clone()),
+                        report: RwSignal::new(None),
+                        lag: RwSignal::new(None),
+                        rtt_us: RwSignal::new(None),
+                        can_lose: RwSignal::new(CanLose { answer: false, reason: String::new() }),
+                    });
+                    set(signals.facts, node.clone());
+                }
+            });
+            set(self.node_ids, view.nodes.keys().copied().collect());
+            set(self.revision, view.revision);
+        });
+        self.publish_telemetry();
+    }
+
+    /// Sets what changed in what is measured.
+    fn publish_telemetry(self) {
+        let leader = untrack(|| self.leader());
+        self.view.with_value(|view| {
+            self.nodes.with_value(|nodes| {
+                self.sample.with_untracked(|sample| {
+                    for (id, signals) in nodes {
+                        set(signals.can_lose, can_lose(*id, view.nodes.values(), leader));
+                        let Some(sample) = sample else { continue };
+                        set(signals.report, figures::fresh(sample, *id).cloned());
+                        set(signals.lag, figures::lag(sample, *id));
+                        set(signals.rtt_us, figures::rtt_us(sample, *id));
+                    }
+                });
+            });
+        });
+    }
+}
+
+/// Sets a signal if that changes it. A socket's callback may outlive the page, so it only tries.
+pub fn set<T: PartialEq + Send + Sync + 'static>(signal: RwSignal<T>, value: T) {
+    if signal.try_with_untracked(|known| *known != value) == Some(true) {
+        signal.try_set(value);
+    }
+}
+
+pub fn use_store() -> Store {
+    expect_context::<Store>()
+}

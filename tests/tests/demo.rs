@@ -1,0 +1,86 @@
+//! The demo: real processes, real signals, and nothing left behind.
+
+use nix::sys::signal::Signal;
+use reqwest::{Method, StatusCode};
+use ringmaster_common::{
+    cluster::NodeStatus,
+    demo::{DemoNode, ProcessState},
+};
+use ringmaster_tests::{
+    SOON,
+    cluster::{parse, problem},
+    demo::{Demo, nodes_of},
+    eventually,
+};
+use std::time::Duration;
+
+async fn chaos(demo: &Demo, through: u16, node: u64, what: &str) -> DemoNode {
+    let url = format!("{}/v1/demo/nodes/{node}/{what}", demo.node_url(through));
+    parse(demo.http.post(url).send().await.expect("the node answers")).await.expect("the supervisor does it")
+}
+
+async fn wait_status(demo: &Demo, through: u16, node: usize, status: NodeStatus) {
+    eventually(&format!("node {node} to be {status:?}"), SOON, async || {
+        let now = demo.cluster(through).await?.nodes.get(node - 1).map(|info| info.node.status);
+        if now == Some(status) { Ok(()) } else { Err(format!("{now:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_starts_soon_takes_chaos_and_leaves_nothing_behind() {
+    let mut demo = Demo::start(&[]).await;
+    println!("the URL was printed after {:?}", demo.url_after);
+    assert_eq!(demo.url, demo.node_url(1));
+    demo.wait_complete().await;
+    let cluster = demo.cluster(2).await.expect("every node answers");
+    assert!(cluster.demo && cluster.nodes.iter().filter(|info| info.node.voter).count() == 3);
+
+    // Something is going on without anybody's doing.
+    eventually("the gentle load to write", SOON, async || {
+        let url = format!("{}/v1/settings/demo.heartbeat", demo.node_url(1));
+        let response = demo.http.get(url).send().await.map_err(|error| error.to_string())?;
+        if response.status().is_success() { Ok(()) } else { Err(response.status().to_string()) }
+    })
+    .await;
+
+    assert_eq!(chaos(&demo, 1, 3, "pause").await.state, ProcessState::Paused);
+    wait_status(&demo, 1, 3, NodeStatus::Down).await;
+    assert_eq!(chaos(&demo, 1, 3, "resume").await.state, ProcessState::Running);
+    wait_status(&demo, 1, 3, NodeStatus::Up).await;
+    assert_eq!(chaos(&demo, 2, 3, "kill").await.state, ProcessState::Exited);
+    wait_status(&demo, 2, 3, NodeStatus::Down).await;
+    assert_eq!(chaos(&demo, 2, 3, "restart").await.state, ProcessState::Running);
+    wait_status(&demo, 2, 3, NodeStatus::Up).await;
+
+    let added =
+        demo.http.post(format!("{}/v1/demo/nodes", demo.node_url(1))).send().await.expect("an answer");
+    assert_eq!(added.status(), StatusCode::CREATED);
+    wait_status(&demo, 1, 4, NodeStatus::Up).await;
+    let unknown = format!("{}/v1/demo/nodes/9/kill", demo.node_url(1));
+    let refused = problem(demo.http.request(Method::POST, unknown).send().await.expect("an answer")).await;
+    assert_eq!(refused.code, "unknown_node", "{refused:?}");
+
+    let supervisor = demo.process.pid().as_raw();
+    assert_eq!(nodes_of(supervisor).len(), 4);
+    chaos(&demo, 1, 2, "pause").await;
+    demo.process.signal(Signal::SIGINT);
+    let status = tokio::task::block_in_place(|| demo.process.wait(SOON));
+    assert!(status.success(), "{status}: {}", demo.process.output());
+    assert_eq!(nodes_of(supervisor), Vec::<i32>::new(), "a node outlived its demo");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_die_with_a_supervisor_that_is_killed() {
+    let mut demo = Demo::start(&["--no-load"]).await;
+    demo.wait_complete().await;
+    chaos(&demo, 1, 2, "pause").await;
+    let supervisor = demo.process.pid().as_raw();
+    assert_eq!(nodes_of(supervisor).len(), 3);
+    demo.process.kill();
+    eventually("the nodes to die too, the paused one as well", Duration::from_secs(10), async || {
+        let left = nodes_of(supervisor);
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+}
