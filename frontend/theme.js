@@ -1,8 +1,8 @@
 // Runs before the first paint, so that a chosen theme does not flash in after the page.
 // The key and its values are those of `browser::Theme`.
 try {
-  const theme = JSON.parse(localStorage.getItem("ringmaster.theme"));
+  const theme = localStorage.getItem("ringmaster.theme");
   if (theme) document.documentElement.dataset.theme = theme;
 } catch {
-  // Storage is forbidden or holds something else: the system's theme it is.
+  // Storage is forbidden: the system's theme it is.
 }

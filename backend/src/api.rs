@@ -29,6 +29,7 @@ use axum::{
     routing::{get, post},
 };
 use std::{sync::Arc, time::Duration};
+use tower_http::catch_panic::CatchPanicLayer;
 
 /// The largest body that is read.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
@@ -75,6 +76,7 @@ pub fn router(api: Api) -> Router {
         .fallback(dashboard::asset)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(middleware::from_fn(problem::in_our_words))
+        .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn_with_state(api.clone(), guard::guard))
         .with_state(api)

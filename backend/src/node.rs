@@ -140,6 +140,15 @@ async fn first_identity(config: &NodeConfig) -> Result<Identity, NodeError> {
         Start::Bootstrap => (uuid::Uuid::new_v4().to_string(), Incarnation(1), NodeId(1)),
         Start::Join(urls) => {
             let cluster = join::find_cluster(urls).await;
+            if let Some(id) = config.id.filter(|id| cluster.nodes.iter().any(|info| info.node.id == *id)) {
+                // Consensus counts on what it once acknowledged: it must not come back without that.
+                return Err(NodeError(format!(
+                    "node {id} is a member of {} already, and {} is empty. A node that has lost its data comes \
+                     back under a new id: start it with another --id, or restore the directory",
+                    cluster.name,
+                    config.data_dir.display()
+                )));
+            }
             let highest = cluster.nodes.iter().map(|info| info.node.id.0).max().unwrap_or(0);
             (cluster.id, cluster.incarnation, NodeId(highest + 1))
         }

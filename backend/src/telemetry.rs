@@ -14,6 +14,7 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 use ringmaster_common::{
     cluster::Sees,
+    duration::{micros, millis},
     id::{GroupId, NodeId},
     setting::{DOWN_AFTER, SUSPECT_AFTER},
     telemetry::{AgedReport, Link, NodeReport, Sample},
@@ -304,14 +305,6 @@ fn resident_bytes() -> u64 {
         .ok()
         .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok())
         .map_or(0, |pages| pages * PAGE)
-}
-
-fn millis(duration: Duration) -> u64 {
-    duration.as_millis().try_into().unwrap_or(u64::MAX)
-}
-
-fn micros(duration: Duration) -> u64 {
-    duration.as_micros().try_into().unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

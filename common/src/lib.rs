@@ -11,6 +11,7 @@
 pub mod action;
 pub mod cluster;
 pub mod demo;
+pub mod duration;
 pub mod error;
 pub mod event;
 pub mod id;

@@ -1,5 +1,119 @@
 //! The page's own address: what is shown is in it, so that every state of the page can be sent to
-//! somebody else.
+//! somebody else, survives a reload, and the browser's back button works.
+//!
+//! There are eight pages and no nesting, so an enum and a match are the whole router.
+
+use leptos::{ev, prelude::*};
+use ringmaster_common::id::{NodeId, OperationId, PlanId};
+use wasm_bindgen::{JsCast, JsValue};
+
+/// What a path names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    Overview,
+    Nodes,
+    Node(NodeId),
+    Operations,
+    Operation(OperationId),
+    Plan(PlanId),
+    Events,
+    Missing,
+}
+
+impl Page {
+    pub fn of(path: &str) -> Page {
+        let mut parts = path.split('/').filter(|part| !part.is_empty());
+        let page = match (parts.next(), parts.next()) {
+            (None, _) => Some(Page::Overview),
+            (Some("nodes"), None) => Some(Page::Nodes),
+            (Some("nodes"), Some(id)) => id.parse().ok().map(Page::Node),
+            (Some("operations"), None) => Some(Page::Operations),
+            (Some("operations"), Some(id)) => id.parse().ok().map(Page::Operation),
+            (Some("plans"), Some(id)) => id.parse().ok().map(Page::Plan),
+            (Some("events"), None) => Some(Page::Events),
+            _ => None,
+        };
+        page.filter(|_| parts.next().is_none()).unwrap_or(Page::Missing)
+    }
+}
+
+/// Where the page is.
+#[derive(Clone, Copy, Debug)]
+pub struct Address {
+    pub path: RwSignal<String>,
+    search: RwSignal<String>,
+}
+
+impl Address {
+    /// Follows the browser's buttons, and the links of the page.
+    pub fn follow() -> Self {
+        let address = Address { path: RwSignal::new(String::new()), search: RwSignal::new(String::new()) };
+        address.read();
+        window_event_listener(ev::popstate, move |_| address.read());
+        window_event_listener(ev::click, move |event| {
+            if let Some(to) = followed_link(&event) {
+                event.prevent_default();
+                address.go(&to, false);
+            }
+        });
+        address
+    }
+
+    fn read(self) {
+        let location = window().location();
+        let path = location.pathname().unwrap_or_default();
+        crate::store::set(self.search, location.search().unwrap_or_default());
+        crate::store::set(self.path, path);
+    }
+
+    /// Goes to a path of this page. `replace` makes no entry for the back button.
+    pub fn go(self, to: &str, replace: bool) {
+        let Ok(history) = window().history() else { return };
+        let went = if replace {
+            history.replace_state_with_url(&JsValue::NULL, "", Some(to))
+        } else {
+            history.push_state_with_url(&JsValue::NULL, "", Some(to))
+        };
+        if went.is_ok() {
+            self.read();
+        }
+    }
+
+    pub fn parameter(self, key: &str) -> Option<String> {
+        self.search.with(|search| parameter(search, key))
+    }
+
+    pub fn set_parameter(self, key: &str, value: Option<&str>, replace: bool) {
+        let path = self.path.get_untracked();
+        let to = self.search.with_untracked(|search| with_parameter(&path, search, key, value));
+        self.go(&to, replace);
+    }
+}
+
+pub fn use_address() -> Address {
+    expect_context::<Address>()
+}
+
+/// Where a click leads, if it is a plain click on a link to a page of this dashboard.
+fn followed_link(event: &ev::MouseEvent) -> Option<String> {
+    let plain = event.button() == 0
+        && !event.default_prevented()
+        && !(event.ctrl_key() || event.meta_key() || event.shift_key() || event.alt_key());
+    let link = event.target()?.dyn_into::<web_sys::Element>().ok()?.closest("a[href]").ok()??;
+    let link = link.dyn_into::<web_sys::HtmlAnchorElement>().ok()?;
+    let stays = link.origin() == window().location().origin().ok()?
+        && link.rel().is_empty()
+        && link.hash().is_empty()
+        && link.get_attribute("href").is_some_and(|href| !href.is_empty());
+    (plain && stays).then(|| format!("{}{}", link.pathname(), link.search()))
+}
+
+fn parameter(search: &str, key: &str) -> Option<String> {
+    search.trim_start_matches('?').split('&').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        (name == key).then(|| unescaped(value))
+    })
+}
 
 /// The address with one query parameter set or taken away. The others keep their order.
 pub fn with_parameter(path: &str, search: &str, key: &str, value: Option<&str>) -> String {
@@ -16,7 +130,7 @@ pub fn with_parameter(path: &str, search: &str, key: &str, value: Option<&str>) 
 }
 
 /// Percent-encodes all but letters, digits and `-._~`.
-fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     text.bytes().fold(String::new(), |mut escaped, byte| {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => escaped.push(byte.into()),
@@ -26,9 +140,44 @@ fn escaped(text: &str) -> String {
     })
 }
 
+/// Undoes percent-encoding. What is not well formed stays as it is.
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let decoded =
+            digits.filter(|_| *first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        (rest, _) = match decoded {
+            Some(byte) => (&after[2..], bytes.push(byte)),
+            None => (after, bytes.push(if *first == b'+' { b' ' } else { *first })),
+        };
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_names_a_page() {
+        for (path, page) in [
+            ("/", Page::Overview),
+            ("/nodes", Page::Nodes),
+            ("/nodes/", Page::Nodes),
+            ("/nodes/3", Page::Node(NodeId(3))),
+            ("/nodes/x", Page::Missing),
+            ("/nodes/3/more", Page::Missing),
+            ("/operations/17", Page::Operation(OperationId(17))),
+            ("/plans/814", Page::Plan(PlanId(814))),
+            ("/plans", Page::Missing),
+            ("/events", Page::Events),
+            ("/nowhere", Page::Missing),
+        ] {
+            assert_eq!(Page::of(path), page, "{path}");
+        }
+    }
 
     #[test]
     fn one_parameter_changes_and_the_others_stay() {
@@ -43,5 +192,15 @@ mod tests {
         ] {
             assert_eq!(with_parameter("/nodes", search, "plan", value), expected);
         }
+    }
+
+    #[test]
+    fn what_is_put_in_comes_out() {
+        for value in ["node 3", "a&b=c", "ü%", ""] {
+            let search = format!("?kind=x&words={}", escaped(value));
+            assert_eq!(parameter(&search, "words").as_deref(), Some(value));
+        }
+        assert_eq!(parameter("?words=a+b%zz", "words").as_deref(), Some("a b%zz"));
+        assert_eq!(parameter("?words=1", "plan"), None);
     }
 }

@@ -4,13 +4,12 @@
 //! soon as its answer is. A mutation carries an idempotency key and is sent again, under the same
 //! key, if the node dies under it: by then another node may have taken over.
 
-use crate::browser;
+use crate::{address::escaped, browser};
 use gloo_net::http::{Method, RequestBuilder, Response};
 use gloo_timers::future::TimeoutFuture;
 use leptos::prelude::*;
 use ringmaster_common::{
     action::Action,
-    cluster::Cluster,
     demo::{Chaos, DemoNode},
     error::{Code, Problem},
     event::EventBatch,
@@ -19,7 +18,7 @@ use ringmaster_common::{
     page::Page,
     plan::{ApplyRequest, Fact, Plan, PlanRequest},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt;
 
 /// A node that takes longer than this to answer is as good as silent.
@@ -106,8 +105,14 @@ impl Api {
         self.base.get()
     }
 
-    pub async fn cluster(self) -> Answer<Cluster> {
-        self.get("/v1/cluster").await
+    /// Whether this is a demo cluster, which offers chaos.
+    pub async fn is_demo(self) -> Answer<bool> {
+        /// The one field of `ringmaster_common::cluster::Cluster` that the stream does not bring.
+        #[derive(Deserialize)]
+        struct Cluster {
+            demo: bool,
+        }
+        Ok(self.get::<Cluster>("/v1/cluster").await?.demo)
     }
 
     pub async fn plan(self, id: PlanId) -> Answer<Plan> {
@@ -214,7 +219,7 @@ fn timeout() -> web_sys::AbortSignal {
 
 fn with_cursor(path: String, cursor: Option<String>) -> String {
     match cursor {
-        Some(cursor) => format!("{path}&cursor={}", String::from(js_sys::encode_uri_component(&cursor))),
+        Some(cursor) => format!("{path}&cursor={}", escaped(&cursor)),
         None => path,
     }
 }
@@ -226,13 +231,20 @@ async fn decode<T: DeserializeOwned>(answer: Response) -> Answer<T> {
         .await
         .map_err(|_| ApiError::Unexpected { status, detail: "The answer broke off.".to_owned() })?;
     if answer.ok() {
-        return serde_json::from_str(&body).map_err(|error| ApiError::Unexpected {
-            status,
-            detail: format!("The answer cannot be read: {error}."),
+        return serde_json::from_str(&body).map(|Buffered { value }| value).map_err(|error| {
+            ApiError::Unexpected { status, detail: format!("The answer cannot be read: {error}.") }
         });
     }
     Err(match serde_json::from_str(&body) {
-        Ok(problem) => ApiError::Refused(Box::new(problem)),
+        Ok(Buffered { value }) => ApiError::Refused(Box::new(value)),
         Err(_) => ApiError::Unexpected { status, detail: body.chars().take(200).collect() },
     })
+}
+
+/// Decodes by way of serde's buffer, as tagged messages of the stream are decoded anyway. Decoding
+/// straight from JSON would bring a second copy of the decoder of every type.
+#[derive(Deserialize)]
+struct Buffered<T> {
+    #[serde(flatten)]
+    value: T,
 }

@@ -1,58 +1,59 @@
-//! The composition: one store, one stream, one router.
+//! The composition: one store, one stream, one address, and the page that it names.
 
 use crate::{
+    address::{Address, Page, use_address, with_parameter},
     api::Api,
     components::{
+        chaos::Mischief,
         desk::Desk,
-        drawer::PlanDrawer,
-        palette::Palette,
-        shell::{Shell, provide_theme},
+        drawer::plan_drawer,
+        live::live,
+        palette::{Palette, palette_dialog},
+        shell::{ThemeSwitch, shell},
     },
     pages::{
-        events::EventsPage, missing::Missing, node::NodePage, nodes::NodesPage, operation::OperationPage,
-        operations::OperationsPage, overview::Overview, plan::PlanPage,
+        events::events_page, missing::missing, node::node_page, nodes::nodes_page, operation::operation_page,
+        operations::operations_page, overview::overview,
     },
     store::Store,
     stream,
 };
 use leptos::prelude::*;
-use leptos_router::{
-    components::{Route, Router, Routes},
-    path,
-};
 
-#[component]
-pub fn App() -> impl IntoView {
+pub fn app() -> impl IntoView {
     let peers = stream::known_peers();
     let store = Store::new(Api::new(), peers.current().clone());
     provide_context(store);
     stream::start(store, peers);
-    view! {
-        <Router>
-            <Inside />
-        </Router>
-    }
-}
-
-/// What needs the router around it.
-#[component]
-fn Inside() -> impl IntoView {
+    let address = Address::follow();
+    provide_context(address);
     provide_context(Desk::new());
     provide_context(Palette::new());
-    provide_theme();
-    view! {
-        <Shell>
-            <Routes fallback=Missing>
-                <Route path=path!("/") view=Overview />
-                <Route path=path!("/nodes") view=NodesPage />
-                <Route path=path!("/nodes/:id") view=NodePage />
-                <Route path=path!("/operations") view=OperationsPage />
-                <Route path=path!("/operations/:id") view=OperationPage />
-                <Route path=path!("/plans/:id") view=PlanPage />
-                <Route path=path!("/events") view=EventsPage />
-            </Routes>
-        </Shell>
-        <PlanDrawer />
-        <crate::components::palette::PaletteDialog />
-    }
+    provide_context(ThemeSwitch::new());
+    provide_context(Mischief::new());
+    view! { {shell(page)} {plan_drawer()} {palette_dialog()} }
+}
+
+/// The page that the address names. It stays while only the query changes.
+fn page() -> AnyView {
+    let address = use_address();
+    let page = Memo::new(move |_| address.path.with(|path| Page::of(path)));
+    Effect::new(move |_| match page.get() {
+        // As the API names it: the plan opens over the overview.
+        Page::Plan(id) => address.go(&with_parameter("/", "", "plan", Some(&id.to_string())), true),
+        _ => crate::browser::scroll_to_top("main"),
+    });
+    live(move || {
+        let page = page.get();
+        untrack(|| match page {
+            Page::Overview | Page::Plan(_) => overview(),
+            Page::Nodes => nodes_page(),
+            Page::Node(id) => node_page(id),
+            Page::Operations => operations_page(),
+            Page::Operation(id) => operation_page(id),
+            Page::Events => events_page(),
+            Page::Missing => missing(),
+        })
+    })
+    .into_any()
 }

@@ -5,9 +5,7 @@
 
 use leptos::prelude::{document, window};
 use ringmaster_common::Timestamp;
-use serde::{Serialize, de::DeserializeOwned};
 use wasm_bindgen::JsValue;
-use web_sys::Storage;
 
 /// The wall clock of this computer.
 pub fn now() -> Timestamp {
@@ -46,38 +44,16 @@ pub fn origin() -> String {
     window().location().origin().unwrap_or_default()
 }
 
-/// What this tab remembers until it is closed.
-pub fn remember<T: Serialize>(key: &str, value: &T) {
-    store(session(), key, value);
-}
-
-pub fn recall<T: DeserializeOwned>(key: &str) -> Option<T> {
-    load(session(), key)
-}
-
-/// What this browser remembers.
-pub fn prefer<T: Serialize>(key: &str, value: &T) {
-    store(local(), key, value);
-}
-
-fn session() -> Option<Storage> {
-    window().session_storage().ok().flatten()
-}
-
-fn local() -> Option<Storage> {
-    window().local_storage().ok().flatten()
-}
-
-fn store<T: Serialize>(storage: Option<Storage>, key: &str, value: &T) {
-    if let (Some(storage), Ok(text)) = (storage, serde_json::to_string(value)) {
-        // A full or forbidden storage costs a convenience, nothing more.
-        storage.set_item(key, &text).ok();
+/// What this tab remembers until it is closed. A full or forbidden storage costs a convenience,
+/// nothing more.
+pub fn remember(key: &str, text: &str) {
+    if let Ok(Some(storage)) = window().session_storage() {
+        storage.set_item(key, text).ok();
     }
 }
 
-fn load<T: DeserializeOwned>(storage: Option<Storage>, key: &str) -> Option<T> {
-    let text = storage?.get_item(key).ok().flatten()?;
-    serde_json::from_str(&text).ok()
+pub fn recall(key: &str) -> Option<String> {
+    window().session_storage().ok()??.get_item(key).ok()?
 }
 
 /// Puts text on the clipboard. Without a secure context there is none: then the text of `shown` is
@@ -107,6 +83,12 @@ pub fn remove(selector: &str) {
     }
 }
 
+pub fn scroll_to_top(selector: &str) {
+    if let Ok(Some(element)) = document().query_selector(selector) {
+        element.set_scroll_top(0);
+    }
+}
+
 pub fn scroll_into_view(selector: &str) {
     if let Ok(Some(element)) = document().query_selector(selector) {
         element.scroll_into_view_with_bool(false);
@@ -114,8 +96,7 @@ pub fn scroll_into_view(selector: &str) {
 }
 
 /// Light, dark, or as the system has it. `theme.js` applies the same key before the first paint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Theme {
     #[default]
     System,
@@ -127,7 +108,12 @@ impl Theme {
     const KEY: &str = "ringmaster.theme";
 
     pub fn preferred() -> Theme {
-        load(local(), Theme::KEY).unwrap_or_default()
+        let stored = || window().local_storage().ok()??.get_item(Theme::KEY).ok()?;
+        match stored().as_deref() {
+            Some("light") => Theme::Light,
+            Some("dark") => Theme::Dark,
+            _ => Theme::System,
+        }
     }
 
     pub fn as_str(self) -> &'static str {
@@ -148,7 +134,9 @@ impl Theme {
     }
 
     pub fn apply(self) {
-        prefer(Theme::KEY, &self);
+        if let Ok(Some(storage)) = window().local_storage() {
+            storage.set_item(Theme::KEY, self.as_str()).ok();
+        }
         if let Some(root) = document().document_element() {
             root.set_attribute("data-theme", self.as_str()).ok();
         }

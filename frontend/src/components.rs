@@ -5,6 +5,7 @@ pub mod desk;
 pub mod drawer;
 pub mod feed;
 pub mod figure;
+pub mod live;
 pub mod marks;
 pub mod matrix;
 pub mod node_table;

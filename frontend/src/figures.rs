@@ -131,6 +131,7 @@ pub mod tests {
                 proposals_per_s: 0.0,
                 commit_p50_us: None,
                 commit_p99_us: None,
+                fsyncs: 0,
                 links: Vec::new(),
                 replication: Vec::new(),
             },
@@ -162,8 +163,14 @@ pub mod tests {
     fn the_figures_are_those_of_the_leader() {
         let mut lead = report(1, Role::Leader, 7);
         lead.report.proposals_per_s = 812.0;
-        lead.report.links =
-            vec![Link { peer: NodeId(3), sees: Sees::Alive, rtt_us: Some(400), silent_ms: Some(20) }];
+        lead.report.links = vec![Link {
+            peer: NodeId(3),
+            sees: Sees::Alive,
+            rtt_us: Some(400),
+            silent_ms: Some(20),
+            trouble: None,
+            feature_level: None,
+        }];
         lead.report.replication = [(2, 0), (3, 9)]
             .map(|(node, lag)| Replication { node: NodeId(node), matched_index: 0, lag })
             .to_vec();

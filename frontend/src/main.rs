@@ -29,7 +29,6 @@ mod who_sees_whom;
 
 fn main() {
     browser::show_panics();
-    browser::Theme::preferred().apply();
-    leptos::mount::mount_to_body(app::App);
+    leptos::mount::mount_to_body(app::app);
     browser::remove("#boot");
 }

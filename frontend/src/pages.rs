@@ -7,4 +7,3 @@ pub mod nodes;
 pub mod operation;
 pub mod operations;
 pub mod overview;
-pub mod plan;

@@ -7,7 +7,6 @@
 //! and where something is missing in between, it asks for a fresh view instead of guessing.
 
 use ringmaster_common::id::{Incarnation, NodeId, Revision};
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// The wait before the second attempt; each further round of all nodes doubles it.
@@ -16,7 +15,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// A node that may serve the stream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Unknown until it said so, for the address that the page itself came from.
     pub node: Option<NodeId>,
@@ -36,6 +35,19 @@ impl Peer {
             None => self.url.split("://").last().unwrap_or(&self.url).to_owned(),
         }
     }
+}
+
+/// Peers as one line of text, for the tab to remember.
+pub fn to_text(peers: &[Peer]) -> String {
+    let words = peers.iter().filter_map(|peer| Some(format!("{} {}", peer.node?, peer.url)));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// What [`to_text`] wrote. What cannot be read is left out.
+pub fn from_text(text: &str) -> Vec<Peer> {
+    let words: Vec<&str> = text.split(' ').collect();
+    let peer = |pair: &[&str]| Some(Peer::new(Some(pair[0].parse().ok()?), pair[1]));
+    words.chunks_exact(2).filter_map(peer).collect()
 }
 
 /// All nodes that may serve the stream, and the one whose turn it is.
@@ -219,6 +231,16 @@ mod tests {
         assert_eq!(peers.current().label(), "node 3");
         peers.prefer("http://elsewhere:1");
         assert_eq!(peers.current().label(), "node 3");
+    }
+
+    #[test]
+    fn a_tab_remembers_the_members() {
+        let mut peers = Peers::new("http://h:7701", Vec::new());
+        peers.identify(NodeId(1));
+        peers.learn(MEMBERS.into_iter());
+        assert_eq!(from_text(&to_text(peers.all())), peers.all());
+        assert_eq!(from_text("x http://h:1 2"), []);
+        assert_eq!(from_text(""), []);
     }
 
     #[test]

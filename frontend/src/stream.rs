@@ -7,7 +7,7 @@
 
 use crate::{
     browser,
-    peers::{Peers, Position, Verdict, judge_events, judge_view},
+    peers::{Peers, Position, Verdict, from_text, judge_events, judge_view, to_text},
     store::{Link, LinkPhase, SILENCE_MS, Store, set},
 };
 use gloo_timers::callback::Interval;
@@ -66,7 +66,7 @@ struct Stream {
 
 /// The nodes to try, before anything is known but what an earlier page of this tab has seen.
 pub fn known_peers() -> Peers {
-    Peers::new(&browser::origin(), browser::recall(PEERS_KEY).unwrap_or_default())
+    Peers::new(&browser::origin(), from_text(&browser::recall(PEERS_KEY).unwrap_or_default()))
 }
 
 /// Starts streaming into the store, for as long as the page lives.
@@ -246,7 +246,7 @@ impl Stream {
         let before = self.peers.all().to_vec();
         self.store.with_members(|members| self.peers.learn(members));
         if self.peers.all() != before {
-            browser::remember(PEERS_KEY, &self.peers.all());
+            browser::remember(PEERS_KEY, &to_text(self.peers.all()));
         }
     }
 
@@ -261,8 +261,8 @@ impl Stream {
         self.show(LinkPhase::Live);
         let store = self.store;
         spawn_local(async move {
-            if let Ok(cluster) = store.api.cluster().await {
-                set(store.demo, cluster.demo);
+            if let Ok(demo) = store.api.is_demo().await {
+                set(store.demo, demo);
             }
         });
     }

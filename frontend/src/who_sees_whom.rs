@@ -115,8 +115,14 @@ mod tests {
 
     fn sees(observer: u64, subject: u64, sees: Sees) -> ringmaster_common::telemetry::AgedReport {
         let mut aged = report(observer, Role::Follower, 1);
-        aged.report.links =
-            vec![Link { peer: NodeId(subject), sees, rtt_us: Some(300), silent_ms: Some(40) }];
+        aged.report.links = vec![Link {
+            peer: NodeId(subject),
+            sees,
+            rtt_us: Some(300),
+            silent_ms: Some(40),
+            trouble: None,
+            feature_level: None,
+        }];
         aged
     }
 

@@ -132,6 +132,12 @@ impl Cluster {
         &mut self.nodes[id as usize - 1]
     }
 
+    /// Removes all that a node has on disk.
+    pub fn wipe(&self, id: u64) {
+        assert!(!self.node(id).is_running(), "its files would be open");
+        std::fs::remove_dir_all(self.dir().join(format!("node-{id}"))).expect("the data is there");
+    }
+
     /// Any node that runs.
     pub fn living(&self) -> u64 {
         self.nodes.iter().find(|node| node.process.is_some()).expect("a node runs").id

@@ -1,6 +1,10 @@
 //! Nodes die, pause and come back; what was acknowledged stays.
 
-use ringmaster_common::cluster::NodeStatus;
+use ringmaster_common::{
+    action::Action,
+    cluster::NodeStatus,
+    id::{GroupId, NodeId},
+};
 use ringmaster_tests::{SOON, cluster::Cluster, eventually, writers::Writers};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -95,6 +99,47 @@ async fn a_paused_leader_is_replaced_and_does_no_harm() {
         eventually("the old leader to answer", SOON, async || cluster.get(old, "/v1/settings/who").await)
             .await;
     assert_eq!(setting.value, json!("after"), "a linearizable read went back in time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_node_is_refused() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    // Node 1 would create a cluster of its own.
+    let wiped = if leader == 3 { 2 } else { 3 };
+    cluster.node_mut(wiped).kill();
+    cluster.wipe(wiped);
+    cluster.node_mut(wiped).start();
+    let status = tokio::task::block_in_place(|| cluster.node_mut(wiped).process().wait(SOON));
+    assert_eq!(status.code(), Some(1));
+    let log = cluster.node(wiped).log();
+    assert!(log.contains("comes back under a new id"), "{log}");
+    cluster.put_setting(leader, "still", json!("here")).await.expect("a majority is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_node_that_was_wiped_is_a_stranger() {
+    let mut cluster = Cluster::start(3).await;
+    let mut leader = cluster.leader().await;
+    if leader == 1 {
+        let action = Action::TransferLeadership { group: GroupId::CLUSTER, to: NodeId(2) };
+        let plan = cluster.plan(1, &action).await.expect("a plan");
+        let operation = cluster.apply(1, &plan).await.expect("the plan is fresh");
+        cluster.outcome(2, &operation).await;
+        leader = cluster.leader().await;
+    }
+    cluster.node_mut(1).kill();
+    cluster.wipe(1);
+    cluster.node_mut(1).start();
+    eventually("the leader to refuse the stranger", SOON, async || {
+        let log = cluster.node(leader).log();
+        if log.contains("foreign cluster") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    let own = cluster.cluster(1).await.expect("it serves its own cluster");
+    let theirs = cluster.cluster(leader).await.expect("the leader answers");
+    assert_ne!(own.id, theirs.id);
+    cluster.put_setting(leader, "still", json!("here")).await.expect("a majority is left");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use ringmaster_common::error::{Code, PROBLEM_JSON, Problem, Refusal};
+use std::any::Any;
 
 /// A refusal on its way out.
 #[derive(Debug)]
@@ -46,6 +47,11 @@ pub async fn method_not_allowed(request: Request) -> Refused {
             request.method()
         ),
     )
+}
+
+/// A defect of ours costs one answer, not the connection. The panic itself is in the log.
+pub fn panicked(_: Box<dyn Any + Send>) -> Response {
+    Refused::new(Code::Internal, "the node failed to answer; its log tells why").into_response()
 }
 
 /// Answers that the framework made by itself get a body of ours.

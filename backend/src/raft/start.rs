@@ -17,7 +17,7 @@ use crate::{
     telemetry::{Reports, Telemetry},
 };
 use openraft::{Config, Raft, SnapshotPolicy, storage::RaftLogStorage};
-use ringmaster_common::id::GroupId;
+use ringmaster_common::{duration::millis, id::GroupId};
 use std::{io, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 
@@ -92,8 +92,4 @@ pub async fn start(
         raft.runtime_config().elect(true);
     });
     Ok(Started { group, peers, journal })
-}
-
-fn millis(duration: Duration) -> u64 {
-    duration.as_millis().try_into().unwrap_or(u64::MAX)
 }

@@ -11,6 +11,7 @@ use ringmaster_common::{
     Timestamp,
     action::NewNode,
     cluster::{NodeStatus, Sees},
+    duration::millis,
     error::Refusal,
     id::{Incarnation, NodeId, OperationId, PlanId, Revision},
     operation::Operation,
@@ -32,7 +33,7 @@ pub struct ClusterTime(pub u64);
 
 impl ClusterTime {
     pub fn after(self, duration: Duration) -> ClusterTime {
-        ClusterTime(self.0.saturating_add(duration.as_millis().try_into().unwrap_or(u64::MAX)))
+        ClusterTime(self.0.saturating_add(millis(duration)))
     }
 }
 

@@ -13,6 +13,7 @@ use crate::state::{
 use ringmaster_common::{
     action::{Action, NewNode},
     cluster::{Node, NodeStatus, may_fail},
+    duration::millis,
     error::{Code, Refusal},
     id::{GroupId, NodeId, OperationId},
     operation::OperationStatus,
@@ -353,8 +354,4 @@ fn last_pause(state: &State) -> Option<u64> {
         .find(|step| step.name == StepKind::HandOver.name() && step.took_ms().is_some())
         .filter(|step| step.status == ringmaster_common::operation::StepStatus::Succeeded)
         .and_then(|step| step.took_ms())
-}
-
-fn millis(duration: Duration) -> u64 {
-    duration.as_millis().try_into().unwrap_or(u64::MAX)
 }

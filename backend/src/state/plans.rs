@@ -4,6 +4,7 @@ use crate::state::{Context, State, command::ClusterTime};
 use imbl::OrdMap;
 use ringmaster_common::{
     action::{Action, NewNode},
+    duration::millis,
     error::{Code, Refusal},
     event::Event,
     id::{GroupId, NodeId, OperationId, PlanId, Revision},
@@ -130,7 +131,7 @@ impl Goal {
             .map(|kind| PlannedStep {
                 name: kind.name().to_owned(),
                 title: kind.title(self.target()),
-                bound_ms: self.bound(*kind).as_millis().try_into().unwrap_or(u64::MAX),
+                bound_ms: millis(self.bound(*kind)),
             })
             .collect()
     }

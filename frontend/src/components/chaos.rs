@@ -3,94 +3,116 @@
 //!
 //! Test ids: `chaos`, `chaos-<kill|pause|resume|restart>-<id>`, `chaos-add-node`, `chaos-result`.
 
-use crate::{api::ApiError, components::marks::badge, format::capitalised, store::use_store};
+use crate::{
+    api::ApiError,
+    components::{
+        live::{each, follow, when},
+        marks::badge,
+    },
+    format::capitalised,
+    store::{Store, use_store},
+};
 use leptos::{prelude::*, task::spawn_local};
 use ringmaster_common::{
     demo::{Chaos, DemoNode, ProcessState},
     id::NodeId,
 };
 
-/// Chaos for all nodes, or for one.
-#[component]
-pub fn ChaosPanel(#[prop(optional)] only: Option<NodeId>) -> impl IntoView {
-    let store = use_store();
-    let said = RwSignal::new(String::new());
-    let busy = RwSignal::new(false);
-    let ids = move || match only {
-        Some(id) => vec![id],
-        None => store.node_ids.get(),
-    };
-    let tell = move |what: String, answer: Result<DemoNode, ApiError>| {
-        busy.set(false);
-        said.set(match answer {
-            Ok(node) => format!("{what}: its process {}.", state(&node)),
-            Err(error) => format!("{what}: refused. {}", capitalised(&error.to_string())),
-        });
-    };
-    let inflict = move |id: NodeId, chaos: Chaos| {
-        busy.set(true);
-        said.set(format!("{} node {id}…", capitalised(chaos.as_str())));
-        spawn_local(async move {
-            let answer = store.api.chaos(id, chaos).await;
-            tell(format!("{} node {id}", capitalised(chaos.as_str())), answer);
-        });
-    };
-    let add = move |_| {
-        busy.set(true);
-        said.set("Starting a node…".to_owned());
-        spawn_local(async move {
-            let answer = store.api.add_demo_node().await;
-            let what = answer
-                .as_ref()
-                .map_or("Add a node".to_owned(), |node| format!("Node {} is started", node.node));
-            tell(what, answer);
-        });
-    };
-    view! {
-        <Show when=move || store.demo.get()>
-            <section class="card chaos" data-testid="chaos" aria-labelledby="chaos-title">
-                <h3 id="chaos-title">
-                    "Demo chaos" <span class="quiet">"real signals to real processes, at once and without a plan"</span>
-                </h3>
-                <div class="chaos-rows">
-                    <For each=ids key=|id| *id let(id)>
-                        <div class="chaos-row" role="group" aria-label=format!("Chaos for node {id}")>
-                            {badge(id)}
-                            {Chaos::ALL
-                                .iter()
-                                .map(|chaos| {
-                                    let chaos = *chaos;
-                                    view! {
-                                        <button
-                                            type="button"
-                                            class="small"
-                                            title=explain(chaos)
-                                            aria-label=format!("{} node {id}", capitalised(chaos.as_str()))
-                                            data-testid=format!("chaos-{}-{id}", chaos.as_str())
-                                            disabled=move || busy.get()
-                                            on:click=move |_| inflict(id, chaos)
-                                        >
-                                            {capitalised(chaos.as_str())}
-                                        </button>
-                                    }
-                                })
-                                .collect_view()}
-                        </div>
-                    </For>
-                </div>
-                {only
-                    .is_none()
-                    .then(|| {
-                        view! {
-                            <button type="button" class="small" data-testid="chaos-add-node" disabled=move || busy.get() on:click=add>
-                                "Add a node"
-                            </button>
-                        }
-                    })}
-                <p class="quiet" role="status" data-testid="chaos-result">{said}</p>
-            </section>
-        </Show>
+/// What was last done to the demo, and what came of it. One for the page, so that the palette's
+/// commands answer in the same place as the buttons.
+#[derive(Clone, Copy, Debug)]
+pub struct Mischief {
+    store: Store,
+    said: RwSignal<String>,
+    busy: RwSignal<bool>,
+}
+
+impl Mischief {
+    pub fn new() -> Self {
+        Mischief { store: use_store(), said: RwSignal::new(String::new()), busy: RwSignal::new(false) }
     }
+
+    pub fn inflict(self, chaos: Chaos, id: NodeId) {
+        let what = format!("{} node {id}", capitalised(chaos.as_str()));
+        self.request(what, async move { self.store.api.chaos(id, chaos).await });
+    }
+
+    pub fn add_node(self) {
+        self.request("Add a node".to_owned(), async move { self.store.api.add_demo_node().await });
+    }
+
+    fn request(self, what: String, answer: impl Future<Output = Result<DemoNode, ApiError>> + 'static) {
+        self.busy.set(true);
+        self.said.set(format!("{what}…"));
+        spawn_local(async move {
+            self.said.set(match answer.await {
+                Ok(node) => format!("{what}: the process of node {} {}.", node.node, state(&node)),
+                Err(error) => format!("{what}: refused. {}", capitalised(&error.to_string())),
+            });
+            self.busy.set(false);
+        });
+    }
+}
+
+/// Chaos for all nodes, or for one.
+pub fn chaos_panel(only: Option<NodeId>) -> AnyView {
+    let store = use_store();
+    let ids = Signal::derive(move || only.map_or_else(|| store.node_ids.get(), |id| vec![id]));
+    when(move || store.demo.get(), move || panel(ids, only.is_none())).into_any()
+}
+
+fn panel(ids: Signal<Vec<NodeId>>, can_add: bool) -> AnyView {
+    let mischief = expect_context::<Mischief>();
+    let busy = follow::<bool>(mischief.busy);
+    let button = move |chaos: Chaos, id: NodeId| {
+        view! {
+            <button
+                type="button"
+                class="small"
+                title=explain(chaos)
+                aria-label=format!("{} node {id}", capitalised(chaos.as_str()))
+                data-testid=format!("chaos-{}-{id}", chaos.as_str())
+                disabled=busy
+                on:click=move |_| mischief.inflict(chaos, id)
+            >
+                {capitalised(chaos.as_str())}
+            </button>
+        }
+        .into_any()
+    };
+    let row = move |id: NodeId| {
+        let buttons: Vec<AnyView> = Chaos::ALL.iter().map(|chaos| button(*chaos, id)).collect();
+        view! {
+            <div class="chaos-row" role="group" aria-label=format!("Chaos for node {id}")>{badge(id)} {buttons}</div>
+        }
+        .into_any()
+    };
+    let add = can_add.then(|| {
+        view! {
+            <button
+                type="button"
+                class="small"
+                title="Starts another process, which asks to become a member"
+                data-testid="chaos-add-node"
+                disabled=busy
+                on:click=move |_| mischief.add_node()
+            >
+                "Add a node"
+            </button>
+        }
+        .into_any()
+    });
+    view! {
+        <section class="card chaos" data-testid="chaos" aria-labelledby="chaos-title">
+            <h3 id="chaos-title">
+                "Demo chaos" <span class="quiet">"real signals to real processes, at once and without a plan"</span>
+            </h3>
+            <div class="chaos-rows">{each(ids, |id| (id.0, 0), row)}</div>
+            {add}
+            <p class="quiet" role="status" data-testid="chaos-result">{follow::<String>(mischief.said)}</p>
+        </section>
+    }
+    .into_any()
 }
 
 fn explain(chaos: Chaos) -> &'static str {

@@ -5,23 +5,17 @@
 //! [`Desk::propose`]; nothing else changes anything in the cluster.
 
 use crate::{
-    address::with_parameter,
+    address::{Address, use_address},
     api::ApiError,
     store::{Store, use_store},
 };
 use leptos::{prelude::*, task::spawn_local};
-use leptos_router::{
-    NavigateOptions,
-    hooks::{use_location, use_navigate},
-    location::Location,
-};
 use ringmaster_common::{
     action::Action,
     id::{NodeId, OperationId, PlanId},
     operation::Operation,
     plan::Plan,
 };
-use std::rc::Rc;
 
 /// What the drawer shows.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,11 +36,10 @@ pub enum Wanted {
     Plan(PlanId),
 }
 
-type Navigate = Rc<dyn Fn(&str, bool)>;
-
 #[derive(Clone, Copy, Debug)]
 pub struct Desk {
     store: Store,
+    address: Address,
     pub shown: RwSignal<Shown>,
     /// The operation that was started here, until the stream brings it.
     pub started: RwSignal<Option<Operation>>,
@@ -54,49 +47,26 @@ pub struct Desk {
     pub refused: RwSignal<Option<ApiError>>,
     /// A request is on its way.
     pub busy: RwSignal<bool>,
-    location: StoredValue<Location>,
-    navigate: StoredValue<Navigate, LocalStorage>,
 }
 
 impl Desk {
-    /// Needs the router around it.
     pub fn new() -> Self {
-        let go = use_navigate();
-        let navigate: Navigate = Rc::new(move |to: &str, replace| {
-            go(to, NavigateOptions { replace, scroll: false, resolve: false, ..NavigateOptions::default() });
-        });
         let desk = Desk {
             store: use_store(),
+            address: use_address(),
             shown: RwSignal::new(Shown::Nothing),
             started: RwSignal::new(None),
             refused: RwSignal::new(None),
             busy: RwSignal::new(false),
-            location: StoredValue::new(use_location()),
-            navigate: StoredValue::new_local(navigate),
         };
         desk.follow_address();
         desk
     }
 
-    pub fn go(self, to: &str, replace: bool) {
-        // Cloned out of the store, because navigating may read it again.
-        let navigate = self.navigate.get_value();
-        navigate(to, replace);
-    }
-
-    /// Puts one parameter into the address.
-    pub fn set_parameter(self, key: &str, value: Option<&str>, replace: bool) {
-        let (path, search) = self
-            .location
-            .with_value(|location| (location.pathname.get_untracked(), location.search.get_untracked()));
-        self.go(&with_parameter(&path, &search, key, value), replace);
-    }
-
     /// Opens what the address names, and closes what it no longer does.
     fn follow_address(self) {
-        let query = self.location.with_value(|location| location.query);
         Effect::new(move |_| {
-            let named: Option<PlanId> = query.with(|query| query.get("plan").and_then(|id| id.parse().ok()));
+            let named: Option<PlanId> = self.address.parameter("plan").and_then(|id| id.parse().ok());
             let open = self.shown.with_untracked(|shown| match shown {
                 Shown::Plan(plan) => Some(plan.id),
                 Shown::Fetching(id) | Shown::Failed(Wanted::Plan(id), _) => Some(*id),
@@ -129,7 +99,7 @@ impl Desk {
                 Ok(plan) => {
                     let id = plan.id.to_string();
                     self.shown.set(Shown::Plan(Box::new(plan)));
-                    self.set_parameter("plan", Some(&id), false);
+                    self.address.set_parameter("plan", Some(&id), false);
                 }
                 Err(error) => self.shown.set(Shown::Failed(Wanted::Action(action), error)),
             }
@@ -180,7 +150,7 @@ impl Desk {
 
     pub fn close(self) {
         self.clear(Shown::Nothing);
-        self.set_parameter("plan", None, false);
+        self.address.set_parameter("plan", None, false);
     }
 
     /// The operation that runs or ran the plan on the desk.

@@ -7,25 +7,58 @@
 //! [`crate::components::plan_view`] and [`crate::components::operation_view`].
 
 use crate::{
+    api::ApiError,
     components::{
-        desk::{Shown, use_desk},
-        operation_view::{OperationButtons, Outcome, Steps},
-        plan_view::{self, KEEP_WITHIN_MS, KeepSwitch, Terminal},
-        text::{refusal, revision, skeleton},
+        desk::{Desk, Shown, use_desk},
+        live::{flag, follow, live, when},
+        operation_view::{Shown as ShownOperation, live_outcome, live_steps, operation_buttons, steps},
+        plan_view::{
+            KEEP_WITHIN_MS, blast_radius, blockers, direction_view, keep_switch, summary, terminal, warnings,
+            why,
+        },
+        text::{callout, code, refusal, revision, skeleton},
     },
     format,
     operation::{self, StepLine},
+    situation::Tone,
     store::use_store,
 };
-use leptos::{html::Dialog, prelude::*};
-use ringmaster_common::{error::Code, operation::Operation, plan::Plan};
+use leptos::{ev, html::Dialog, prelude::*};
+use ringmaster_common::{
+    error::Code,
+    plan::{Fact, Plan},
+};
 use wasm_bindgen::JsCast;
 
-#[component]
-pub fn PlanDrawer() -> impl IntoView {
+pub fn plan_drawer() -> AnyView {
     let desk = use_desk();
     let dialog = NodeRef::<Dialog>::new();
     let open = Memo::new(move |_| desk.shown.with(|shown| *shown != Shown::Nothing));
+    follow_dialog(dialog, follow(open));
+    view! {
+        <dialog
+            node_ref=dialog
+            class="drawer"
+            data-testid="plan-drawer"
+            aria-labelledby="drawer-title"
+            on:cancel=move |event: ev::Event| {
+                event.prevent_default();
+                desk.close();
+            }
+            on:mousedown=move |event| {
+                if on_backdrop(&event) {
+                    desk.close();
+                }
+            }
+        >
+            {contents(desk)}
+        </dialog>
+    }
+    .into_any()
+}
+
+/// Opens and closes a modal dialog.
+pub fn follow_dialog(dialog: NodeRef<Dialog>, open: Signal<bool>) {
     Effect::new(move |_| {
         let Some(dialog) = dialog.get() else { return };
         match (open.get(), dialog.open()) {
@@ -36,46 +69,24 @@ pub fn PlanDrawer() -> impl IntoView {
             _ => {}
         }
     });
-    let close_on_backdrop = move |event: leptos::ev::MouseEvent| {
-        let on_backdrop =
-            event.target().is_some_and(|target| target.dyn_ref::<web_sys::HtmlDialogElement>().is_some());
-        if on_backdrop {
-            desk.close();
-        }
-    };
-    view! {
-        <dialog
-            node_ref=dialog
-            class="drawer"
-            data-testid="plan-drawer"
-            aria-labelledby="drawer-title"
-            on:cancel=move |event: leptos::ev::Event| {
-                event.prevent_default();
-                desk.close();
-            }
-            on:mousedown=close_on_backdrop
-        >
-            <Contents />
-        </dialog>
-    }
 }
 
-/// What the drawer shows, without what changes while an operation runs: the parts follow that.
+/// Whether a press was beside a dialog: then the dialog itself is its target, and nothing inside it.
+pub fn on_backdrop(event: &ev::MouseEvent) -> bool {
+    event.target().is_some_and(|target| target.dyn_ref::<web_sys::HtmlDialogElement>().is_some())
+}
+
+/// What the drawer shows, without what changes while an operation runs: its parts follow that.
 #[derive(Clone, PartialEq)]
 enum Scene {
     Nothing,
     Waiting(String),
     Failed,
-    /// A plan by its id. `applied` changes the whole of what can be done with it.
-    Plan {
-        id: u64,
-        applied: bool,
-    },
+    Proposed(u64),
+    Applied(u64),
 }
 
-#[component]
-fn Contents() -> impl IntoView {
-    let desk = use_desk();
+fn contents(desk: Desk) -> AnyView {
     let scene = Memo::new(move |_| {
         let applied = desk.operation().is_some();
         desk.shown.with(|shown| match shown {
@@ -83,245 +94,186 @@ fn Contents() -> impl IntoView {
             Shown::Planning(action) => Scene::Waiting(operation::title(action)),
             Shown::Fetching(id) => Scene::Waiting(format!("Plan {id}")),
             Shown::Failed(..) => Scene::Failed,
-            Shown::Plan(plan) => Scene::Plan { id: plan.id.0, applied },
+            Shown::Plan(plan) if applied => Scene::Applied(plan.id.0),
+            Shown::Plan(plan) => Scene::Proposed(plan.id.0),
         })
     });
-    move || match scene.get() {
-        Scene::Nothing => ().into_any(),
-        Scene::Waiting(title) => view! {
-            {head(title, None, None)}
-            <div class="drawer-body" aria-busy="true">
-                <p class="quiet">"Computing the plan. Nothing happens yet."</p>
-                {skeleton(6)}
-            </div>
-            <footer class="drawer-foot">{cancel("Cancel")}</footer>
-        }
-        .into_any(),
-        Scene::Failed => failed().into_any(),
-        Scene::Plan { applied, .. } => {
-            let plan = desk.shown.with_untracked(|shown| match shown {
-                Shown::Plan(plan) => Some(Plan::clone(plan)),
-                _ => None,
-            });
-            match plan {
-                Some(plan) if applied => view! { <Applied plan /> }.into_any(),
-                Some(plan) => view! { <Proposed plan /> }.into_any(),
-                None => ().into_any(),
+    live(move || {
+        let scene = scene.get();
+        untrack(|| match (scene, desk.shown.get()) {
+            (Scene::Waiting(title), _) => waiting(desk, title),
+            (_, Shown::Failed(wanted, error)) => {
+                let again = move |_| desk.retry(wanted.clone());
+                let buttons = view! {
+                    {close(desk, "Close")}
+                    <button type="button" class="primary" data-testid="plan-again" on:click=again>
+                        "Try again"
+                    </button>
+                };
+                drawer(
+                    head(desk, "There is no plan".to_owned(), None),
+                    view! { {refusal(&error)} <p class="quiet">"Nothing was changed."</p> }.into_any(),
+                    ().into_any(),
+                    buttons.into_any(),
+                )
             }
-        }
-    }
+            (Scene::Proposed(_), Shown::Plan(plan)) => proposed(desk, &plan),
+            (Scene::Applied(_), Shown::Plan(plan)) => applied(desk, &plan),
+            _ => ().into_any(),
+        })
+    })
+    .into_any()
 }
 
-fn head(title: String, pill: Option<String>, direction: Option<AnyView>) -> impl IntoView {
-    let desk = use_desk();
+/// The frame: a head, a body that scrolls, and at the foot what must be seen, over the buttons.
+fn drawer(head: AnyView, body: AnyView, notes: AnyView, buttons: AnyView) -> AnyView {
     view! {
-        <header class="drawer-head">
-            <h2 id="drawer-title">{title}</h2>
-            {direction}
-            {pill.map(|pill| view! { <span class="pill">{pill}</span> })}
-            <button type="button" class="icon" aria-label="Close" on:click=move |_| desk.close()>"✕"</button>
-        </header>
-    }
-}
-
-fn cancel(label: &'static str) -> impl IntoView {
-    let desk = use_desk();
-    view! {
-        <button type="button" data-testid="plan-cancel" on:click=move |_| desk.close()>{label}</button>
-    }
-}
-
-fn failed() -> impl IntoView {
-    let desk = use_desk();
-    let (wanted, error) = match desk.shown.get_untracked() {
-        Shown::Failed(wanted, error) => (wanted, error),
-        _ => return ().into_any(),
-    };
-    view! {
-        {head("There is no plan".to_owned(), None, None)}
-        <div class="drawer-body">
-            {refusal(&error)}
-            <p class="quiet">"Nothing was changed."</p>
-        </div>
+        {head}
+        <div class="drawer-body">{body}</div>
         <footer class="drawer-foot">
-            {cancel("Close")}
-            <button type="button" class="primary" data-testid="plan-again" on:click=move |_| desk.retry(wanted.clone())>
-                "Try again"
-            </button>
+            {notes}
+            <div class="buttons">{buttons}</div>
         </footer>
     }
     .into_any()
 }
 
+fn head(desk: Desk, title: String, plan: Option<&Plan>) -> AnyView {
+    let pill = plan.map(|plan| view! { <span class="pill">{format!("plan {}", plan.id)}</span> }.into_any());
+    view! {
+        <header class="drawer-head">
+            <h2 id="drawer-title">{title}</h2>
+            {plan.and_then(direction_view)}
+            {pill}
+            <button type="button" class="icon" aria-label="Close" on:click=move |_| desk.close()>
+                "✕"
+            </button>
+        </header>
+    }
+    .into_any()
+}
+
+fn close(desk: Desk, label: &'static str) -> AnyView {
+    view! {
+        <button type="button" data-testid="plan-cancel" on:click=move |_| desk.close()>{label}</button>
+    }
+    .into_any()
+}
+
+fn waiting(desk: Desk, title: String) -> AnyView {
+    let body = view! {
+        <p class="quiet" role="status">"Computing the plan. Nothing happens yet."</p>
+        {skeleton(6)}
+    };
+    drawer(head(desk, title, None), body.into_any(), ().into_any(), close(desk, "Cancel"))
+}
+
 /// Before: the plan and its button.
-#[component]
-fn Proposed(plan: Plan) -> impl IntoView {
+fn proposed(desk: Desk, plan: &Plan) -> AnyView {
     let store = use_store();
-    let desk = use_desk();
     let keep = RwSignal::new(false);
     let blocked = !plan.blockers.is_empty();
-    let (id, action, expires_at) = (plan.id, plan.action.clone(), plan.expires_at);
+    let (id, expires_at) = (plan.id, plan.expires_at);
     let expired = Memo::new(move |_| format::seconds_left(expires_at, store.now.get()) == 0);
     let outdated = Memo::new(move |_| {
-        let refused = desk.refused.with(|error| {
-            error.as_ref().is_some_and(|error| {
-                error.is(Code::PlanStale) || error.is(Code::PlanExpired) || error.is(Code::PlanBlocked)
-            })
-        });
-        refused || expired.get()
+        const OUTDATED: [Code; 3] = [Code::PlanStale, Code::PlanExpired, Code::PlanBlocked];
+        let is_outdated = |error: &ApiError| OUTDATED.iter().any(|code| error.is(*code));
+        expired.get() || desk.refused.with(|refused| refused.as_ref().is_some_and(is_outdated))
     });
-    let why_not = Memo::new(move |_| {
-        if blocked {
-            Some("The plan is blocked; see above what lifts it")
-        } else if !store.is_live() {
-            Some("The page is not connected to any node")
-        } else {
-            None
-        }
-    });
-    let verb = operation::verb(&plan);
     let lines: Vec<StepLine> = plan.steps.iter().map(StepLine::from).collect();
-    let again = {
-        let action = action.clone();
-        move |_| desk.propose(action.clone())
+    let body = view! {
+        {summary(plan)}
+        {blockers(&plan.blockers)}
+        {warnings(&plan.warnings)}
+        {blast_radius(&plan.impact)}
+        <section>
+            <h3>"Steps, and the most they may take"</h3>
+            {steps(&lines)}
+        </section>
+        {(plan.undoable && !blocked).then(|| keep_switch(keep))}
+        {terminal(plan, keep)}
+        {why(plan)}
     };
-    let undoable = plan.undoable && !blocked;
-    view! {
-        {head(
-            operation::title(&action),
-            Some(format!("plan {id}")),
-            Some(plan_view::direction_view(&plan).into_any()),
-        )}
-        <div class="drawer-body">
-            {plan_view::summary(&plan)}
-            {plan_view::blockers(&plan.blockers)}
-            {plan_view::warnings(&plan.warnings)}
-            <div class="blast" role="group" aria-label="Blast radius">{plan_view::impact(&plan.impact)}</div>
-            <section>
-                <h3>"Steps, and the most they may take"</h3>
-                <Steps lines=Signal::stored(lines) />
-            </section>
-            {undoable.then(|| view! { <KeepSwitch keep /> })}
-            <Terminal plan=plan.clone() keep=keep.into() />
-            {plan_view::why(&plan)}
-        </div>
-        <footer class="drawer-foot">
-            {stale_facts}
-            {move || {
-                expired
-                    .get()
-                    .then(|| {
-                        view! { <p class="callout warning">"This plan has expired. Plan again to see how things stand now."</p> }
-                    })
-            }}
-            {move || {
-                why_not
-                    .get()
-                    .filter(|_| !blocked)
-                    .map(|why| view! { <p class="callout warning">{why}</p> })
-            }}
-            <div class="buttons">
-                {cancel("Cancel")}
-                {move || {
-                    let verb = verb.clone();
-                    let again = again.clone();
-                    if outdated.get() || blocked {
-                        view! {
-                            {blocked
-                                .then(|| {
-                                    view! {
-                                        <button type="button" class="primary" data-testid="plan-apply" disabled title=why_not.get()>
-                                            {verb}
-                                        </button>
-                                    }
-                                })}
-                            <button type="button" class:primary=!blocked data-testid="plan-again" on:click=again>
-                                "Plan again"
-                            </button>
-                        }
-                            .into_any()
-                    } else {
-                        view! {
-                            <button
-                                type="button"
-                                class="primary"
-                                data-testid="plan-apply"
-                                disabled=move || why_not.get().is_some() || desk.busy.get()
-                                on:click=move |_| desk.apply(id, keep.get_untracked().then_some(KEEP_WITHIN_MS))
-                            >
-                                {verb}
-                            </button>
-                        }
-                            .into_any()
-                    }
-                }}
-            </div>
-        </footer>
-    }
+    let note = |text: &'static str| move || callout(Tone::Warning, text.into_any());
+    let notes = view! {
+        {refused(desk)}
+        {when(move || expired.get(), note("This plan has expired. Plan again to see how things stand now."))}
+        {when(move || !store.is_live(), note("The page is not connected to any node; nothing can be applied from here."))}
+    };
+    let (verb, action) = (operation::verb(plan), plan.action.clone());
+    let buttons = live(move || {
+        let (verb, action) = (verb.clone(), action.clone());
+        let again = outdated.get() || blocked;
+        let apply = (!outdated.get() || blocked).then(|| {
+            let title = if blocked { "The plan is blocked; see above what lifts it" } else { "" };
+            view! {
+                <button
+                    type="button"
+                    class="primary"
+                    data-testid="plan-apply"
+                    title=title
+                    disabled=flag(move || blocked || desk.busy.get() || !store.is_live())
+                    on:click=move |_| desk.apply(id, keep.get_untracked().then_some(KEEP_WITHIN_MS))
+                >
+                    {verb}
+                </button>
+            }
+            .into_any()
+        });
+        let class = if blocked { "" } else { "primary" };
+        let again = again.then(|| {
+            view! {
+                <button
+                    type="button"
+                    class=class
+                    data-testid="plan-again"
+                    on:click=move |_| desk.propose(action.clone())
+                >
+                    "Plan again"
+                </button>
+            }
+            .into_any()
+        });
+        view! { {close(desk, "Cancel")} {again} {apply} }
+    });
+    let title = operation::title(&plan.action);
+    drawer(head(desk, title, Some(plan)), body.into_any(), notes.into_any(), buttons.into_any())
 }
 
 /// Why the last request was refused, with the facts that changed.
-fn stale_facts() -> impl IntoView {
-    let desk = use_desk();
-    desk.refused.get().map(|error| {
-        let facts = error
-            .facts()
-            .iter()
-            .map(|fact| {
-                view! {
-                    <li>
-                        <code>{fact.fact.clone()}</code> " has changed since revision " {revision(fact.version)}
-                    </li>
-                }
-            })
-            .collect_view();
-        view! {
-            {refusal(&error)}
-            <ul class="facts">{facts}</ul>
-        }
+fn refused(desk: Desk) -> AnyView {
+    let fact = |fact: &Fact| {
+        view! { <li>{code(&fact.fact)} " has changed since revision " {revision(fact.version)}</li> }
+            .into_any()
+    };
+    live(move || {
+        desk.refused.get().map(|error| {
+            let facts: Vec<AnyView> = error.facts().iter().map(fact).collect();
+            view! { {refusal(&error)} <ul class="facts" data-testid="stale-facts">{facts}</ul> }
+        })
     })
+    .into_any()
 }
 
 /// After: the operation, as it goes on.
-#[component]
-fn Applied(plan: Plan) -> impl IntoView {
-    let desk = use_desk();
-    let operation = Memo::new(move |_| desk.operation());
-    let lines = Memo::new(move |_| {
-        operation.with(|operation| {
-            operation
-                .as_ref()
-                .map(|operation: &Operation| operation.steps.iter().map(StepLine::from).collect::<Vec<_>>())
-                .unwrap_or_default()
-        })
-    });
+fn applied(desk: Desk, plan: &Plan) -> AnyView {
+    let operation: ShownOperation = follow(Memo::new(move |_| desk.operation()));
     let id = Memo::new(move |_| operation.with(|operation| operation.as_ref().map(|operation| operation.id)));
-    view! {
-        {head(
-            operation::title(&plan.action),
-            Some(format!("plan {}", plan.id)),
-            Some(plan_view::direction_view(&plan).into_any()),
-        )}
-        <div class="drawer-body">
-            <Outcome operation />
-            <section>
-                <h3>"Steps"</h3>
-                <Steps lines />
-            </section>
-            {plan_view::summary(&plan)}
-            <div class="blast" role="group" aria-label="Blast radius, as planned">{plan_view::impact(&plan.impact)}</div>
-            {plan_view::why(&plan)}
-            <p>
-                {move || {
-                    id.get().map(|id| view! { <a href=format!("/operations/{id}")>"Open operation " {id.0}</a> })
-                }}
-            </p>
-        </div>
-        <footer class="drawer-foot">
-            {stale_facts}
-            <div class="buttons">
-                {cancel("Close")} <OperationButtons operation />
-            </div>
-        </footer>
-    }
+    let link = live(move || {
+        id.get().map(|id| view! { <a href=format!("/operations/{id}")>{format!("Open operation {id}")}</a> })
+    });
+    let body = view! {
+        {live_outcome(operation)}
+        <section>
+            <h3>"Steps"</h3>
+            {live_steps(operation)}
+        </section>
+        {summary(plan)}
+        {blast_radius(&plan.impact)}
+        {why(plan)}
+        <p>{link}</p>
+    };
+    let buttons = view! { {close(desk, "Close")} {operation_buttons(operation)} };
+    let title = operation::title(&plan.action);
+    drawer(head(desk, title, Some(plan)), body.into_any(), refused(desk), buttons.into_any())
 }

@@ -4,6 +4,7 @@
 
 use crate::{
     components::{
+        live::{Key, each},
         marks::sign,
         text::{moment, prose, revision},
     },
@@ -12,27 +13,47 @@ use crate::{
 use leptos::prelude::*;
 use ringmaster_common::id::Revision;
 
-/// One event. `full` shows who asked for it too.
-#[component]
-pub fn EventRow(entry: Entry, #[prop(optional)] full: bool, #[prop(optional)] marked: bool) -> impl IntoView {
-    let actor = full
-        .then(|| view! { <span class="actor clip" title=entry.actor.clone()>{entry.actor.clone()}</span> });
+/// How much a list says of each event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// What happened.
+    Short,
+    /// And who asked for it. `marked` is the revision that the reader asked for.
+    Full { marked: Option<u64> },
+}
+
+pub fn feed(entries: Signal<Vec<Entry>>, extent: Extent) -> AnyView {
+    view! { <ul class="feed">{each(entries, key, move |entry| event_row(entry, extent))}</ul> }.into_any()
+}
+
+fn event_row(entry: Entry, extent: Extent) -> AnyView {
+    let (full, marked) = match extent {
+        Extent::Short => (false, false),
+        Extent::Full { marked } => (true, marked == Some(entry.revision)),
+    };
+    let class = match (full, marked) {
+        (_, true) => "event full marked",
+        (true, false) => "event full",
+        (false, false) => "event",
+    };
+    let actor = full.then(|| {
+        view! { <span class="actor clip" title=entry.actor.clone()>{entry.actor.clone()}</span> }.into_any()
+    });
     view! {
         <li
-            class="event"
-            class:full=full
-            class:marked=marked
+            class=class
             data-testid="event-row"
             data-revision=entry.revision.to_string()
             aria-current=marked.then_some("true")
         >
-            {moment(entry.at)} {sign(entry.tone)} <span class="sentence" title=entry.sentence.clone()>{prose(&entry.sentence)}</span>
+            {moment(entry.at)} {sign(entry.tone)}
+            <span class="sentence" title=entry.sentence.clone()>{prose(&entry.sentence)}</span>
             {actor} {revision(Revision(entry.revision))}
         </li>
     }
+    .into_any()
 }
 
-/// What tells one row from another.
-pub fn key(entry: &Entry) -> (u64, usize) {
-    (entry.revision, entry.position)
+fn key(entry: &Entry) -> Key {
+    (entry.revision, entry.position as u64)
 }

@@ -1,7 +1,10 @@
 //! One figure with its last minute.
 
 use crate::{
-    components::text::quantity,
+    components::{
+        live::{live, words},
+        text::quantity,
+    },
     figures::{Figures, spark_path},
     format::Quantity,
     store::use_store,
@@ -11,29 +14,31 @@ use leptos::prelude::*;
 const WIDTH: f64 = 160.0;
 const HEIGHT: f64 = 30.0;
 
-/// A figure card: label, value, note, and the line of the last minute.
-#[component]
-pub fn Figure(
-    label: &'static str,
+/// What a card shows.
+pub struct Figure {
+    pub label: &'static str,
     /// A stable id for tests.
-    id: &'static str,
-    value: fn(&Figures) -> Option<Quantity>,
+    pub id: &'static str,
+    pub value: fn(&Figures) -> Option<Quantity>,
     /// What the line shows.
-    line: fn(&Figures) -> Option<f64>,
+    pub line: fn(&Figures) -> Option<f64>,
     /// Says more about the value.
-    #[prop(into)]
-    note: Signal<String>,
-) -> impl IntoView {
+    pub note: fn(&Figures) -> String,
+}
+
+/// A figure card: label, value, note, and the line of the last minute.
+pub fn figure(Figure { label, id, value, line, note }: Figure) -> AnyView {
     let store = use_store();
-    let latest = Memo::new(move |_| {
-        store.sample.with(|sample| sample.as_ref().map(Figures::of).and_then(|figures| value(&figures)))
-    });
-    let path = move || store.history.with(|history| spark_path(&history.of(line), WIDTH, HEIGHT));
+    let latest = move || store.sample.with(|sample| sample.as_ref().map(Figures::of));
     view! {
         <div class="figure" data-testid=id>
             <div class="figure-label">{label}</div>
-            <div class="figure-value">{move || quantity(latest.get())}</div>
-            <div class="figure-note">{note}</div>
+            <div class="figure-value">
+                {live(move || quantity(latest().as_ref().and_then(value)))}
+            </div>
+            <div class="figure-note">
+                {words(move || latest().as_ref().map(note).unwrap_or_default())}
+            </div>
             <svg
                 class="spark"
                 viewBox=format!("0 0 {WIDTH} {HEIGHT}")
@@ -41,8 +46,12 @@ pub fn Figure(
                 role="img"
                 aria-label=format!("{label} in the last minute")
             >
-                <path d=path vector-effect="non-scaling-stroke" />
+                <path
+                    d=words(move || store.history.with(|history| spark_path(&history.of(line), WIDTH, HEIGHT)))
+                    vector-effect="non-scaling-stroke"
+                />
             </svg>
         </div>
     }
+    .into_any()
 }

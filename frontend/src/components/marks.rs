@@ -3,7 +3,7 @@
 //! No meaning is carried by colour alone. A node has a colour, a shape and its number; a tone has a
 //! colour and a shape, and always stands beside a word.
 
-use crate::{format::split_name, situation::Tone, store::use_store};
+use crate::{components::live::live, format::split_name, situation::Tone, store::NodeSignals};
 use leptos::prelude::*;
 use ringmaster_common::{
     cluster::{NodeStatus, Role},
@@ -21,25 +21,26 @@ const SHAPES: [&str; KINDS as usize] = [
     "M5.2 1.2h9.6L19.8 10L14.8 18.8H5.2L.2 10z",
     "M10 .3L19.6 7.4L16 18.8H4L.4 7.4z",
     "M1.5 1.5h17v8.5c0 4.5-3.4 7.6-8.5 9.6C4.9 17.6 1.5 14.5 1.5 10z",
-    "M10 .8h9.200v9.200a9.2 9.2 0 1 1-9.2-9.200z",
+    "M10 .8h9.2v9.2a9.2 9.2 0 1 1-9.2-9.2z",
 ];
 
 /// The node's own mark, the same on every page.
-pub fn badge(id: NodeId) -> impl IntoView {
+pub fn badge(id: NodeId) -> AnyView {
     let kind = (id.0.max(1) - 1) % KINDS;
     let size = if id.0 > 99 { "7.5" } else { "11" };
     view! {
         <svg class=format!("badge n{}", kind + 1) viewBox="0 0 20 20" aria-hidden="true">
             <path d=SHAPES[kind as usize] />
             <text x="10" y="10.5" text-anchor="middle" dominant-baseline="central" font-size=size>
-                {id.0}
+                {id.to_string()}
             </text>
         </svg>
     }
+    .into_any()
 }
 
 /// A name that is cut in the middle where it does not fit.
-pub fn name_text(name: &str) -> impl IntoView + use<> {
+fn name_text(name: &str) -> AnyView {
     let (head, tail) = split_name(name);
     view! {
         <span class="name" title=name.to_owned()>
@@ -47,34 +48,30 @@ pub fn name_text(name: &str) -> impl IntoView + use<> {
             <span class="name-tail">{tail.to_owned()}</span>
         </span>
     }
+    .into_any()
 }
 
 /// Badge and name of a node, leading to its page.
-#[component]
-pub fn NodeLink(id: NodeId) -> impl IntoView {
-    let store = use_store();
-    let name =
-        move || store.node(id).map(|node| node.facts.with(|node| node.name.clone())).unwrap_or_default();
+pub fn node_link(id: NodeId, node: NodeSignals) -> AnyView {
     view! {
         <a class="node-link" href=format!("/nodes/{id}")>
             {badge(id)}
             <span class="visually-hidden">{format!("node {id} ")}</span>
-            {move || name_text(&name())}
+            {live(move || node.facts.with(|node| name_text(&node.name)))}
         </a>
     }
+    .into_any()
 }
 
 /// The sign of a tone.
-pub fn sign(tone: Tone) -> impl IntoView {
+pub fn sign(tone: Tone) -> AnyView {
     let path = match tone {
-        Tone::Good => "M8 1a7 7 0 1 1 0 14a7 7 0 0 1 0-14zM4.6 8.200l2.4 2.400l4.4-4.8",
-        Tone::Note => "M8 1a7 7 0 1 1 0 14a7 7 0 0 1 0-14zM8 7.300v4M8 4.700v.2",
-        Tone::Warning => "M8 1.500L15.3 14.500H.7zM8 6v4M8 12.200v.2",
-        Tone::Bad => {
-            "M5.1 1h5.800L15 5.100v5.800L10.9 15H5.100L1 10.900V5.100zM5.6 5.600l4.8 4.800M10.4 5.600l-4.8 4.8"
-        }
+        Tone::Good => "M8 1a7 7 0 1 1 0 14a7 7 0 0 1 0-14zM4.6 8.2l2.4 2.4l4.4-4.8",
+        Tone::Note => "M8 1a7 7 0 1 1 0 14a7 7 0 0 1 0-14zM8 7.3v4M8 4.7v.2",
+        Tone::Warning => "M8 1.5L15.3 14.5H.7zM8 6v4M8 12.2v.2",
+        Tone::Bad => "M5.1 1h5.8L15 5.1v5.8L10.9 15H5.1L1 10.9V5.1zM5.6 5.6l4.8 4.8M10.4 5.6l-4.8 4.8",
         Tone::Unknown => {
-            "M8 1a7 7 0 1 1 0 14a7 7 0 0 1 0-14zM6 6.300c0-2.8 4.1-2.6 4.1-.2c0 1.6-2.1 1.5-2.1 3M8 11.700v.2"
+            "M8 1a7 7 0 1 1 0 14a7 7 0 0 1 0-14zM6 6.3c0-2.8 4.1-2.6 4.1-.2c0 1.6-2.1 1.5-2.1 3M8 11.7v.2"
         }
     };
     view! {
@@ -82,6 +79,7 @@ pub fn sign(tone: Tone) -> impl IntoView {
             <path d=path />
         </svg>
     }
+    .into_any()
 }
 
 pub fn status_tone(status: NodeStatus) -> Tone {
@@ -94,28 +92,30 @@ pub fn status_tone(status: NodeStatus) -> Tone {
 }
 
 /// A sign and its word.
-pub fn labelled(tone: Tone, word: impl IntoView + 'static) -> impl IntoView {
+pub fn labelled(tone: Tone, word: &str) -> AnyView {
     view! {
-        <span class=format!("labelled {}", tone.class())>{sign(tone)}<span>{word}</span></span>
+        <span class=format!("labelled {}", tone.class())>{sign(tone)}<span>{word.to_owned()}</span></span>
     }
+    .into_any()
 }
 
-pub fn role_chip(role: Option<Role>) -> impl IntoView {
+pub fn role_chip(role: Option<Role>) -> AnyView {
     let (class, word) = match role {
         Some(Role::Leader) => ("chip lead", "leader"),
         Some(role) => ("chip", role.as_str()),
         None => ("chip silent", "silent"),
     };
-    view! { <span class=class>{word}</span> }
+    view! { <span class=class>{word}</span> }.into_any()
 }
 
 /// The arcs of the product's name.
-pub fn logo() -> impl IntoView {
+pub fn logo() -> AnyView {
     view! {
         <svg class="logo-mark" viewBox="0 0 22 22" aria-hidden="true">
-            <path d="M11 2.600a8.4 8.4 0 0 1 7.3 4.2" />
-            <path d="M19.3 9.600A8.4 8.4 0 0 1 13.6 19" />
-            <path d="M10.6 19.400A8.4 8.4 0 0 1 8 3.2" />
+            <path d="M11 2.6a8.4 8.4 0 0 1 7.3 4.2" />
+            <path d="M19.3 9.6A8.4 8.4 0 0 1 13.6 19" />
+            <path d="M10.6 19.4A8.4 8.4 0 0 1 8 3.2" />
         </svg>
     }
+    .into_any()
 }

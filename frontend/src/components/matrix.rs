@@ -4,8 +4,9 @@
 
 use crate::{
     components::{
+        live::{each, follow, live, words},
         marks::{badge, sign},
-        text::{prose, quantity},
+        text::{callout, prose, quantity},
     },
     format::{duration, micros},
     situation::Tone,
@@ -15,17 +16,31 @@ use crate::{
 use leptos::prelude::*;
 use ringmaster_common::{cluster::Sees, id::NodeId};
 
-#[component]
-pub fn Matrix() -> impl IntoView {
+pub fn matrix() -> AnyView {
     let store = use_store();
-    let ids = move || store.node_ids.get();
+    let ids = follow::<Vec<NodeId>>(store.node_ids);
     let faults = Memo::new(move |_| {
         store.sample.with(|sample| {
-            let sample = sample.as_ref()?;
-            let faults = store.with_view(|view| one_way_faults(view, sample));
-            Some(faults.iter().map(ToString::to_string).collect::<Vec<_>>())
+            let faults = sample.as_ref().map(|sample| store.with_view(|view| one_way_faults(view, sample)));
+            faults.unwrap_or_default().iter().map(ToString::to_string).collect::<Vec<_>>()
         })
     });
+    let fault = |text: String| callout(Tone::Warning, prose(&format!("{text}: the link is cut one way.")));
+    let head = |scope: &'static str| {
+        move |id: NodeId| {
+            view! { <th scope=scope>{badge(id)} <span class="visually-hidden">{format!("node {id}")}</span></th> }
+                .into_any()
+        }
+    };
+    let row = move |observer: NodeId| {
+        view! {
+            <tr>
+                {head("row")(observer)}
+                {each(ids, |id| (id.0, 0), move |subject| matrix_cell(observer, subject))}
+            </tr>
+        }
+        .into_any()
+    };
     view! {
         <div class="matrix-scroll">
             <table class="matrix" data-testid="matrix">
@@ -33,69 +48,42 @@ pub fn Matrix() -> impl IntoView {
                 <thead>
                     <tr>
                         <td class="corner">"sees"</td>
-                        <For each=ids key=|id| *id let(id)>
-                            <th scope="col">{badge(id)}<span class="visually-hidden">{format!("node {id}")}</span></th>
-                        </For>
+                        {each(ids, |id| (id.0, 0), head("col"))}
                     </tr>
                 </thead>
-                <tbody>
-                    <For each=ids key=|id| *id let(observer)>
-                        <tr>
-                            <th scope="row">
-                                {badge(observer)}<span class="visually-hidden">{format!("node {observer}")}</span>
-                            </th>
-                            <For each=ids key=|id| *id let(subject)>
-                                <MatrixCell observer subject />
-                            </For>
-                        </tr>
-                    </For>
-                </tbody>
+                <tbody>{each(ids, |id| (id.0, 0), row)}</tbody>
             </table>
         </div>
-        {move || {
-            faults
-                .get()
-                .filter(|faults| !faults.is_empty())
-                .map(|faults| {
-                    faults
-                        .into_iter()
-                        .map(|fault| {
-                            view! {
-                                <p class="callout warning">
-                                    {sign(Tone::Warning)} <span>{prose(&format!("{fault}: the link is cut one way."))}</span>
-                                </p>
-                            }
-                        })
-                        .collect_view()
-                })
-        }}
+        {live(move || faults.get().into_iter().map(fault).collect_view())}
         <p class="quiet">
             "Each row is what one node sees: a round-trip time where it hears the other. A dashed cell is what a node said before it fell silent itself."
         </p>
     }
+    .into_any()
 }
 
-#[component]
-fn MatrixCell(observer: NodeId, subject: NodeId) -> impl IntoView {
+fn tone(sees: Sees) -> Tone {
+    match sees {
+        Sees::Alive => Tone::Good,
+        Sees::Suspect => Tone::Warning,
+        Sees::Dead => Tone::Bad,
+    }
+}
+
+fn matrix_cell(observer: NodeId, subject: NodeId) -> AnyView {
     let store = use_store();
     let value = Memo::new(move |_| {
         store.sample.with(|sample| store.with_view(|view| cell(view, sample.as_ref(), observer, subject)))
     });
-    let class = move || {
-        let cell = value.get();
-        let tone = match cell.sees() {
-            Some(Sees::Alive) => "good",
-            Some(Sees::Suspect) => "warning",
-            Some(Sees::Dead) => "bad",
-            None => "",
-        };
-        match cell {
+    let class = words(move || {
+        let shade = value.get().sees().map_or("", |sees| tone(sees).class());
+        match value.get() {
             Cell::Itself => "itself".to_owned(),
-            Cell::Remembered(_) => format!("{tone} remembered"),
-            _ => tone.to_owned(),
+            Cell::Remembered(_) => format!("{shade} remembered"),
+            _ => shade.to_owned(),
         }
-    };
-    let title = move || match value.get() {
+    });
+    let title = words(move || match value.get() {
         Cell::Itself => format!("Node {observer} itself"),
         Cell::Nothing => format!("Node {observer} has said nothing of node {subject}"),
         Cell::Remembered(sees) => {
@@ -105,23 +93,19 @@ fn MatrixCell(observer: NodeId, subject: NodeId) -> impl IntoView {
             let heard = silent_ms.map(|ms| format!(", heard {} ago", duration(ms))).unwrap_or_default();
             format!("Node {observer} sees node {subject} {}{heard}", sees.as_str())
         }
-    };
-    let content = move || match value.get() {
+    });
+    let content = live(move || match value.get() {
         Cell::Itself => ().into_any(),
         Cell::Nothing => quantity(None),
         Cell::Measured { sees: Sees::Alive, rtt_us: Some(rtt_us), .. } => quantity(Some(micros(rtt_us))),
         Cell::Measured { sees, .. } | Cell::Remembered(sees) => {
-            let tone = match sees {
-                Sees::Alive => Tone::Good,
-                Sees::Suspect => Tone::Warning,
-                Sees::Dead => Tone::Bad,
-            };
-            view! { {sign(tone)} <span>{sees.as_str()}</span> }.into_any()
+            view! { {sign(tone(sees))} <span>{sees.as_str()}</span> }.into_any()
         }
-    };
+    });
     view! {
         <td class=class title=title data-testid=format!("sees-{observer}-{subject}")>
             <span class="cell">{content}</span>
         </td>
     }
+    .into_any()
 }

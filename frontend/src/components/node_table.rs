@@ -5,121 +5,136 @@
 //! `make-leader-<id>`.
 
 use crate::{
+    address::{Address, use_address},
     components::{
         desk::use_desk,
-        marks::{NodeLink, labelled, role_chip, sign, status_tone},
-        text::{quantity, skeleton},
+        live::{each, either, flag, live, maybe, words},
+        marks::{labelled, node_link, role_chip, sign, status_tone},
+        text::{quantity, quiet, skeleton},
     },
     format::{self, micros},
     situation::Tone,
     store::{NodeSignals, Store, use_store},
 };
 use leptos::prelude::*;
-use leptos_router::hooks::use_query_map;
-use ringmaster_common::{
-    cluster::Role,
-    id::{NodeId, Revision},
-};
-use std::cmp::Ordering;
+use ringmaster_common::{cluster::Role, id::NodeId};
 
-/// What the table can be sorted by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Column {
-    Node,
-    Zone,
-    Role,
-    Status,
-    Lag,
-    Rtt,
-    Lose,
+/// A column: its name in the address, its heading, what it means, and what it is sorted by.
+struct Column {
+    name: &'static str,
+    label: &'static str,
+    title: &'static str,
+    sort_key: fn(NodeId, NodeSignals) -> SortKey,
 }
 
-const COLUMNS: [(Column, &str, &str, &str); 7] = [
-    (Column::Node, "node", "Node", ""),
-    (Column::Zone, "zone", "Zone", ""),
-    (Column::Role, "role", "Role", ""),
-    (Column::Status, "status", "Status", ""),
-    (Column::Lag, "lag", "Lag", "Entries of the leader's log that it lacks"),
-    (Column::Rtt, "rtt", "RTT", "Round-trip time from the node that this page is connected to"),
-    (Column::Lose, "lose", "Can I lose it?", "Whether writes go on without it"),
+/// A text, or a number. Nodes that are alike keep the order of their ids.
+type SortKey = (String, u64);
+
+const COLUMNS: [Column; 7] = [
+    Column { name: "node", label: "Node", title: "", sort_key: |id, _| (String::new(), id.0) },
+    Column {
+        name: "zone",
+        label: "Zone",
+        title: "",
+        sort_key: |_, node| (node.facts.with(|node| node.zone.clone()), 0),
+    },
+    Column { name: "role", label: "Role", title: "", sort_key: |_, node| (String::new(), rank(node.role())) },
+    Column {
+        name: "status",
+        label: "Status",
+        title: "",
+        sort_key: |_, node| (String::new(), u64::MAX - node.facts.with(|node| node.status as u64)),
+    },
+    Column {
+        name: "lag",
+        label: "Lag",
+        title: "Entries of the leader's log that it lacks",
+        sort_key: |_, node| (String::new(), node.lag.get().map_or(0, |lag| lag + 1)),
+    },
+    Column {
+        name: "rtt",
+        label: "RTT",
+        title: "Round-trip time from the node that this page is connected to",
+        sort_key: |_, node| (String::new(), node.rtt_us.get().map_or(0, |rtt| rtt + 1)),
+    },
+    Column {
+        name: "lose",
+        label: "Can I lose it?",
+        title: "Whether writes go on without it",
+        sort_key: |_, node| (String::new(), node.can_lose.with(|can| u64::from(can.answer))),
+    },
 ];
 
+/// By which column, and whether downwards, as the address has it.
+fn order(address: Address) -> (usize, bool) {
+    let name = address.parameter("sort");
+    let column = COLUMNS.iter().position(|column| Some(column.name) == name.as_deref()).unwrap_or(0);
+    (column, address.parameter("order").as_deref() == Some("desc"))
+}
+
 /// `sortable` keeps the order in the page's address.
-#[component]
-pub fn NodeTable(#[prop(optional)] sortable: bool) -> impl IntoView {
+pub fn node_table(sortable: bool) -> AnyView {
     let store = use_store();
-    let desk = use_desk();
-    let query = use_query_map();
-    let order = Memo::new(move |_| {
-        let (key, descending) = query.with(|query| {
-            (query.get("sort").unwrap_or_default(), query.get("order").as_deref() == Some("desc"))
-        });
-        let column =
-            COLUMNS.iter().find(|(_, name, ..)| *name == key).map_or(Column::Node, |column| column.0);
-        if sortable { (column, descending) } else { (Column::Node, false) }
+    let address = use_address();
+    let ids = Signal::derive(move || {
+        let ids = store.node_ids.get();
+        if sortable { sorted(store, ids, order(address)) } else { ids }
     });
-    let ids = Memo::new(move |_| {
-        let (column, descending) = order.get();
-        let mut ids = store.node_ids.get();
-        ids.sort_by(|a, b| {
-            let ordering = compare(store, column, *a, *b).then(a.cmp(b));
-            if descending { ordering.reverse() } else { ordering }
-        });
-        ids
-    });
-    let heading = move |(column, name, label, title): (Column, &'static str, &'static str, &'static str)| {
-        let number = matches!(column, Column::Lag | Column::Rtt);
-        let class = format!("cell-{name}{}", if number { " number" } else { "" });
-        let sorted = move || match order.get() {
-            (by, false) if by == column && sortable => Some("ascending"),
-            (by, true) if by == column && sortable => Some("descending"),
-            _ => None,
-        };
-        let sort = move |_| {
-            let (by, descending) = order.get_untracked();
-            desk.set_parameter("sort", Some(name), true);
-            desk.set_parameter("order", (by == column && !descending).then_some("desc"), true);
-        };
-        let content = if sortable {
-            view! { <button type="button" class="sort" on:click=sort>{label}</button> }.into_any()
-        } else {
-            label.into_any()
-        };
-        view! {
-            <span role="columnheader" class=class title=title aria-sort=sorted>{content}</span>
-        }
-    };
+    let headings = COLUMNS.iter().enumerate().map(|(index, column)| heading(index, column, sortable));
     view! {
         <div class="table nodes" role="table" aria-label="Nodes">
             <div class="row head" role="row">
-                {COLUMNS.map(heading).collect_view()}
-                <span role="columnheader"><span class="visually-hidden">"Action"</span></span>
+                {headings.collect_view()}
+                <span role="columnheader">
+                    <span class="visually-hidden">"Action"</span>
+                </span>
             </div>
-            <Show when=move || store.loaded.get() fallback=|| skeleton(3)>
-                <For each=move || ids.get() key=|id| *id let(id)>
-                    <NodeRow id />
-                </For>
-            </Show>
+            {either(
+                move || store.loaded.get(),
+                move || each(ids, |id| (id.0, 0), node_row),
+                || skeleton(3),
+            )}
         </div>
     }
+    .into_any()
 }
 
-fn compare(store: Store, column: Column, a: NodeId, b: NodeId) -> Ordering {
-    let (Some(left), Some(right)) = (store.node(a), store.node(b)) else { return a.cmp(&b) };
-    match column {
-        Column::Node => a.cmp(&b),
-        Column::Zone => {
-            left.facts.with(|node| node.zone.clone()).cmp(&right.facts.with(|node| node.zone.clone()))
-        }
-        Column::Role => rank(left.role()).cmp(&rank(right.role())),
-        Column::Status => right.facts.with(|node| node.status).cmp(&left.facts.with(|node| node.status)),
-        Column::Lag => left.lag.get().cmp(&right.lag.get()),
-        Column::Rtt => left.rtt_us.get().cmp(&right.rtt_us.get()),
-        Column::Lose => left.can_lose.with(|can| can.answer).cmp(&right.can_lose.with(|can| can.answer)),
+fn sorted(store: Store, mut ids: Vec<NodeId>, (column, descending): (usize, bool)) -> Vec<NodeId> {
+    let key = |id: &NodeId| store.node(*id).map(|node| (COLUMNS[column].sort_key)(*id, node));
+    ids.sort_by_cached_key(key);
+    if descending {
+        ids.reverse();
     }
+    ids
 }
 
-fn rank(role: Option<Role>) -> u8 {
+fn heading(index: usize, column: &'static Column, sortable: bool) -> AnyView {
+    let address = use_address();
+    let number = if matches!(column.name, "lag" | "rtt") { " number" } else { "" };
+    let is_sorted = maybe(move || {
+        let (by, descending) = order(address);
+        let direction = if descending { "descending" } else { "ascending" };
+        (sortable && by == index).then(|| direction.to_owned())
+    });
+    let sort = move |_| {
+        let (by, descending) = untrack(|| order(address));
+        address.set_parameter("sort", Some(column.name), true);
+        address.set_parameter("order", (by == index && !descending).then_some("desc"), true);
+    };
+    let content = if sortable {
+        view! { <button type="button" class="sort" on:click=sort>{column.label}</button> }.into_any()
+    } else {
+        column.label.into_any()
+    };
+    view! {
+        <span role="columnheader" class=format!("cell-{}{number}", column.name) title=column.title aria-sort=is_sorted>
+            {content}
+        </span>
+    }
+    .into_any()
+}
+
+fn rank(role: Option<Role>) -> u64 {
     match role {
         Some(Role::Leader) => 0,
         Some(Role::Candidate) => 1,
@@ -129,48 +144,45 @@ fn rank(role: Option<Role>) -> u8 {
     }
 }
 
-#[component]
-fn NodeRow(id: NodeId) -> impl IntoView {
-    let store = use_store();
-    let Some(node) = store.node(id) else { return ().into_any() };
+fn node_row(id: NodeId) -> AnyView {
+    let Some(node) = use_store().node(id) else { return ().into_any() };
     let facts = node.facts;
-    let status = move || facts.with(|node| node.status);
+    let zone = words(move || facts.with(|node| node.zone.clone()));
+    let status = live(move || {
+        let status = facts.with(|node| node.status);
+        labelled(status_tone(status), status.as_str())
+    });
     view! {
         <div class="row" role="row" data-testid=format!("node-row-{id}")>
-            <span role="cell" class="cell-node"><NodeLink id /></span>
-            <span role="cell" class="cell-zone" title=move || facts.with(|node| node.zone.clone())>
-                {move || facts.with(|node| node.zone.clone())}
-            </span>
+            <span role="cell" class="cell-node">{node_link(id, node)}</span>
+            <span role="cell" class="cell-zone" title=zone>{zone}</span>
             <span role="cell" class="cell-role" data-testid=format!("node-role-{id}")>
-                {move || role_chip(node.role())}
+                {live(move || role_chip(node.role()))}
             </span>
             <span
                 role="cell"
                 class="cell-status"
                 data-testid=format!("node-status-{id}")
-                title=move || facts.with(|node| node.status_reason.clone())
+                title=words(move || facts.with(|node| node.status_reason.clone()))
             >
-                {move || labelled(status_tone(status()), status().as_str())}
+                {status}
             </span>
             <span role="cell" class="cell-lag number">{lag(node)}</span>
-            <span role="cell" class="cell-rtt number">{move || quantity(node.rtt_us.get().map(micros))}</span>
+            <span role="cell" class="cell-rtt number">{live(move || quantity(node.rtt_us.get().map(micros)))}</span>
             <span role="cell" class="cell-lose" data-testid=format!("node-can-lose-{id}")>{can_lose(node)}</span>
-            <span role="cell" class="cell-action"><MakeLeader id node /></span>
+            <span role="cell" class="cell-action">{make_leader(id, node)}</span>
         </div>
     }
     .into_any()
 }
 
-pub fn lag(node: NodeSignals) -> impl IntoView {
-    move || match node.lag.get() {
-        Some(lag) => format::grouped(lag),
-        None => format::NONE.to_owned(),
-    }
+fn lag(node: NodeSignals) -> Signal<String> {
+    words(move || node.lag.get().map_or_else(|| format::NONE.to_owned(), format::grouped))
 }
 
 /// The answer, with its reason.
-pub fn can_lose(node: NodeSignals) -> impl IntoView {
-    move || {
+pub fn can_lose(node: NodeSignals) -> AnyView {
+    live(move || {
         node.can_lose.with(|can| {
             let tone = if can.answer { Tone::Good } else { Tone::Warning };
             view! {
@@ -179,56 +191,55 @@ pub fn can_lose(node: NodeSignals) -> impl IntoView {
                 </span>
             }
         })
-    }
+    })
+    .into_any()
 }
 
 /// Opens the plan that hands the leadership to this node. Why it may be blocked, the plan says.
-#[component]
-pub fn MakeLeader(id: NodeId, node: NodeSignals) -> impl IntoView {
+pub fn make_leader(id: NodeId, node: NodeSignals) -> AnyView {
     let store = use_store();
     let desk = use_desk();
-    let leads = Memo::new(move |_| store.leader() == Some(id));
-    let votes = move || node.facts.with(|node| node.voter);
-    let why_not = Memo::new(move |_| {
+    let why_not = move || {
         if !store.is_live() {
             Some("The page is not connected to any node")
-        } else if leads.get() {
-            Some("It leads already")
-        } else if !votes() {
+        } else if !node.facts.with(|node| node.voter) {
             Some("It is a learner, and only a voter can lead")
         } else {
             None
         }
+    };
+    let leads_for = words(move || {
+        let elected = store.elected.get().filter(|elected| elected.leader == id);
+        let since = elected.map(|elected| format::duration(format::age_ms(elected.at, store.now.get())));
+        since.map_or_else(|| "leads".to_owned(), |since| format!("leads for {since}"))
     });
-    view! {
-        <Show
-            when=move || !leads.get()
-            fallback=move || {
-                view! {
-                    <span class="quiet since">
-                        {move || {
-                            store
-                                .elected
-                                .get()
-                                .filter(|elected| elected.leader == id && elected.revision > Revision(0))
-                                .map(|elected| {
-                                    format!("for {}", format::duration(format::age_ms(elected.at, store.now.get())))
-                                })
-                        }}
-                    </span>
-                }
-            }
-        >
+    let button = move || {
+        view! {
             <button
                 type="button"
                 class="small"
                 data-testid=format!("make-leader-{id}")
-                disabled=move || why_not.get().is_some()
-                title=move || why_not.get().unwrap_or("See what handing over would do; nothing happens yet")
+                disabled=flag(move || why_not().is_some())
+                title=words(move || {
+                    why_not().unwrap_or("See what handing over would do; nothing happens yet").to_owned()
+                })
                 on:click=move |_| desk.hand_over(id)
             >
                 "Make leader"
             </button>
-        </Show>
-    }
+        }
+        .into_any()
+    };
+    either(
+        move || store.leader() == Some(id),
+        move || view! { <span class="quiet">{leads_for}</span> }.into_any(),
+        button,
+    )
+    .into_any()
+}
+
+/// For headings that say more in small letters.
+pub fn aside(text: impl Fn() -> String + Send + Sync + 'static) -> AnyView {
+    let text = words(text);
+    live(move || quiet(text.get())).into_any()
 }

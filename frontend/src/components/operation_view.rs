@@ -1,32 +1,44 @@
 //! An operation as it runs: its steps, how it stands, and what can be done about it.
 //!
 //! Test ids: `operation-status` (with `data-status`), `operation-outcome`, `step-<name>` (with
-//! `data-status`), `keep`, `revert`, `abort`, `undo`.
+//! `data-status`), `keep`, `revert`, `abort`, `undo`, `operation-row-<id>`.
 
 use crate::{
     components::{
         desk::use_desk,
+        live::{each, flag, live, words},
         marks::{labelled, sign},
-        text::{moment, prose},
+        text::{moment, prose, quiet},
     },
     format,
     operation::{StepLine, is_abortable, is_undoable, outcome, status_tone, status_word, took_ms},
+    situation::Tone,
     store::use_store,
 };
 use leptos::prelude::*;
 use ringmaster_common::operation::{Operation, OperationStatus, StepStatus};
 
+/// The operation that a part of a page is about, once it is known.
+pub type Shown = Signal<Option<Operation>>;
+
 /// The steps, planned or under way.
-#[component]
-pub fn Steps(#[prop(into)] lines: Signal<Vec<StepLine>>) -> impl IntoView {
-    view! {
-        <ol class="steps">
-            {move || lines.get().into_iter().enumerate().map(|(index, line)| step(index, line)).collect_view()}
-        </ol>
-    }
+pub fn steps(lines: &[StepLine]) -> AnyView {
+    let lines = lines.iter().enumerate().map(|(index, line)| step(index, line));
+    view! { <ol class="steps">{lines.collect_view()}</ol> }.into_any()
 }
 
-fn step(index: usize, line: StepLine) -> impl IntoView {
+/// The steps of an operation, as they are done.
+pub fn live_steps(operation: Shown) -> AnyView {
+    let lines = Memo::new(move |_| {
+        operation.with(|operation| {
+            let steps = operation.iter().flat_map(|operation| &operation.steps);
+            steps.map(StepLine::from).collect::<Vec<_>>()
+        })
+    });
+    live(move || lines.with(|lines| steps(lines))).into_any()
+}
+
+fn step(index: usize, line: &StepLine) -> AnyView {
     let status = line.status.as_str();
     let mark = match line.status {
         StepStatus::Succeeded => "✓".to_owned(),
@@ -34,53 +46,55 @@ fn step(index: usize, line: StepLine) -> impl IntoView {
         StepStatus::Skipped => "–".to_owned(),
         StepStatus::Pending | StepStatus::Running => (index + 1).to_string(),
     };
+    let detail =
+        line.detail.clone().map(|detail| view! { <span class="step-detail">{detail}</span> }.into_any());
     view! {
         <li class=format!("step {status}") data-testid=format!("step-{}", line.name) data-status=status>
             <span class="step-mark" aria-hidden="true">{mark}</span>
             <span class="step-title">
-                {line.title} <span class="visually-hidden">{format!(": {status}")}</span>
-                {line.detail.map(|detail| view! { <span class="step-detail">{detail}</span> })}
+                {line.title.clone()} <span class="visually-hidden">{format!(": {status}")}</span> {detail}
             </span>
-            <span class="step-time">{line.time}</span>
+            <span class="step-time">{line.time.clone()}</span>
         </li>
     }
+    .into_any()
 }
 
-pub fn status_label(status: OperationStatus) -> impl IntoView {
+fn status_label(status: OperationStatus) -> AnyView {
     view! {
         <span data-testid="operation-status" data-status=status.as_str()>
             {labelled(status_tone(status), status_word(status))}
         </span>
     }
+    .into_any()
 }
 
 /// How it stands, in a sentence that is read out when it changes.
-#[component]
-pub fn Outcome(#[prop(into)] operation: Signal<Option<Operation>>) -> impl IntoView {
+pub fn live_outcome(operation: Shown) -> AnyView {
     let store = use_store();
-    let tone =
-        move || operation.with(|operation| operation.as_ref().map(|operation| status_tone(operation.status)));
-    let class = move || format!("callout outcome {}", tone().map_or("", crate::situation::Tone::class));
     let status =
         Memo::new(move |_| operation.with(|operation| operation.as_ref().map(|operation| operation.status)));
     let sentence = Memo::new(move |_| {
         let now = store.now.get();
-        operation.with(|operation| operation.as_ref().map(|operation| outcome(operation, now)))
+        operation
+            .with(|operation| operation.as_ref().map(|operation| outcome(operation, now)).unwrap_or_default())
     });
+    let class =
+        words(move || format!("callout outcome {}", status.get().map(status_tone).map_or("", Tone::class)));
     view! {
         <div class=class role="status">
-            {move || status.get().map(|status| sign(status_tone(status)))}
+            {live(move || status.get().map(|status| sign(status_tone(status))))}
             <div>
-                {move || status.get().map(status_label)}
-                <p data-testid="operation-outcome">{move || sentence.get().map(|sentence| prose(&sentence).into_any())}</p>
+                {live(move || status.get().map(status_label))}
+                <p data-testid="operation-outcome">{live(move || prose(&sentence.get()))}</p>
             </div>
         </div>
     }
+    .into_any()
 }
 
 /// Keep, revert, abort and undo: whichever make sense now.
-#[component]
-pub fn OperationButtons(#[prop(into)] operation: Signal<Option<Operation>>) -> impl IntoView {
+pub fn operation_buttons(operation: Shown) -> AnyView {
     let store = use_store();
     let desk = use_desk();
     // Only what decides about the buttons, so that a countdown does not make them anew.
@@ -90,15 +104,15 @@ pub fn OperationButtons(#[prop(into)] operation: Signal<Option<Operation>>) -> i
             Some((operation.id, operation.status, is_abortable(operation), is_undoable(operation)))
         })
     });
-    let disabled = move || desk.busy.get() || !store.is_live();
-    move || {
+    let idle = flag(move || desk.busy.get() || !store.is_live());
+    live(move || {
         let (id, status, abortable, undoable) = state.get()?;
         Some(match status {
             OperationStatus::AwaitingKeep => view! {
-                <button type="button" data-testid="revert" disabled=disabled on:click=move |_| desk.abort(id)>
+                <button type="button" data-testid="revert" disabled=idle on:click=move |_| desk.abort(id)>
                     "Revert now"
                 </button>
-                <button type="button" class="primary" data-testid="keep" disabled=disabled on:click=move |_| desk.keep(id)>
+                <button type="button" class="primary" data-testid="keep" disabled=idle on:click=move |_| desk.keep(id)>
                     "Keep it"
                 </button>
             }
@@ -109,14 +123,9 @@ pub fn OperationButtons(#[prop(into)] operation: Signal<Option<Operation>>) -> i
                 } else {
                     "It is past the point from which there is a way back; wait for its outcome"
                 };
+                let disabled = flag(move || idle.get() || !abortable);
                 view! {
-                    <button
-                        type="button"
-                        data-testid="abort"
-                        title=why
-                        disabled=move || disabled() || !abortable
-                        on:click=move |_| desk.abort(id)
-                    >
+                    <button type="button" data-testid="abort" title=why disabled=disabled on:click=move |_| desk.abort(id)>
                         "Abort"
                     </button>
                 }
@@ -127,7 +136,7 @@ pub fn OperationButtons(#[prop(into)] operation: Signal<Option<Operation>>) -> i
                     type="button"
                     data-testid="undo"
                     title="See what taking it back would do; nothing happens yet"
-                    disabled=disabled
+                    disabled=idle
                     on:click=move |_| desk.undo(id)
                 >
                     "Undo"
@@ -136,23 +145,42 @@ pub fn OperationButtons(#[prop(into)] operation: Signal<Option<Operation>>) -> i
             .into_any(),
             _ => ().into_any(),
         })
-    }
+    })
+    .into_any()
 }
 
-/// One line of a list of operations.
-#[component]
-pub fn OperationRow(operation: Operation) -> impl IntoView {
+/// A table of operations, as given.
+pub fn operation_table(operations: Signal<Vec<Operation>>) -> AnyView {
+    let heading = |(class, label): (&'static str, &'static str)| {
+        view! { <span role="columnheader" class=class>{label}</span> }.into_any()
+    };
+    let headings = [
+        ("cell-id number", "Id"),
+        ("cell-what", "What"),
+        ("cell-status", "Status"),
+        ("cell-took number", "Took"),
+        ("cell-when", "Started"),
+    ];
+    view! {
+        <div class="table operations" role="table" aria-label="Operations">
+            <div class="row head" role="row">{headings.map(heading).into_iter().collect_view()}</div>
+            {each(operations, |operation| (operation.id.0, operation.revision.0), operation_row)}
+        </div>
+    }
+    .into_any()
+}
+
+fn operation_row(operation: Operation) -> AnyView {
     let id = operation.id;
-    let undone = operation.undone_by.map(|by| format!(", undone by operation {by}"));
+    let undone = operation.undone_by.map(|by| quiet(format!(", undone by operation {by}")));
     view! {
         <div class="row" role="row" data-testid=format!("operation-row-{id}")>
             <span role="cell" class="cell-id number">
-                <a href=format!("/operations/{id}")>{id.0}</a>
+                <a href=format!("/operations/{id}")>{id.to_string()}</a>
             </span>
-            <span role="cell" class="cell-action-text">
+            <span role="cell" class="cell-what">
                 <a class="plain clip" href=format!("/operations/{id}") title=operation.summary.clone()>
-                    {format::capitalised(&operation.action.to_string())}
-                    <span class="quiet">{undone}</span>
+                    {format::capitalised(&operation.action.to_string())} {undone}
                 </a>
             </span>
             <span role="cell" class="cell-status">{status_label(operation.status)}</span>
@@ -162,17 +190,5 @@ pub fn OperationRow(operation: Operation) -> impl IntoView {
             <span role="cell" class="cell-when">{moment(operation.started_at)}</span>
         </div>
     }
-}
-
-/// The headings over [`OperationRow`]s.
-pub fn operation_head() -> impl IntoView {
-    view! {
-        <div class="row head" role="row">
-            <span role="columnheader" class="cell-id number">"Id"</span>
-            <span role="columnheader" class="cell-action-text">"What"</span>
-            <span role="columnheader" class="cell-status">"Status"</span>
-            <span role="columnheader" class="cell-took number">"Took"</span>
-            <span role="columnheader" class="cell-when">"Started"</span>
-        </div>
-    }
+    .into_any()
 }

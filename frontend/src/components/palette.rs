@@ -3,17 +3,20 @@
 //! Test ids: `palette`, `palette-input`, `palette-item`.
 
 use crate::{
+    address::use_address,
     browser,
     components::{
-        desk::{Desk, use_desk},
+        chaos::Mischief,
+        desk::use_desk,
+        drawer::{follow_dialog, on_backdrop},
+        live::{follow, live, words},
         shell::ThemeSwitch,
     },
     format::capitalised,
     store::{Store, use_store},
 };
-use leptos::{ev, html::Dialog, prelude::*, task::spawn_local};
+use leptos::{ev, html::Dialog, prelude::*};
 use ringmaster_common::{demo::Chaos, id::NodeId};
-use wasm_bindgen::JsCast;
 
 /// How many of the latest operations it offers.
 const OPERATIONS: usize = 10;
@@ -38,7 +41,7 @@ impl Palette {
 enum Does {
     Go(String),
     HandOver(NodeId),
-    Chaos(NodeId, Chaos),
+    Chaos(Chaos, NodeId),
     AddNode,
     Theme,
 }
@@ -50,133 +53,131 @@ struct Item {
     does: Does,
 }
 
+impl Item {
+    fn new(kind: &'static str, label: impl Into<String>, does: Does) -> Self {
+        Item { kind, label: label.into(), does }
+    }
+
+    fn has(&self, words: &str) -> bool {
+        let text = format!("{} {}", self.label, self.kind).to_lowercase();
+        words.to_lowercase().split_whitespace().all(|word| text.contains(word))
+    }
+}
+
 fn items(store: Store) -> Vec<Item> {
-    let item = |kind, label: &str, does| Item { kind, label: label.to_owned(), does };
-    let mut items: Vec<Item> =
-        [("Overview", "/"), ("Nodes", "/nodes"), ("Operations", "/operations"), ("Events", "/events")]
-            .map(|(label, path)| item("page", label, Does::Go(path.to_owned())))
-            .to_vec();
+    let page = |label: &str, path: &str| Item::new("page", label, Does::Go(path.to_owned()));
+    let mut items = vec![
+        page("Overview", "/"),
+        page("Nodes", "/nodes"),
+        page("Operations", "/operations"),
+        page("Events", "/events"),
+    ];
     let leader = store.leader();
     let ids = store.node_ids.get();
     for id in &ids {
         let Some(node) = store.node(*id) else { continue };
         let (name, voter) = node.facts.with(|node| (node.name.clone(), node.voter));
-        items.push(item("node", &format!("Node {id} · {name}"), Does::Go(format!("/nodes/{id}"))));
-        if voter && leader != Some(*id) {
-            items.push(item("plan", &format!("Make node {id} the leader…"), Does::HandOver(*id)));
+        items.push(Item::new("node", format!("Node {id} · {name}"), Does::Go(format!("/nodes/{id}"))));
+        if voter && leader != Some(*id) && store.is_live() {
+            items.push(Item::new("plan", format!("Make node {id} the leader…"), Does::HandOver(*id)));
         }
     }
     store.operations.with(|operations| {
         for operation in operations.iter().take(OPERATIONS) {
             let label = format!("Operation {} · {}", operation.id, operation.action);
-            items.push(item("operation", &label, Does::Go(format!("/operations/{}", operation.id))));
+            items.push(Item::new("operation", label, Does::Go(format!("/operations/{}", operation.id))));
         }
     });
     if store.demo.get() {
         for id in &ids {
             for chaos in Chaos::ALL {
                 let label = format!("{} node {id}", capitalised(chaos.as_str()));
-                items.push(item("chaos", &label, Does::Chaos(*id, *chaos)));
+                items.push(Item::new("demo chaos", label, Does::Chaos(*chaos, *id)));
             }
         }
-        items.push(item("chaos", "Add a node", Does::AddNode));
+        items.push(Item::new("demo chaos", "Add a node", Does::AddNode));
     }
-    items.push(item("page setting", "Switch the theme: light, dark, system", Does::Theme));
+    items.push(Item::new("this page", "Switch the theme: light, dark, system", Does::Theme));
     items
 }
 
-fn perform(does: Does, store: Store, desk: Desk, theme: ThemeSwitch) {
-    match does {
-        Does::Go(path) => desk.go(&path, false),
-        Does::HandOver(id) => desk.hand_over(id),
-        Does::Theme => theme.next(),
-        Does::Chaos(id, chaos) => {
-            // Its result is on the page that shows it; here only a refusal would be lost.
-            desk.go(&format!("/nodes/{id}"), false);
-            spawn_local(async move {
-                if let Err(error) = store.api.chaos(id, chaos).await {
-                    desk.refused.set(Some(error));
-                }
-            });
-        }
-        Does::AddNode => {
-            desk.go("/nodes", false);
-            spawn_local(async move {
-                if let Err(error) = store.api.add_demo_node().await {
-                    desk.refused.set(Some(error));
-                }
-            });
-        }
-    }
-}
-
-#[component]
-pub fn PaletteDialog() -> impl IntoView {
+pub fn palette_dialog() -> AnyView {
     let palette = expect_context::<Palette>();
     let store = use_store();
     let desk = use_desk();
+    let address = use_address();
     let theme = expect_context::<ThemeSwitch>();
+    let mischief = expect_context::<Mischief>();
     let dialog = NodeRef::<Dialog>::new();
-    let words = RwSignal::new(String::new());
+    let typed = RwSignal::new(String::new());
     let chosen = RwSignal::new(0_usize);
 
     let found = Memo::new(move |_| {
-        if !palette.open.get() {
-            return Vec::new();
-        }
-        let words = words.get().to_lowercase();
-        let matches = |item: &Item| {
-            let text = format!("{} {}", item.label, item.kind).to_lowercase();
-            words.split_whitespace().all(|word| text.contains(word))
-        };
-        items(store).into_iter().filter(matches).collect::<Vec<_>>()
+        let open = palette.open.get();
+        let all = if open { items(store) } else { Vec::new() };
+        typed.with(|typed| all.into_iter().filter(|item| item.has(typed)).collect::<Vec<_>>())
     });
-
     Effect::new(move |_| {
-        let Some(dialog) = dialog.get() else { return };
-        match (palette.open.get(), dialog.open()) {
-            (true, false) => {
-                words.set(String::new());
-                chosen.set(0);
-                dialog.show_modal().ok();
-            }
-            (false, true) => dialog.close(),
-            _ => {}
+        if palette.open.get() {
+            typed.set(String::new());
+            chosen.set(0);
         }
     });
-    let shortcut = window_event_listener(ev::keydown, move |event| {
+    follow_dialog(dialog, follow(palette.open));
+    window_event_listener(ev::keydown, move |event| {
         if (event.ctrl_key() || event.meta_key()) && event.key().eq_ignore_ascii_case("k") {
             event.prevent_default();
             palette.open.update(|open| *open = !*open);
         }
     });
-    on_cleanup(move || shortcut.remove());
 
-    let run = move |item: Item| {
+    let run = move |index: usize| {
+        let Some(item) = found.with_untracked(|found| found.get(index).cloned()) else { return };
         palette.open.set(false);
-        perform(item.does, store, desk, theme);
+        match item.does {
+            Does::Go(path) => address.go(&path, false),
+            Does::HandOver(id) => desk.hand_over(id),
+            Does::Theme => theme.next(),
+            // Both answer on the page of nodes.
+            Does::Chaos(chaos, id) => {
+                address.go("/nodes", false);
+                mischief.inflict(chaos, id);
+            }
+            Does::AddNode => {
+                address.go("/nodes", false);
+                mischief.add_node();
+            }
+        }
     };
     let on_key = move |event: ev::KeyboardEvent| {
-        let last = found.with(Vec::len).saturating_sub(1);
+        let last = found.with_untracked(Vec::len).saturating_sub(1);
+        let at = chosen.get_untracked();
         match event.key().as_str() {
-            "ArrowDown" => chosen.update(|chosen| *chosen = if *chosen >= last { 0 } else { *chosen + 1 }),
-            "ArrowUp" => chosen.update(|chosen| *chosen = if *chosen == 0 { last } else { *chosen - 1 }),
+            "ArrowDown" => chosen.set(if at >= last { 0 } else { at + 1 }),
+            "ArrowUp" => chosen.set(if at == 0 { last } else { at - 1 }),
             "Home" => chosen.set(0),
             "End" => chosen.set(last),
-            "Enter" => {
-                if let Some(item) = found.with(|found| found.get(chosen.get_untracked()).cloned()) {
-                    run(item);
-                }
-            }
+            "Enter" => run(at),
             _ => return,
         }
         event.prevent_default();
         request_animation_frame(|| browser::scroll_into_view(".palette [aria-selected=true]"));
     };
-    let close_on_backdrop = move |event: ev::MouseEvent| {
-        if event.target().is_some_and(|target| target.dyn_ref::<web_sys::HtmlDialogElement>().is_some()) {
-            palette.open.set(false);
+    let option = move |(index, item): (usize, Item)| {
+        view! {
+            <li
+                id=format!("palette-{index}")
+                role="option"
+                data-testid="palette-item"
+                aria-selected=words(move || (chosen.get() == index).to_string())
+                on:click=move |_| run(index)
+                on:mousemove=move |_| crate::store::set(chosen, index)
+            >
+                <span class="clip">{item.label}</span>
+                <span class="quiet">{item.kind}</span>
+            </li>
         }
+        .into_any()
     };
     view! {
         <dialog
@@ -188,7 +189,11 @@ pub fn PaletteDialog() -> impl IntoView {
                 event.prevent_default();
                 palette.open.set(false);
             }
-            on:mousedown=close_on_backdrop
+            on:mousedown=move |event| {
+                if on_backdrop(&event) {
+                    palette.open.set(false);
+                }
+            }
         >
             <div>
                 <input
@@ -197,63 +202,34 @@ pub fn PaletteDialog() -> impl IntoView {
                     role="combobox"
                     aria-expanded="true"
                     aria-controls="palette-list"
-                    aria-activedescendant=move || format!("palette-{}", chosen.get())
+                    aria-activedescendant=words(move || format!("palette-{}", chosen.get()))
                     aria-label="A page, a node, an action"
                     placeholder="A page, a node, an action…"
                     data-testid="palette-input"
                     autocomplete="off"
                     spellcheck="false"
-                    prop:value=words
+                    prop:value={follow::<String>(typed)}
                     on:input=move |event| {
-                        words.set(event_target_value(&event));
+                        typed.set(event_target_value(&event));
                         chosen.set(0);
                     }
                     on:keydown=on_key
                 />
                 <ul id="palette-list" role="listbox" aria-label="Found">
-                    {move || {
-                        found
-                            .get()
-                            .into_iter()
-                            .enumerate()
-                            .map(|(index, item)| {
-                                let (kind, label) = (item.kind, item.label.clone());
-                                view! {
-                                    <li
-                                        id=format!("palette-{index}")
-                                        role="option"
-                                        data-testid="palette-item"
-                                        aria-selected=move || (chosen.get() == index).to_string()
-                                        on:click=move |_| run(item.clone())
-                                        on:mousemove=move |_| crate::store::set(chosen, index)
-                                    >
-                                        <span class="clip">{label}</span>
-                                        <span class="quiet">{kind}</span>
-                                    </li>
-                                }
-                            })
-                            .collect_view()
-                    }}
+                    {live(move || found.get().into_iter().enumerate().map(option).collect_view())}
                 </ul>
                 <p class="quiet palette-foot">
-                    {move || {
-                        if found.with(Vec::is_empty) {
-                            view! { "Nothing has these words." }.into_any()
-                        } else {
-                            view! {
-                                <kbd>"↑"</kbd>
-                                <kbd>"↓"</kbd>
-                                " choose "
-                                <kbd>"Enter"</kbd>
-                                " go "
-                                <kbd>"Esc"</kbd>
-                                " close. What ends in “…” opens a plan first."
-                            }
-                                .into_any()
-                        }
-                    }}
+                    <kbd>"↑"</kbd>
+                    " "
+                    <kbd>"↓"</kbd>
+                    " choose · "
+                    <kbd>"Enter"</kbd>
+                    " go · "
+                    <kbd>"Esc"</kbd>
+                    " close · what ends in … opens a plan first"
                 </p>
             </div>
         </dialog>
     }
+    .into_any()
 }

@@ -2,12 +2,13 @@
 //! looked at.
 //!
 //! Test ids: `plan-summary`, `impact-<figure>`, `plan-warning`, `plan-blocker`, `plan-footprint`,
-//! `keep-switch`, `cli`, `curl`.
+//! `keep-switch`, `cli-tab`, `curl-tab`, `cli`, `curl`.
 
 use crate::{
     components::{
+        live::{follow, live, words},
         marks::{badge, sign},
-        text::{Copyable, prose, revision},
+        text::{code, copyable, prose, quiet, revision},
     },
     format::{self, capitalised, count, duration},
     operation::{cli, curl, direction},
@@ -17,42 +18,41 @@ use crate::{
 use leptos::prelude::*;
 use ringmaster_common::{
     id::NodeId,
-    plan::{Blocker, Impact, Plan, Warning},
+    plan::{Blocker, Fact, Impact, Observation, Plan, Warning},
 };
 
 /// How long an operation that reverts by itself waits to be kept.
 pub const KEEP_WITHIN_MS: u64 = 60_000;
 
 /// From whom to whom leadership moves.
-pub fn direction_view(plan: &Plan) -> impl IntoView + use<> {
-    direction(plan).map(|(from, to)| {
-        view! {
-            <span class="direction">
-                <span class="visually-hidden">{format!("from node {from} to node {to}")}</span>
-                {badge(NodeId(from))} <span aria-hidden="true">"→"</span> {badge(NodeId(to))}
-            </span>
-        }
-    })
+pub fn direction_view(plan: &Plan) -> Option<AnyView> {
+    let (from, to) = direction(plan)?;
+    let view = view! {
+        <span class="direction">
+            <span class="visually-hidden">{format!("from node {from} to node {to}")}</span>
+            {badge(NodeId(from))} <span aria-hidden="true">"→"</span> {badge(NodeId(to))}
+        </span>
+    };
+    Some(view.into_any())
 }
 
-pub fn summary(plan: &Plan) -> impl IntoView + use<> {
-    view! { <p class="plan-summary" data-testid="plan-summary">{prose(&plan.summary)}</p> }
+pub fn summary(plan: &Plan) -> AnyView {
+    view! { <p class="plan-summary" data-testid="plan-summary">{prose(&plan.summary)}</p> }.into_any()
 }
 
 /// The blast radius.
-pub fn impact(impact: &Impact) -> impl IntoView + use<> {
+pub fn blast_radius(impact: &Impact) -> AnyView {
     let change = |before: u64, after: u64| {
         if before == after { format::grouped(before) } else { format!("{before} → {after}") }
     };
-    let bound = impact.write_pause_bound_ms.map(|ms| format!("at worst {}", duration(ms)));
-    let pause_note = match (impact.write_pause_ms.is_some(), bound) {
-        (true, Some(bound)) => format!("writes paused, last time; {bound}"),
-        (true, None) => "writes paused, last time".to_owned(),
-        (false, Some(bound)) => format!("pause of writes; {bound}"),
-        (false, None) => "pause of writes".to_owned(),
+    let worst =
+        impact.write_pause_bound_ms.map_or_else(String::new, |ms| format!("; at worst {}", duration(ms)));
+    let pause = match impact.write_pause_ms {
+        Some(_) => format!("writes paused, last time{worst}"),
+        None => format!("pause of writes{worst}"),
     };
     let figures: [(&str, Option<String>, String); 4] = [
-        ("pause", impact.write_pause_ms.map(duration), pause_note),
+        ("pause", impact.write_pause_ms.map(duration), pause),
         ("behind", impact.entries_behind.map(|lag| count(lag, "entry")), "the target is behind".to_owned()),
         (
             "voters",
@@ -62,80 +62,74 @@ pub fn impact(impact: &Impact) -> impl IntoView + use<> {
         (
             "may-fail",
             Some(change(impact.may_fail_before, impact.may_fail_after)),
-            "may fail with writes going on".to_owned(),
+            "more may fail with writes going on".to_owned(),
         ),
     ];
-    figures
-        .map(|(id, value, note)| {
-            let measured = value.is_some();
-            view! {
-                <div data-testid=format!("impact-{id}")>
-                    <b class:none=!measured>{value.unwrap_or_else(|| "not measured".to_owned())}</b>
-                    <span>{note}</span>
-                </div>
-            }
-        })
-        .collect_view()
+    let figure = |(id, value, note): (&str, Option<String>, String)| {
+        let class = if value.is_some() { "" } else { "none" };
+        view! {
+            <div data-testid=format!("impact-{id}")>
+                <b class=class>{value.unwrap_or_else(|| "not measured".to_owned())}</b>
+                <span>{note}</span>
+            </div>
+        }
+        .into_any()
+    };
+    view! {
+        <div class="blast" role="group" aria-label="Blast radius">
+            {figures.map(figure).into_iter().collect_view()}
+        </div>
+    }
+    .into_any()
 }
 
-pub fn warnings(warnings: &[Warning]) -> impl IntoView + use<> {
-    warnings
-        .iter()
-        .map(|warning| {
-            view! {
-                <div class="callout warning" data-testid="plan-warning">
-                    {sign(Tone::Warning)} <div>
-                        <span class="visually-hidden">"Warning: "</span>
-                        {prose(&warning.detail)}
-                    </div>
-                </div>
-            }
-        })
-        .collect_view()
+fn marked(tone: Tone, id: &'static str, contents: AnyView) -> AnyView {
+    view! {
+        <div class=format!("callout {}", tone.class()) data-testid=id>
+            {sign(tone)} <div>{contents}</div>
+        </div>
+    }
+    .into_any()
 }
 
-pub fn blockers(blockers: &[Blocker]) -> impl IntoView + use<> {
-    blockers
-        .iter()
-        .map(|blocker| {
-            view! {
-                <div class="callout bad" data-testid="plan-blocker">
-                    {sign(Tone::Bad)} <div>
-                        <strong>"Blocked: "</strong>
-                        {prose(&blocker.detail)}
-                        <p class="quiet">"What lifts it: " {prose(&blocker.lifted_by)}</p>
-                    </div>
-                </div>
-            }
-        })
-        .collect_view()
+pub fn warnings(warnings: &[Warning]) -> Vec<AnyView> {
+    let warning = |warning: &Warning| {
+        let contents =
+            view! { <span class="visually-hidden">"Warning: "</span> {prose(&warning.detail)} }.into_any();
+        marked(Tone::Warning, "plan-warning", contents)
+    };
+    warnings.iter().map(warning).collect()
+}
+
+pub fn blockers(blockers: &[Blocker]) -> Vec<AnyView> {
+    let blocker = |blocker: &Blocker| {
+        let contents = view! {
+            <strong>"Blocked: "</strong>
+            {prose(&blocker.detail)}
+            <p class="quiet">"What lifts it: " {prose(&blocker.lifted_by)}</p>
+        }
+        .into_any();
+        marked(Tone::Bad, "plan-blocker", contents)
+    };
+    blockers.iter().map(blocker).collect()
 }
 
 /// The facts that it was computed from; a change of any of them makes it stale.
-pub fn why(plan: &Plan) -> impl IntoView + use<> {
-    let facts = plan
-        .footprint
-        .iter()
-        .map(|fact| {
-            view! {
-                <li>
-                    <code>{fact.fact.clone()}</code> " as of revision " {revision(fact.version)}
-                </li>
-            }
-        })
-        .collect_view();
-    let observations = plan
-        .observations
-        .iter()
-        .map(|seen| {
-            view! {
-                <li>
-                    {prose(&capitalised(&seen.what))} ": " <b>{seen.value.clone()}</b>
-                    <span class="quiet">{format!(", measured {} before", duration(seen.age_ms))}</span>
-                </li>
-            }
-        })
-        .collect_view();
+pub fn why(plan: &Plan) -> AnyView {
+    let fact = |fact: &Fact| {
+        view! { <li>{code(&fact.fact)} " as of revision " {revision(fact.version)}</li> }.into_any()
+    };
+    let observation = |seen: &Observation| {
+        view! {
+            <li>
+                {prose(&capitalised(&seen.what))} ": " <b>{seen.value.clone()}</b>
+                {quiet(format!(", measured {} before", duration(seen.age_ms)))}
+            </li>
+        }
+        .into_any()
+    };
+    let facts: Vec<AnyView> = plan.footprint.iter().map(fact).collect();
+    let observations: Vec<AnyView> = plan.observations.iter().map(observation).collect();
     view! {
         <details class="why" data-testid="plan-footprint">
             <summary>"Why, and what it looked at"</summary>
@@ -146,11 +140,11 @@ pub fn why(plan: &Plan) -> impl IntoView + use<> {
             <ul class="facts">{facts} {observations}</ul>
         </details>
     }
+    .into_any()
 }
 
 /// The switch for an operation that takes itself back.
-#[component]
-pub fn KeepSwitch(keep: RwSignal<bool>) -> impl IntoView {
+pub fn keep_switch(keep: RwSignal<bool>) -> AnyView {
     view! {
         <label class="switch">
             <span>"Revert by itself unless I keep it within " <b>{format!("{} s", KEEP_WITHIN_MS / 1_000)}</b></span>
@@ -158,49 +152,49 @@ pub fn KeepSwitch(keep: RwSignal<bool>) -> impl IntoView {
                 type="checkbox"
                 role="switch"
                 data-testid="keep-switch"
-                prop:checked=move || keep.get()
+                prop:checked={follow::<bool>(keep)}
                 on:change=move |event| keep.set(event_target_checked(&event))
             />
         </label>
     }
+    .into_any()
 }
 
 /// The same from a terminal.
-#[component]
-pub fn Terminal(plan: Plan, keep: Signal<bool>) -> impl IntoView {
+pub fn terminal(plan: &Plan, keep: RwSignal<bool>) -> AnyView {
     let store = use_store();
-    let tab = RwSignal::new(0);
+    let tab = RwSignal::new(0_usize);
     let keep_within = move || keep.get().then_some(KEEP_WITHIN_MS);
-    let for_curl = plan.clone();
+    let (for_cli, for_curl) = (plan.clone(), plan.clone());
     let texts: [(&str, Signal<String>); 2] = [
-        ("CLI", Signal::derive(move || cli(&plan, keep_within()))),
-        ("curl", Signal::derive(move || curl(&for_curl, &store.api.base(), keep_within()))),
+        ("CLI", words(move || cli(&for_cli, keep_within()))),
+        ("curl", words(move || curl(&for_curl, &store.api.base(), keep_within()))),
     ];
-    let choose = texts
-        .iter()
-        .enumerate()
-        .map(|(index, (label, _))| {
-            let label = *label;
-            view! {
-                <button
-                    type="button"
-                    role="tab"
-                    aria-selected=move || (tab.get() == index).to_string()
-                    data-testid=format!("{}-tab", label.to_lowercase())
-                    on:click=move |_| tab.set(index)
-                >
-                    {label}
-                </button>
-            }
-        })
-        .collect_view();
+    let choose = |index: usize| {
+        let label = texts[index].0;
+        view! {
+            <button
+                type="button"
+                role="tab"
+                aria-selected=words(move || (tab.get() == index).to_string())
+                data-testid=format!("{}-tab", label.to_lowercase())
+                on:click=move |_| tab.set(index)
+            >
+                {label}
+            </button>
+        }
+        .into_any()
+    };
     view! {
         <div class="terminal">
-            <div class="tabs" role="tablist" aria-label="The same from a terminal">{choose}</div>
-            {move || {
-                let (label, text) = texts[tab.get()];
-                view! { <div role="tabpanel"><Copyable text label /></div> }
-            }}
+            <div class="tabs" role="tablist" aria-label="The same from a terminal">{choose(0)} {choose(1)}</div>
+            <div role="tabpanel">
+                {live(move || {
+                    let (label, text) = texts[tab.get()];
+                    copyable(text, label)
+                })}
+            </div>
         </div>
     }
+    .into_any()
 }

@@ -4,7 +4,7 @@
 use crate::{
     api::ApiError,
     browser,
-    components::marks::sign,
+    components::{live::follow, marks::sign},
     format::{self, Quantity},
     prose::{Part, parts},
     situation::Tone,
@@ -14,22 +14,17 @@ use leptos::{prelude::*, task::spawn_local};
 use ringmaster_common::{Timestamp, id::Revision};
 
 /// A sentence in which nodes, operations and plans are links.
-pub fn prose(sentence: &str) -> impl IntoView + use<> {
-    parts(sentence)
-        .into_iter()
-        .map(|part| match part {
-            Part::Text(text) => text.into_any(),
-            Part::Node { text, id } => {
-                view! { <a class="named" href=format!("/nodes/{id}")>{text}</a> }.into_any()
-            }
-            Part::Operation { text, id } => {
-                view! { <a class="named" href=format!("/operations/{id}")>{text}</a> }.into_any()
-            }
-            Part::Plan { text, id } => {
-                view! { <a class="named" href=format!("?plan={id}")>{text}</a> }.into_any()
-            }
-        })
-        .collect_view()
+pub fn prose(sentence: &str) -> AnyView {
+    let part = |part| {
+        let (text, href) = match part {
+            Part::Text(text) => return text.into_any(),
+            Part::Node { text, id } => (text, format!("/nodes/{id}")),
+            Part::Operation { text, id } => (text, format!("/operations/{id}")),
+            Part::Plan { text, id } => (text, format!("?plan={id}")),
+        };
+        view! { <a class="named" href=href>{text}</a> }.into_any()
+    };
+    parts(sentence).into_iter().map(part).collect_view().into_any()
 }
 
 /// A number with its unit small beside it.
@@ -40,96 +35,126 @@ pub fn quantity(quantity: Option<Quantity>) -> AnyView {
     }
 }
 
+pub fn quiet(text: String) -> AnyView {
+    view! { <span class="quiet">{text}</span> }.into_any()
+}
+
+pub fn code(text: &str) -> AnyView {
+    view! { <code>{text.to_owned()}</code> }.into_any()
+}
+
 /// A time of day, with the full date on hover.
-pub fn moment(at: Timestamp) -> impl IntoView {
-    let store = use_store();
+pub fn moment(at: Timestamp) -> AnyView {
     let offset = browser::offset_minutes(at);
     view! {
         <time datetime=at.to_string() title=format::date_and_time(at, offset)>
-            {format::moment(at, store.now.get_untracked(), offset)}
+            {format::moment(at, use_store().now.get_untracked(), offset)}
         </time>
     }
+    .into_any()
 }
 
 /// A revision, leading to the timeline there.
-pub fn revision(revision: Revision) -> impl IntoView {
+pub fn revision(revision: Revision) -> AnyView {
     view! {
         <a class="revision" href=format!("/events?revision={revision}") title="Open the timeline at this revision">
             {format::grouped(revision.0)}
         </a>
     }
+    .into_any()
 }
 
 /// Text with a button that copies it.
-#[component]
-pub fn Copyable(#[prop(into)] text: Signal<String>, label: &'static str) -> impl IntoView {
+pub fn copyable(text: Signal<String>, label: &'static str) -> AnyView {
     let shown = NodeRef::<leptos::html::Code>::new();
-    let said = RwSignal::new("Copy");
+    let said = RwSignal::new("Copy".to_owned());
     let copy = move |_| {
         spawn_local(async move {
             let element = shown.get_untracked();
             let copied = browser::copy(&text.get_untracked(), element.as_deref().map(AsRef::as_ref)).await;
-            said.try_set(if copied { "Copied" } else { "Press Ctrl C" });
+            said.try_set(if copied { "Copied" } else { "Press Ctrl C" }.to_owned());
             gloo_timers::future::TimeoutFuture::new(2_000).await;
-            said.try_set("Copy");
+            said.try_set("Copy".to_owned());
         });
     };
     view! {
         <div class="copyable">
-            <code node_ref=shown>{text}</code>
+            <code node_ref=shown data-testid=label.to_lowercase()>{text}</code>
             <button type="button" class="small" aria-label=format!("Copy {label}") on:click=copy>
-                {said}
+                {follow::<String>(said)}
             </button>
         </div>
     }
+    .into_any()
 }
 
 /// A refusal, with its code, so that it can be looked up and reported.
-pub fn refusal(error: &ApiError) -> impl IntoView + use<> {
-    let code = match error {
-        ApiError::Refused(problem) => Some(problem.code.clone()),
-        _ => None,
+pub fn refusal(error: &ApiError) -> AnyView {
+    let (known_as, request) = match error {
+        ApiError::Refused(problem) => (Some(problem.code.clone()), problem.request_id.clone()),
+        _ => (None, None),
     };
-    let request = match error {
-        ApiError::Refused(problem) => problem.request_id.clone(),
-        _ => None,
-    };
+    let known_as = known_as.map(|known_as| {
+        let request = request.map(|id| view! { ", request " {code(&id)} }.into_any());
+        view! { <p class="quiet">"code " {code(&known_as)} {request}</p> }.into_any()
+    });
     view! {
         <div class="callout bad" role="alert" data-testid="refusal">
             {sign(Tone::Bad)}
             <div>
                 <strong>{error.title()}</strong>
                 <p>{prose(&format::capitalised(&error.to_string()))}</p>
-                {code
-                    .map(|code| {
-                        view! {
-                            <p class="quiet">
-                                "code " <code>{code}</code>
-                                {request.map(|id| view! { ", request " <code>{id}</code> })}
-                            </p>
-                        }
-                    })}
+                {known_as}
             </div>
         </div>
     }
+    .into_any()
+}
+
+pub fn callout(tone: Tone, contents: AnyView) -> AnyView {
+    view! { <div class=format!("callout {}", tone.class())>{sign(tone)} <div>{contents}</div></div> }
+        .into_any()
+}
+
+/// A card with a heading, and beside it where there is more.
+pub fn card(
+    class: &'static str,
+    id: &'static str,
+    title: &'static str,
+    more: AnyView,
+    body: AnyView,
+) -> AnyView {
+    view! {
+        <section class=format!("card {class}") aria-labelledby=id>
+            <h3 id=id>{title} {more}</h3>
+            {body}
+        </section>
+    }
+    .into_any()
 }
 
 /// What a page shows instead of an empty box: what it is for, and how the first one is made.
-#[component]
-pub fn Empty(title: &'static str, children: Children) -> impl IntoView {
+pub fn empty(title: &'static str, contents: AnyView) -> AnyView {
     view! {
         <div class="empty">
             <strong>{title}</strong>
-            {children()}
+            {contents}
         </div>
     }
+    .into_any()
+}
+
+/// A line of a list of facts.
+pub fn line(label: &'static str, value: impl IntoView + 'static) -> AnyView {
+    line_of(label, value.into_any())
+}
+
+fn line_of(label: &'static str, value: AnyView) -> AnyView {
+    view! { <div><dt>{label}</dt><dd>{value}</dd></div> }.into_any()
 }
 
 /// Grey lines where rows will be.
-pub fn skeleton(rows: usize) -> impl IntoView {
-    view! {
-        <div class="skeleton" aria-hidden="true">
-            {(0..rows).map(|_| view! { <span></span> }).collect_view()}
-        </div>
-    }
+pub fn skeleton(rows: usize) -> AnyView {
+    let lines = (0..rows).map(|_| view! { <span></span> }.into_any()).collect_view();
+    view! { <div class="skeleton" aria-hidden="true">{lines}</div> }.into_any()
 }

@@ -6,18 +6,18 @@
 //! Test ids: `event-row`, `events-kind-<kind>`, `events-words`, `load-older`, `load-newer`.
 
 use crate::{
+    address::use_address,
     api::{ApiError, EVENTS_PER_PAGE},
     components::{
-        desk::use_desk,
-        feed::{EventRow, key},
-        text::{Empty, refusal, skeleton},
+        feed::{Extent, feed},
+        live::{either, follow, live, when, words},
+        text::{empty, refusal, skeleton},
     },
     format::{capitalised, count, grouped},
-    store::use_store,
+    store::{Store, use_store},
     timeline::{self, Entry, Kind, passes},
 };
 use leptos::{prelude::*, task::spawn_local};
-use leptos_router::hooks::use_query_map;
 use ringmaster_common::{event::EventBatch, id::Revision, page::Page};
 
 /// How many revisions before the one asked for are shown for context.
@@ -32,176 +32,197 @@ struct Fetched {
     asked: bool,
 }
 
-#[component]
-pub fn EventsPage() -> impl IntoView {
-    let store = use_store();
-    let desk = use_desk();
-    let query = use_query_map();
-    let parameter = move |key: &'static str| Memo::new(move |_| query.with(|query| query.get(key)));
-    let (kind, words, revision) = (parameter("kind"), parameter("words"), parameter("revision"));
-    let kind = Memo::new(move |_| kind.get().as_deref().and_then(Kind::parse));
-    let words = Memo::new(move |_| words.get().unwrap_or_default());
-    let revision = Memo::new(move |_| revision.get().and_then(|revision| revision.parse::<u64>().ok()));
+impl Fetched {
+    /// Adds a page: older events behind, newer ones, which come in ascending order, in front.
+    fn extend(&mut self, page: Page<EventBatch>, ascending: bool) {
+        self.asked = true;
+        self.next = page.next;
+        if ascending {
+            let mut newer: Vec<Entry> = page.items.iter().rev().flat_map(timeline::entries).collect();
+            newer.append(&mut self.entries);
+            self.entries = newer;
+        } else {
+            self.entries.extend(page.items.iter().flat_map(timeline::entries));
+        }
+    }
+}
 
-    let fetched = RwSignal::new(Fetched::default());
-    let loading = RwSignal::new(false);
-    let failed = RwSignal::new(None::<ApiError>);
+/// What was fetched for the page, and how it went.
+#[derive(Clone, Copy)]
+struct Loader {
+    store: Store,
+    revision: Memo<Option<u64>>,
+    fetched: RwSignal<Fetched>,
+    loading: RwSignal<bool>,
+    failed: RwSignal<Option<ApiError>>,
+}
 
-    let load = move || {
-        let at = revision.get_untracked();
-        let cursor = fetched.with_untracked(|fetched| fetched.next.clone());
-        loading.set(true);
-        failed.set(None);
+impl Loader {
+    fn load(self) {
+        let at = self.revision.get_untracked();
+        let cursor = self.fetched.with_untracked(|fetched| fetched.next.clone());
+        self.loading.set(true);
+        self.failed.set(None);
         spawn_local(async move {
+            let api = self.store.api;
             let answer = match at {
-                Some(at) => store.api.events_after(Revision(at.saturating_sub(CONTEXT + 1)), cursor).await,
-                None => store.api.latest_events(cursor).await,
+                Some(at) => api.events_after(Revision(at.saturating_sub(CONTEXT + 1)), cursor).await,
+                None => api.latest_events(cursor).await,
             };
-            if revision.try_get_untracked() != Some(at) {
+            // The reader may have gone elsewhere in the meantime.
+            if self.revision.try_get_untracked() != Some(at) {
                 return;
             }
             match answer {
-                Ok(page) => fetched.update(|fetched| extend(fetched, page, at.is_some())),
-                Err(error) => failed.set(Some(error)),
+                Ok(page) => self.fetched.update(|fetched| fetched.extend(page, at.is_some())),
+                Err(error) => self.failed.set(Some(error)),
             }
-            loading.set(false);
+            self.loading.set(false);
         });
-    };
-    Effect::new(move |_| {
-        revision.track();
-        if store.loaded.get() {
-            fetched.set(Fetched::default());
-            load();
-        }
-    });
+    }
 
-    // At the head the stream adds what is new; around a revision the stretch stands still.
-    let all = Memo::new(move |_| {
-        let mut entries = fetched.with(|fetched| fetched.entries.clone());
-        if revision.get().is_none() {
+    /// All that is loaded. At the head the stream adds what is new; around a revision the stretch
+    /// stands still.
+    fn all(self) -> Vec<Entry> {
+        let mut entries = self.fetched.with(|fetched| fetched.entries.clone());
+        if self.revision.get().is_none() {
             let newest = entries.first().map_or(0, |entry| entry.revision);
-            let mut live: Vec<Entry> = store
+            let mut live: Vec<Entry> = self
+                .store
                 .entries
                 .with(|live| live.iter().take_while(|entry| entry.revision > newest).cloned().collect());
             live.append(&mut entries);
             entries = live;
         }
         entries
-    });
-    let shown = Memo::new(move |_| {
-        let (kind, words) = (kind.get(), words.get());
-        all.with(|all| all.iter().filter(|entry| passes(entry, kind, &words)).cloned().collect::<Vec<_>>())
+    }
+
+    fn button(self, newer: bool) -> AnyView {
+        let (id, label) = match newer {
+            true => ("load-newer", "Load newer events"),
+            false => ("load-older", "Load older events"),
+        };
+        let loading = follow::<bool>(self.loading);
+        let offered = move || {
+            self.fetched.with(|fetched| fetched.next.is_some()) && self.revision.get().is_some() == newer
+        };
+        let button = move || {
+            view! {
+                <button type="button" class="load" data-testid=id disabled=loading on:click=move |_| self.load()>
+                    {label}
+                </button>
+            }
+            .into_any()
+        };
+        when(offered, button).into_any()
+    }
+}
+
+pub fn events_page() -> AnyView {
+    let store = use_store();
+    let address = use_address();
+    let kind = Memo::new(move |_| address.parameter("kind").as_deref().and_then(Kind::parse));
+    let filter = Memo::new(move |_| address.parameter("words").unwrap_or_default());
+    let loader = Loader {
+        store,
+        revision: Memo::new(move |_| address.parameter("revision").and_then(|at| at.parse().ok())),
+        fetched: RwSignal::new(Fetched::default()),
+        loading: RwSignal::new(false),
+        failed: RwSignal::new(None),
+    };
+    Effect::new(move |_| {
+        loader.revision.track();
+        if store.loaded.get() {
+            loader.fetched.set(Fetched::default());
+            loader.load();
+        }
     });
     Effect::new(move |_| {
-        let loaded = fetched.with(|fetched| fetched.asked);
-        if loaded && revision.get().is_some() {
+        if loader.fetched.with(|fetched| fetched.asked) && loader.revision.get().is_some() {
             request_animation_frame(|| crate::browser::scroll_into_view(".event.marked"));
         }
     });
-
-    let more = move || fetched.with(|fetched| fetched.next.is_some());
-    let load_button = move |newer: bool| {
-        let (id, label) =
-            if newer { ("load-newer", "Load newer events") } else { ("load-older", "Load older events") };
-        view! {
-            <Show when=move || more() && revision.get().is_some() == newer>
-                <button type="button" class="load" data-testid=id disabled=move || loading.get() on:click=move |_| load()>
-                    {label}
-                </button>
-            </Show>
-        }
+    let all = Memo::new(move |_| loader.all());
+    let shown = Memo::new(move |_| {
+        let (kind, filter) = (kind.get(), filter.get());
+        all.with(|all| all.iter().filter(|entry| passes(entry, kind, &filter)).cloned().collect::<Vec<_>>())
+    });
+    let how_many = words(move || {
+        format!(
+            "{} of {} loaded",
+            grouped(shown.with(Vec::len) as u64),
+            count(all.with(Vec::len) as u64, "event")
+        )
+    });
+    let nothing = || {
+        let text = format!("Filters look at what is loaded, {EVENTS_PER_PAGE} revisions at a time.");
+        empty("No event passes the filters", view! { <p>{text}</p> }.into_any())
     };
+    // A list knows which revision to mark, so a change of it makes a new list.
+    let marked =
+        move || live(move || feed(follow(shown), Extent::Full { marked: loader.revision.get() })).into_any();
+    let list = move || either(move || !shown.with(Vec::is_empty), marked, nothing).into_any();
+    let list_known = move || loader.fetched.with(|fetched| fetched.asked) || !all.with(Vec::is_empty);
+    let around = live(move || {
+        loader.revision.get().map(|at| {
+            view! {
+                <span class="pill">{format!("around revision {}", grouped(at))}</span>
+                <button type="button" class="small" on:click=move |_| address.set_parameter("revision", None, false)>
+                    "Back to now"
+                </button>
+            }
+        })
+    });
+    let mut kinds = vec![kind_button(None, kind)];
+    kinds.extend(Kind::ALL.map(|each| kind_button(Some(each), kind)));
     view! {
         <div class="page">
             <div class="page-head">
                 <h1>"Events"</h1>
-                {move || {
-                    revision
-                        .get()
-                        .map(|at| {
-                            view! {
-                                <span class="pill">"around revision " {grouped(at)}</span>
-                                <button type="button" class="small" on:click=move |_| desk.set_parameter("revision", None, false)>
-                                    "Back to now"
-                                </button>
-                            }
-                        })
-                }}
+                {around}
             </div>
             <div class="filters" role="search">
                 <div class="segments" role="group" aria-label="Kind">
-                    {kind_button(None, kind)} {Kind::ALL.map(|each| kind_button(Some(each), kind)).collect_view()}
+                    {kinds}
                 </div>
                 <input
                     type="search"
                     placeholder="Words, a node, a revision"
                     aria-label="Filter by words"
                     data-testid="events-words"
-                    prop:value=words
+                    prop:value={follow::<String>(filter)}
                     on:input=move |event| {
                         let words = event_target_value(&event);
-                        desk.set_parameter("words", (!words.is_empty()).then_some(words.as_str()), true);
+                        address.set_parameter("words", (!words.is_empty()).then_some(words.as_str()), true);
                     }
                 />
-                <span class="quiet">
-                    {move || {
-                        format!("{} of {} loaded", grouped(shown.with(Vec::len) as u64), count(all.with(Vec::len) as u64, "event"))
-                    }}
-                </span>
+                <span class="quiet">{how_many}</span>
             </div>
-            <section class="card" aria-label="Events" aria-busy=move || loading.get().to_string()>
-                {load_button(true)} {move || failed.get().map(|error| refusal(&error))}
-                <Show when=move || fetched.with(|fetched| fetched.asked) || !all.with(Vec::is_empty) fallback=|| skeleton(8)>
-                    <Show
-                        when=move || !shown.with(Vec::is_empty)
-                        fallback=move || {
-                            view! {
-                                <Empty title="No event passes the filters">
-                                    <p>{format!("Filters look at what is loaded, {EVENTS_PER_PAGE} revisions at a time.")}</p>
-                                </Empty>
-                            }
-                        }
-                    >
-                        <ul class="feed">
-                            <For each=move || shown.get() key=key let(entry)>
-                                {
-                                    let marked = revision.get_untracked() == Some(entry.revision);
-                                    view! { <EventRow entry full=true marked /> }
-                                }
-                            </For>
-                        </ul>
-                    </Show>
-                </Show>
-                {load_button(false)}
+            <section
+                class="card"
+                aria-label="Events"
+                aria-busy=words(move || loader.loading.get().to_string())
+            >
+                {loader.button(true)} {live(move || loader.failed.get().map(|error| refusal(&error)))}
+                {either(list_known, list, || skeleton(8))} {loader.button(false)}
             </section>
         </div>
     }
+    .into_any()
 }
 
-/// Adds a page: older events behind, newer ones, which come in ascending order, in front.
-fn extend(fetched: &mut Fetched, page: Page<EventBatch>, ascending: bool) {
-    fetched.asked = true;
-    fetched.next = page.next;
-    if ascending {
-        let mut newer: Vec<Entry> = page.items.iter().rev().flat_map(timeline::entries).collect();
-        newer.append(&mut fetched.entries);
-        fetched.entries = newer;
-    } else {
-        fetched.entries.extend(page.items.iter().flat_map(timeline::entries));
-    }
-}
-
-fn kind_button(kind: Option<Kind>, chosen: Memo<Option<Kind>>) -> impl IntoView {
-    let desk = use_desk();
+fn kind_button(kind: Option<Kind>, chosen: Memo<Option<Kind>>) -> AnyView {
+    let address = use_address();
     let name = kind.map_or("all", Kind::as_str);
     view! {
         <button
             type="button"
-            aria-pressed=move || (chosen.get() == kind).to_string()
+            aria-pressed=words(move || (chosen.get() == kind).to_string())
             data-testid=format!("events-kind-{name}")
-            on:click=move |_| desk.set_parameter("kind", kind.map(Kind::as_str), true)
+            on:click=move |_| address.set_parameter("kind", kind.map(Kind::as_str), true)
         >
             {capitalised(name)}
         </button>
     }
+    .into_any()
 }

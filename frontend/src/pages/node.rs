@@ -2,224 +2,186 @@
 
 use crate::{
     components::{
-        chaos::ChaosPanel,
-        feed::{EventRow, key},
+        chaos::chaos_panel,
+        feed::{Extent, feed},
+        live::{either, flag, follow, live, when, words},
         marks::{badge, labelled, role_chip, status_tone},
-        matrix::Matrix,
-        node_table::{MakeLeader, can_lose},
-        text::{Empty, moment, prose, quantity, revision, skeleton},
+        matrix::matrix,
+        node_table::{aside, can_lose, make_leader},
+        text::{card, empty, line, moment, prose, quantity, quiet, revision, skeleton},
     },
-    format::{self, capitalised, duration, grouped, micros},
-    store::{NodeSignals, use_store},
+    format::{self, capitalised, count, duration, grouped, micros},
+    situation::Tone,
+    store::{NodeSignals, Store, use_store},
 };
 use leptos::prelude::*;
-use leptos_router::hooks::use_params_map;
-use ringmaster_common::{cluster::Sees, id::NodeId, telemetry::NodeReport};
+use ringmaster_common::{
+    cluster::{Node, Opinion, Sees},
+    id::NodeId,
+    telemetry::NodeReport,
+};
 
 /// How many events about the node are shown.
 const EVENTS: usize = 12;
 
-#[component]
-pub fn NodePage() -> impl IntoView {
+pub fn node_page(id: NodeId) -> AnyView {
     let store = use_store();
-    let params = use_params_map();
-    let id =
-        Memo::new(move |_| params.with(|params| params.get("id").and_then(|id| id.parse::<NodeId>().ok())));
-    let known = Memo::new(move |_| id.get().filter(|id| store.node_ids.with(|ids| ids.contains(id))));
-    move || match known.get() {
-        Some(id) => view! { <Known id /> }.into_any(),
-        None if !store.loaded.get() => view! { <div class="page">{skeleton(6)}</div> }.into_any(),
-        None => view! {
-            <div class="page">
-                <h1>"No such node"</h1>
-                <Empty title="This cluster has no such member">
-                    <p><a href="/nodes">"See the members"</a></p>
-                </Empty>
-            </div>
-        }
-        .into_any(),
+    let is_member = move || store.node_ids.with(|ids| ids.contains(&id));
+    let unknown = either(
+        move || store.loaded.get(),
+        || {
+            let members = view! { <p><a href="/nodes">"See the members"</a></p> };
+            empty("This cluster has no such member", members.into_any())
+        },
+        || skeleton(6),
+    );
+    let missing = Memo::new(move |_| !is_member());
+    view! {
+        {when(is_member, move || known(store, id))}
+        <div class="page" hidden=flag(move || !missing.get())>{unknown}</div>
     }
+    .into_any()
 }
 
-#[component]
-fn Known(id: NodeId) -> impl IntoView {
-    let store = use_store();
+fn known(store: Store, id: NodeId) -> AnyView {
     let Some(node) = store.node(id) else { return ().into_any() };
     let facts = node.facts;
+    let status = live(move || {
+        let status = facts.with(|node| node.status);
+        labelled(status_tone(status), status.as_str())
+    });
+    let its_events = view! { <a href=format!("/events?words=node%20{id}")>"all its events"</a> };
+    let nothing = || ().into_any();
     view! {
         <div class="page">
             <div class="page-head">
-                <h1>{badge(id)} <span class="whole-name">{move || facts.with(|node| node.name.clone())}</span></h1>
-                {move || role_chip(node.role())}
-                {move || {
-                    let status = facts.with(|node| node.status);
-                    labelled(status_tone(status), status.as_str())
-                }}
+                <h1>
+                    {badge(id)}
+                    <span class="whole-name">{words(move || facts.with(|node| node.name.clone()))}</span>
+                </h1>
+                {live(move || role_chip(node.role()))}
+                {status}
                 <span class="spacer"></span>
-                <MakeLeader id node />
+                {make_leader(id, node)}
             </div>
             <div class="columns">
-                <Agreed node />
-                <Measured node />
-                <section class="card" aria-labelledby="opinions-title">
-                    <h3 id="opinions-title">"What others say of it"</h3>
-                    {move || opinions(node)}
-                </section>
-                <section class="card" aria-labelledby="matrix-title">
-                    <h3 id="matrix-title">"Who sees whom"</h3>
-                    <Matrix />
-                </section>
-                <section class="card" aria-labelledby="node-events-title">
-                    <h3 id="node-events-title">
-                        "Lately" <a href=format!("/events?words=node%20{id}")>"all its events"</a>
-                    </h3>
-                    <Lately id />
-                </section>
-                <ChaosPanel only=id />
+                {card("", "agreed-title", "Agreed", quiet("replicated facts".to_owned()), agreed(store, node))}
+                {card("", "measured-title", "Measured", measured_heading(store, node), measured(node))}
+                {card("", "opinions-title", "What others say of it", nothing(), live(move || opinions(node)).into_any())}
+                {card("", "matrix-title", "Who sees whom", nothing(), matrix())}
+                {card("", "lately-title", "Lately", its_events.into_any(), lately(store, id))}
+                {chaos_panel(Some(id))}
             </div>
         </div>
     }
     .into_any()
 }
 
-fn line(label: &'static str, value: impl IntoView + 'static) -> impl IntoView {
-    view! { <div><dt>{label}</dt><dd>{value}</dd></div> }
-}
-
 /// What is replicated.
-#[component]
-fn Agreed(node: NodeSignals) -> impl IntoView {
-    let store = use_store();
+fn agreed(store: Store, node: NodeSignals) -> AnyView {
     let facts = node.facts;
-    let text = move |read: fn(&ringmaster_common::cluster::Node) -> String| move || facts.with(read);
-    let url = move || facts.with(|node| node.public_url.clone());
+    let text = move |read: fn(&Node) -> String| words(move || facts.with(read));
+    let url = text(|node| node.public_url.clone());
+    let status = live(move || {
+        let (reason, since, at) =
+            facts.with(|node| (node.status_reason.clone(), node.status_since, node.status_revision));
+        let ago = words(move || format::ago(since, store.now.get()));
+        view! {
+            {prose(&capitalised(&reason))}
+            <span class="quiet">", since " {moment(since)} ", " {ago} ", revision " {revision(at)}</span>
+        }
+    });
     view! {
-        <section class="card" aria-labelledby="agreed-title">
-            <h3 id="agreed-title">"Agreed" <span class="quiet">"replicated facts"</span></h3>
-            <dl>
-                {line(
-                    "Status",
-                    move || {
-                        let (reason, since, at) = facts
-                            .with(|node| (node.status_reason.clone(), node.status_since, node.status_revision));
-                        let ago = format::ago(since, store.now.get());
-                        view! {
-                            {prose(&capitalised(&reason))}
-                            <span class="quiet">" since " {moment(since)} ", " {ago} ", revision " {revision(at)}</span>
-                        }
-                    },
-                )}
-                {line("Can I lose it?", can_lose(node))}
-                {line("Votes", text(|node| if node.voter { "yes" } else { "no, it is a learner" }.to_owned()))}
-                {line("Zone", text(|node| node.zone.clone()))}
-                {line("Weight", text(|node| node.weight.to_string()))}
-                {line("API", view! { <code>{text(|node| node.api_addr.clone())}</code> })}
-                {line("Peers", view! { <code>{text(|node| node.peer_addr.clone())}</code> })}
-                {line("Dashboard", view! { <a href=url rel="external">{url}</a> })}
-            </dl>
-        </section>
+        <dl>
+            {line("Status", status)}
+            {line("Can I lose it?", can_lose(node))}
+            {line("Votes", text(|node| if node.voter { "yes" } else { "no, it is a learner" }.to_owned()))}
+            {line("Zone", text(|node| node.zone.clone()))}
+            {line("Weight", text(|node| node.weight.to_string()))}
+            {line("API", view! { <code>{text(|node| node.api_addr.clone())}</code> })}
+            {line("Peers", view! { <code>{text(|node| node.peer_addr.clone())}</code> })}
+            {line("Dashboard", view! { <a href=url rel="external">{url}</a> })}
+        </dl>
     }
+    .into_any()
 }
 
-/// What it says of itself, twice a second.
-#[component]
-fn Measured(node: NodeSignals) -> impl IntoView {
-    let store = use_store();
-    let report = node.report;
-    let text = move |read: fn(&NodeReport) -> String| {
-        move || {
-            report
-                .with(|aged| aged.as_ref().map_or_else(|| format::NONE.to_owned(), |aged| read(&aged.report)))
-        }
-    };
-    let heading = move || match report.with(|aged| aged.as_ref().map(|aged| aged.age_ms)) {
+fn measured_heading(store: Store, node: NodeSignals) -> AnyView {
+    aside(move || match node.report.with(|aged| aged.as_ref().map(|aged| aged.age_ms)) {
         Some(age) => {
             let from = store.sample.with(|sample| sample.as_ref().map(|sample| sample.from.to_string()));
             format!("its own report, {} old, by way of node {}", duration(age), from.unwrap_or_default())
         }
         None => "it reports nothing at the moment".to_owned(),
-    };
-    view! {
-        <section class="card" aria-labelledby="measured-title">
-            <h3 id="measured-title">"Measured" <span class="quiet">{heading}</span></h3>
-            <dl>
-                {line("Role, term", text(|report| format!("{}, term {}", report.role.as_str(), report.term)))}
-                {line(
-                    "Takes for leader",
-                    move || {
-                        report
-                            .with(|aged| aged.as_ref().map(|aged| aged.report.leader))
-                            .map(|leader| {
-                                prose(&leader.map_or("nobody".to_owned(), |leader| format!("node {leader}"))).into_any()
-                            })
-                    },
-                )}
-                {line(
-                    "Lag",
-                    move || node.lag.get().map_or_else(|| format::NONE.to_owned(), |lag| format::count(lag, "entry")),
-                )}
-                {line("RTT", move || quantity(node.rtt_us.get().map(micros)))}
-                {line("Last log index", text(|report| grouped(report.last_log_index)))}
-                {line("Committed", text(|report| grouped(report.committed_index)))}
-                {line("Applied", text(|report| grouped(report.applied_index)))}
-                {line("Snapshot", text(|report| grouped(report.snapshot_index)))}
-                {line("Runs for", text(|report| duration(report.uptime_ms)))}
-                {line("Memory", text(|report| format!("{:.1} MiB", report.rss_bytes as f64 / 1_048_576.0)))}
-                {line("Streams to", text(|report| format::count(report.streams.into(), "browser")))}
-            </dl>
-        </section>
-    }
-}
-
-fn opinions(node: NodeSignals) -> impl IntoView {
-    node.facts.with(|node| {
-        if node.opinions.is_empty() {
-            return view! {
-                <p class="quiet">"Nobody has anything to say: an opinion is recorded when somebody stops hearing it."</p>
-            }
-            .into_any();
-        }
-        let rows = node.opinions.iter().map(|opinion| {
-            let tone = match opinion.sees {
-                Sees::Alive => crate::situation::Tone::Good,
-                Sees::Suspect => crate::situation::Tone::Warning,
-                Sees::Dead => crate::situation::Tone::Bad,
-            };
-            view! {
-                <li>
-                    {prose(&format!("Node {} sees it", opinion.observer))} " " {labelled(tone, opinion.sees.as_str())}
-                    <span class="quiet">" since " {moment(opinion.since)}</span>
-                </li>
-            }
-        });
-        view! { <ul class="facts">{rows.collect_view()}</ul> }.into_any()
     })
 }
 
-#[component]
-fn Lately(id: NodeId) -> impl IntoView {
-    let store = use_store();
+/// What it says of itself, twice a second.
+fn measured(node: NodeSignals) -> AnyView {
+    let report = node.report;
+    let text = move |read: fn(&NodeReport) -> String| {
+        words(move || {
+            report
+                .with(|aged| aged.as_ref().map_or_else(|| format::NONE.to_owned(), |aged| read(&aged.report)))
+        })
+    };
+    let lag =
+        words(move || node.lag.get().map_or_else(|| format::NONE.to_owned(), |lag| count(lag, "entry")));
+    let leader =
+        text(|report| report.leader.map_or_else(|| "nobody".to_owned(), |leader| format!("node {leader}")));
+    view! {
+        <dl>
+            {line("Role", text(|report| format!("{} in term {}", report.role.as_str(), report.term)))}
+            {line("Takes for leader", live(move || prose(&leader.get())))}
+            {line("Lag", lag)}
+            {line("RTT", live(move || quantity(node.rtt_us.get().map(micros))))}
+            {line("Last log index", text(|report| grouped(report.last_log_index)))}
+            {line("Committed", text(|report| grouped(report.committed_index)))}
+            {line("Applied", text(|report| grouped(report.applied_index)))}
+            {line("Snapshot", text(|report| grouped(report.snapshot_index)))}
+            {line("Runs for", text(|report| duration(report.uptime_ms)))}
+            {line("Memory", text(|report| format!("{:.1} MiB", report.rss_bytes as f64 / 1_048_576.0)))}
+            {line("Streams to", text(|report| count(report.streams.into(), "browser")))}
+        </dl>
+    }
+    .into_any()
+}
+
+fn opinions(node: NodeSignals) -> AnyView {
+    let opinion = |opinion: &Opinion| {
+        let tone = match opinion.sees {
+            Sees::Alive => Tone::Good,
+            Sees::Suspect => Tone::Warning,
+            Sees::Dead => Tone::Bad,
+        };
+        view! {
+            <li>
+                {prose(&format!("Node {} sees it ", opinion.observer))} {labelled(tone, opinion.sees.as_str())}
+                <span class="quiet">" since " {moment(opinion.since)}</span>
+            </li>
+        }
+        .into_any()
+    };
+    node.facts.with(|node| {
+        if node.opinions.is_empty() {
+            return quiet("Nobody has said anything: an opinion is recorded when it changes.".to_owned());
+        }
+        let opinions: Vec<AnyView> = node.opinions.iter().map(opinion).collect();
+        view! { <ul class="facts">{opinions}</ul> }.into_any()
+    })
+}
+
+fn lately(store: Store, id: NodeId) -> AnyView {
     let name = format!("node {id}");
     let entries = Memo::new(move |_| {
         store.entries.with(|entries| {
-            entries
-                .iter()
-                .filter(|entry| entry.is_headline && names(&entry.sentence, &name))
-                .take(EVENTS)
-                .cloned()
-                .collect::<Vec<_>>()
+            let about = entries.iter().filter(|entry| entry.is_headline && names(&entry.sentence, &name));
+            about.take(EVENTS).cloned().collect::<Vec<_>>()
         })
     });
-    view! {
-        <ul class="feed">
-            <For each=move || entries.get() key=key let(entry)>
-                <EventRow entry />
-            </For>
-        </ul>
-        <Show when=move || entries.with(Vec::is_empty)>
-            <p class="quiet">"Nothing of late."</p>
-        </Show>
-    }
+    let nothing = || quiet("Nothing of late.".to_owned());
+    view! { {feed(follow(entries), Extent::Short)} {when(move || entries.with(Vec::is_empty), nothing)} }
+        .into_any()
 }
 
 /// Whether a sentence names a node: `node 1` is not in `node 12`.

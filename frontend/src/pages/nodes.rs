@@ -1,29 +1,29 @@
 //! All nodes, who sees whom, and in a demo the means to break them.
 
 use crate::{
-    components::{chaos::ChaosPanel, matrix::Matrix, node_table::NodeTable, text::skeleton},
+    components::{
+        chaos::chaos_panel,
+        live::either,
+        matrix::matrix,
+        node_table::node_table,
+        text::{card, skeleton},
+    },
     store::use_store,
 };
 use leptos::prelude::*;
 
-#[component]
-pub fn NodesPage() -> impl IntoView {
+pub fn nodes_page() -> AnyView {
     let store = use_store();
+    let sees = either(move || store.loaded.get(), matrix, || skeleton(3));
     view! {
         <div class="page">
             <h1>"Nodes"</h1>
-            <section class="card wide" aria-label="Nodes">
-                <NodeTable sortable=true />
-            </section>
+            <section class="card" aria-label="Nodes">{node_table(true)}</section>
             <div class="columns">
-                <section class="card" aria-labelledby="matrix-title">
-                    <h3 id="matrix-title">"Who sees whom"</h3>
-                    <Show when=move || store.loaded.get() fallback=|| skeleton(3)>
-                        <Matrix />
-                    </Show>
-                </section>
-                <ChaosPanel />
+                {card("", "matrix-title", "Who sees whom", ().into_any(), sees.into_any())}
+                {chaos_panel(None)}
             </div>
         </div>
     }
+    .into_any()
 }

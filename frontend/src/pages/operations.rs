@@ -5,10 +5,11 @@
 use crate::{
     api::ApiError,
     components::{
-        operation_view::{OperationRow, operation_head},
+        live::{either, flag, follow, live, when},
+        operation_view::operation_table,
         text::{refusal, skeleton},
     },
-    pages::overview::NoOperations,
+    pages::overview::no_operations,
     store::use_store,
 };
 use leptos::{prelude::*, task::spawn_local};
@@ -23,8 +24,7 @@ enum Older {
     All,
 }
 
-#[component]
-pub fn OperationsPage() -> impl IntoView {
+pub fn operations_page() -> AnyView {
     let store = use_store();
     let fetched = RwSignal::new(Vec::<Operation>::new());
     let older = RwSignal::new(Older::NotAsked);
@@ -61,36 +61,36 @@ pub fn OperationsPage() -> impl IntoView {
             }
         });
     };
+    let table = move || {
+        either(
+            move || !operations.with(Vec::is_empty),
+            move || operation_table(follow(operations)),
+            move || no_operations(store),
+        )
+        .into_any()
+    };
+    let button = move || {
+        view! {
+            <button
+                type="button"
+                data-testid="load-older"
+                disabled=flag(move || older.get() == Older::Loading)
+                on:click=load
+            >
+                "Load older operations"
+            </button>
+        }
+        .into_any()
+    };
     view! {
         <div class="page">
             <h1>"Operations"</h1>
             <section class="card" aria-label="Operations">
-                <Show when=move || store.loaded.get() fallback=|| skeleton(6)>
-                    <Show when=move || !operations.with(Vec::is_empty) fallback=NoOperations>
-                        <div class="table operations" role="table" aria-label="Operations">
-                            {operation_head()}
-                            <For
-                                each=move || operations.get()
-                                key=|operation| (operation.id, operation.revision)
-                                let(operation)
-                            >
-                                <OperationRow operation />
-                            </For>
-                        </div>
-                    </Show>
-                </Show>
-                {move || failed.get().map(|error| refusal(&error))}
-                <Show when=may_be_older>
-                    <button
-                        type="button"
-                        data-testid="load-older"
-                        disabled=move || older.get() == Older::Loading
-                        on:click=load
-                    >
-                        "Load older operations"
-                    </button>
-                </Show>
+                {either(move || store.loaded.get(), table, || skeleton(6))}
+                {live(move || failed.get().map(|error| refusal(&error)))}
+                {when(may_be_older, button)}
             </section>
         </div>
     }
+    .into_any()
 }

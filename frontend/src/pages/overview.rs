@@ -1,24 +1,25 @@
 //! The overview: one sentence first, then the figures, the nodes, and what happened.
 //!
-//! Test ids: `state-sentence` (with `data-tone`), `figure-writes`, `figure-p50`, `figure-p99`,
-//! `figure-lag`, `figure-leader`.
+//! Test ids: `state-sentence` (with `data-tone`), `figure-writes`, `figure-p99`, `figure-lag`,
+//! `figure-leader`.
 
 use crate::{
     components::{
-        chaos::ChaosPanel,
+        chaos::chaos_panel,
         desk::use_desk,
-        feed::{EventRow, key},
-        figure::Figure,
+        feed::{Extent, feed},
+        figure::{Figure, figure},
+        live::{either, flag, follow, live, when, words},
         marks::{badge, sign},
-        matrix::Matrix,
-        node_table::NodeTable,
-        operation_view::{OperationRow, operation_head},
+        matrix::matrix,
+        node_table::node_table,
+        operation_view::operation_table,
         shell::State,
-        text::{Empty, moment, prose, revision, skeleton},
+        text::{card, empty, moment, prose, revision, skeleton},
     },
-    figures::{self, Figures},
-    format::{self, count, micros, rate},
-    store::use_store,
+    figures,
+    format::{self, Quantity, grouped, micros, rate},
+    store::{Store, use_store},
 };
 use leptos::prelude::*;
 
@@ -26,218 +27,173 @@ use leptos::prelude::*;
 const EVENTS: usize = 9;
 const OPERATIONS: usize = 6;
 
-#[component]
-pub fn Overview() -> impl IntoView {
+pub fn overview() -> AnyView {
     let store = use_store();
+    let more = |href: &'static str, label: &'static str| view! { <a href=href>{label}</a> }.into_any();
+    let loaded = move || store.loaded.get();
     view! {
         <h1 class="visually-hidden">"Overview"</h1>
         <div class="overview">
-            <Hero />
-            <section class="card wide" aria-labelledby="nodes-title">
-                <h3 id="nodes-title">"Nodes" <a href="/nodes">"who sees whom"</a></h3>
-                <NodeTable />
-            </section>
-            <section class="card tall" aria-labelledby="events-title">
-                <h3 id="events-title">"What happened" <a href="/events">"all events"</a></h3>
-                <Happened />
-            </section>
-            <section class="card" aria-labelledby="operations-title">
-                <h3 id="operations-title">"Operations" <a href="/operations">"all operations"</a></h3>
-                <Recent />
-            </section>
-            <section class="card" aria-labelledby="matrix-title">
-                <h3 id="matrix-title">"Who sees whom"</h3>
-                <Show when=move || store.loaded.get() fallback=|| skeleton(3)>
-                    <Matrix />
-                </Show>
-            </section>
-            <ChaosPanel />
+            {hero(store)}
+            {card("wide", "nodes-title", "Nodes", more("/nodes", "who sees whom"), node_table(false))}
+            {card("tall", "events-title", "What happened", more("/events", "all events"), happened(store))}
+            {card("", "operations-title", "Operations", more("/operations", "all operations"), recent(store))}
+            {card(
+                "",
+                "matrix-title",
+                "Who sees whom",
+                ().into_any(),
+                either(loaded, matrix, || skeleton(3)).into_any(),
+            )}
+            {chaos_panel(None)}
         </div>
     }
+    .into_any()
 }
 
-#[component]
-fn Hero() -> impl IntoView {
-    let store = use_store();
+fn hero(store: Store) -> AnyView {
     let state = expect_context::<State>();
     let tone = Memo::new(move |_| state.with(|state| state.tone));
-    let headline = Memo::new(move |_| state.with(|state| state.headline.clone()));
-    let consequence = Memo::new(move |_| state.with(|state| state.consequence.clone()));
+    let sentence =
+        Memo::new(move |_| state.with(|state| format!("{} {}", state.headline, state.consequence)));
     let detail = Memo::new(move |_| state.with(|state| state.detail.clone()));
-    let latest = move |note: fn(&Figures) -> String| {
-        Signal::derive(move || {
-            store
-                .sample
-                .with(|sample| sample.as_ref().map(|sample| note(&Figures::of(sample))).unwrap_or_default())
-        })
-    };
     view! {
-        <section class="card hero">
-            <div class=move || format!("statement {}", tone.get().class())>
-                <p
-                    class="sentence"
-                    role="status"
-                    aria-live="polite"
-                    data-testid="state-sentence"
-                    data-tone=move || tone.get().class()
-                >
-                    {move || sign(tone.get())} <span>{move || prose(&headline.get())} " " {move || prose(&consequence.get())}</span>
-                </p>
-                <p class="detail">{move || prose(&detail.get())}</p>
+        <section class="card hero" aria-label="State and figures">
+            <div class=words(move || format!("statement {}", tone.get().class()))>
+                <div class="sentence">
+                    {live(move || sign(tone.get()))}
+                    <p
+                        role="status"
+                        data-testid="state-sentence"
+                        data-tone=words(move || tone.get().class().to_owned())
+                    >
+                        {live(move || prose(&sentence.get()))}
+                    </p>
+                </div>
+                <p class="detail">{live(move || prose(&detail.get()))}</p>
             </div>
-            <Figure
-                label="Writes"
-                id="figure-writes"
-                value=|figures| figures.writes_per_s.map(rate)
-                line=|figures| figures.writes_per_s
-                note=Signal::stored("proposed by the leader".to_owned())
-            />
-            <Figure
-                label="Commit p99"
-                id="figure-p99"
-                value=|figures| figures.commit_p99_us.map(micros)
-                line=|figures| figures.commit_p99_us.map(|us| us as f64)
-                note=latest(|figures| match figures.commit_p50_us.map(micros) {
-                    Some(p50) => format!("p50 {} {}", p50.number, p50.unit),
+            {figure(Figure {
+                label: "Writes",
+                id: "figure-writes",
+                value: |figures| figures.writes_per_s.map(rate),
+                line: |figures| figures.writes_per_s,
+                note: |_| "proposed by the leader".to_owned(),
+            })}
+            {figure(Figure {
+                label: "Commit p99",
+                id: "figure-p99",
+                value: |figures| figures.commit_p99_us.map(micros),
+                line: |figures| figures.commit_p99_us.map(|us| us as f64),
+                note: |figures| match figures.commit_p50_us.map(micros) {
+                    Some(Quantity { number, unit }) => format!("p50 {number} {unit}"),
                     None => "no write in 10 s".to_owned(),
-                })
-            />
-            <Figure
-                label="Replication lag"
-                id="figure-lag"
-                value=|figures| {
-                    figures.lag.map(|lag| format::Quantity { number: format::grouped(lag), unit: if lag == 1 { "entry" } else { "entries" } })
-                }
-                line=|figures| figures.lag.map(|lag| lag as f64)
-                note=Signal::stored("of the one furthest behind".to_owned())
-            />
-            <Leader />
+                },
+            })}
+            {figure(Figure {
+                label: "Replication lag",
+                id: "figure-lag",
+                value: |figures| {
+                    let unit = if figures.lag == Some(1) { "entry" } else { "entries" };
+                    figures.lag.map(|lag| Quantity { number: grouped(lag), unit })
+                },
+                line: |figures| figures.lag.map(|lag| lag as f64),
+                note: |_| "of the one furthest behind".to_owned(),
+            })}
+            {leader(store)}
         </section>
     }
+    .into_any()
 }
 
 /// Who leads, which term, and since when.
-#[component]
-fn Leader() -> impl IntoView {
-    let store = use_store();
+fn leader(store: Store) -> AnyView {
     let leader = Memo::new(move |_| {
         store.sample.with(|sample| {
             figures::leader(sample.as_ref()?).map(|leader| (leader.report.node, leader.report.term))
         })
     });
-    view! {
-        <div class="figure" data-testid="figure-leader">
-            <div class="figure-label">"Leader"</div>
-            {move || match leader.get() {
-                Some((node, term)) => {
-                    view! {
-                        <div class="figure-value">
-                            <a class="plain" href=format!("/nodes/{node}")>{badge(node)} " node " {node.0}</a>
-                        </div>
-                        <div class="figure-note">
-                            "term " {term}
-                            {store
-                                .elected
-                                .get()
-                                .filter(|elected| elected.leader == node && elected.term == term)
-                                .map(|elected| {
-                                    view! { " since " {moment(elected.at)} " · " {revision(elected.revision)} }
-                                })}
-                        </div>
-                    }
-                        .into_any()
-                }
-                None => {
-                    view! {
-                        <div class="figure-value none">{format::NONE}</div>
-                        <div class="figure-note">"nobody says that it leads"</div>
-                    }
-                        .into_any()
-                }
-            }}
-        </div>
-    }
+    let contents = live(move || {
+        let Some((node, term)) = leader.get() else {
+            return view! {
+                <div class="figure-value none">{format::NONE}</div>
+                <div class="figure-note">"nobody says that it leads"</div>
+            }
+            .into_any();
+        };
+        let elected = store.elected.get().filter(|elected| elected.leader == node && elected.term == term);
+        let since = elected.map(|elected| {
+            view! {
+                <div class="figure-note">"since " {moment(elected.at)}</div>
+                <div class="figure-note">"revision " {revision(elected.revision)}</div>
+            }
+            .into_any()
+        });
+        view! {
+            <div class="figure-value">
+                <a class="plain" href=format!("/nodes/{node}")>{badge(node)} {format!(" node {node}")}</a>
+            </div>
+            <div class="figure-note">{format!("leads term {term}")}</div>
+            {since}
+        }
+        .into_any()
+    });
+    view! { <div class="figure" data-testid="figure-leader"><div class="figure-label">"Leader"</div> {contents}</div> }
+        .into_any()
 }
 
-#[component]
-fn Happened() -> impl IntoView {
-    let store = use_store();
+fn happened(store: Store) -> AnyView {
     let entries = Memo::new(move |_| {
         store.entries.with(|entries| {
             entries.iter().filter(|entry| entry.is_headline).take(EVENTS).cloned().collect::<Vec<_>>()
         })
     });
-    view! {
-        <Show when=move || store.loaded.get() fallback=|| skeleton(6)>
-            <Show
-                when=move || !entries.with(Vec::is_empty)
-                fallback=|| {
-                    view! {
-                        <Empty title="Nothing has happened yet">
-                            <p>"Every change of the cluster is a line here: who leads, who is up, what operators did."</p>
-                        </Empty>
-                    }
-                }
-            >
-                <ul class="feed">
-                    <For each=move || entries.get() key=key let(entry)>
-                        <EventRow entry />
-                    </For>
-                </ul>
-                <p class="quiet">"Steps, opinions and audit entries are left to the page of all events."</p>
-            </Show>
-        </Show>
-    }
+    let nothing = || {
+        let why = "Every change of the cluster is a line here: who leads, who is up, what operators did.";
+        empty("Nothing has happened yet", view! { <p>{why}</p> }.into_any())
+    };
+    let list = move || {
+        view! {
+            {feed(follow(entries), Extent::Short)}
+            <p class="quiet">"Steps, opinions and audit entries are left to the page of all events."</p>
+        }
+        .into_any()
+    };
+    let known = either(move || !entries.with(Vec::is_empty), list, nothing);
+    when_loaded(store, known.into_any(), 6)
 }
 
-#[component]
-fn Recent() -> impl IntoView {
-    let store = use_store();
+fn recent(store: Store) -> AnyView {
     let latest = Memo::new(move |_| {
         store.operations.with(|operations| operations.iter().take(OPERATIONS).cloned().collect::<Vec<_>>())
     });
-    view! {
-        <Show when=move || store.loaded.get() fallback=|| skeleton(4)>
-            <Show when=move || !latest.with(Vec::is_empty) fallback=NoOperations>
-                <div class="table operations" role="table" aria-label="The latest operations">
-                    {operation_head()}
-                    <For each=move || latest.get() key=|operation| (operation.id, operation.revision) let(operation)>
-                        <OperationRow operation />
-                    </For>
-                </div>
-                <p class="quiet">
-                    {move || {
-                        let all = store.operations.with(Vec::len) as u64;
-                        (all > OPERATIONS as u64).then(|| format!("The latest of {}.", count(all, "operation")))
-                    }}
-                </p>
-            </Show>
-        </Show>
-    }
+    let known = either(
+        move || !latest.with(Vec::is_empty),
+        move || operation_table(follow(latest)),
+        move || no_operations(store),
+    );
+    when_loaded(store, known.into_any(), 4)
+}
+
+/// Grey lines until the first view is there. `known` is hidden until then, not made later.
+fn when_loaded(store: Store, known: AnyView, rows: usize) -> AnyView {
+    let hidden = flag(move || !store.loaded.get());
+    let waiting = when(move || !store.loaded.get(), move || skeleton(rows));
+    view! { {waiting} <div hidden=hidden>{known}</div> }.into_any()
 }
 
 /// What an operation is, and the button that makes the first one.
-#[component]
-pub fn NoOperations() -> impl IntoView {
-    let store = use_store();
+pub fn no_operations(store: Store) -> AnyView {
     let desk = use_desk();
-    view! {
-        <Empty title="No operation has run yet">
-            <p>
-                "An operation is a plan being run: every action shows its plan first, then its steps as they are done, and can be taken back where that means something."
-            </p>
-            {move || {
-                store
-                    .successor()
-                    .filter(|_| store.is_live())
-                    .map(|id| {
-                        view! {
-                            <button type="button" on:click=move |_| desk.hand_over(id)>
-                                {format!("See the plan to hand over to node {id}")}
-                            </button>
-                        }
-                    })
-            }}
-        </Empty>
-    }
+    let first = live(move || {
+        store.successor().filter(|_| store.is_live()).map(|id| {
+            view! {
+                <button type="button" on:click=move |_| desk.hand_over(id)>
+                    {format!("See the plan to hand over to node {id}")}
+                </button>
+            }
+        })
+    });
+    let why = "An operation is a plan being run: every action shows its plan first, then its steps as they are \
+               done, and can be taken back where that means something.";
+    empty("No operation has run yet", view! { <p>{why}</p> {first} }.into_any())
 }

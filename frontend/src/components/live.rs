@@ -1,0 +1,72 @@
+//! Parts of a page that follow signals.
+//!
+//! Each of these has one type, whatever closure is inside. Otherwise the compiler would make the
+//! machinery of an effect anew for each closure of the page, which is most of what the browser would
+//! have to load.
+
+use leptos::prelude::*;
+use std::sync::Arc;
+
+/// A part that is made anew whenever what it reads changes.
+pub type Live = Box<dyn FnMut() -> AnyView + Send>;
+
+pub fn live<V: IntoView>(part: impl Fn() -> V + Send + 'static) -> Live {
+    Box::new(move || part().into_any())
+}
+
+/// Text, or the value of an attribute.
+pub fn words(text: impl Fn() -> String + Send + Sync + 'static) -> Signal<String> {
+    Signal::derive(text)
+}
+
+/// The value of an attribute that may be absent.
+pub fn maybe(text: impl Fn() -> Option<String> + Send + Sync + 'static) -> Signal<Option<String>> {
+    Signal::derive(text)
+}
+
+pub fn flag(value: impl Fn() -> bool + Send + Sync + 'static) -> Signal<bool> {
+    Signal::derive(value)
+}
+
+/// A signal or a memo as the one type that parts take.
+pub fn follow<T: Send + Sync + 'static>(signal: impl Into<Signal<T>>) -> Signal<T> {
+    signal.into()
+}
+
+/// One part or the other. Neither is made anew while the condition stays as it is.
+pub fn either(
+    condition: impl Fn() -> bool + Send + Sync + 'static,
+    part: impl Fn() -> AnyView + Send + 'static,
+    other: impl Fn() -> AnyView + Send + 'static,
+) -> Live {
+    let condition = Memo::new(move |_| condition());
+    Box::new(move || if condition.get() { untrack(&part) } else { untrack(&other) })
+}
+
+/// A part that is there while the condition holds.
+pub fn when(
+    condition: impl Fn() -> bool + Send + Sync + 'static,
+    part: impl Fn() -> AnyView + Send + 'static,
+) -> Live {
+    either(condition, part, || ().into_any())
+}
+
+/// What tells one row from another.
+pub type Key = (u64, u64);
+
+/// A row for each item; a row stays what it is for as long as its key is in the list.
+pub fn each<T: Clone + Send + Sync + 'static>(
+    items: Signal<Vec<T>>,
+    key: fn(&T) -> Key,
+    row: impl Fn(T) -> AnyView + Send + Sync + 'static,
+) -> AnyView {
+    each_shared(items, key, Arc::new(row))
+}
+
+fn each_shared<T: Clone + Send + Sync + 'static>(
+    items: Signal<Vec<T>>,
+    key: fn(&T) -> Key,
+    row: Arc<dyn Fn(T) -> AnyView + Send + Sync>,
+) -> AnyView {
+    view! { <For each=move || items.get() key=key children=move |item| untrack(|| row(item)) /> }.into_any()
+}
