@@ -149,13 +149,17 @@ impl Client {
         .await
     }
 
-    /// Sends the request until there is a leader to answer it, or patience ends.
+    /// Sends the request until there is a leader to answer it, or patience ends. A change whose outcome
+    /// is unknown is sent again, too: under its key, the cluster answers what became of it.
     async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T, ClientError> {
         let mut retries = 0;
         loop {
             match self.ask_in_turn(&request).await {
                 Err(ClientError::Problem(problem))
-                    if problem.code == Code::NoLeader.as_str() && retries < NO_LEADER_RETRIES =>
+                    if [Code::NoLeader, Code::OutcomeUnknown]
+                        .iter()
+                        .any(|code| problem.code == code.as_str())
+                        && retries < NO_LEADER_RETRIES =>
                 {
                     retries += 1;
                     sleep(NO_LEADER_PAUSE).await;
