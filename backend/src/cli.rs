@@ -24,7 +24,7 @@ use clap::{Args, Parser, Subcommand};
 use out::{Closed, Out};
 use queries::{Listing, Query, Watching};
 use ringmaster_common::id::OperationId;
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -153,8 +153,11 @@ impl From<ClientError> for Failure {
 }
 
 impl From<Closed> for Failure {
-    fn from(_: Closed) -> Failure {
-        Failure::Closed
+    fn from(Closed(error): Closed) -> Failure {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::Closed,
+            _ => Failure::Failed(format!("cannot write to standard output: {error}")),
+        }
     }
 }
 

@@ -28,10 +28,12 @@ use uuid::Uuid;
 
 /// How long a node may take to accept a connection.
 pub const CONNECT_WITHIN: Duration = Duration::from_secs(1);
-/// How long a node may take to answer. A paused process accepts connections and never answers.
-pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// How often a request is sent again because there was no leader.
-pub const NO_LEADER_RETRIES: u32 = 20;
+/// How long a node may take to answer. A paused process accepts connections and never answers; one
+/// that runs says after three seconds that it could not do it.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How often a request is sent again because there was no leader. A node has looked for one for a
+/// while before it says so.
+pub const NO_LEADER_RETRIES: u32 = 2;
 /// How long to wait before it is.
 pub const NO_LEADER_PAUSE: Duration = Duration::from_millis(250);
 /// How many addresses of the cluster are remembered.
@@ -147,13 +149,17 @@ impl Client {
         .await
     }
 
-    /// Sends the request until there is a leader to answer it, or patience ends.
+    /// Sends the request until there is a leader to answer it, or patience ends. A change whose outcome
+    /// is unknown is sent again, too: under its key, the cluster answers what became of it.
     async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T, ClientError> {
         let mut retries = 0;
         loop {
             match self.ask_in_turn(&request).await {
                 Err(ClientError::Problem(problem))
-                    if problem.code == Code::NoLeader.as_str() && retries < NO_LEADER_RETRIES =>
+                    if [Code::NoLeader, Code::OutcomeUnknown]
+                        .iter()
+                        .any(|code| problem.code == code.as_str())
+                        && retries < NO_LEADER_RETRIES =>
                 {
                     retries += 1;
                     sleep(NO_LEADER_PAUSE).await;

@@ -24,6 +24,7 @@ use futures::future::join_all;
 use home::Home;
 use ringmaster_common::{
     cluster::{Cluster, NodeStatus},
+    demo::Chaos,
     error::{Code, Refusal},
     id::NodeId,
 };
@@ -211,7 +212,13 @@ impl Supervisor<'_> {
             Request::List => Ok(self.fleet.list()),
             Request::Chaos { node, chaos } => {
                 let node = self.fleet.inflict(node, chaos).await?;
-                self.say(&format!("Node {}: {}.", node.node, chaos.as_str()));
+                let done = match chaos {
+                    Chaos::Kill => "was killed",
+                    Chaos::Pause => "was paused",
+                    Chaos::Resume => "goes on",
+                    Chaos::Restart => "was restarted",
+                };
+                self.say(&format!("Node {} {done}.", node.node));
                 Ok(vec![node])
             }
             Request::AddNode => {
@@ -219,7 +226,7 @@ impl Supervisor<'_> {
                 let refuse = |error: String| Refusal::new(Code::DemoFailed, error);
                 self.fleet.home().ports(id).check_free(id).map_err(|error| refuse(error.to_string()))?;
                 self.fleet.start(id).map_err(|error| refuse(format!("cannot start node {id}: {error}")))?;
-                self.say(&format!("Node {id}: added."));
+                self.say(&format!("Node {id} was added."));
                 Ok(vec![self.fleet.show(id)])
             }
         }
@@ -232,7 +239,7 @@ impl Supervisor<'_> {
 
 /// A demo goes on when nobody reads what it has to say.
 fn say(out: &Out, text: &str) {
-    let (Ok(()) | Err(Closed)) = out.line(text);
+    let (Ok(()) | Err(Closed(_))) = out.line(text);
 }
 
 /// Asks a node until it answers; false where it does not in time.

@@ -17,9 +17,9 @@ pub struct Out {
     paint: Paint,
 }
 
-/// Nobody reads standard output any more.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Closed;
+/// Standard output takes no more. Mostly that is because nobody reads it any longer.
+#[derive(Debug)]
+pub struct Closed(pub io::Error);
 
 /// Whether to colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,8 +99,7 @@ impl Out {
 
     fn write(&self, text: &str) -> Result<(), Closed> {
         let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whatever ails standard output, nobody can be told about it there.
-        sink.write_all(text.as_bytes()).and_then(|()| sink.flush()).map_err(|_| Closed)
+        sink.write_all(text.as_bytes()).and_then(|()| sink.flush()).map_err(Closed)
     }
 }
 
@@ -139,7 +138,8 @@ mod tests {
 
     #[test]
     fn a_closed_pipe_is_told_and_does_not_panic() {
-        assert_eq!(Out::plain(Box::new(ClosedPipe)).line("x"), Err(Closed));
+        let Closed(error) = Out::plain(Box::new(ClosedPipe)).line("x").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]

@@ -100,23 +100,25 @@ struct Printed {
 
 impl Printed {
     fn print(&mut self, operation: &Operation, out: &Out) -> Result<(), Failure> {
+        let count = operation.steps.len();
+        let width = operation.steps.iter().map(|step| step.name.len()).max().unwrap_or(0);
+        let line = |number, step| step_line(number, count, width, step, out.paint());
         // Steps end in their order.
         for (number, step) in (1..).zip(&operation.steps).skip(self.steps) {
-            let count = operation.steps.len();
             if matches!(step.status, StepStatus::Pending | StepStatus::Running) {
                 if step.status == StepStatus::Running {
-                    out.provisional(&step_line(number, count, step, out.paint()))?;
+                    out.provisional(&line(number, step))?;
                 }
                 break;
             }
-            out.replace(&step_line(number, count, step, out.paint()))?;
+            out.replace(&line(number, step))?;
             self.steps += 1;
         }
         Ok(())
     }
 }
 
-fn step_line(number: usize, count: usize, step: &Step, paint: Paint) -> String {
+fn step_line(number: usize, count: usize, width: usize, step: &Step, paint: Paint) -> String {
     let tone = match step.status {
         StepStatus::Succeeded => Tone::Good,
         StepStatus::Failed => Tone::Bad,
@@ -126,7 +128,7 @@ fn step_line(number: usize, count: usize, step: &Step, paint: Paint) -> String {
     let status = paint.apply(tone, &format!("{:<9}", step.status.as_str()));
     let took = step.took_ms().map(show_ms).unwrap_or_default();
     let detail = step.detail.as_deref().unwrap_or(&step.title);
-    format!("  {number}/{count}  {:<12}  {status}  {took:>8}  {detail}", step.name)
+    format!("  {number}/{count}  {:<width$}  {status}  {took:>8}  {detail}", step.name)
 }
 
 /// How the operation ended, and what may be done about it.

@@ -215,7 +215,7 @@ pub async fn events(arguments: &EventListing, out: &Out) -> Result<(), Failure> 
 fn history(after: Option<Revision>) -> String {
     match after {
         Some(revision) => format!("/v1/events?after={revision}"),
-        None => "/v1/events".to_owned(),
+        None => "/v1/events?order=desc".to_owned(),
     }
 }
 

@@ -167,7 +167,7 @@ pub fn took(operation: &Operation) -> Option<u64> {
 // Events come one at a time, too, so their columns have fixed widths.
 
 pub fn event_heading(paint: Paint) -> String {
-    paint.apply(Tone::Strong, &format!("{:>8}  {:<24}  {:<12}  EVENT", "REVISION", "TIME", "BY")) + "\n"
+    paint.apply(Tone::Strong, &format!("{:>8}  {:<24}  {:<15}  EVENT", "REVISION", "TIME", "BY")) + "\n"
 }
 
 pub fn events(batches: &[EventBatch], paint: Paint) -> String {
@@ -175,7 +175,7 @@ pub fn events(batches: &[EventBatch], paint: Paint) -> String {
     for batch in batches {
         for event in &batch.events {
             let when = paint.apply(Tone::Faint, &time(batch.at));
-            line(&mut text, format!("{:>8}  {when}  {:<12}  {event}", batch.revision.0, batch.actor));
+            line(&mut text, format!("{:>8}  {when}  {:<15}  {event}", batch.revision.0, batch.actor));
         }
     }
     text
@@ -268,10 +268,11 @@ pub fn plan(plan: &Plan, paint: Paint) -> String {
         }
     }
     line(&mut text, heading("\nSteps"));
+    let width = plan.steps.iter().map(|step| step.name.len()).max().unwrap_or(0);
     for (number, step) in (1..).zip(&plan.steps) {
         line(
             &mut text,
-            format!("  {number}  {:<12}  {} (within {})", step.name, step.title, show_ms(step.bound_ms)),
+            format!("  {number}  {:<width$}  {} (within {})", step.name, step.title, show_ms(step.bound_ms)),
         );
     }
     text.push('\n');

@@ -107,6 +107,8 @@ fn exit_codes_tell_refused_from_unreachable() {
     let refused = ClientError::Problem(Box::new(Refusal::new(Code::PlanStale, "x").into()));
     assert_eq!(Failure::from(refused).exit_code(), 1);
     assert_eq!(Failure::from(ClientError::Unreachable(Vec::new())).exit_code(), 3);
-    assert_eq!(Failure::from(Closed).exit_code(), 0);
+    let closed = |kind: io::ErrorKind| Failure::from(Closed(kind.into()));
+    assert_eq!(closed(io::ErrorKind::BrokenPipe).exit_code(), 0);
+    assert_eq!(closed(io::ErrorKind::StorageFull).exit_code(), 1);
     assert_eq!(Failure::Usage(String::new()).exit_code(), 2);
 }

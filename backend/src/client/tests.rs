@@ -85,7 +85,11 @@ async fn a_change_without_leader_is_sent_again_under_the_same_key() {
     async fn answer(State(keys): State<Keys>, headers: HeaderMap) -> Response {
         let mut keys = keys.lock().unwrap();
         keys.push(headers);
-        if keys.len() < 3 { problem(Code::NoLeader, "there is none") } else { Json(true).into_response() }
+        match keys.len() {
+            1 => problem(Code::NoLeader, "there is none"),
+            2 => problem(Code::OutcomeUnknown, "it was sent and not answered"),
+            _ => Json(true).into_response(),
+        }
     }
     let seen = Keys::default();
     let router = Router::new().route("/x", axum::routing::put(answer)).with_state(seen.clone());

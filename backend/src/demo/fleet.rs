@@ -123,17 +123,14 @@ impl Fleet {
             format!("--zone={zone}"),
             "--cluster-name=demo".to_owned(),
         ];
-        if self.home.has_identity(id) {
-            return flags;
-        }
-        let others = self.nodes.keys().filter(|other| **other != id);
-        let joinable: Vec<_> =
-            others.map(|other| format!("--join={}", self.home.ports(*other).url())).collect();
-        // The first node makes the cluster, unless it is there already and this node has lost its data.
-        if id == NodeId(1) && self.home.known_nodes() == 0 || joinable.is_empty() {
+        // The first node makes the cluster, unless it has lost its data and the others have theirs.
+        if id == NodeId(1) && (self.home.has_identity(id) || self.home.known_nodes() == 0) {
             flags.push("--bootstrap".to_owned());
         } else {
-            flags.extend(joinable);
+            let others = (1..=MAX_NODES as u64).map(NodeId).filter(|other| *other != id);
+            let known =
+                others.filter(|other| self.nodes.contains_key(other) || self.home.has_identity(*other));
+            flags.extend(known.map(|other| format!("--join={}", self.home.ports(other).url())));
         }
         flags
     }

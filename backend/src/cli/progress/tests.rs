@@ -80,8 +80,8 @@ fn each_step_is_printed_once_when_it_has_ended() {
     let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
     assert_eq!(
         text,
-        "  1/2  preflight     succeeded     80 ms  the title of preflight\n  \
-           2/2  hand_over     skipped       80 ms  the title of hand_over\n"
+        "  1/2  preflight  succeeded     80 ms  the title of preflight\n  \
+           2/2  hand_over  skipped       80 ms  the title of hand_over\n"
     );
 }
 

@@ -3,7 +3,7 @@ use ringmaster_common::{
     action::Action,
     cluster::{CanLose, Node},
     event::Event,
-    id::{GroupId, NodeId, OperationId, PlanId, Revision},
+    id::{GroupId, Incarnation, NodeId, OperationId, PlanId, Revision},
     plan::{Blocker, PlannedStep, Warning},
 };
 
@@ -40,9 +40,9 @@ fn node(id: u64, name: &str, status: NodeStatus, role: Option<Role>) -> NodeInfo
 #[test]
 fn a_cluster_at_a_glance() {
     let cluster_of = |leader| Cluster {
-        incarnation: ringmaster_common::id::Incarnation(1),
         name: "prod".to_owned(),
         id: "c1".to_owned(),
+        incarnation: Incarnation(1),
         revision: Revision(120),
         term: 3,
         leader,
@@ -79,7 +79,7 @@ fn events_are_sentences_in_columns() {
     };
     let heading = event_heading(Paint::NONE);
     let row = events(&[batch], Paint::NONE);
-    assert_eq!(row, "      17  2026-01-02T03:04:05.678Z  node 1        node 1 leads term 4\n");
+    assert_eq!(row, "      17  2026-01-02T03:04:05.678Z  node 1           node 1 leads term 4\n");
     assert_eq!(heading.find("EVENT"), row.find("node 1 leads"));
 }
 
@@ -138,7 +138,7 @@ Warnings
   recently_up (node/2): it is up for 2 s
 
 Steps
-  1  hand_over     hand over (within 1.50 s)
+  1  hand_over  hand over (within 1.50 s)
 
 It can be undone.
 ";

@@ -1,4 +1,5 @@
 use super::*;
+use crate::data_dir::tests::give_identity;
 use std::os::unix::fs::PermissionsExt;
 
 /// A fleet whose nodes run `script` instead of this program.
@@ -107,23 +108,23 @@ async fn a_paused_node_stops_gently() {
 async fn the_first_node_makes_the_cluster_and_the_others_join_it() {
     let mut fleet = fleet(SLEEPS);
     let start = |fleet: &Fleet, id| {
-        let flags = fleet.flags(NodeId(id));
-        flags
-            .into_iter()
-            .filter(|flag| flag.starts_with("--bootstrap") || flag.starts_with("--join"))
-            .collect::<Vec<_>>()
+        let flags = fleet.flags(NodeId(id)).into_iter();
+        flags.filter(|flag| flag.starts_with("--bootstrap") || flag.starts_with("--join")).collect::<Vec<_>>()
     };
-    let no_flags: Vec<String> = Vec::new();
     assert_eq!(start(&fleet, 1), ["--bootstrap"]);
     fleet.start(NodeId(1)).unwrap();
-    assert_eq!(start(&fleet, 1), ["--bootstrap"], "until it has an identity");
     assert_eq!(start(&fleet, 2), ["--join=http://127.0.0.1:7701"]);
     fleet.start(NodeId(2)).unwrap();
+    assert_eq!(start(&fleet, 3), ["--join=http://127.0.0.1:7701", "--join=http://127.0.0.1:7702"]);
 
-    for id in [1, 2] {
-        crate::data_dir::tests::give_identity(&fleet.home().node(NodeId(id)));
-        assert_eq!(start(&fleet, id), no_flags, "who is a member says nothing");
-    }
+    give_identity(&fleet.home().node(NodeId(2)));
+    assert_eq!(
+        start(&fleet, 1),
+        ["--join=http://127.0.0.1:7702"],
+        "it has lost its data, and the cluster lives"
+    );
+    give_identity(&fleet.home().node(NodeId(1)));
+    assert_eq!(start(&fleet, 1), ["--bootstrap"]);
     assert_eq!(fleet.home().known_nodes(), 2);
     fleet.stop(std::future::ready(())).await;
 }
