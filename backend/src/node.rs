@@ -33,10 +33,10 @@ const FEATURE_LEVEL: u32 = 1;
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
 /// How often a stopping leader looks whether somebody else leads.
 const HAND_OVER_LOOK: Duration = Duration::from_millis(5);
-/// How long the first command of a cluster may take.
+/// How long the first command of a cluster may take before it is tried again.
 const CREATE_PATIENCE: Duration = Duration::from_secs(10);
-/// How often the first node tries to create the cluster.
-const CREATE_PAUSE: Duration = Duration::from_millis(10);
+/// How often the first node looks whether it may create the cluster.
+const CREATE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a node did not start, or stopped: a sentence that says what to do.
 #[derive(Debug)]
@@ -50,10 +50,6 @@ impl fmt::Display for NodeError {
 
 impl std::error::Error for NodeError {}
 
-fn failed(what: &str) -> impl FnOnce(&dyn fmt::Display) -> NodeError {
-    move |error| NodeError(format!("{what}: {error}"))
-}
-
 /// Runs a node until it is told to stop, or cannot go on.
 pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
     let data_dir = DataDir::open(&config.data_dir).map_err(|error| NodeError(error.to_string()))?;
@@ -61,7 +57,6 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
     let peer_listener = bind("peer", config.peer_addr).await?;
 
     let known = data_dir.identity().map_err(|error| NodeError(error.to_string()))?;
-    let fresh = known.is_none();
     let identity = match known {
         Some(identity) => identity,
         None => {
@@ -95,8 +90,13 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
             .map_err(|error| NodeError(error.to_string()))?;
 
     let new_node = new_node(&config, &identity);
-    if fresh && config.start == Start::Bootstrap {
-        create_cluster(&group, &config, &identity, &new_node).await?;
+    if config.start == Start::Bootstrap {
+        tokio::spawn(create_cluster(
+            group.clone(),
+            config.cluster_name.clone(),
+            identity.clone(),
+            new_node.clone(),
+        ));
     }
     let api = Api {
         group: group.clone(),
@@ -179,35 +179,33 @@ fn new_node(config: &NodeConfig, identity: &Identity) -> NewNode {
     }
 }
 
-async fn create_cluster(
-    group: &ClusterGroup,
-    config: &NodeConfig,
-    identity: &Identity,
-    first: &NewNode,
-) -> Result<(), NodeError> {
-    group
-        .bootstrap(&first.peer_addr)
-        .await
-        .map_err(|error| failed("the cluster could not be created")(&error))?;
-    let deadline = clock::now() + CREATE_PATIENCE;
-    // A write that comes before the leader's own first entry is applied would be turned away.
-    while group.leading().is_none() && clock::now() < deadline {
-        tokio::time::sleep(CREATE_PAUSE).await;
+/// Makes sure that there is a cluster. A first node that was stopped halfway goes on where it was;
+/// one whose cluster exists finds nothing to do.
+async fn create_cluster(group: ClusterGroup, name: String, identity: Identity, first: NewNode) {
+    if let Err(why) = group.bootstrap(&first.peer_addr).await {
+        tracing::error!(why, "the cluster cannot be created");
+        return;
     }
-    let command = Command::CreateCluster {
-        name: config.cluster_name.clone(),
-        id: identity.cluster_id.clone(),
-        incarnation: identity.incarnation,
-        first: first.clone(),
-    };
-    let request = Request {
-        id: format!("create-{}", identity.cluster_id),
-        actor: Actor::Node(identity.node_id),
-        repeatable: false,
-    };
-    match group.propose(request, command, deadline).await {
-        Ok(_) => Ok(()),
-        Err(refusal) => Err(failed("the cluster could not be created")(&refusal)),
+    let mut applied = group.published().watch();
+    while group.state().id.is_empty() {
+        if group.leading().is_some() {
+            let command = Command::CreateCluster {
+                name: name.clone(),
+                id: identity.cluster_id.clone(),
+                incarnation: identity.incarnation,
+                first: first.clone(),
+            };
+            let request = Request {
+                id: format!("create-{}", identity.cluster_id),
+                actor: Actor::Node(identity.node_id),
+                repeatable: false,
+            };
+            if let Err(refusal) = group.propose(request, command, clock::now() + CREATE_PATIENCE).await {
+                tracing::warn!(%refusal, "the cluster is not created yet; trying again");
+            }
+        }
+        // Leading begins with an entry that is applied.
+        let _ = tokio::time::timeout(CREATE_PAUSE, applied.changed()).await;
     }
 }
 

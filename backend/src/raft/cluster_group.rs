@@ -455,8 +455,11 @@ impl ClusterGroup {
         counted.chain(told).collect::<BTreeMap<_, _>>().into_iter().collect()
     }
 
-    /// Starts the group, with this node as its only voter.
+    /// Starts the group with this node as its only voter, unless it has ever been started.
     pub async fn bootstrap(&self, peer_addr: &str) -> Result<(), String> {
+        if self.0.raft.is_initialized().await.map_err(|error| error.to_string())? {
+            return Ok(());
+        }
         let members = [(self.me(), BasicNode::new(peer_addr))];
         self.0.raft.initialize(BTreeMap::from(members)).await.map_err(|error| error.to_string())
     }

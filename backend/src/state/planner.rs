@@ -306,8 +306,11 @@ fn check_new(node: &NewNode) -> Result<(), Refusal> {
         return invalid(format!("a node's id is from 1 to 2^53 - 1, not {}", node.id));
     }
     for (what, name) in [("name", &node.name), ("zone", &node.zone)] {
-        if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
-            return invalid(format!("a {what} has 1 to {MAX_NAME_BYTES} bytes and no control characters"));
+        let blank = name.chars().any(|c| c.is_control() || c.is_whitespace());
+        if name.is_empty() || name.len() > MAX_NAME_BYTES || blank {
+            return invalid(format!(
+                "a {what} has 1 to {MAX_NAME_BYTES} bytes and no blanks, unlike {name:?}"
+            ));
         }
     }
     for (what, addr) in [("api_addr", &node.api_addr), ("peer_addr", &node.peer_addr)] {
