@@ -91,6 +91,8 @@ fn compile(workspace: &Path, target_directory: &Path) -> Result<PathBuf> {
     for variable in OUTER_ENVIRONMENT {
         cargo.env_remove(variable);
     }
+    // Views of one type instead of one type for each view: a tenth less to load.
+    cargo.env("RUSTFLAGS", "--cfg erase_components");
     let status = cargo.status()?;
     if !status.success() {
         return Err(format!(

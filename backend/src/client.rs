@@ -43,7 +43,6 @@ pub const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 /// Tells nodes that no browser asks, so that no page of another site can be behind the request.
 const CLIENT_HEADER: &str = "ringmaster-client";
-const CLIENT_NAME: &str = "cli";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// The address of a node: `http://host:port`.
@@ -53,6 +52,8 @@ pub struct Address(String);
 /// A client of one cluster.
 #[derive(Clone, Debug)]
 pub struct Client {
+    /// How the audit names what asks.
+    name: &'static str,
     http: reqwest::Client,
     addresses: Arc<Mutex<VecDeque<Address>>>,
 }
@@ -99,7 +100,16 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("the options are constant");
-        Client { http, addresses: Arc::new(Mutex::new(addresses.into_iter().take(MAX_ADDRESSES).collect())) }
+        Client {
+            name: "cli",
+            http,
+            addresses: Arc::new(Mutex::new(addresses.into_iter().take(MAX_ADDRESSES).collect())),
+        }
+    }
+
+    /// A client that asks for a node rather than for somebody at a terminal.
+    pub fn for_node(self) -> Client {
+        Client { name: "node", ..self }
     }
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
@@ -190,7 +200,7 @@ impl Client {
         let mut builder = self
             .http
             .request(request.method.clone(), format!("{address}{}", request.path))
-            .header(CLIENT_HEADER, CLIENT_NAME)
+            .header(CLIENT_HEADER, self.name)
             .header(header::ACCEPT, "application/json");
         if let Some(key) = request.idempotency_key {
             builder = builder.header(IDEMPOTENCY_KEY, key.to_string());

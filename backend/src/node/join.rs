@@ -24,7 +24,7 @@ const LOG_EVERY: u32 = 50;
 
 fn client(urls: &[String]) -> Client {
     // The configuration has checked them.
-    Client::new(urls.iter().filter_map(|url| url.parse::<Address>().ok()))
+    Client::new(urls.iter().filter_map(|url| url.parse::<Address>().ok())).for_node()
 }
 
 /// Waits until one of the URLs answers for a cluster.

@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn time_goes_on_from_the_last_applied_stamp() {
         let clock = LeaderClock::default();
-        let start = Instant::now();
+        let start = crate::clock::now();
         let last = || ClusterTime(5_000);
         assert_eq!(clock.stamp(3, start, applied(2), last), None, "the term's first entry is not applied");
         assert_eq!(clock.stamp(3, start, applied(3), last), Some(ClusterTime(5_000)));
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn a_new_term_anchors_anew() {
         let clock = LeaderClock::default();
-        let start = Instant::now();
+        let start = crate::clock::now();
         clock.stamp(3, start, applied(3), || ClusterTime(5_000));
         // Another node led for a while; ten minutes passed here, and two seconds of cluster time there.
         let later = start + Duration::from_secs(600);
