@@ -17,6 +17,7 @@ mod browser;
 mod components;
 mod figures;
 mod format;
+mod json;
 mod operation;
 mod pages;
 mod peers;

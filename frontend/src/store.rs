@@ -18,7 +18,7 @@ use crate::{
 use leptos::prelude::*;
 use ringmaster_common::{
     Timestamp,
-    cluster::{CanLose, Node, Role, can_lose},
+    cluster::{CanLose, Node, NodeStatus, Role, can_lose},
     event::EventBatch,
     id::{NodeId, OperationId, Revision},
     operation::Operation,
@@ -61,6 +61,11 @@ pub struct NodeSignals {
 }
 
 impl NodeSignals {
+    /// Whether the log calls it up and it is heard from too.
+    pub fn is_up(self) -> bool {
+        self.facts.with(|node| node.status == NodeStatus::Up) && self.report.with(Option::is_some)
+    }
+
     pub fn role(self) -> Option<Role> {
         self.report.with(|aged| aged.as_ref().map(|aged| aged.report.role))
     }
@@ -262,7 +267,7 @@ impl Store {
     fn fetch_entries(self) {
         leptos::task::spawn_local(async move {
             // Where it fails, the list shows what is streamed; the events page says what went wrong.
-            let Ok(page) = self.api.latest_events(None).await else { return };
+            let Ok(page) = self.api.events(None).await else { return };
             self.entries.try_update(|entries| {
                 let known = entries.back().map_or(u64::MAX, |oldest| oldest.revision);
                 let older = page.items.iter().filter(|batch| batch.revision.0 < known);
@@ -311,8 +316,9 @@ impl Store {
         self.view.with_value(|view| {
             self.nodes.with_value(|nodes| {
                 self.sample.with_untracked(|sample| {
+                    let heard = heard_now(view, sample.as_ref());
                     for (id, signals) in nodes {
-                        set(signals.can_lose, can_lose(*id, view.nodes.values(), leader));
+                        set(signals.can_lose, can_lose(*id, heard.iter(), leader));
                         let Some(sample) = sample else { continue };
                         set(signals.report, figures::fresh(sample, *id).cloned());
                         set(signals.lag, figures::lag(sample, *id));
@@ -322,6 +328,17 @@ impl Store {
             });
         });
     }
+}
+
+/// The members as the log has them, but for those that it still calls up while nothing is heard from
+/// them: without a quorum it cannot say better.
+fn heard_now(view: &ClusterView, sample: Option<&Sample>) -> Vec<Node> {
+    let silent = |id| sample.is_some_and(|sample| figures::fresh(sample, id).is_none());
+    let mut nodes: Vec<Node> = view.nodes.values().cloned().collect();
+    for node in nodes.iter_mut().filter(|node| node.status == NodeStatus::Up && silent(node.id)) {
+        node.status = NodeStatus::Suspect;
+    }
+    nodes
 }
 
 /// Sets a signal if that changes it. A socket's callback may outlive the page, so it only tries.

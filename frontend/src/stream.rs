@@ -6,7 +6,7 @@
 //! goes on with another node.
 
 use crate::{
-    browser,
+    browser, json,
     peers::{Peers, Position, Verdict, from_text, judge_events, judge_view, to_text},
     store::{Link, LinkPhase, SILENCE_MS, Store, set},
 };
@@ -167,7 +167,7 @@ impl Stream {
     }
 
     fn receive(&mut self, text: &str) {
-        let message = match serde_json::from_str(text) {
+        let message = match json::from_str(text) {
             Ok(message) => message,
             Err(error) => {
                 // A newer node may send what this page does not know; what it changes would be a gap.

@@ -13,6 +13,8 @@ use leptos::prelude::*;
 
 const WIDTH: f64 = 160.0;
 const HEIGHT: f64 = 30.0;
+/// Where zero is.
+const BASE: f64 = HEIGHT - 1.5;
 
 /// What a card shows.
 pub struct Figure {
@@ -46,6 +48,7 @@ pub fn figure(Figure { label, id, value, line, note }: Figure) -> AnyView {
                 role="img"
                 aria-label=format!("{label} in the last minute")
             >
+                <path class="spark-base" d=format!("M0 {BASE}H{WIDTH}") vector-effect="non-scaling-stroke" />
                 <path
                     d=words(move || store.history.with(|history| spark_path(&history.of(line), WIDTH, HEIGHT)))
                     vector-effect="non-scaling-stroke"

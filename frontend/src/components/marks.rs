@@ -3,7 +3,12 @@
 //! No meaning is carried by colour alone. A node has a colour, a shape and its number; a tone has a
 //! colour and a shape, and always stands beside a word.
 
-use crate::{components::live::live, format::split_name, situation::Tone, store::NodeSignals};
+use crate::{
+    components::live::{Live, live},
+    format::split_name,
+    situation::Tone,
+    store::NodeSignals,
+};
 use leptos::prelude::*;
 use ringmaster_common::{
     cluster::{NodeStatus, Role},
@@ -82,7 +87,17 @@ pub fn sign(tone: Tone) -> AnyView {
     .into_any()
 }
 
-pub fn status_tone(status: NodeStatus) -> Tone {
+/// A node's status as the log has it. While nothing is heard of a node that is up in the log, nobody
+/// knows whether it still is.
+pub fn live_status(node: NodeSignals) -> Live {
+    live(move || {
+        let status = node.facts.with(|node| node.status);
+        let unknown = status == NodeStatus::Up && !node.is_up();
+        labelled(if unknown { Tone::Unknown } else { status_tone(status) }, status.as_str())
+    })
+}
+
+fn status_tone(status: NodeStatus) -> Tone {
     match status {
         NodeStatus::Up => Tone::Good,
         NodeStatus::Suspect => Tone::Warning,
@@ -112,7 +127,7 @@ pub fn role_chip(role: Option<Role>) -> AnyView {
 pub fn logo() -> AnyView {
     view! {
         <svg class="logo-mark" viewBox="0 0 22 22" aria-hidden="true">
-            <path d="M11 2.6a8.4 8.4 0 0 1 7.3 4.2" />
+            <path class="lead" d="M11 2.6a8.4 8.4 0 0 1 7.3 4.2" />
             <path d="M19.3 9.6A8.4 8.4 0 0 1 13.6 19" />
             <path d="M10.6 19.4A8.4 8.4 0 0 1 8 3.2" />
         </svg>

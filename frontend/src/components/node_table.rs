@@ -9,7 +9,7 @@ use crate::{
     components::{
         desk::use_desk,
         live::{each, either, flag, live, maybe, words},
-        marks::{labelled, node_link, role_chip, sign, status_tone},
+        marks::{live_status, node_link, role_chip, sign},
         text::{quantity, quiet, skeleton},
     },
     format::{self, micros},
@@ -148,10 +148,6 @@ fn node_row(id: NodeId) -> AnyView {
     let Some(node) = use_store().node(id) else { return ().into_any() };
     let facts = node.facts;
     let zone = words(move || facts.with(|node| node.zone.clone()));
-    let status = live(move || {
-        let status = facts.with(|node| node.status);
-        labelled(status_tone(status), status.as_str())
-    });
     view! {
         <div class="row" role="row" data-testid=format!("node-row-{id}")>
             <span role="cell" class="cell-node">{node_link(id, node)}</span>
@@ -165,7 +161,7 @@ fn node_row(id: NodeId) -> AnyView {
                 data-testid=format!("node-status-{id}")
                 title=words(move || facts.with(|node| node.status_reason.clone()))
             >
-                {status}
+                {live_status(node)}
             </span>
             <span role="cell" class="cell-lag number">{lag(node)}</span>
             <span role="cell" class="cell-rtt number">{live(move || quantity(node.rtt_us.get().map(micros)))}</span>

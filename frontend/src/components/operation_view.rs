@@ -85,7 +85,12 @@ pub fn live_outcome(operation: Shown) -> AnyView {
         <div class=class role="status">
             {live(move || status.get().map(|status| sign(status_tone(status))))}
             <div>
-                {live(move || status.get().map(status_label))}
+                <strong
+                    data-testid="operation-status"
+                    data-status=words(move || status.get().map_or("", OperationStatus::as_str).to_owned())
+                >
+                    {words(move || status.get().map(status_word).map(format::capitalised).unwrap_or_default())}
+                </strong>
                 <p data-testid="operation-outcome">{live(move || prose(&sentence.get()))}</p>
             </div>
         </div>

@@ -19,7 +19,6 @@ use crate::{
     store::{LinkPhase, Store, use_store},
 };
 use leptos::prelude::*;
-use ringmaster_common::cluster::NodeStatus;
 
 /// The theme, as the reader chose it.
 #[derive(Clone, Copy, Debug)]
@@ -130,7 +129,7 @@ fn connection_pill(store: Store) -> AnyView {
         store.link.with(|link| {
             let peer = link.peer.label();
             match (link.phase, link.node) {
-                (LinkPhase::Live, _) => format!("live from {peer}{latency}"),
+                (LinkPhase::Live, _) => format!("{peer}{latency}"),
                 (LinkPhase::Opening, _) => format!("connecting to {peer}"),
                 (LinkPhase::Lost, Some(node)) => format!("node {node} lost · trying {peer}"),
                 (LinkPhase::Lost, None) => format!("no answer · trying {peer}"),
@@ -146,7 +145,10 @@ fn connection_pill(store: Store) -> AnyView {
             title="The node that this page streams from, and how long it takes to answer"
         >
             <i class="dot" aria-hidden="true"></i>
-            <span>{text}</span>
+            <span>
+                {when(move || phase() == "live", || view! { <span class="roomy">"live from "</span> }.into_any())}
+                {text}
+            </span>
         </span>
     }
     .into_any()
@@ -219,7 +221,7 @@ fn rail(store: Store) -> AnyView {
     let nodes = words(move || {
         let ids = store.node_ids.get();
         let nodes = ids.iter().filter_map(|id| store.node(*id));
-        let up = nodes.filter(|node| node.facts.with(|node| node.status == NodeStatus::Up)).count();
+        let up = nodes.filter(|node| node.is_up()).count();
         if ids.is_empty() { String::new() } else { format!("{up}/{}", ids.len()) }
     });
     let under_way = words(move || {

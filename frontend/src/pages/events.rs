@@ -3,7 +3,7 @@
 //! Filters and the revision are in the page's address. Filters apply to what is loaded, and the page
 //! says how much that is.
 //!
-//! Test ids: `event-row`, `events-kind-<kind>`, `events-words`, `load-older`, `load-newer`.
+//! Test ids: `event-row`, `events-kind-<kind>`, `events-words`, `load-older`.
 
 use crate::{
     address::use_address,
@@ -18,32 +18,25 @@ use crate::{
     timeline::{self, Entry, Kind, passes},
 };
 use leptos::{prelude::*, task::spawn_local};
-use ringmaster_common::{event::EventBatch, id::Revision, page::Page};
+use ringmaster_common::{event::EventBatch, page::Page};
 
-/// How many revisions before the one asked for are shown for context.
+/// How many later revisions than the one asked for are shown for context.
 const CONTEXT: u64 = 25;
 
 /// The stretch of the timeline that was fetched, newest first.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Fetched {
     entries: Vec<Entry>,
-    /// The cursor towards older events, or newer ones where a revision is shown.
+    /// The cursor towards older ones.
     next: Option<String>,
     asked: bool,
 }
 
 impl Fetched {
-    /// Adds a page: older events behind, newer ones, which come in ascending order, in front.
-    fn extend(&mut self, page: Page<EventBatch>, ascending: bool) {
+    fn extend(&mut self, page: Page<EventBatch>) {
         self.asked = true;
         self.next = page.next;
-        if ascending {
-            let mut newer: Vec<Entry> = page.items.iter().rev().flat_map(timeline::entries).collect();
-            newer.append(&mut self.entries);
-            self.entries = newer;
-        } else {
-            self.entries.extend(page.items.iter().flat_map(timeline::entries));
-        }
+        self.entries.extend(page.items.iter().flat_map(timeline::entries));
     }
 }
 
@@ -64,17 +57,15 @@ impl Loader {
         self.loading.set(true);
         self.failed.set(None);
         spawn_local(async move {
-            let api = self.store.api;
-            let answer = match at {
-                Some(at) => api.events_after(Revision(at.saturating_sub(CONTEXT + 1)), cursor).await,
-                None => api.latest_events(cursor).await,
-            };
+            // A cursor of this list is the revision that it stops before.
+            let first = || at.map(|at| (at + CONTEXT + 1).to_string());
+            let answer = self.store.api.events(cursor.or_else(first)).await;
             // The reader may have gone elsewhere in the meantime.
             if self.revision.try_get_untracked() != Some(at) {
                 return;
             }
             match answer {
-                Ok(page) => self.fetched.update(|fetched| fetched.extend(page, at.is_some())),
+                Ok(page) => self.fetched.update(|fetched| fetched.extend(page)),
                 Err(error) => self.failed.set(Some(error)),
             }
             self.loading.set(false);
@@ -97,19 +88,18 @@ impl Loader {
         entries
     }
 
-    fn button(self, newer: bool) -> AnyView {
-        let (id, label) = match newer {
-            true => ("load-newer", "Load newer events"),
-            false => ("load-older", "Load older events"),
-        };
-        let loading = follow::<bool>(self.loading);
-        let offered = move || {
-            self.fetched.with(|fetched| fetched.next.is_some()) && self.revision.get().is_some() == newer
-        };
+    fn button(self) -> AnyView {
+        let offered = move || self.fetched.with(|fetched| fetched.next.is_some());
         let button = move || {
             view! {
-                <button type="button" class="load" data-testid=id disabled=loading on:click=move |_| self.load()>
-                    {label}
+                <button
+                    type="button"
+                    class="load"
+                    data-testid="load-older"
+                    disabled={follow::<bool>(self.loading)}
+                    on:click=move |_| self.load()
+                >
+                    "Load older events"
                 </button>
             }
             .into_any()
@@ -203,8 +193,8 @@ pub fn events_page() -> AnyView {
                 aria-label="Events"
                 aria-busy=words(move || loader.loading.get().to_string())
             >
-                {loader.button(true)} {live(move || loader.failed.get().map(|error| refusal(&error)))}
-                {either(list_known, list, || skeleton(8))} {loader.button(false)}
+                {live(move || loader.failed.get().map(|error| refusal(&error)))}
+                {either(list_known, list, || skeleton(8))} {loader.button()}
             </section>
         </div>
     }

@@ -5,7 +5,7 @@ use crate::{
         chaos::chaos_panel,
         feed::{Extent, feed},
         live::{either, flag, follow, live, when, words},
-        marks::{badge, labelled, role_chip, status_tone},
+        marks::{badge, labelled, live_status, role_chip},
         matrix::matrix,
         node_table::{aside, can_lose, make_leader},
         text::{card, empty, line, moment, prose, quantity, quiet, revision, skeleton},
@@ -46,10 +46,6 @@ pub fn node_page(id: NodeId) -> AnyView {
 fn known(store: Store, id: NodeId) -> AnyView {
     let Some(node) = store.node(id) else { return ().into_any() };
     let facts = node.facts;
-    let status = live(move || {
-        let status = facts.with(|node| node.status);
-        labelled(status_tone(status), status.as_str())
-    });
     let its_events = view! { <a href=format!("/events?words=node%20{id}")>"all its events"</a> };
     let nothing = || ().into_any();
     view! {
@@ -60,7 +56,7 @@ fn known(store: Store, id: NodeId) -> AnyView {
                     <span class="whole-name">{words(move || facts.with(|node| node.name.clone()))}</span>
                 </h1>
                 {live(move || role_chip(node.role()))}
-                {status}
+                {live_status(node)}
                 <span class="spacer"></span>
                 {make_leader(id, node)}
             </div>

@@ -24,8 +24,8 @@ use crate::{
 use leptos::prelude::*;
 
 /// How many events and operations the overview shows.
-const EVENTS: usize = 9;
-const OPERATIONS: usize = 6;
+const EVENTS: usize = 13;
+const OPERATIONS: usize = 7;
 
 pub fn overview() -> AnyView {
     let store = use_store();
@@ -116,7 +116,7 @@ fn leader(store: Store) -> AnyView {
         let Some((node, term)) = leader.get() else {
             return view! {
                 <div class="figure-value none">{format::NONE}</div>
-                <div class="figure-note">"nobody says that it leads"</div>
+                <div class="figure-note">{if store.loaded.get() { "nobody says that it leads" } else { "" }}</div>
             }
             .into_any();
         };
