@@ -43,6 +43,8 @@ pub const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 /// Tells nodes that no browser asks, so that no page of another site can be behind the request.
 const CLIENT_HEADER: &str = "ringmaster-client";
+/// What most clients are: somebody at a terminal, or a script of theirs.
+const CLI: &str = "cli";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// The address of a node: `http://host:port`.

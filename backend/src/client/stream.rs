@@ -4,7 +4,7 @@
 //! lost, or falls silent as that of a paused node does, the stream goes on with another member from
 //! the revision that it has. Where events are missing, it takes a fresh view, and says so.
 
-use super::{Address, Attempt, CLIENT_HEADER, CLIENT_NAME, CONNECT_WITHIN, Client, ClientError};
+use super::{Address, Attempt, CLI, CLIENT_HEADER, CONNECT_WITHIN, Client, ClientError};
 use futures::StreamExt;
 use ringmaster_common::{
     event::{Event, EventBatch},
@@ -189,7 +189,7 @@ async fn connect(address: &Address, after: Option<Revision>) -> Result<Socket, L
     let query = after.map(|revision| format!("?after={revision}")).unwrap_or_default();
     let uri: Uri =
         format!("{host}/v1/stream{query}").parse().map_err(|_| Lost("no valid address".to_owned()))?;
-    let request = ClientRequestBuilder::new(uri).with_header(CLIENT_HEADER, CLIENT_NAME);
+    let request = ClientRequestBuilder::new(uri).with_header(CLIENT_HEADER, CLI);
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE_BYTES))
         .max_frame_size(Some(MAX_MESSAGE_BYTES));
