@@ -103,7 +103,7 @@ impl Client {
             .build()
             .expect("the options are constant");
         Client {
-            name: "cli",
+            name: CLI,
             http,
             addresses: Arc::new(Mutex::new(addresses.into_iter().take(MAX_ADDRESSES).collect())),
         }
