@@ -13,7 +13,7 @@ use crate::{
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use ringmaster_common::{
-    cluster::Sees,
+    cluster::{Role, Sees},
     duration::{micros, millis},
     id::{GroupId, NodeId},
     setting::{DOWN_AFTER, SUSPECT_AFTER},
@@ -29,7 +29,7 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// How often links are judged. A change of opinion is reported at once.
+/// How often links are judged. A change of opinion, or of who leads, is reported at once.
 const JUDGE_EVERY: Duration = Duration::from_millis(100);
 /// How often a report is made when nothing changed.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
@@ -46,6 +46,8 @@ pub struct Telemetry {
     started: Instant,
     reports: Mutex<BTreeMap<NodeId, (NodeReport, Instant)>>,
     changed: watch::Sender<u64>,
+    /// Counts changes of who leads, by anybody's report.
+    shifts: watch::Sender<u64>,
     streams: AtomicU32,
 }
 
@@ -56,6 +58,7 @@ impl Telemetry {
             started: clock::now(),
             reports: Mutex::default(),
             changed: watch::Sender::default(),
+            shifts: watch::Sender::default(),
             streams: AtomicU32::new(0),
         })
     }
@@ -65,7 +68,11 @@ impl Telemetry {
     }
 
     fn store(&self, report: NodeReport) {
-        self.reports().insert(report.node, (report, clock::now()));
+        let after = standing(&report);
+        let before = self.reports().insert(report.node, (report, clock::now()));
+        if before.is_none_or(|(before, _)| standing(&before) != after) {
+            self.shifts.send_modify(|count| *count += 1);
+        }
         self.changed.send_modify(|count| *count += 1);
     }
 
@@ -98,6 +105,11 @@ impl Telemetry {
         self.changed.subscribe()
     }
 
+    /// Tells when somebody's part in the cluster group changed.
+    pub fn watch_shifts(&self) -> watch::Receiver<u64> {
+        self.shifts.subscribe()
+    }
+
     /// Counts a browser, for as long as the guard lives.
     pub fn count_stream(self: &Arc<Self>) -> StreamCount {
         self.streams.fetch_add(1, Ordering::Relaxed);
@@ -107,6 +119,11 @@ impl Telemetry {
     pub fn streams(&self) -> u32 {
         self.streams.load(Ordering::Relaxed)
     }
+}
+
+/// A node's part in the cluster group. When it changes, that is reported and shown at once.
+fn standing(report: &NodeReport) -> (Role, u64, Option<NodeId>) {
+    (report.role, report.term, report.leader)
 }
 
 /// The receiving end of [`TELEMETRY`].
@@ -144,7 +161,7 @@ pub async fn run(telemetry: Arc<Telemetry>, group: ClusterGroup, peers: Peers, j
     let mut link_changes = peers.changes();
     let mut ticks = tokio::time::interval(JUDGE_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut opinions = Vec::new();
+    let mut last = None;
     let mut reported = None::<Instant>;
     loop {
         tokio::select! {
@@ -153,14 +170,15 @@ pub async fn run(telemetry: Arc<Telemetry>, group: ClusterGroup, peers: Peers, j
             _ = link_changes.recv() => {}
         }
         let links = links(&telemetry, &group, &peers);
-        let now_seen: Vec<_> = links.iter().map(|link| (link.peer, link.sees)).collect();
+        let opinions: Vec<_> = links.iter().map(|link| (link.peer, link.sees)).collect();
+        let report = report(&telemetry, &group, journal.fsyncs(), links);
+        let news = Some((opinions, standing(&report)));
         let due = reported.is_none_or(|at| clock::now().saturating_duration_since(at) >= REPORT_EVERY);
-        if !due && now_seen == opinions {
+        if !due && news == last {
             continue;
         }
-        opinions = now_seen;
+        last = news;
         reported = Some(clock::now());
-        let report = report(&telemetry, &group, journal.fsyncs(), links);
         let body = Bytes::from(rmp_serde::to_vec_named(&report).expect("plain data encodes"));
         for node in group.state().membership.iter().filter(|node| node.id != telemetry.me) {
             let request = peer::Request {

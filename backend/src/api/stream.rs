@@ -28,7 +28,7 @@ use tokio::time::{MissedTickBehavior, timeout};
 
 /// How many streams a node serves.
 pub const MAX_STREAMS: u32 = 4096;
-/// How often a sample is sent.
+/// How often a sample is sent; when somebody else leads, it is sent at once.
 const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 /// How long a client may take to read one message.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -91,6 +91,7 @@ impl Stream {
             Some(after) => self.resume(after).await?,
             None => self.send_view(&state).await?,
         }
+        let mut shifts = self.api.telemetry.watch_shifts();
         let mut samples = tokio::time::interval(SAMPLE_EVERY);
         samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -100,9 +101,10 @@ impl Stream {
                     let state = self.api.group.state();
                     self.send_events(&state).await?;
                 }
-                _ = samples.tick() => {
-                    let sample = Box::new(self.api.telemetry.sample());
-                    self.send(&ServerMessage::Sample { sample }).await?;
+                _ = samples.tick() => self.send_sample().await?,
+                shift = shifts.changed() => {
+                    shift.map_err(|_| Gone)?;
+                    self.send_sample().await?;
                 }
                 message = self.socket.recv() => match message {
                     Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Gone),
@@ -152,6 +154,11 @@ impl Stream {
         let view = Box::new(view(state));
         self.cursor = view.revision;
         self.send(&ServerMessage::View { view }).await
+    }
+
+    async fn send_sample(&mut self) -> Result<(), Gone> {
+        let sample = Box::new(self.api.telemetry.sample());
+        self.send(&ServerMessage::Sample { sample }).await
     }
 
     async fn send(&mut self, message: &ServerMessage) -> Result<(), Gone> {
