@@ -149,7 +149,8 @@ impl Dashboard {
         let wasm = self.asset("app_bg", "wasm", &bindings.wasm_mut().emit_wasm())?;
         let glue = self.asset("app", "js", bindings.js().as_bytes())?;
         let boot = self.asset("boot", "js", boot(&glue, &wasm).as_bytes())?;
-        let style = self.asset("style", "css", &fs::read(frontend.join("style.css"))?)?;
+        let style =
+            self.asset("style", "css", compact(&fs::read_to_string(frontend.join("style.css"))?).as_bytes())?;
         let theme = self.asset("theme", "js", &fs::read(frontend.join("theme.js"))?)?;
         let icon = self.asset("favicon", "svg", &fs::read(frontend.join("favicon.svg"))?)?;
 
@@ -204,6 +205,14 @@ impl Dashboard {
         compressor.flush()?;
         Ok(())
     }
+}
+
+/// A style sheet without comments and indentation. Neither may occur inside a string of it.
+fn compact(style: &str) -> String {
+    let mut pieces = style.split("/*");
+    let mut code = pieces.next().unwrap_or_default().to_owned();
+    code.extend(pieces.filter_map(|piece| piece.split_once("*/")).map(|(_, code)| code));
+    code.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
 /// The script that starts the page. It is a file of its own, because the content security policy

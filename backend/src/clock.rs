@@ -3,16 +3,15 @@
 //! [`now`] measures durations and decides; [`wall`] is for people to read and decides nothing.
 
 use ringmaster_common::Timestamp;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The monotonic clock.
 pub fn now() -> Instant {
     Instant::now()
 }
 
-/// The wall clock, in whole milliseconds: what JSON shows is what is stored.
+/// The wall clock, in whole milliseconds. One that stands before 1970 is taken to stand at 1970.
 pub fn wall() -> Timestamp {
-    let now = Timestamp::now();
-    // A time that was just read is in range; rounding down cannot leave it.
-    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::UNIX_EPOCH + since
 }

@@ -21,6 +21,7 @@ pub mod plan;
 pub mod setting;
 pub mod stream;
 pub mod telemetry;
+pub mod timestamp;
 pub mod view;
 
-pub use jiff::Timestamp;
+pub use timestamp::Timestamp;
