@@ -5,7 +5,7 @@
 //! key, if the node dies under it: by then another node may have taken over.
 
 use crate::{address::escaped, browser, json};
-use gloo_net::http::{Method, RequestBuilder, Response};
+use gloo_net::http::{Method, RequestBuilder};
 use gloo_timers::future::TimeoutFuture;
 use leptos::prelude::*;
 use ringmaster_common::{
@@ -19,7 +19,7 @@ use ringmaster_common::{
     plan::{ApplyRequest, Fact, Plan, PlanRequest},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::fmt;
+use std::{fmt, pin::Pin};
 
 /// A node that takes longer than this to answer is as good as silent.
 const TIMEOUT_MS: u32 = 15_000;
@@ -173,42 +173,58 @@ impl Api {
     }
 
     async fn get<T: DeserializeOwned>(self, path: &str) -> Answer<T> {
-        let answer = self.send(Method::GET, path, None).await?;
-        decode(answer).await
+        decode(self.send(Method::GET, path.to_owned(), None).await?)
     }
 
     async fn post<T: DeserializeOwned>(self, path: &str, body: &impl Serialize) -> Answer<T> {
         let body = serde_json::to_string(body).expect("plain data encodes");
-        let key = browser::unique_key();
-        let mut tries = 1;
-        loop {
-            match self.send(Method::POST, path, Some((&body, &key))).await {
-                Err(ApiError::Unreachable { .. }) if tries < MAX_TRIES => {
-                    tries += 1;
-                    TimeoutFuture::new(RETRY_WAIT_MS).await;
-                }
-                answer => return decode(answer?).await,
-            }
-        }
+        decode(self.send_until_answered(path.to_owned(), body).await?)
     }
 
-    async fn send(self, method: Method, path: &str, body: Option<(&str, &str)>) -> Answer<Response> {
-        let base = self.base.get_untracked();
-        let unreachable = |_| ApiError::Unreachable { url: base.clone() };
-        let mut request = RequestBuilder::new(&format!("{base}{path}"))
-            .method(method)
-            .header("Ringmaster-Client", "dashboard")
-            .abort_signal(Some(&timeout()));
-        let answer = match body {
-            None => request.send().await,
-            Some((body, key)) => {
-                request = request.header("Idempotency-Key", key).header("Content-Type", "application/json");
-                request.body(body).map_err(unreachable)?.send().await
+    /// Boxed, so that there is one of it, whatever is sent and awaited.
+    fn send_until_answered(self, path: String, body: String) -> LocalBoxFuture<Raw> {
+        Box::pin(async move {
+            let key = browser::unique_key();
+            let mut tries = 1;
+            loop {
+                match self.send(Method::POST, path.clone(), Some((body.clone(), key.clone()))).await {
+                    Err(ApiError::Unreachable { .. }) if tries < MAX_TRIES => {
+                        tries += 1;
+                        TimeoutFuture::new(RETRY_WAIT_MS).await;
+                    }
+                    answer => return answer,
+                }
             }
-        };
-        answer.map_err(unreachable)
+        })
+    }
+
+    fn send(self, method: Method, path: String, body: Option<(String, String)>) -> LocalBoxFuture<Raw> {
+        Box::pin(async move {
+            let base = self.base.get_untracked();
+            let unreachable = |_| ApiError::Unreachable { url: base.clone() };
+            let mut request = RequestBuilder::new(&format!("{base}{path}"))
+                .method(method)
+                .header("Ringmaster-Client", "dashboard")
+                .abort_signal(Some(&timeout()));
+            let answer = match body {
+                None => request.send().await,
+                Some((body, key)) => {
+                    request =
+                        request.header("Idempotency-Key", &key).header("Content-Type", "application/json");
+                    request.body(body).map_err(unreachable)?.send().await
+                }
+            };
+            let answer = answer.map_err(unreachable)?;
+            let (status, ok) = (answer.status(), answer.ok());
+            let text = answer.text().await.map_err(unreachable)?;
+            Ok((status, ok, text))
+        })
     }
 }
+
+type LocalBoxFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+/// Status, whether that is a success, and the body.
+type Raw = Answer<(u16, bool, String)>;
 
 /// The body of a request that says all by its address.
 #[derive(Serialize)]
@@ -225,20 +241,19 @@ fn with_cursor(path: String, cursor: Option<String>) -> String {
     }
 }
 
-async fn decode<T: DeserializeOwned>(answer: Response) -> Answer<T> {
-    let status = answer.status();
-    let body = answer
-        .text()
-        .await
-        .map_err(|_| ApiError::Unexpected { status, detail: "The answer broke off.".to_owned() })?;
-    if answer.ok() {
+fn decode<T: DeserializeOwned>((status, ok, body): (u16, bool, String)) -> Answer<T> {
+    if ok {
         return json::from_str(&body).map_err(|error| ApiError::Unexpected {
             status,
             detail: format!("The answer cannot be read; what is wrong with it: {error}."),
         });
     }
-    Err(match json::from_str(&body) {
+    Err(refusal(status, &body))
+}
+
+fn refusal(status: u16, body: &str) -> ApiError {
+    match json::from_str(body) {
         Ok(problem) => ApiError::Refused(Box::new(problem)),
         Err(_) => ApiError::Unexpected { status, detail: body.chars().take(200).collect() },
-    })
+    }
 }

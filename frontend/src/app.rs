@@ -7,7 +7,7 @@ use crate::{
         chaos::Mischief,
         desk::Desk,
         drawer::plan_drawer,
-        live::live,
+        live::{effect, live, memo},
         palette::{Palette, palette_dialog},
         shell::{ThemeSwitch, shell},
     },
@@ -37,8 +37,8 @@ pub fn app() -> impl IntoView {
 /// The page that the address names. It stays while only the query changes.
 fn page() -> AnyView {
     let address = use_address();
-    let page = Memo::new(move |_| address.path.with(|path| Page::of(path)));
-    Effect::new(move |_| match page.get() {
+    let page = memo(move || address.path.with(|path| Page::of(path)));
+    effect(move || match page.get() {
         // As the API names it: the plan opens over the overview.
         Page::Plan(id) => address.go(&with_parameter("/", "", "plan", Some(&id.to_string())), true),
         _ => crate::browser::scroll_to_top("main"),

@@ -2,7 +2,7 @@
 //!
 //! Nothing here reads a clock or a locale: what depends on either comes in as an argument.
 
-use ringmaster_common::Timestamp;
+use ringmaster_common::{Timestamp, timestamp::date};
 
 /// What stands where nothing is known or nothing measures.
 pub const NONE: &str = "–";
@@ -105,7 +105,7 @@ pub fn time_of_day(at: Timestamp, offset_minutes: i32) -> String {
 /// The date and the time of day, for what is older than today.
 pub fn date_and_time(at: Timestamp, offset_minutes: i32) -> String {
     let days = shifted(at, offset_minutes).div_euclid(86_400);
-    let (year, month, day) = civil(days);
+    let (year, month, day) = date(days);
     format!("{year}-{month:02}-{day:02} {}", time_of_day(at, offset_minutes))
 }
 
@@ -115,22 +115,13 @@ pub fn moment(at: Timestamp, now: Timestamp, offset_minutes: i32) -> String {
     if day(at) == day(now) { time_of_day(at, offset_minutes) } else { date_and_time(at, offset_minutes) }
 }
 
-fn shifted(at: Timestamp, offset_minutes: i32) -> i64 {
-    at.as_second() + i64::from(offset_minutes) * 60
+/// In UTC, for programs that read the page.
+pub fn machine_readable(at: Timestamp) -> String {
+    date_and_time(at, 0).replace(' ', "T") + "Z"
 }
 
-/// Days since 1970 as a date of the Gregorian calendar. A time zone database would cost more than
-/// the whole page, and the browser tells the offset.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+fn shifted(at: Timestamp, offset_minutes: i32) -> i64 {
+    at.as_second() + i64::from(offset_minutes) * 60
 }
 
 /// A count with its noun: `1 node`, `2 nodes`.
@@ -163,10 +154,11 @@ pub fn in_words(number: u64) -> String {
 
 /// The text with its first letter as a capital.
 pub fn capitalised(text: &str) -> String {
-    let mut letters = text.chars();
-    letters
-        .next()
-        .map_or_else(String::new, |first| first.to_uppercase().collect::<String>() + letters.as_str())
+    let mut text = text.to_owned();
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    text
 }
 
 /// Where a long name is cut, so that its end stays in sight: the head may shrink, the tail does not.
@@ -240,6 +232,7 @@ mod tests {
         assert_eq!(time_of_day(late, 0), "23:30:05");
         assert_eq!(date_and_time(late, 60), "2026-03-01 00:30:05");
         assert_eq!(date_and_time(at("2024-02-29T12:00:00Z"), -60), "2024-02-29 11:00:00");
+        assert_eq!(machine_readable(late), "2026-02-28T23:30:05Z");
         assert_eq!(moment(late, at("2026-02-28T23:59:00Z"), 0), "23:30:05");
         assert_eq!(moment(late, at("2026-03-01T00:10:00Z"), 0), "2026-02-28 23:30:05");
     }

@@ -92,20 +92,21 @@ impl Peers {
     /// here, and so does the page's own origin, which may be a proxy in front of all of them.
     pub fn learn<'a>(&mut self, members: impl Iterator<Item = (NodeId, &'a str)>) {
         let current = self.current().clone();
-        let origin = self.list[0].clone();
-        let mut list = vec![origin];
-        if current.url != list[0].url {
-            list.push(current.clone());
-        }
+        let mut list = vec![self.list[0].clone()];
         for (node, url) in members {
-            let peer = Peer::new(Some(node), url);
+            let mut peer = Peer::new(Some(node), url);
+            if current.node == Some(node) {
+                peer = current.clone();
+            }
             if let Some(known) = list.iter_mut().find(|known| known.url == peer.url) {
                 known.node = Some(node);
             } else if !peer.url.is_empty() && !list.iter().any(|known| known.node == Some(node)) {
                 list.push(peer);
             }
         }
-        list[1..].sort_by_key(|peer| peer.node);
+        if !list.iter().any(|peer| peer.url == current.url) {
+            list.push(current.clone());
+        }
         self.turn = list.iter().position(|peer| peer.url == current.url).unwrap_or(0);
         self.list = list;
     }

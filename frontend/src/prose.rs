@@ -35,13 +35,10 @@ pub fn parts(sentence: &str) -> Vec<Part> {
 fn next_name(sentence: &str, from: usize) -> Option<(usize, usize, Part)> {
     const NOUNS: [&str; 3] = ["node ", "operation ", "plan "];
     let lower = sentence.to_ascii_lowercase();
-    let mut candidates: Vec<(usize, &str)> = NOUNS
-        .iter()
-        .flat_map(|noun| lower[from..].match_indices(noun).map(|(index, noun)| (from + index, noun)))
-        .collect();
-    candidates.sort_unstable();
-    candidates.into_iter().find_map(|(start, noun)| {
-        let begins_a_word = !lower[..start].ends_with(|letter: char| letter.is_alphanumeric());
+    let starts = |index: &usize| NOUNS.iter().find(|noun| lower[*index..].starts_with(**noun));
+    let indices = lower.char_indices().map(|(index, _)| index).filter(|index| *index >= from);
+    indices.filter_map(|index| Some((index, *starts(&index)?))).find_map(|(start, noun)| {
+        let begins_a_word = !lower[..start].ends_with(|letter: char| letter.is_ascii_alphanumeric());
         let digits_from = start + noun.len();
         let digits = lower[digits_from..].bytes().take_while(u8::is_ascii_digit).count();
         let id: u64 = lower[digits_from..digits_from + digits].parse().ok().filter(|_| begins_a_word)?;

@@ -344,8 +344,12 @@ fn problems(situation: &Situation<'_>) -> Vec<Problem> {
             );
         }
     }
-    problems.sort_by_key(|problem| std::cmp::Reverse(problem.tone));
-    problems
+    gravest_first(problems)
+}
+
+fn gravest_first(problems: Vec<Problem>) -> Vec<Problem> {
+    let of = |tone| problems.iter().filter(move |problem| problem.tone == tone).cloned();
+    [Tone::Bad, Tone::Warning, Tone::Note].into_iter().flat_map(of).collect()
 }
 
 fn waiting(operation: &Operation, now: Timestamp) -> Option<String> {

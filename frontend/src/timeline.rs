@@ -128,9 +128,9 @@ pub fn entries(batch: &EventBatch) -> impl Iterator<Item = Entry> + '_ {
 
 /// Whether an entry passes the filters of the events page.
 pub fn passes(entry: &Entry, kind: Option<Kind>, words: &str) -> bool {
-    let text = || format!("{} {} {}", entry.sentence, entry.actor, entry.revision).to_lowercase();
+    let text = || format!("{} {} {}", entry.sentence, entry.actor, entry.revision).to_ascii_lowercase();
     kind.is_none_or(|kind| entry.kind == kind)
-        && words.split_whitespace().all(|word| text().contains(&word.to_lowercase()))
+        && words.split_ascii_whitespace().all(|word| text().contains(&word.to_ascii_lowercase()))
 }
 
 #[cfg(test)]

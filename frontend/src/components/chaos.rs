@@ -17,6 +17,7 @@ use ringmaster_common::{
     demo::{Chaos, DemoNode, ProcessState},
     id::NodeId,
 };
+use std::pin::Pin;
 
 /// What was last done to the demo, and what came of it. One for the page, so that the palette's
 /// commands answer in the same place as the buttons.
@@ -42,6 +43,7 @@ impl Mischief {
     }
 
     fn request(self, what: String, answer: impl Future<Output = Result<DemoNode, ApiError>> + 'static) {
+        let answer: Pin<Box<dyn Future<Output = Result<DemoNode, ApiError>>>> = Box::pin(answer);
         self.busy.set(true);
         self.said.set(format!("{what}…"));
         spawn_local(async move {

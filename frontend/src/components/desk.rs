@@ -7,6 +7,7 @@
 use crate::{
     address::{Address, use_address},
     api::ApiError,
+    components::live::effect,
     store::{Store, use_store},
 };
 use leptos::{prelude::*, task::spawn_local};
@@ -16,9 +17,10 @@ use ringmaster_common::{
     operation::Operation,
     plan::Plan,
 };
+use std::pin::Pin;
 
 /// What the drawer shows.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Shown {
     Nothing,
     /// The server computes the plan.
@@ -30,7 +32,7 @@ pub enum Shown {
     Plan(Box<Plan>),
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Wanted {
     Action(Action),
     Plan(PlanId),
@@ -65,7 +67,7 @@ impl Desk {
 
     /// Opens what the address names, and closes what it no longer does.
     fn follow_address(self) {
-        Effect::new(move |_| {
+        effect(move || {
             let named: Option<PlanId> = self.address.parameter("plan").and_then(|id| id.parse().ok());
             let open = self.shown.with_untracked(|shown| match shown {
                 Shown::Plan(plan) => Some(plan.id),
@@ -93,7 +95,9 @@ impl Desk {
         spawn_local(async move {
             let answer = self.store.api.propose(action.clone()).await;
             // Closed in the meantime, or asked for something else: that is what counts.
-            let wanted = self.shown.with_untracked(|shown| *shown == Shown::Planning(action.clone()));
+            let wanted = self
+                .shown
+                .with_untracked(|shown| matches!(shown, Shown::Planning(wanted) if *wanted == action));
             match answer {
                 _ if !wanted => {}
                 Ok(plan) => {
@@ -118,7 +122,8 @@ impl Desk {
         self.clear(Shown::Fetching(id));
         spawn_local(async move {
             let answer = self.store.api.plan(id).await;
-            let wanted = self.shown.with_untracked(|shown| *shown == Shown::Fetching(id));
+            let wanted =
+                self.shown.with_untracked(|shown| matches!(shown, Shown::Fetching(wanted) if *wanted == id));
             match answer {
                 _ if !wanted => {}
                 Ok(plan) => {
@@ -182,6 +187,7 @@ impl Desk {
     }
 
     fn request(self, answer: impl Future<Output = Result<Operation, ApiError>> + 'static) {
+        let answer: Pin<Box<dyn Future<Output = Result<Operation, ApiError>>>> = Box::pin(answer);
         self.busy.set(true);
         self.refused.set(None);
         spawn_local(async move {

@@ -10,7 +10,7 @@ use crate::{
     api::ApiError,
     components::{
         desk::{Desk, Shown, use_desk},
-        live::{flag, follow, live, when},
+        live::{effect, flag, follow, live, memo, when},
         operation_view::{Shown as ShownOperation, live_outcome, live_steps, operation_buttons, steps},
         plan_view::{
             KEEP_WITHIN_MS, blast_radius, blockers, direction_view, keep_switch, summary, terminal, warnings,
@@ -33,7 +33,7 @@ use wasm_bindgen::JsCast;
 pub fn plan_drawer() -> AnyView {
     let desk = use_desk();
     let dialog = NodeRef::<Dialog>::new();
-    let open = Memo::new(move |_| desk.shown.with(|shown| *shown != Shown::Nothing));
+    let open = memo(move || desk.shown.with(|shown| !matches!(shown, Shown::Nothing)));
     follow_dialog(dialog, follow(open));
     view! {
         <dialog
@@ -59,7 +59,7 @@ pub fn plan_drawer() -> AnyView {
 
 /// Opens and closes a modal dialog.
 pub fn follow_dialog(dialog: NodeRef<Dialog>, open: Signal<bool>) {
-    Effect::new(move |_| {
+    effect(move || {
         let Some(dialog) = dialog.get() else { return };
         match (open.get(), dialog.open()) {
             (true, false) => {
@@ -87,7 +87,7 @@ enum Scene {
 }
 
 fn contents(desk: Desk) -> AnyView {
-    let scene = Memo::new(move |_| {
+    let scene = memo(move || {
         let applied = desk.operation().is_some();
         desk.shown.with(|shown| match shown {
             Shown::Nothing => Scene::Nothing,
@@ -174,8 +174,8 @@ fn proposed(desk: Desk, plan: &Plan) -> AnyView {
     let keep = RwSignal::new(false);
     let blocked = !plan.blockers.is_empty();
     let (id, expires_at) = (plan.id, plan.expires_at);
-    let expired = Memo::new(move |_| format::seconds_left(expires_at, store.now.get()) == 0);
-    let outdated = Memo::new(move |_| {
+    let expired = memo(move || format::seconds_left(expires_at, store.now.get()) == 0);
+    let outdated = memo(move || {
         const OUTDATED: [Code; 3] = [Code::PlanStale, Code::PlanExpired, Code::PlanBlocked];
         let is_outdated = |error: &ApiError| OUTDATED.iter().any(|code| error.is(*code));
         expired.get() || desk.refused.with(|refused| refused.as_ref().is_some_and(is_outdated))
@@ -257,8 +257,8 @@ fn refused(desk: Desk) -> AnyView {
 
 /// After: the operation, as it goes on.
 fn applied(desk: Desk, plan: &Plan) -> AnyView {
-    let operation: ShownOperation = follow(Memo::new(move |_| desk.operation()));
-    let id = Memo::new(move |_| operation.with(|operation| operation.as_ref().map(|operation| operation.id)));
+    let operation: ShownOperation = follow(memo(move || desk.operation()));
+    let id = memo(move || operation.with(|operation| operation.as_ref().map(|operation| operation.id)));
     let link = live(move || {
         id.get().map(|id| view! { <a href=format!("/operations/{id}")>{format!("Open operation {id}")}</a> })
     });

@@ -11,10 +11,11 @@ use crate::{
 };
 use leptos::prelude::*;
 
+/// The box of the line; the view box below says the same.
 const WIDTH: f64 = 160.0;
 const HEIGHT: f64 = 30.0;
-/// Where zero is.
-const BASE: f64 = HEIGHT - 1.5;
+/// Where zero is, in that box.
+const BASELINE: &str = "M0 28.5H160";
 
 /// What a card shows.
 pub struct Figure {
@@ -43,12 +44,12 @@ pub fn figure(Figure { label, id, value, line, note }: Figure) -> AnyView {
             </div>
             <svg
                 class="spark"
-                viewBox=format!("0 0 {WIDTH} {HEIGHT}")
+                viewBox="0 0 160 30"
                 preserveAspectRatio="none"
                 role="img"
                 aria-label=format!("{label} in the last minute")
             >
-                <path class="spark-base" d=format!("M0 {BASE}H{WIDTH}") vector-effect="non-scaling-stroke" />
+                <path class="spark-base" d=BASELINE vector-effect="non-scaling-stroke" />
                 <path
                     d=words(move || store.history.with(|history| spark_path(&history.of(line), WIDTH, HEIGHT)))
                     vector-effect="non-scaling-stroke"

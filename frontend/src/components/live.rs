@@ -16,16 +16,35 @@ pub fn live<V: IntoView>(part: impl Fn() -> V + Send + 'static) -> Live {
 
 /// Text, or the value of an attribute.
 pub fn words(text: impl Fn() -> String + Send + Sync + 'static) -> Signal<String> {
-    Signal::derive(text)
+    derived(Box::new(text))
 }
 
 /// The value of an attribute that may be absent.
 pub fn maybe(text: impl Fn() -> Option<String> + Send + Sync + 'static) -> Signal<Option<String>> {
-    Signal::derive(text)
+    derived(Box::new(text))
 }
 
 pub fn flag(value: impl Fn() -> bool + Send + Sync + 'static) -> Signal<bool> {
+    derived(Box::new(value))
+}
+
+fn derived<T: Send + Sync + 'static>(value: Box<dyn Fn() -> T + Send + Sync>) -> Signal<T> {
     Signal::derive(value)
+}
+
+/// A value that is computed once for all that read it, and tells them only if it changed.
+pub fn memo<T: PartialEq + Send + Sync + 'static>(value: impl Fn() -> T + Send + Sync + 'static) -> Memo<T> {
+    remembered(Box::new(value))
+}
+
+fn remembered<T: PartialEq + Send + Sync + 'static>(value: Box<dyn Fn() -> T + Send + Sync>) -> Memo<T> {
+    Memo::new(move |_| value())
+}
+
+/// Does something now, and again whenever what it reads changes.
+pub fn effect(act: impl Fn() + 'static) {
+    let act: Box<dyn Fn()> = Box::new(act);
+    Effect::new(move || act());
 }
 
 /// A signal or a memo as the one type that parts take.
@@ -39,7 +58,12 @@ pub fn either(
     part: impl Fn() -> AnyView + Send + 'static,
     other: impl Fn() -> AnyView + Send + 'static,
 ) -> Live {
-    let condition = Memo::new(move |_| condition());
+    choose(memo(condition), Box::new(part), Box::new(other))
+}
+
+type Part = Box<dyn Fn() -> AnyView + Send>;
+
+fn choose(condition: Memo<bool>, part: Part, other: Part) -> Live {
     Box::new(move || if condition.get() { untrack(&part) } else { untrack(&other) })
 }
 

@@ -4,7 +4,7 @@
 
 use crate::{
     components::{
-        live::{each, follow, live, words},
+        live::{each, follow, live, memo, words},
         marks::{badge, sign},
         text::{callout, prose, quantity},
     },
@@ -19,7 +19,7 @@ use ringmaster_common::{cluster::Sees, id::NodeId};
 pub fn matrix() -> AnyView {
     let store = use_store();
     let ids = follow::<Vec<NodeId>>(store.node_ids);
-    let faults = Memo::new(move |_| {
+    let faults = memo(move || {
         store.sample.with(|sample| {
             let faults = sample.as_ref().map(|sample| store.with_view(|view| one_way_faults(view, sample)));
             faults.unwrap_or_default().iter().map(ToString::to_string).collect::<Vec<_>>()
@@ -72,7 +72,7 @@ fn tone(sees: Sees) -> Tone {
 
 fn matrix_cell(observer: NodeId, subject: NodeId) -> AnyView {
     let store = use_store();
-    let value = Memo::new(move |_| {
+    let value = memo(move || {
         store.sample.with(|sample| store.with_view(|view| cell(view, sample.as_ref(), observer, subject)))
     });
     let class = words(move || {

@@ -99,13 +99,15 @@ pub fn node_table(sortable: bool) -> AnyView {
     .into_any()
 }
 
-fn sorted(store: Store, mut ids: Vec<NodeId>, (column, descending): (usize, bool)) -> Vec<NodeId> {
-    let key = |id: &NodeId| store.node(*id).map(|node| (COLUMNS[column].sort_key)(*id, node));
-    ids.sort_by_cached_key(key);
-    if descending {
-        ids.reverse();
+fn sorted(store: Store, ids: Vec<NodeId>, (column, descending): (usize, bool)) -> Vec<NodeId> {
+    let mut sorted: Vec<(SortKey, NodeId)> = Vec::new();
+    for (id, node) in ids.into_iter().filter_map(|id| Some((id, store.node(id)?))) {
+        let key = (COLUMNS[column].sort_key)(id, node);
+        let place = sorted.partition_point(|(known, _)| *known <= key);
+        sorted.insert(place, (key, id));
     }
-    ids
+    let ids = sorted.into_iter().map(|(_, id)| id);
+    if descending { ids.rev().collect() } else { ids.collect() }
 }
 
 fn heading(index: usize, column: &'static Column, sortable: bool) -> AnyView {

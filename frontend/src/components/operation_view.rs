@@ -6,7 +6,7 @@
 use crate::{
     components::{
         desk::use_desk,
-        live::{each, flag, live, words},
+        live::{each, flag, live, memo, words},
         marks::{labelled, sign},
         text::{moment, prose, quiet},
     },
@@ -29,7 +29,7 @@ pub fn steps(lines: &[StepLine]) -> AnyView {
 
 /// The steps of an operation, as they are done.
 pub fn live_steps(operation: Shown) -> AnyView {
-    let lines = Memo::new(move |_| {
+    let lines = memo(move || {
         operation.with(|operation| {
             let steps = operation.iter().flat_map(|operation| &operation.steps);
             steps.map(StepLine::from).collect::<Vec<_>>()
@@ -73,8 +73,8 @@ fn status_label(status: OperationStatus) -> AnyView {
 pub fn live_outcome(operation: Shown) -> AnyView {
     let store = use_store();
     let status =
-        Memo::new(move |_| operation.with(|operation| operation.as_ref().map(|operation| operation.status)));
-    let sentence = Memo::new(move |_| {
+        memo(move || operation.with(|operation| operation.as_ref().map(|operation| operation.status)));
+    let sentence = memo(move || {
         let now = store.now.get();
         operation
             .with(|operation| operation.as_ref().map(|operation| outcome(operation, now)).unwrap_or_default())
@@ -103,7 +103,7 @@ pub fn operation_buttons(operation: Shown) -> AnyView {
     let store = use_store();
     let desk = use_desk();
     // Only what decides about the buttons, so that a countdown does not make them anew.
-    let state = Memo::new(move |_| {
+    let state = memo(move || {
         operation.with(|operation| {
             let operation = operation.as_ref()?;
             Some((operation.id, operation.status, is_abortable(operation), is_undoable(operation)))

@@ -9,7 +9,7 @@ use crate::{
         chaos::Mischief,
         desk::use_desk,
         drawer::{follow_dialog, on_backdrop},
-        live::{follow, live, words},
+        live::{effect, follow, live, memo, words},
         shell::ThemeSwitch,
     },
     format::capitalised,
@@ -59,8 +59,8 @@ impl Item {
     }
 
     fn has(&self, words: &str) -> bool {
-        let text = format!("{} {}", self.label, self.kind).to_lowercase();
-        words.to_lowercase().split_whitespace().all(|word| text.contains(word))
+        let text = format!("{} {}", self.label, self.kind).to_ascii_lowercase();
+        words.to_ascii_lowercase().split_ascii_whitespace().all(|word| text.contains(word))
     }
 }
 
@@ -112,12 +112,12 @@ pub fn palette_dialog() -> AnyView {
     let typed = RwSignal::new(String::new());
     let chosen = RwSignal::new(0_usize);
 
-    let found = Memo::new(move |_| {
+    let found = memo(move || {
         let open = palette.open.get();
         let all = if open { items(store) } else { Vec::new() };
         typed.with(|typed| all.into_iter().filter(|item| item.has(typed)).collect::<Vec<_>>())
     });
-    Effect::new(move |_| {
+    effect(move || {
         if palette.open.get() {
             typed.set(String::new());
             chosen.set(0);

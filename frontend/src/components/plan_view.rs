@@ -177,7 +177,7 @@ pub fn terminal(plan: &Plan, keep: RwSignal<bool>) -> AnyView {
                 type="button"
                 role="tab"
                 aria-selected=words(move || (tab.get() == index).to_string())
-                data-testid=format!("{}-tab", label.to_lowercase())
+                data-testid=format!("{}-tab", label.to_ascii_lowercase())
                 on:click=move |_| tab.set(index)
             >
                 {label}

@@ -8,7 +8,7 @@ use crate::{
     address::{Page, use_address},
     browser::{self, Theme},
     components::{
-        live::{live, maybe, when, words},
+        live::{effect, live, maybe, memo, when, words},
         marks::{logo, sign},
         palette::Palette,
         text::quiet,
@@ -40,15 +40,15 @@ pub type State = Memo<Assessment>;
 
 pub fn shell(page: impl FnOnce() -> AnyView) -> AnyView {
     let store = use_store();
-    let state: State = Memo::new(move |_| store.assess());
+    let state: State = memo(move || store.assess());
     provide_context(state);
-    Effect::new(move |_| {
+    effect(move || {
         let short = state.with(|state| state.short.clone());
         let name = store.name.get();
         let name = if name.is_empty() { name } else { format!("{name} · ") };
         browser::set_title(&format!("{short} · {name}Ringmaster"));
     });
-    let lost = Memo::new(move |_| {
+    let lost = memo(move || {
         matches!(store.connection(), Connection::Lost { .. } | Connection::NeverAnswered { .. })
     });
     view! {
@@ -155,8 +155,8 @@ fn connection_pill(store: Store) -> AnyView {
 }
 
 fn problems(state: State) -> AnyView {
-    let found = Memo::new(move |_| state.with(|state| state.problems.clone()));
-    let worst = Memo::new(move |_| found.with(|found| found.first().map(|problem| problem.tone)));
+    let found = memo(move || state.with(|state| state.problems.clone()));
+    let worst = memo(move || found.with(|found| found.first().map(|problem| problem.tone)));
     let list = live(move || {
         let found = found.get();
         if found.is_empty() {

@@ -47,7 +47,7 @@ pub fn code(text: &str) -> AnyView {
 pub fn moment(at: Timestamp) -> AnyView {
     let offset = browser::offset_minutes(at);
     view! {
-        <time datetime=at.to_string() title=format::date_and_time(at, offset)>
+        <time datetime=format::machine_readable(at) title=format::date_and_time(at, offset)>
             {format::moment(at, use_store().now.get_untracked(), offset)}
         </time>
     }
@@ -79,7 +79,7 @@ pub fn copyable(text: Signal<String>, label: &'static str) -> AnyView {
     };
     view! {
         <div class="copyable">
-            <code node_ref=shown data-testid=label.to_lowercase()>{text}</code>
+            <code node_ref=shown data-testid=label.to_ascii_lowercase()>{text}</code>
             <button type="button" class="small" aria-label=format!("Copy {label}") on:click=copy>
                 {follow::<String>(said)}
             </button>

@@ -10,7 +10,7 @@ use crate::{
     api::{ApiError, EVENTS_PER_PAGE},
     components::{
         feed::{Extent, feed},
-        live::{either, follow, live, when, words},
+        live::{effect, either, follow, live, memo, when, words},
         text::{empty, refusal, skeleton},
     },
     format::{capitalised, count, grouped},
@@ -111,29 +111,29 @@ impl Loader {
 pub fn events_page() -> AnyView {
     let store = use_store();
     let address = use_address();
-    let kind = Memo::new(move |_| address.parameter("kind").as_deref().and_then(Kind::parse));
-    let filter = Memo::new(move |_| address.parameter("words").unwrap_or_default());
+    let kind = memo(move || address.parameter("kind").as_deref().and_then(Kind::parse));
+    let filter = memo(move || address.parameter("words").unwrap_or_default());
     let loader = Loader {
         store,
-        revision: Memo::new(move |_| address.parameter("revision").and_then(|at| at.parse().ok())),
+        revision: memo(move || address.parameter("revision").and_then(|at| at.parse().ok())),
         fetched: RwSignal::new(Fetched::default()),
         loading: RwSignal::new(false),
         failed: RwSignal::new(None),
     };
-    Effect::new(move |_| {
+    effect(move || {
         loader.revision.track();
         if store.loaded.get() {
             loader.fetched.set(Fetched::default());
             loader.load();
         }
     });
-    Effect::new(move |_| {
+    effect(move || {
         if loader.fetched.with(|fetched| fetched.asked) && loader.revision.get().is_some() {
             request_animation_frame(|| crate::browser::scroll_into_view(".event.marked"));
         }
     });
-    let all = Memo::new(move |_| loader.all());
-    let shown = Memo::new(move |_| {
+    let all = memo(move || loader.all());
+    let shown = memo(move || {
         let (kind, filter) = (kind.get(), filter.get());
         all.with(|all| all.iter().filter(|entry| passes(entry, kind, &filter)).cloned().collect::<Vec<_>>())
     });

@@ -4,7 +4,7 @@ use crate::{
     components::{
         chaos::chaos_panel,
         feed::{Extent, feed},
-        live::{either, flag, follow, live, when, words},
+        live::{either, flag, follow, live, memo, when, words},
         marks::{badge, labelled, live_status, role_chip},
         matrix::matrix,
         node_table::{aside, can_lose, make_leader},
@@ -35,7 +35,7 @@ pub fn node_page(id: NodeId) -> AnyView {
         },
         || skeleton(6),
     );
-    let missing = Memo::new(move |_| !is_member());
+    let missing = memo(move || !is_member());
     view! {
         {when(is_member, move || known(store, id))}
         <div class="page" hidden=flag(move || !missing.get())>{unknown}</div>
@@ -169,7 +169,7 @@ fn opinions(node: NodeSignals) -> AnyView {
 
 fn lately(store: Store, id: NodeId) -> AnyView {
     let name = format!("node {id}");
-    let entries = Memo::new(move |_| {
+    let entries = memo(move || {
         store.entries.with(|entries| {
             let about = entries.iter().filter(|entry| entry.is_headline && names(&entry.sentence, &name));
             about.take(EVENTS).cloned().collect::<Vec<_>>()
@@ -183,7 +183,7 @@ fn lately(store: Store, id: NodeId) -> AnyView {
 /// Whether a sentence names a node: `node 1` is not in `node 12`.
 fn names(sentence: &str, name: &str) -> bool {
     sentence
-        .to_lowercase()
+        .to_ascii_lowercase()
         .match_indices(name)
         .any(|(start, _)| !sentence[start + name.len()..].starts_with(|letter: char| letter.is_ascii_digit()))
 }

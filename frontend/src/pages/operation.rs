@@ -4,7 +4,7 @@ use crate::{
     api::ApiError,
     components::{
         desk::use_desk,
-        live::{either, follow, live},
+        live::{effect, either, follow, live, memo},
         operation_view::{Shown, live_outcome, live_steps, operation_buttons},
         text::{card, code, line, moment, prose, refusal, revision, skeleton},
     },
@@ -19,8 +19,8 @@ pub fn operation_page(id: OperationId) -> AnyView {
     let desk = use_desk();
     let fetched = RwSignal::new(None::<Result<Operation, ApiError>>);
     // What is in the view is live. Only what is older has to be asked for.
-    let streamed = Memo::new(move |_| store.operation(id));
-    Effect::new(move |_| {
+    let streamed = memo(move || store.operation(id));
+    effect(move || {
         if !store.loaded.get() || streamed.with_untracked(Option::is_some) {
             return;
         }
@@ -29,7 +29,7 @@ pub fn operation_page(id: OperationId) -> AnyView {
             fetched.try_set(Some(answer));
         });
     });
-    let operation = follow::<Option<Operation>>(Memo::new(move |_| {
+    let operation = follow::<Option<Operation>>(memo(move || {
         let older = fetched.with(|fetched| fetched.as_ref().and_then(|answer| answer.as_ref().ok().cloned()));
         streamed.get().or(older)
     }));

@@ -5,7 +5,7 @@
 use crate::{
     api::ApiError,
     components::{
-        live::{either, flag, follow, live, when},
+        live::{either, flag, follow, live, memo, when},
         operation_view::operation_table,
         text::{refusal, skeleton},
     },
@@ -29,7 +29,7 @@ pub fn operations_page() -> AnyView {
     let fetched = RwSignal::new(Vec::<Operation>::new());
     let older = RwSignal::new(Older::NotAsked);
     let failed = RwSignal::new(None::<ApiError>);
-    let operations = Memo::new(move |_| {
+    let operations = memo(move || {
         let mut operations = store.operations.get();
         let oldest = operations.last().map(|operation| operation.id);
         let before = |operation: &&Operation| oldest.is_none_or(|oldest| operation.id < oldest);

@@ -9,7 +9,7 @@ use crate::{
         desk::use_desk,
         feed::{Extent, feed},
         figure::{Figure, figure},
-        live::{either, flag, follow, live, when, words},
+        live::{either, flag, follow, live, memo, when, words},
         marks::{badge, sign},
         matrix::matrix,
         node_table::node_table,
@@ -53,10 +53,9 @@ pub fn overview() -> AnyView {
 
 fn hero(store: Store) -> AnyView {
     let state = expect_context::<State>();
-    let tone = Memo::new(move |_| state.with(|state| state.tone));
-    let sentence =
-        Memo::new(move |_| state.with(|state| format!("{} {}", state.headline, state.consequence)));
-    let detail = Memo::new(move |_| state.with(|state| state.detail.clone()));
+    let tone = memo(move || state.with(|state| state.tone));
+    let sentence = memo(move || state.with(|state| format!("{} {}", state.headline, state.consequence)));
+    let detail = memo(move || state.with(|state| state.detail.clone()));
     view! {
         <section class="card hero" aria-label="State and figures">
             <div class=words(move || format!("statement {}", tone.get().class()))>
@@ -107,7 +106,7 @@ fn hero(store: Store) -> AnyView {
 
 /// Who leads, which term, and since when.
 fn leader(store: Store) -> AnyView {
-    let leader = Memo::new(move |_| {
+    let leader = memo(move || {
         store.sample.with(|sample| {
             figures::leader(sample.as_ref()?).map(|leader| (leader.report.node, leader.report.term))
         })
@@ -142,7 +141,7 @@ fn leader(store: Store) -> AnyView {
 }
 
 fn happened(store: Store) -> AnyView {
-    let entries = Memo::new(move |_| {
+    let entries = memo(move || {
         store.entries.with(|entries| {
             entries.iter().filter(|entry| entry.is_headline).take(EVENTS).cloned().collect::<Vec<_>>()
         })
@@ -163,7 +162,7 @@ fn happened(store: Store) -> AnyView {
 }
 
 fn recent(store: Store) -> AnyView {
-    let latest = Memo::new(move |_| {
+    let latest = memo(move || {
         store.operations.with(|operations| operations.iter().take(OPERATIONS).cloned().collect::<Vec<_>>())
     });
     let known = either(
