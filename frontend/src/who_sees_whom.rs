@@ -97,20 +97,23 @@ pub fn one_way_faults(view: &ClusterView, sample: &Sample) -> Vec<OneWayFault> {
 mod tests {
     use super::*;
     use crate::figures::tests::{report, sample};
-    use ringmaster_common::{cluster::Role, telemetry::Link};
+    use ringmaster_common::{
+        cluster::{Node, Role},
+        telemetry::Link,
+    };
 
+    /// Two nodes, each of which the other once suspected.
     fn view() -> ClusterView {
-        serde_json::from_value(serde_json::json!({
-            "name": "c", "id": "x", "incarnation": 1, "revision": 1, "elected": null, "settings": [],
-            "operations": [], "audit_count": 0,
-            "nodes": [1, 2].map(|id| serde_json::json!({
+        let node = |id: u64| {
+            serde_json::json!({
                 "id": id, "name": "n", "zone": "z", "weight": 1, "api_addr": "", "peer_addr": "", "public_url": "",
                 "status": "up", "status_reason": "", "status_since": "2026-01-01T00:00:00Z", "status_revision": 1,
                 "voter": true,
                 "opinions": [{"observer": 3 - id, "sees": "suspect", "since": "2026-01-01T00:00:00Z"}],
-            })),
-        }))
-        .unwrap()
+            })
+        };
+        let nodes = [node(1), node(2)].map(|node| serde_json::from_value::<Node>(node).unwrap());
+        ClusterView { nodes: nodes.map(|node| (node.id, node)).into(), ..ClusterView::default() }
     }
 
     fn sees(observer: u64, subject: u64, sees: Sees) -> ringmaster_common::telemetry::AgedReport {

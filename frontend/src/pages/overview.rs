@@ -96,7 +96,7 @@ fn hero(store: Store) -> AnyView {
                     figures.lag.map(|lag| Quantity { number: grouped(lag), unit })
                 },
                 line: |figures| figures.lag.map(|lag| lag as f64),
-                note: |_| "of the one furthest behind".to_owned(),
+                note: |_| "furthest behind".to_owned(),
             })}
             {leader(store)}
         </section>
@@ -122,8 +122,7 @@ fn leader(store: Store) -> AnyView {
         let elected = store.elected.get().filter(|elected| elected.leader == node && elected.term == term);
         let since = elected.map(|elected| {
             view! {
-                <div class="figure-note">"since " {moment(elected.at)}</div>
-                <div class="figure-note">"revision " {revision(elected.revision)}</div>
+                <div class="figure-note">"since " {moment(elected.at)} ", revision " {revision(elected.revision)}</div>
             }
             .into_any()
         });
