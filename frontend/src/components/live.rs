@@ -44,7 +44,7 @@ fn remembered<T: PartialEq + Send + Sync + 'static>(value: Box<dyn Fn() -> T + S
 /// Does something now, and again whenever what it reads changes.
 pub fn effect(act: impl Fn() + 'static) {
     let act: Box<dyn Fn()> = Box::new(act);
-    Effect::new(move || act());
+    Effect::new(act);
 }
 
 /// A signal or a memo as the one type that parts take.
