@@ -129,8 +129,8 @@ impl Api {
     }
 
     /// The latest events first, from before a revision, or from now.
-    pub async fn events(self, before: Option<String>) -> Answer<Page<EventBatch>> {
-        self.get(&with_cursor(format!("/v1/events?order=desc&limit={EVENTS_PER_PAGE}"), before)).await
+    pub async fn events(self, before: Option<String>, limit: u32) -> Answer<Page<EventBatch>> {
+        self.get(&with_cursor(format!("/v1/events?order=desc&limit={limit}"), before)).await
     }
 
     pub async fn propose(self, action: Action) -> Answer<Plan> {
@@ -149,8 +149,10 @@ impl Api {
         self.post(&format!("/v1/operations/{id}/keep"), &Empty {}).await
     }
 
-    pub async fn chaos(self, node: NodeId, chaos: Chaos) -> Answer<DemoNode> {
-        self.post(&format!("/v1/demo/nodes/{node}/{}", chaos.as_str()), &Empty {}).await
+    /// Asks the node at `through`, because `node` itself may not live to answer.
+    pub async fn chaos(self, through: Option<String>, node: NodeId, chaos: Chaos) -> Answer<DemoNode> {
+        let api = through.map_or(self, |url| Api { base: RwSignal::new(url) });
+        api.post(&format!("/v1/demo/nodes/{node}/{}", chaos.as_str()), &Empty {}).await
     }
 
     pub async fn add_demo_node(self) -> Answer<DemoNode> {

@@ -5,7 +5,7 @@
 
 use leptos::prelude::{document, window};
 use ringmaster_common::Timestamp;
-use wasm_bindgen::JsValue;
+use wasm_bindgen::{JsCast, JsValue};
 
 /// The wall clock of this computer.
 pub fn now() -> Timestamp {
@@ -74,6 +74,14 @@ pub async fn copy(text: &str, shown: Option<&web_sys::Element>) -> bool {
 
 pub fn set_title(title: &str) {
     document().set_title(title);
+}
+
+/// After a dialog has closed: what opened it may be gone, and then the focus is put on the page.
+pub fn keep_focus() {
+    let lost = document().active_element().is_none_or(|element| element.tag_name() == "BODY");
+    if let Some(main) = document().get_element_by_id("main").filter(|_| lost) {
+        main.unchecked_ref::<web_sys::HtmlElement>().focus().ok();
+    }
 }
 
 /// Takes an element out of the page.

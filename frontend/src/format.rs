@@ -93,7 +93,7 @@ pub fn ago(then: Timestamp, now: Timestamp) -> String {
 
 /// What is left until `then`, in whole seconds and never below zero.
 pub fn seconds_left(then: Timestamp, now: Timestamp) -> u64 {
-    age_ms(now, then).div_ceil(1_000)
+    age_ms(now, then) / 1_000
 }
 
 /// The time of day, `offset_minutes` east of Greenwich.
@@ -222,7 +222,7 @@ mod tests {
         let (early, late) = (at("2026-01-01T00:00:00Z"), at("2026-01-01T00:00:41.5Z"));
         assert_eq!(ago(early, late), "41 s ago");
         assert_eq!(ago(late, early), "just now");
-        assert_eq!(seconds_left(late, early), 42);
+        assert_eq!(seconds_left(late, early), 41);
         assert_eq!(seconds_left(early, late), 0);
     }
 

@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(outcome(&failed, at(0)), "It failed. The step hand_over did not end within 1000 ms.");
         assert!(!is_undoable(&failed));
         let mut waiting = operation(OperationStatus::AwaitingKeep, None);
-        waiting.keep_until = Some(at(41_000));
+        waiting.keep_until = Some(at(41_500));
         assert_eq!(outcome(&waiting, at(500)), "Done, and it reverts by itself in 41 s unless you keep it.");
     }
 

@@ -161,13 +161,10 @@ pub fn assess(situation: &Situation<'_>) -> Assessment {
 
     let voters: Vec<&Node> = view.nodes.values().filter(|node| node.voter).collect();
     let needed = voters.len() / 2 + 1;
-    let answering = voters.iter().filter(|node| figures::fresh(sample, node.id).is_some()).count();
+    let answering = voters.iter().filter(|node| answers(node, sample)).count();
     if answering < needed {
-        let silent: Vec<NodeId> = voters
-            .iter()
-            .filter(|node| figures::fresh(sample, node.id).is_none())
-            .map(|node| node.id)
-            .collect();
+        let silent: Vec<NodeId> =
+            voters.iter().filter(|node| !answers(node, sample)).map(|node| node.id).collect();
         let missing = (needed - answering) as u64;
         let consequence = match silent.len() as u64 {
             1 => "Nothing can be written until it is back.".to_owned(),
@@ -264,6 +261,11 @@ pub fn assess(situation: &Situation<'_>) -> Assessment {
     statement(tone, "All well", "All is well.".to_owned(), margin(voters.len()), proven(view, situation.now))
 }
 
+/// Whether a node is heard from. Its last report may outlive it by a moment.
+fn answers(node: &Node, sample: &Sample) -> bool {
+    node.status != NodeStatus::Down && figures::fresh(sample, node.id).is_some()
+}
+
 /// How many may fail, in words.
 fn margin(voters: usize) -> String {
     match may_fail(voters) as u64 {
@@ -322,7 +324,7 @@ fn problems(situation: &Situation<'_>) -> Vec<Problem> {
     let (mut all, mut answering) = (0, 0);
     for node in voters {
         all += 1;
-        answering += usize::from(figures::fresh(sample, node.id).is_some());
+        answering += usize::from(answers(node, sample));
     }
     if answering < all / 2 + 1 {
         let text = format!("No quorum: {answering} of {all} voters answer, and writes need {}", all / 2 + 1);

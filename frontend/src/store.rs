@@ -29,6 +29,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// How many of the latest events the page holds.
 pub const MAX_ENTRIES: usize = 400;
+/// How many revisions with events it fetches as it opens.
+const FIRST_EVENTS: u32 = 400;
 /// The page calls itself disconnected after this long without a message. Samples come twice a second.
 pub const SILENCE_MS: u64 = 2_500;
 
@@ -85,6 +87,8 @@ pub struct Store {
     pub operations: RwSignal<Vec<Operation>>,
     /// The latest events, newest first, without gaps down to the oldest.
     pub entries: RwSignal<VecDeque<Entry>>,
+    /// What is news among all events that the page has seen, newest first.
+    pub headlines: RwSignal<Vec<Entry>>,
     pub sample: RwSignal<Option<Sample>>,
     pub history: RwSignal<History>,
     pub demo: RwSignal<bool>,
@@ -112,6 +116,7 @@ impl Store {
             node_ids: RwSignal::new(Vec::new()),
             operations: RwSignal::new(Vec::new()),
             entries: RwSignal::new(VecDeque::new()),
+            headlines: RwSignal::new(Vec::new()),
             sample: RwSignal::new(None),
             history: RwSignal::new(History::default()),
             demo: RwSignal::new(false),
@@ -158,6 +163,16 @@ impl Store {
     /// Who leads now, by its own fresh report.
     pub fn leader(self) -> Option<NodeId> {
         self.sample.with(|sample| Some(figures::leader(sample.as_ref()?)?.report.node))
+    }
+
+    /// The address of a node other than `id` that is heard from: for what would take `id` away while
+    /// it answers.
+    pub fn address_besides(self, id: NodeId) -> Option<String> {
+        untrack(|| {
+            let others = self.node_ids.get().into_iter().filter(|other| *other != id);
+            let up = others.filter_map(|other| self.node(other)).find(|node| node.is_up())?;
+            Some(up.facts.with(|node| node.public_url.clone()))
+        })
     }
 
     /// The voter that an example would hand the leadership to: up, not the leader, the least behind.
@@ -244,6 +259,7 @@ impl Store {
         self.view.set_value(view);
         if !continues {
             self.entries.set(VecDeque::new());
+            self.headlines.set(Vec::new());
         }
         self.loaded.set(true);
         self.publish();
@@ -254,10 +270,15 @@ impl Store {
 
     pub fn fold(self, batch: &EventBatch) {
         self.view.update_value(|view| view.fold(batch));
+        let mut new: Vec<Entry> = timeline::entries(batch).collect();
+        new.reverse();
+        if new.iter().any(|entry| entry.is_headline) {
+            self.headlines.update(|headlines| {
+                new.iter().for_each(|entry| timeline::add_newer(headlines, entry.clone()));
+            });
+        }
         self.entries.update(|entries| {
-            for entry in timeline::entries(batch).collect::<Vec<_>>().into_iter().rev() {
-                entries.push_front(entry);
-            }
+            new.into_iter().for_each(|entry| entries.push_front(entry));
             entries.truncate(MAX_ENTRIES);
         });
         self.publish();
@@ -267,11 +288,17 @@ impl Store {
     fn fetch_entries(self) {
         leptos::task::spawn_local(async move {
             // Where it fails, the list shows what is streamed; the events page says what went wrong.
-            let Ok(page) = self.api.events(None).await else { return };
-            self.entries.try_update(|entries| {
-                let known = entries.back().map_or(u64::MAX, |oldest| oldest.revision);
-                let older = page.items.iter().filter(|batch| batch.revision.0 < known);
-                entries.extend(older.flat_map(timeline::entries));
+            let Ok(page) = self.api.events(None, FIRST_EVENTS).await else { return };
+            let known = self
+                .entries
+                .with_untracked(|entries| entries.back().map_or(u64::MAX, |oldest| oldest.revision));
+            let older = page.items.iter().filter(|batch| batch.revision.0 < known);
+            let older: Vec<Entry> = older.flat_map(timeline::entries).collect();
+            self.headlines.update(|headlines| {
+                older.iter().for_each(|entry| timeline::add_older(headlines, entry.clone()));
+            });
+            self.entries.update(|entries| {
+                entries.extend(older);
                 entries.truncate(MAX_ENTRIES);
             });
         });

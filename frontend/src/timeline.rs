@@ -110,6 +110,10 @@ pub struct Entry {
     pub tone: Tone,
     pub sentence: String,
     pub is_headline: bool,
+    /// Changes of one thing that are shown as one line in a short list.
+    pub rolls_up_as: Option<String>,
+    /// How many events the line stands for.
+    pub count: u32,
 }
 
 /// The lines of a batch, the last one first.
@@ -123,7 +127,45 @@ pub fn entries(batch: &EventBatch) -> impl Iterator<Item = Entry> + '_ {
         tone: tone(event),
         sentence: crate::format::capitalised(&event.to_string()),
         is_headline: is_headline(event),
+        rolls_up_as: match event {
+            Event::SettingChanged { setting } => Some(setting.key.clone()),
+            _ => None,
+        },
+        count: 1,
     })
+}
+
+/// How many lines a short list keeps.
+pub const MAX_HEADLINES: usize = 100;
+
+/// Short lists hold what is news, newest first; changes of one setting are one line, at the latest of
+/// them. Takes a later entry in.
+pub fn add_newer(headlines: &mut Vec<Entry>, mut entry: Entry) {
+    if !entry.is_headline {
+        return;
+    }
+    if let Some(position) = same_line(headlines, &entry) {
+        entry.count += headlines.remove(position).count;
+    }
+    headlines.insert(0, entry);
+    headlines.truncate(MAX_HEADLINES);
+}
+
+/// Takes an earlier entry in.
+pub fn add_older(headlines: &mut Vec<Entry>, entry: Entry) {
+    if !entry.is_headline {
+        return;
+    }
+    match same_line(headlines, &entry) {
+        Some(position) => headlines[position].count += entry.count,
+        None if headlines.len() < MAX_HEADLINES => headlines.push(entry),
+        None => {}
+    }
+}
+
+fn same_line(headlines: &[Entry], entry: &Entry) -> Option<usize> {
+    entry.rolls_up_as.as_ref()?;
+    headlines.iter().position(|known| known.rolls_up_as == entry.rolls_up_as)
 }
 
 /// Whether an entry passes the filters of the events page.
@@ -183,6 +225,29 @@ mod tests {
         assert!(!is_headline(&changed(OperationStatus::Running)));
         assert!(is_headline(&changed(OperationStatus::AwaitingKeep)));
         assert_eq!(tone(&changed(OperationStatus::Reverted)), Tone::Warning);
+    }
+
+    #[test]
+    fn changes_of_one_setting_are_one_line() {
+        let news = entries(&batch()).next().unwrap();
+        let beat = |revision| Entry {
+            revision,
+            sentence: format!("Setting demo.beat is now {revision}"),
+            rolls_up_as: Some("demo.beat".to_owned()),
+            ..news.clone()
+        };
+        let mut headlines = vec![beat(8)];
+        add_newer(&mut headlines, news.clone());
+        add_newer(&mut headlines, beat(9));
+        add_newer(&mut headlines, Entry { is_headline: false, ..news.clone() });
+        add_older(&mut headlines, beat(2));
+        add_older(&mut headlines, news.clone());
+        let lines: Vec<(u64, u32)> = headlines.iter().map(|entry| (entry.revision, entry.count)).collect();
+        assert_eq!(lines, [(9, 3), (18_177, 1), (18_177, 1)]);
+        for _ in 0..2 * MAX_HEADLINES {
+            add_newer(&mut headlines, news.clone());
+        }
+        assert_eq!(headlines.len(), MAX_HEADLINES);
     }
 
     #[test]

@@ -35,7 +35,8 @@ impl Mischief {
 
     pub fn inflict(self, chaos: Chaos, id: NodeId) {
         let what = format!("{} node {id}", capitalised(chaos.as_str()));
-        self.request(what, async move { self.store.api.chaos(id, chaos).await });
+        let through = self.store.address_besides(id);
+        self.request(what, async move { self.store.api.chaos(through, id, chaos).await });
     }
 
     pub fn add_node(self) {

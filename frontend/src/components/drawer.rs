@@ -8,6 +8,7 @@
 
 use crate::{
     api::ApiError,
+    browser,
     components::{
         desk::{Desk, Shown, use_desk},
         live::{effect, flag, follow, live, memo, when},
@@ -65,7 +66,10 @@ pub fn follow_dialog(dialog: NodeRef<Dialog>, open: Signal<bool>) {
             (true, false) => {
                 dialog.show_modal().ok();
             }
-            (false, true) => dialog.close(),
+            (false, true) => {
+                dialog.close();
+                browser::keep_focus();
+            }
             _ => {}
         }
     });

@@ -8,6 +8,7 @@ use crate::{
         marks::sign,
         text::{moment, prose, revision},
     },
+    format::grouped,
     timeline::Entry,
 };
 use leptos::prelude::*;
@@ -36,6 +37,9 @@ fn event_row(entry: Entry, extent: Extent) -> AnyView {
         (true, false) => "event full",
         (false, false) => "event",
     };
+    let rolled_up = (entry.count > 1).then(|| {
+        view! { <span class="pill">{format!("latest of {}", grouped(entry.count.into()))}</span> }.into_any()
+    });
     let actor = full.then(|| {
         view! { <span class="actor clip" title=entry.actor.clone()>{entry.actor.clone()}</span> }.into_any()
     });
@@ -47,7 +51,7 @@ fn event_row(entry: Entry, extent: Extent) -> AnyView {
             aria-current=marked.then_some("true")
         >
             {moment(entry.at)} {sign(entry.tone)}
-            <span class="sentence" title=entry.sentence.clone()>{prose(&entry.sentence)}</span>
+            <span class="sentence" title=entry.sentence.clone()>{rolled_up} {prose(&entry.sentence)}</span>
             {actor} {revision(Revision(entry.revision))}
         </li>
     }

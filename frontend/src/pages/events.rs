@@ -59,7 +59,7 @@ impl Loader {
         spawn_local(async move {
             // A cursor of this list is the revision that it stops before.
             let first = || at.map(|at| (at + CONTEXT + 1).to_string());
-            let answer = self.store.api.events(cursor.or_else(first)).await;
+            let answer = self.store.api.events(cursor.or_else(first), EVENTS_PER_PAGE).await;
             // The reader may have gone elsewhere in the meantime.
             if self.revision.try_get_untracked() != Some(at) {
                 return;

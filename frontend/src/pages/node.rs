@@ -170,8 +170,8 @@ fn opinions(node: NodeSignals) -> AnyView {
 fn lately(store: Store, id: NodeId) -> AnyView {
     let name = format!("node {id}");
     let entries = memo(move || {
-        store.entries.with(|entries| {
-            let about = entries.iter().filter(|entry| entry.is_headline && names(&entry.sentence, &name));
+        store.headlines.with(|headlines| {
+            let about = headlines.iter().filter(|entry| names(&entry.sentence, &name));
             about.take(EVENTS).cloned().collect::<Vec<_>>()
         })
     });

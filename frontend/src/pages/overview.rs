@@ -141,9 +141,7 @@ fn leader(store: Store) -> AnyView {
 
 fn happened(store: Store) -> AnyView {
     let entries = memo(move || {
-        store.entries.with(|entries| {
-            entries.iter().filter(|entry| entry.is_headline).take(EVENTS).cloned().collect::<Vec<_>>()
-        })
+        store.headlines.with(|headlines| headlines.iter().take(EVENTS).cloned().collect::<Vec<_>>())
     });
     let nothing = || {
         let why = "Every change of the cluster is a line here: who leads, who is up, what operators did.";

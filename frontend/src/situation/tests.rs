@@ -90,6 +90,8 @@ fn a_node_is_down() {
         words(&assessment),
         "Node 2 is down since 14:02:11. Writes go on; losing one more voter stops them."
     );
+    let its_last_report = judged(&LIVE, Some(&view), Some(&telemetry(&[1, 2, 3], 1)));
+    assert_eq!(its_last_report.consequence, assessment.consequence);
     assert!(assessment.detail.starts_with("Nodes 1 and 3 have not heard from it"), "{}", assessment.detail);
     assert_eq!((assessment.tone, assessment.problems.len()), (Tone::Bad, 1));
     assert_eq!(assessment.problems[0].about, About::Node(NodeId(2)));
