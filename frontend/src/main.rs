@@ -3,7 +3,7 @@
 //! The idea: a node streams its replicated state once, and then every event; the page folds them
 //! with the same code that the servers prove correct ([`ringmaster_common::view`]). Everything that
 //! thinks is pure and tested without a browser: what to say ([`situation`], [`timeline`], [`prose`]),
-//! whom to stream from ([`peers`]), how to show figures ([`figures`], [`format`]). Everything that
+//! whom to stream from ([`peers`]), how to show figures ([`figures`], [`mod@format`]). Everything that
 //! touches the world is thin: [`stream`], [`api`], [`browser`].
 //!
 //! What always holds: the page never goes backwards, it says where what it shows comes from and how

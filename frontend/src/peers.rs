@@ -1,7 +1,7 @@
 //! Which node the page streams from, and when it may go on with another.
 //!
 //! Two rules, kept apart from the socket so that they can be tested: [`Peers`] says whom to try next
-//! and how soon, and [`judge`] says whether what arrived continues what the page shows.
+//! and how soon, and [`judge_view`] and [`judge_events`] say whether what arrived continues what the page shows.
 //!
 //! What always holds: the page never goes backwards. What is older than what it shows is refused,
 //! and where something is missing in between, it asks for a fresh view instead of guessing.

@@ -4,7 +4,7 @@ use crate::{
     components::{
         chaos::chaos_panel,
         feed::{Extent, feed},
-        live::{either, flag, follow, live, memo, when, words},
+        live::{either, live, memo, when, words},
         marks::{badge, labelled, live_status, role_chip},
         matrix::matrix,
         node_table::{aside, can_lose, make_leader},
@@ -27,20 +27,16 @@ const EVENTS: usize = 12;
 pub fn node_page(id: NodeId) -> AnyView {
     let store = use_store();
     let is_member = move || store.node_ids.with(|ids| ids.contains(&id));
-    let unknown = either(
-        move || store.loaded.get(),
-        || {
-            let members = view! { <p><a href="/nodes">"See the members"</a></p> };
-            empty("This cluster has no such member", members.into_any())
-        },
-        || skeleton(6),
-    );
-    let missing = memo(move || !is_member());
-    view! {
-        {when(is_member, move || known(store, id))}
-        <div class="page" hidden=flag(move || !missing.get())>{unknown}</div>
-    }
-    .into_any()
+    either(is_member, move || known(store, id), move || unknown(store)).into_any()
+}
+
+/// Not a member, or nothing is known yet.
+fn unknown(store: Store) -> AnyView {
+    let missing = || {
+        let members = view! { <p><a href="/nodes">"See the members"</a></p> };
+        empty("This cluster has no such member", members.into_any())
+    };
+    view! { <div class="page">{either(move || store.loaded.get(), missing, || skeleton(6))}</div> }.into_any()
 }
 
 fn known(store: Store, id: NodeId) -> AnyView {
