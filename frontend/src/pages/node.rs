@@ -4,7 +4,7 @@ use crate::{
     components::{
         chaos::chaos_panel,
         feed::{Extent, feed},
-        live::{either, live, memo, when, words},
+        live::{either, follow, live, memo, when, words},
         marks::{badge, labelled, live_status, role_chip},
         matrix::matrix,
         node_table::{aside, can_lose, make_leader},
