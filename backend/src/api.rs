@@ -33,6 +33,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 /// The largest body that is read.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
+/// The largest body that is taken off the wire to be thrown away, so that its sender reads why.
+pub const MAX_DISCARDED_BYTES: u64 = 32 << 20;
 /// How long a request may take, from its head to the end of its answer's head.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long an API request looks for a leader and waits for a quorum. Without one it fails after
@@ -78,6 +80,7 @@ pub fn router(api: Api) -> Router {
         .layer(middleware::from_fn(problem::in_our_words))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn(problem::too_large_to_read))
         .layer(middleware::from_fn_with_state(api.clone(), guard::guard))
         .with_state(api)
 }

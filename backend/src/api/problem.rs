@@ -7,6 +7,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use futures::StreamExt;
 use ringmaster_common::error::{Code, PROBLEM_JSON, Problem, Refusal};
 use std::any::Any;
 
@@ -52,6 +53,22 @@ pub async fn method_not_allowed(request: Request) -> Refused {
 /// A defect of ours costs one answer, not the connection. The panic itself is in the log.
 pub fn panicked(_: Box<dyn Any + Send>) -> Response {
     Refused::new(Code::Internal, "the node failed to answer; its log tells why").into_response()
+}
+
+/// Refuses a body that says it is too large. It is read all the same, within a bound: who is still
+/// sending when the connection closes never sees the answer.
+pub async fn too_large_to_read(request: Request, next: Next) -> Response {
+    let declared =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let Some(length) = declared.filter(|length: &u64| *length > super::MAX_BODY_BYTES as u64) else {
+        return next.run(request).await;
+    };
+    if length <= super::MAX_DISCARDED_BYTES {
+        let mut body = request.into_body().into_data_stream();
+        while let Some(Ok(_)) = body.next().await {}
+    }
+    let detail = format!("the body has {length} bytes, and may have {}", super::MAX_BODY_BYTES);
+    Refused::new(Code::BodyTooLarge, detail).into_response()
 }
 
 /// Answers that the framework made by itself get a body of ours.
