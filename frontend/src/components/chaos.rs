@@ -107,9 +107,9 @@ fn panel(ids: Signal<Vec<NodeId>>, can_add: bool) -> AnyView {
     });
     view! {
         <section class="card chaos" data-testid="chaos" aria-labelledby="chaos-title">
-            <h3 id="chaos-title">
+            <h2 id="chaos-title">
                 "Demo chaos" <span class="quiet">"real signals to real processes, at once and without a plan"</span>
-            </h3>
+            </h2>
             <div class="chaos-rows">{each(ids, |id| (id.0, 0), row)}</div>
             {add}
             <p class="quiet" role="status" data-testid="chaos-result">{follow::<String>(mischief.said)}</p>

@@ -79,7 +79,7 @@ pub fn copyable(text: Signal<String>, label: &'static str) -> AnyView {
     };
     view! {
         <div class="copyable">
-            <code node_ref=shown data-testid=label.to_ascii_lowercase()>{text}</code>
+            <code node_ref=shown tabindex="0" data-testid=label.to_ascii_lowercase()>{text}</code>
             <button type="button" class="small" aria-label=format!("Copy {label}") on:click=copy>
                 {follow::<String>(said)}
             </button>
@@ -126,7 +126,7 @@ pub fn card(
 ) -> AnyView {
     view! {
         <section class=format!("card {class}") aria-labelledby=id>
-            <h3 id=id>{title} {more}</h3>
+            <h2 id=id>{title} {more}</h2>
             {body}
         </section>
     }
