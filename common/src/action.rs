@@ -2,7 +2,7 @@
 
 use crate::id::{GroupId, NodeId, OperationId};
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 /// A request for a change, as it is put into a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,14 @@ pub enum Action {
     },
     /// Makes a running process a member: first a learner, and once it has caught up a voter.
     AddNode { node: NewNode },
+    /// Changes who votes in the cluster group. Who no longer votes goes on as a learner.
+    ChangeVoters { voters: BTreeSet<NodeId> },
+    /// Takes a node out of the cluster for good. Where it voted, a learner takes its place if one can.
+    RemoveNode { node: NodeId },
+    /// Has others do what a node does, so that it can be stopped without anybody noticing.
+    DrainNode { node: NodeId },
+    /// Ends a drain.
+    ActivateNode { node: NodeId },
     /// Takes back what a finished operation did.
     Undo { operation: OperationId },
 }
@@ -38,13 +46,25 @@ pub struct NewNode {
 
 impl Action {
     /// The names that the `type` field takes.
-    pub const TYPES: &[&str] = &["transfer_leadership", "add_node", "undo"];
+    pub const TYPES: &[&str] = &[
+        "transfer_leadership",
+        "add_node",
+        "change_voters",
+        "remove_node",
+        "drain_node",
+        "activate_node",
+        "undo",
+    ];
 
     /// The value of the `type` field.
     pub fn type_name(&self) -> &'static str {
         match self {
             Action::TransferLeadership { .. } => "transfer_leadership",
             Action::AddNode { .. } => "add_node",
+            Action::ChangeVoters { .. } => "change_voters",
+            Action::RemoveNode { .. } => "remove_node",
+            Action::DrainNode { .. } => "drain_node",
+            Action::ActivateNode { .. } => "activate_node",
             Action::Undo { .. } => "undo",
         }
     }
@@ -59,6 +79,12 @@ impl Action {
                 "add_node --id {} --name {} --zone {} --weight {} --api-addr {} --peer-addr {} --public-url {}",
                 node.id, node.name, node.zone, node.weight, node.api_addr, node.peer_addr, node.public_url
             ),
+            Action::ChangeVoters { voters } => {
+                format!("change_voters --voters {}", listed(voters, ","))
+            }
+            Action::RemoveNode { node } => format!("remove_node --node {node}"),
+            Action::DrainNode { node } => format!("drain_node --node {node}"),
+            Action::ActivateNode { node } => format!("activate_node --node {node}"),
             Action::Undo { operation } => format!("undo --operation {operation}"),
         }
     }
@@ -73,7 +99,15 @@ impl fmt::Display for Action {
             }
             Action::TransferLeadership { group, to } => write!(f, "hand group {group} to node {to}"),
             Action::AddNode { node } => write!(f, "add node {} ({})", node.id, node.name),
+            Action::ChangeVoters { voters } => write!(f, "have nodes {} vote", listed(voters, ", ")),
+            Action::RemoveNode { node } => write!(f, "remove node {node}"),
+            Action::DrainNode { node } => write!(f, "drain node {node}"),
+            Action::ActivateNode { node } => write!(f, "activate node {node}"),
             Action::Undo { operation } => write!(f, "undo operation {operation}"),
         }
     }
+}
+
+fn listed(nodes: &BTreeSet<NodeId>, separator: &str) -> String {
+    nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(separator)
 }

@@ -206,4 +206,9 @@ impl Node {
             Err(position) => self.opinions.insert(position, opinion),
         }
     }
+
+    /// Drops what a former member said of the node.
+    pub fn forget_observer(&mut self, gone: NodeId) {
+        self.opinions.retain(|opinion| opinion.observer != gone);
+    }
 }

@@ -39,6 +39,10 @@ pub enum Event {
     NodeJoined {
         node: Node,
     },
+    /// It is a member no more, and its id is never given again.
+    NodeLeft {
+        node: NodeId,
+    },
     NodeStatusChanged {
         node: NodeId,
         from: NodeStatus,
@@ -120,6 +124,7 @@ impl fmt::Display for Event {
         match self {
             Event::ClusterCreated { name, .. } => write!(f, "cluster {name} was created"),
             Event::NodeJoined { node } => write!(f, "node {} ({}) joined", node.id, node.name),
+            Event::NodeLeft { node } => write!(f, "node {node} left the cluster"),
             Event::NodeStatusChanged { node, to, reason, .. } => {
                 write!(f, "node {node} is {}: {reason}", to.as_str())
             }

@@ -68,6 +68,12 @@ impl ClusterView {
             Event::NodeJoined { node } => {
                 self.nodes.insert(node.id, node.clone());
             }
+            Event::NodeLeft { node: gone } => {
+                self.nodes.remove(gone);
+                for node in self.nodes.values_mut() {
+                    node.forget_observer(*gone);
+                }
+            }
             Event::NodeStatusChanged { node, to, reason, .. } => {
                 if let Some(node) = self.nodes.get_mut(node) {
                     node.set_status(*to, reason, batch.at, batch.revision);

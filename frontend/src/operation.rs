@@ -16,6 +16,10 @@ pub fn title(action: &Action) -> String {
     match action {
         Action::TransferLeadership { to, .. } => format!("Hand over to node {to}"),
         Action::AddNode { node } => format!("Add node {}", node.id),
+        Action::ChangeVoters { .. } => "Change the voters".to_owned(),
+        Action::RemoveNode { node } => format!("Remove node {node}"),
+        Action::DrainNode { node } => format!("Drain node {node}"),
+        Action::ActivateNode { node } => format!("Activate node {node}"),
         Action::Undo { operation } => format!("Undo operation {operation}"),
     }
 }

@@ -39,6 +39,7 @@ impl Kind {
         match event {
             Event::ClusterCreated { .. }
             | Event::NodeJoined { .. }
+            | Event::NodeLeft { .. }
             | Event::NodeStatusChanged { .. }
             | Event::OpinionChanged { .. } => Kind::Nodes,
             Event::MembershipChanged { .. } | Event::LeaderElected { .. } => Kind::Leadership,

@@ -21,6 +21,29 @@ pub enum ActionArguments {
     },
     /// Make a running process a member: first a learner, and where voters lack, a voter
     AddNode(AddNode),
+    /// Change who votes; who no longer votes goes on as a learner
+    #[command(after_help = "Example: ringmaster apply change_voters --voters 1,2,3,4,5")]
+    ChangeVoters {
+        #[arg(long, value_name = "NODE,…", value_delimiter = ',', required = true)]
+        voters: Vec<NodeId>,
+    },
+    /// Take a node out of the cluster for good
+    #[command(after_help = "Example: ringmaster apply remove_node --node 3")]
+    RemoveNode {
+        #[arg(long)]
+        node: NodeId,
+    },
+    /// Have others do what a node does, so that it can be stopped
+    #[command(after_help = "Example: ringmaster apply drain_node --node 3")]
+    DrainNode {
+        #[arg(long)]
+        node: NodeId,
+    },
+    /// End a drain
+    ActivateNode {
+        #[arg(long)]
+        node: NodeId,
+    },
     /// Take back what a finished operation did
     #[command(after_help = "Example: ringmaster plan undo --operation 17")]
     Undo {
@@ -61,6 +84,12 @@ impl From<ActionArguments> for Action {
                 let public_url = public_url.unwrap_or_else(|| format!("http://{api_addr}"));
                 Action::AddNode { node: NewNode { id, name, zone, weight, api_addr, peer_addr, public_url } }
             }
+            ActionArguments::ChangeVoters { voters } => {
+                Action::ChangeVoters { voters: voters.into_iter().collect() }
+            }
+            ActionArguments::RemoveNode { node } => Action::RemoveNode { node },
+            ActionArguments::DrainNode { node } => Action::DrainNode { node },
+            ActionArguments::ActivateNode { node } => Action::ActivateNode { node },
             ActionArguments::Undo { operation } => Action::Undo { operation },
         }
     }
@@ -97,6 +126,10 @@ mod tests {
                     public_url: "https://four.example.org".to_owned(),
                 },
             },
+            Action::ChangeVoters { voters: [1, 2, 4].map(NodeId).into() },
+            Action::RemoveNode { node: NodeId(3) },
+            Action::DrainNode { node: NodeId(3) },
+            Action::ActivateNode { node: NodeId(3) },
             Action::Undo { operation: OperationId(17) },
         ]
     }

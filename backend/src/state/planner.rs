@@ -60,6 +60,13 @@ pub fn plan(state: &State, observations: &Observations, action: Action) -> Resul
             let node = node.clone();
             add(state, observations, action, node)
         }
+        Action::ChangeVoters { .. }
+        | Action::RemoveNode { .. }
+        | Action::DrainNode { .. }
+        | Action::ActivateNode { .. } => Err(Refusal::new(
+            Code::UnknownAction,
+            format!("this version makes no plan for {}", action.type_name()),
+        )),
         Action::Undo { operation } => {
             let operation = *operation;
             undo(state, observations, action, operation)
