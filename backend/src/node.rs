@@ -14,7 +14,10 @@ use crate::{
         cluster_group::ClusterGroup,
         start::{Started, start},
     },
-    state::command::{Actor, Command, Request},
+    state::{
+        command::{Actor, Command, Request},
+        planner,
+    },
     telemetry::{self, Telemetry},
 };
 use ringmaster_common::{
@@ -126,6 +129,11 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
         why = consensus_failure(&group) => Err(NodeError(format!(
             "consensus has stopped, and the node with it: {why}"
         ))),
+        () = peers.dismissed() => Err(NodeError(format!(
+            "node {me} was removed from the cluster, and {} is of no use any more; to join again, start it with an \
+             empty data directory and another id",
+            config.data_dir.display()
+        ))),
     }
 }
 
@@ -152,8 +160,7 @@ async fn first_identity(config: &NodeConfig) -> Result<Identity, NodeError> {
                     config.data_dir.display()
                 )));
             }
-            let highest = cluster.nodes.iter().map(|info| info.node.id.0).max().unwrap_or(0);
-            (cluster.id, cluster.incarnation, NodeId(highest + 1))
+            (cluster.id, cluster.incarnation, cluster.next_id)
         }
         Start::Resume => {
             return Err(NodeError(format!(
@@ -219,6 +226,7 @@ async fn follow_members(group: ClusterGroup, peers: Peers) {
             peers.set_members(&members);
             linked = members;
         }
+        peers.set_departed(&group.state().membership.departed);
         if applied.changed().await.is_err() {
             return;
         }
@@ -254,20 +262,14 @@ async fn hand_over(group: &ClusterGroup) {
     if group.leading().is_none() {
         return;
     }
-    let state = group.state();
-    let observations = group.observations();
-    let best = state
-        .membership
-        .iter()
-        .filter(|node| node.id != group.me() && observations.transfer_blockers(node).is_empty())
-        .min_by_key(|node| observations.peers.get(&node.id).and_then(|peer| peer.lag));
-    let Some(best) = best else { return };
-    tracing::info!(to = %best.id, "handing leadership over");
-    if group.transfer(best.id).await.is_err() {
+    let me = group.me();
+    let Some(best) = planner::successor(&group.state(), &group.observations(), |id| id != me) else { return };
+    tracing::info!(to = %best, "handing leadership over");
+    if group.transfer(best).await.is_err() {
         return;
     }
     let deadline = clock::now() + HAND_OVER_PATIENCE;
-    while group.leader() != Some(best.id) && clock::now() < deadline {
+    while group.leader() != Some(best) && clock::now() < deadline {
         tokio::time::sleep(HAND_OVER_LOOK).await;
     }
 }

@@ -36,11 +36,16 @@ use crate::clock;
 use bytes::Bytes;
 use ringmaster_common::id::{GroupId, Incarnation, NodeId};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
-use tokio::{net::TcpListener, sync::broadcast, task::AbortHandle, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::{broadcast, watch},
+    task::AbortHandle,
+    time::timeout,
+};
 
 /// The version of the handshake and of frames.
 const FORMAT: u8 = 1;
@@ -171,6 +176,10 @@ struct Shared {
     links: RwLock<BTreeMap<NodeId, Dialled>>,
     refusals: Mutex<Refusals>,
     changes: broadcast::Sender<LinkChange>,
+    /// Former members: they are refused.
+    departed: watch::Sender<Arc<BTreeSet<NodeId>>>,
+    /// Whether a peer has said that this node is a former member itself.
+    dismissed: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -187,6 +196,8 @@ impl Peers {
             links: RwLock::default(),
             refusals: Mutex::default(),
             changes: broadcast::Sender::new(CHANGES_KEPT),
+            departed: watch::Sender::default(),
+            dismissed: watch::Sender::default(),
         });
         let listening = tokio::spawn(accept::listen(listener, Arc::clone(&shared), services.into()));
         Peers { shared, listener: listening.abort_handle() }
@@ -217,6 +228,23 @@ impl Peers {
         for gone in before.into_values() {
             gone.end(&self.shared);
         }
+    }
+
+    /// Refuses these from now on, and ends what they had begun.
+    pub fn set_departed(&self, departed: &BTreeSet<NodeId>) {
+        self.shared.departed.send_if_modified(|known| {
+            let changed = **known != *departed;
+            if changed {
+                *known = Arc::new(departed.clone());
+            }
+            changed
+        });
+    }
+
+    /// Waits until a peer says that this node is no longer a member.
+    pub async fn dismissed(&self) {
+        // The sender lives as long as this node's links.
+        let _ = self.shared.dismissed.subscribe().wait_for(|dismissed| *dismissed).await;
     }
 
     /// Asks `to`, and waits for the answer for at most `limit`.

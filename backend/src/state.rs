@@ -189,6 +189,14 @@ impl State {
                 self.membership.admit(context, &node);
                 Outcome::Done
             }
+            Command::OrderStatus { change } => {
+                self.membership.order(context, &change);
+                Outcome::Done
+            }
+            Command::DismissNode { node } => {
+                self.membership.dismiss(context, node);
+                Outcome::Done
+            }
             Command::PutSetting { key, value, precondition } => self
                 .settings
                 .put(context, key, value, &precondition)

@@ -72,6 +72,11 @@ pub enum Role {
 }
 
 impl NodeStatus {
+    /// Whether an operator ordered it, rather than the failure detector.
+    pub fn is_ordered(self) -> bool {
+        matches!(self, NodeStatus::Draining | NodeStatus::Drained | NodeStatus::Left)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             NodeStatus::Joining => "joining",
@@ -127,6 +132,9 @@ pub struct Cluster {
     /// Whether this is a demo cluster, which offers chaos.
     pub demo: bool,
     pub may_fail: u64,
+    /// An id that no node has or had: that of the next one to join.
+    #[serde(default)]
+    pub next_id: NodeId,
     pub nodes: Vec<NodeInfo>,
 }
 
@@ -166,7 +174,7 @@ pub fn can_lose<'a>(id: NodeId, nodes: impl Iterator<Item = &'a Node>, leader: O
         voters += 1;
         if node.id == id {
             is_voter = true;
-        } else if matches!(node.status, NodeStatus::Up | NodeStatus::Draining | NodeStatus::Drained) {
+        } else if node.is_alive() {
             living_others += 1;
         } else {
             down.push(format!("node {} is {}", node.id, node.status.as_str()));
@@ -190,6 +198,18 @@ pub fn can_lose<'a>(id: NodeId, nodes: impl Iterator<Item = &'a Node>, leader: O
 }
 
 impl Node {
+    /// Whether the node answers. Of one whose status was ordered, its observers tell.
+    pub fn is_alive(&self) -> bool {
+        match self.status {
+            NodeStatus::Up => true,
+            NodeStatus::Draining | NodeStatus::Drained => {
+                let silent = self.opinions.iter().filter(|opinion| opinion.sees > Sees::Alive).count();
+                2 * silent < self.opinions.len() || self.opinions.is_empty()
+            }
+            NodeStatus::Joining | NodeStatus::Suspect | NodeStatus::Down | NodeStatus::Left => false,
+        }
+    }
+
     /// Changes the status, and remembers since when and why.
     pub fn set_status(&mut self, status: NodeStatus, reason: &str, at: Timestamp, revision: Revision) {
         self.status = status;

@@ -38,6 +38,7 @@ pub async fn cluster(Extension(api): Extension<Api>) -> Json<Cluster> {
         answered_by: api.group.me(),
         demo: crate::demo::child::is_demo(),
         may_fail: living.saturating_sub(needed) as u64,
+        next_id: state.membership.next_id(),
         nodes: Snapshot::take(&api, &state).all(),
     })
 }

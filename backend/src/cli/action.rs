@@ -24,24 +24,28 @@ pub enum ActionArguments {
     /// Change who votes; who no longer votes goes on as a learner
     #[command(after_help = "Example: ringmaster apply change_voters --voters 1,2,3,4,5")]
     ChangeVoters {
+        /// All that are to vote, separated by commas
         #[arg(long, value_name = "NODE,…", value_delimiter = ',', required = true)]
         voters: Vec<NodeId>,
     },
     /// Take a node out of the cluster for good
     #[command(after_help = "Example: ringmaster apply remove_node --node 3")]
     RemoveNode {
-        #[arg(long)]
+        /// The node that is to leave
+        #[arg(long, value_name = "NODE")]
         node: NodeId,
     },
     /// Have others do what a node does, so that it can be stopped
     #[command(after_help = "Example: ringmaster apply drain_node --node 3")]
     DrainNode {
-        #[arg(long)]
+        /// The node to drain
+        #[arg(long, value_name = "NODE")]
         node: NodeId,
     },
     /// End a drain
     ActivateNode {
-        #[arg(long)]
+        /// The node to activate
+        #[arg(long, value_name = "NODE")]
         node: NodeId,
     },
     /// Take back what a finished operation did

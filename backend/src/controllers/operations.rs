@@ -5,19 +5,22 @@
 //! about again; that does no harm, because a step is a desired state. The deadline of a step is
 //! watched by the log, not here.
 
+mod members;
+
 use crate::{
     clock,
     controllers::{PROPOSAL_DEADLINE, request},
     raft::cluster_group::ClusterGroup,
     state::{
-        command::Command,
+        command::{Command, StatusChange},
         operations::RunningStep,
+        planner,
         plans::{Goal, StepKind},
     },
 };
 use ringmaster_common::{
+    cluster::NodeStatus,
     error::{Code, Refusal},
-    id::NodeId,
 };
 use std::time::Duration;
 
@@ -58,83 +61,116 @@ fn runnable(group: &ClusterGroup) -> Option<(u64, RunningStep)> {
 
 /// Whether nothing is left to do for the step: its end is in the log, or will come by itself.
 async fn bring_about(group: &ClusterGroup, term: u64, step: &RunningStep) -> bool {
-    let target = step.goal.target();
-    let result = match (step.kind, &step.goal) {
-        (StepKind::Preflight, _) => preflight(group, target),
-        (StepKind::CatchUp, _) => catch_up(group, term, step, target).await,
-        (StepKind::HandOver, _) => {
+    let result = match step.kind {
+        StepKind::Preflight => preflight(group, &step.goal),
+        StepKind::CatchUp => catch_up(group, term, step).await,
+        StepKind::HandOver if step.goal.may_lead(group.me()) => {
+            Ok(format!("node {} leads, and goes on leading", group.me()))
+        }
+        StepKind::HandOver => match hand_over(group, &step.goal).await {
             // Its end is the election; whoever wins it records that.
-            match group.transfer(target).await {
-                Ok(()) => return true,
-                Err(error) => Err(Refusal::new(Code::TransferNotTaken, error)),
-            }
-        }
+            Ok(()) => return true,
+            Err(refusal) => Err(refusal),
+        },
         // The report is a write that the new leader takes: that it is committed is the proof.
-        (StepKind::Verify, _) => Ok(format!("node {} took this write", group.me())),
-        (StepKind::Join, Goal::AddNode { node, .. }) => {
-            let admitted = group
-                .propose(
-                    request(group.me()),
-                    Command::AdmitNode { node: node.clone() },
-                    clock::now() + PROPOSAL_DEADLINE,
-                )
-                .await;
-            match admitted {
-                Ok(_) => group
-                    .add_learner(node.id, &node.peer_addr)
-                    .await
-                    .map(|()| format!("node {} is a learner", node.id))
-                    .map_err(|error| Refusal::new(Code::MembershipRefused, error)),
-                Err(refusal) => Err(refusal),
+        StepKind::Verify => Ok(format!("node {} took this write", group.me())),
+        StepKind::Join | StepKind::Promote | StepKind::ChangeVoters | StepKind::Leave => {
+            let bound = step.goal.bound(step.kind);
+            match tokio::time::timeout(bound, members::bring_about(group, step)).await {
+                Ok(result) => result,
+                Err(_) => {
+                    Err(Refusal::new(Code::StepTimeout, "the change of members was not committed in time"))
+                }
             }
         }
-        (StepKind::Promote, Goal::AddNode { node, .. }) => group
-            .promote(node.id)
-            .await
-            .map(|()| format!("node {} votes", node.id))
-            .map_err(|error| Refusal::new(Code::MembershipRefused, error)),
-        (StepKind::Join | StepKind::Promote, Goal::TransferLeadership { .. }) => {
-            unreachable!("a transfer has no such step")
+        StepKind::Drain => {
+            order(group, step, NodeStatus::Draining, "it is being emptied of its duties").await
         }
+        StepKind::Settle => order(group, step, NodeStatus::Drained, "it can be stopped").await,
+        StepKind::Activate => order(group, step, NodeStatus::Up, "it was activated").await,
     };
     report(group, term, step, result).await
 }
 
-fn preflight(group: &ClusterGroup, target: NodeId) -> Result<String, Refusal> {
-    let state = group.state();
-    let Some(node) = state.membership.get(target) else {
-        return Err(Refusal::new(Code::UnknownNode, format!("node {target} is no longer a member")));
-    };
+fn preflight(group: &ClusterGroup, goal: &Goal) -> Result<String, Refusal> {
     let observations = group.observations();
-    match observations.transfer_blockers(node).as_slice() {
-        [] => {
-            let lag = observations.peers.get(&target).and_then(|peer| peer.lag).unwrap_or_default();
-            Ok(format!("node {target} is up and lacks {lag} entries"))
-        }
+    match planner::preflight(&group.state(), &observations, goal).as_slice() {
+        [] => Ok(match goal {
+            Goal::TransferLeadership { to, .. } => {
+                let lag = observations.peers.get(to).and_then(|peer| peer.lag).unwrap_or_default();
+                format!("node {to} is up and lacks {lag} entries")
+            }
+            _ => "nothing speaks against it".to_owned(),
+        }),
         [first, ..] => Err(Refusal::new(Code::PreflightFailed, first.detail.clone())),
     }
 }
 
-/// Waits until the target has all that the log held when the step began. Under load it never has
-/// all at once; what comes later it gets on the way.
-async fn catch_up(
+async fn hand_over(group: &ClusterGroup, goal: &Goal) -> Result<(), Refusal> {
+    let to = match goal {
+        Goal::TransferLeadership { to, .. } => *to,
+        _ => planner::successor(&group.state(), &group.observations(), |id| goal.may_lead(id)).ok_or_else(
+            || {
+                Refusal::new(
+                    Code::PreflightFailed,
+                    "no other voter can lead now: none is up and close behind",
+                )
+            },
+        )?,
+    };
+    group.transfer(to).await.map_err(|error| Refusal::new(Code::TransferNotTaken, error))
+}
+
+/// Orders the status of the node that the step is about.
+async fn order(
     group: &ClusterGroup,
-    term: u64,
     step: &RunningStep,
-    target: NodeId,
+    status: NodeStatus,
+    reason: &str,
 ) -> Result<String, Refusal> {
+    let (Goal::DrainNode { node } | Goal::ActivateNode { node }) = step.goal else {
+        return Err(out_of_place(step));
+    };
+    let change = StatusChange { node, status, reason: format!("{reason} (operation {})", step.operation) };
+    let deadline = clock::now() + PROPOSAL_DEADLINE;
+    group.propose(request(group.me()), Command::OrderStatus { change }, deadline).await?;
+    Ok(format!("node {node} is {}", status.as_str()))
+}
+
+/// A goal has the steps that it has; a log that says otherwise was written by another version.
+fn out_of_place(step: &RunningStep) -> Refusal {
+    Refusal::new(
+        Code::Internal,
+        format!("there is no step {} to this goal in this version", step.kind.name()),
+    )
+}
+
+/// Waits until those who are to lead or to vote have all that the log held when the step began.
+/// Under load they never have all at once; what comes later they get on the way.
+async fn catch_up(group: &ClusterGroup, term: u64, step: &RunningStep) -> Result<String, Refusal> {
     let goal = group.status().last_log_index;
     let started = clock::now();
     loop {
         let replication = group.status().replication;
-        let matched = replication.iter().find(|replication| replication.node == target);
-        if matched.is_some_and(|replication| replication.matched_index >= goal) {
-            return Ok(format!("node {target} has all up to {goal}"));
-        }
+        let mut behind = step.goal.catching_up();
+        behind.retain(|id| {
+            let matched = replication.iter().find(|replication| replication.node == *id);
+            *id != group.me() && matched.is_none_or(|replication| replication.matched_index < goal)
+        });
+        let Some(slowest) = behind.first() else {
+            return Ok(match step.goal.catching_up().len() {
+                0 => "nobody had to".to_owned(),
+                1 => format!("it has all up to {goal}"),
+                _ => format!("they have all up to {goal}"),
+            });
+        };
         let still_wanted = runnable(group).is_some_and(|(now, running)| now == term && running == *step);
         if !still_wanted || clock::now().saturating_duration_since(started) > step.goal.bound(step.kind) {
             // The log has ended the step, or is about to; the report will be refused.
-            return Err(Refusal::new(Code::StepTimeout, format!("node {target} did not catch up to {goal}")));
+            return Err(Refusal::new(
+                Code::StepTimeout,
+                format!("node {slowest} did not catch up to {goal}"),
+            ));
         }
         tokio::time::sleep(POLL_EVERY).await;
     }

@@ -46,7 +46,9 @@ pub(super) async fn listen(listener: TcpListener, shared: Arc<Shared>, services:
 }
 
 async fn serve(stream: TcpStream, addr: SocketAddr, shared: Arc<Shared>, services: Arc<[Arc<dyn Service>]>) {
-    let (socket, hello) = match handshake::accept(stream, &shared.local).await {
+    let mut departed = shared.departed.subscribe();
+    let known = Arc::clone(&departed.borrow_and_update());
+    let (socket, hello) = match handshake::accept(stream, &shared.local, &known).await {
         Ok(accepted) => accepted,
         Err(HandshakeError::RefusedHere { peer, refused }) => {
             shared.refusals().log_once(peer, addr, &refused.to_string());
@@ -63,11 +65,15 @@ async fn serve(stream: TcpStream, addr: SocketAddr, shared: Arc<Shared>, service
 
     let (outgoing, queue) = queue();
     let mut dispatcher = Dispatcher::new(from, outgoing, &services);
-    let ended = converse(socket, queue, |frame| {
+    let conversation = converse(socket, queue, |frame| {
         shared.heard(from);
         dispatcher.take(frame)
-    })
-    .await;
+    });
+    let ended = tokio::select! {
+        ended = conversation => ended,
+        // It will dial again, and be told.
+        _ = departed.wait_for(|departed| departed.contains(&from)) => Ended::Departed,
+    };
     tracing::debug!(peer = %from, %ended, "a connection from a peer ended");
 }
 

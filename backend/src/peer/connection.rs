@@ -18,6 +18,8 @@ use tokio_tungstenite::tungstenite::{self, Message};
 pub(super) enum Ended {
     #[error("the peer closed the connection")]
     Closed,
+    #[error("the peer was removed from the cluster")]
+    Departed,
     #[error("the peer was silent for {SILENCE_LIMIT:?}")]
     Silent,
     #[error("{0}")]

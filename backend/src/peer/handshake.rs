@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use ringmaster_common::id::{Incarnation, NodeId};
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 use tokio::{io, net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream, accept_hdr_async_with_config, client_async_with_config,
@@ -76,6 +76,8 @@ pub(super) enum RefusalCode {
     OtherNode,
     /// The dialler claims the id of the node that it dialled.
     OwnId,
+    /// The dialler was a member once.
+    Departed,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -130,12 +132,16 @@ pub(super) async fn dial(
 }
 
 /// The accepting end's part. A wrong peer has been told so when this returns.
-pub(super) async fn accept(stream: TcpStream, local: &Local) -> Result<(Socket, Hello), HandshakeError> {
+pub(super) async fn accept(
+    stream: TcpStream,
+    local: &Local,
+    departed: &BTreeSet<NodeId>,
+) -> Result<(Socket, Hello), HandshakeError> {
     timeout(HANDSHAKE_TIMEOUT, async {
         stream.set_nodelay(true)?;
         let mut socket = accept_hdr_async_with_config(stream, only_our_path, Some(limits())).await?;
         let (peer, checked) = match decode_hello(&receive(&mut socket).await?) {
-            Ok(hello) => (Some(hello.node_id), local.check_hello(&hello).map(|()| hello)),
+            Ok(hello) => (Some(hello.node_id), local.check_hello(&hello, departed).map(|()| hello)),
             Err(HandshakeError::RefusedHere { peer, refused }) => (peer, Err(refused)),
             Err(error) => return Err(error),
         };
@@ -164,8 +170,14 @@ pub(super) async fn accept(stream: TcpStream, local: &Local) -> Result<(Socket, 
 }
 
 impl Local {
-    fn check_hello(&self, hello: &Hello) -> Result<(), Refused> {
+    fn check_hello(&self, hello: &Hello, departed: &BTreeSet<NodeId>) -> Result<(), Refused> {
         self.check_history(&hello.cluster_id, hello.incarnation)?;
+        if departed.contains(&hello.node_id) {
+            return Err(Refused::new(
+                RefusalCode::Departed,
+                format!("node {} was removed from the cluster", hello.node_id),
+            ));
+        }
         if hello.to != self.node_id {
             return Err(Refused::new(
                 RefusalCode::OtherNode,
@@ -208,6 +220,13 @@ impl Local {
             ));
         }
         Ok(())
+    }
+}
+
+impl HandshakeError {
+    /// Whether the peer says that this node is a member no more.
+    pub(super) fn is_dismissal(&self) -> bool {
+        matches!(self, HandshakeError::RefusedByPeer(refused) if refused.code == RefusalCode::Departed)
     }
 }
 
@@ -289,6 +308,7 @@ impl fmt::Display for RefusalCode {
             RefusalCode::OtherIncarnation => "other incarnation",
             RefusalCode::OtherNode => "other node",
             RefusalCode::OwnId => "own id",
+            RefusalCode::Departed => "departed",
         })
     }
 }

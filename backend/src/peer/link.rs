@@ -5,7 +5,7 @@
 //! never made again on a new connection: only its maker knows whether that is safe.
 
 use super::{
-    CallError, DIAL_TIMEOUT, LinkChange, LinkState, Local, MAX_REDIAL_DELAY, MIN_REDIAL_DELAY, PING_INTERVAL,
+    CallError, DIAL_TIMEOUT, LinkChange, LinkState, MAX_REDIAL_DELAY, MIN_REDIAL_DELAY, PING_INTERVAL,
     Request, Shared,
     connection::{Ended, converse},
     frame::{Failure, FailureCode, Frame, Kind, Lane, MAX_BODY_BYTES},
@@ -74,7 +74,7 @@ impl Link {
     pub(super) async fn run(self: Arc<Link>, shared: Arc<Shared>) {
         let mut delay = MIN_REDIAL_DELAY;
         loop {
-            match self.dial(&shared.local).await {
+            match self.dial(&shared).await {
                 Ok((socket, welcome)) => {
                     let since = clock::now();
                     let trouble = self.converse(socket, welcome, &shared).await;
@@ -96,13 +96,18 @@ impl Link {
         }
     }
 
-    async fn dial(&self, local: &Local) -> Result<(Socket, Welcome), String> {
+    async fn dial(&self, shared: &Shared) -> Result<(Socket, Welcome), String> {
         let stream = match timeout(DIAL_TIMEOUT, TcpStream::connect(&self.addr)).await {
             Err(_) => return Err(format!("no TCP connection within {DIAL_TIMEOUT:?}")),
             Ok(Err(error)) => return Err(error.to_string()),
             Ok(Ok(stream)) => stream,
         };
-        handshake::dial(stream, local, self.peer).await.map_err(|error| error.to_string())
+        handshake::dial(stream, &shared.local, self.peer).await.map_err(|error| {
+            if error.is_dismissal() {
+                shared.dismissed.send_replace(true);
+            }
+            error.to_string()
+        })
     }
 
     /// Uses a connection until it ends, and says why it did.

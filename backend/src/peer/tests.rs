@@ -2,7 +2,7 @@
 
 use super::*;
 use futures::{SinkExt, StreamExt, future::join_all};
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 use tokio::{io::AsyncReadExt, net::TcpStream, sync::mpsc, time::sleep};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -359,7 +359,7 @@ async fn mute(listener: TcpListener) {
     let mut open = Vec::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        open.push(handshake::accept(stream, &local(2)).await);
+        open.push(handshake::accept(stream, &local(2), &BTreeSet::new()).await);
     }
 }
 

@@ -24,7 +24,7 @@ use bytes::Bytes;
 use openraft::{
     BasicNode, ChangeMembers, Raft, ReadPolicy, ServerState,
     async_runtime::WatchReceiver,
-    errors::{ClientWriteError, LinearizableReadError, RaftError},
+    errors::{ChangeMembershipError, ClientWriteError, LinearizableReadError, RaftError},
     impls::ProgressResponder,
 };
 use ringmaster_common::{
@@ -471,14 +471,45 @@ impl ClusterGroup {
 
     /// Adds a learner; nothing happens where it is a member already.
     pub async fn add_learner(&self, node: NodeId, peer_addr: &str) -> Result<(), String> {
-        let node_info = BasicNode::new(peer_addr);
-        self.0.raft.add_learner(node, node_info, false).await.map(drop).map_err(|error| error.to_string())
+        self.change_members(ChangeMembers::AddNodes([(node, BasicNode::new(peer_addr))].into())).await
     }
 
     /// Makes a learner a voter; nothing happens where it is one already.
     pub async fn promote(&self, node: NodeId) -> Result<(), String> {
-        let change = ChangeMembers::AddVoterIds(BTreeSet::from([node]));
-        self.0.raft.change_membership(change, true).await.map(drop).map_err(|error| error.to_string())
+        self.change_members(ChangeMembers::AddVoterIds([node].into())).await
+    }
+
+    /// Has these vote, and nobody else. Who no longer votes goes on as a learner.
+    pub async fn change_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), String> {
+        self.change_members(ChangeMembers::ReplaceAllVoters(voters)).await
+    }
+
+    /// Lets a learner go; nothing happens where it is gone already.
+    pub async fn remove_learner(&self, node: NodeId) -> Result<(), String> {
+        let metrics = self.0.raft.server_metrics().borrow_watched().clone();
+        if metrics.membership_config.membership().get_node(&node).is_none() {
+            return Ok(());
+        }
+        self.change_members(ChangeMembers::RemoveNodes([node].into())).await
+    }
+
+    /// One change of members is made at a time: one that is under way, perhaps by a leader before
+    /// this one, is waited for. The caller says for how long.
+    async fn change_members(&self, change: ChangeMembers<NodeId, BasicNode>) -> Result<(), String> {
+        loop {
+            match self.0.raft.change_membership(change.clone(), true).await {
+                Ok(_) => return Ok(()),
+                Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                    ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
+                ))) => tokio::time::sleep(RETRY_PAUSE).await,
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    /// Whether this node may stand for election.
+    pub fn stand(&self, may: bool) {
+        self.0.raft.runtime_config().elect(may);
     }
 
     pub async fn shutdown(&self) {

@@ -83,13 +83,25 @@ pub async fn start(
     let raft: ClusterRaft =
         Raft::new(me, config, network, log, state_machine).await.map_err(io::Error::other)?;
     service.insert(GroupId::CLUSTER, raft.clone());
-    let group = ClusterGroup::new(me, raft.clone(), published, peers.clone(), 2 * elections.timeout_max);
+    let group = ClusterGroup::new(me, raft, published, peers.clone(), 2 * elections.timeout_max);
     forwarded.serve(group.clone());
     // Links come from the log's members until the state is known: without them there is no election.
     peers.set_members(&group.members());
-    tokio::spawn(async move {
-        tokio::time::sleep(quiet).await;
-        raft.runtime_config().elect(true);
-    });
+    tokio::spawn(stand_for_election(group.clone(), quiet));
     Ok(Started { group, peers, journal })
+}
+
+/// A node stands for election once it has waited long enough, and while nobody has ordered it to be
+/// drained.
+async fn stand_for_election(group: ClusterGroup, quiet: Duration) {
+    tokio::time::sleep(quiet).await;
+    let mut applied = group.published().watch();
+    loop {
+        let state = group.state();
+        let drained = state.membership.get(group.me()).is_some_and(|node| node.status.is_ordered());
+        group.stand(!drained);
+        if applied.changed().await.is_err() {
+            return;
+        }
+    }
 }

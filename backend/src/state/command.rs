@@ -104,6 +104,14 @@ pub enum Command {
     AdmitNode {
         node: NewNode,
     },
+    /// A step of an operation orders a node's status.
+    OrderStatus {
+        change: StatusChange,
+    },
+    /// Consensus has let the node go.
+    DismissNode {
+        node: NodeId,
+    },
     PutSetting {
         key: String,
         value: Value,
@@ -245,6 +253,8 @@ impl Command {
             | Command::RecordElection { .. }
             | Command::RecordHealth { .. }
             | Command::AdmitNode { .. }
+            | Command::OrderStatus { .. }
+            | Command::DismissNode { .. }
             | Command::CreatePlan { .. }
             | Command::ReportStep { .. }
             | Command::Tick => None,

@@ -18,6 +18,8 @@ use std::{collections::BTreeSet, sync::Arc};
 pub const VOTERS: usize = 3;
 /// How many nodes a cluster holds.
 pub const MAX_NODES: usize = 7;
+/// How many former members are remembered.
+pub const MAX_DEPARTED: usize = 1024;
 /// The longest name of a node or zone, in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
 
@@ -26,6 +28,9 @@ pub struct Membership {
     pub nodes: OrdMap<NodeId, Arc<Node>>,
     pub voters: BTreeSet<NodeId>,
     pub learners: BTreeSet<NodeId>,
+    /// Former members. None of them may come back: what they once acknowledged, they may have lost.
+    #[serde(default)]
+    pub departed: BTreeSet<NodeId>,
     /// The revision that last changed voters or learners.
     pub version: Revision,
 }
@@ -45,13 +50,19 @@ impl Membership {
         format!("members are {}", ids.join(", "))
     }
 
-    /// Voters that are up.
+    /// Voters that answer.
     pub fn living_voters(&self) -> usize {
-        self.iter().filter(|node| node.voter && node.status == NodeStatus::Up).count()
+        self.iter().filter(|node| node.voter && node.is_alive()).count()
+    }
+
+    /// An id that no member has or had.
+    pub fn next_id(&self) -> NodeId {
+        let highest = self.nodes.keys().chain(&self.departed).max();
+        NodeId(highest.map_or(1, |id| id.0 + 1))
     }
 
     pub(super) fn admit(&mut self, context: &mut Context, new: &NewNode) {
-        if self.nodes.contains_key(&new.id) {
+        if self.nodes.contains_key(&new.id) || self.departed.contains(&new.id) {
             return;
         }
         let node = Node {
@@ -71,6 +82,24 @@ impl Membership {
         };
         self.nodes.insert(node.id, Arc::new(node.clone()));
         context.emit(Event::NodeJoined { node });
+    }
+
+    /// A node that consensus has let go leaves the state, too.
+    pub(super) fn dismiss(&mut self, context: &mut Context, id: NodeId) {
+        if self.nodes.remove(&id).is_none() {
+            return;
+        }
+        self.departed.insert(id);
+        let others: Vec<_> = self.nodes.keys().copied().collect();
+        for other in others {
+            self.edit(other, |node| node.forget_observer(id));
+        }
+        context.emit(Event::NodeLeft { node: id });
+    }
+
+    /// An operator's order, which the failure detector does not overrule.
+    pub(super) fn order(&mut self, context: &mut Context, change: &StatusChange) {
+        self.set_status(context, change);
     }
 
     /// openraft's membership entry was applied.
@@ -106,17 +135,26 @@ impl Membership {
         statuses: &[StatusChange],
     ) {
         for OpinionChange { observer, subject, sees } in opinions {
-            if self.edit(*subject, |node| node.set_opinion(*observer, *sees, context.wall)) {
+            let observes = self.nodes.contains_key(observer);
+            if observes && self.edit(*subject, |node| node.set_opinion(*observer, *sees, context.wall)) {
                 context.emit(Event::OpinionChanged { observer: *observer, subject: *subject, sees: *sees });
             }
         }
-        for StatusChange { node: id, status, reason } in statuses {
-            let Some(from) = self.get(*id).map(|node| node.status).filter(|from| from != status) else {
-                continue;
-            };
-            self.edit(*id, |node| node.set_status(*status, reason, context.wall, context.revision));
-            context.emit(Event::NodeStatusChanged { node: *id, from, to: *status, reason: reason.clone() });
+        for change in statuses {
+            // The leader may have judged before it saw the order.
+            if self.get(change.node).is_some_and(|node| !node.status.is_ordered()) {
+                self.set_status(context, change);
+            }
         }
+    }
+
+    fn set_status(&mut self, context: &mut Context, change: &StatusChange) {
+        let StatusChange { node: id, status, reason } = change;
+        let Some(from) = self.get(*id).map(|node| node.status).filter(|from| from != status) else {
+            return;
+        };
+        self.edit(*id, |node| node.set_status(*status, reason, context.wall, context.revision));
+        context.emit(Event::NodeStatusChanged { node: *id, from, to: *status, reason: reason.clone() });
     }
 
     /// Whether there is such a node.

@@ -19,7 +19,7 @@ use imbl::OrdMap;
 use ringmaster_common::{
     error::{Code, Refusal},
     event::Event,
-    id::{GroupId, NodeId, OperationId, PlanId},
+    id::{NodeId, OperationId, PlanId},
     operation::{Operation, OperationStatus, Step, StepStatus},
     plan::PlannedStep,
 };
@@ -253,21 +253,26 @@ impl Operations {
     /// An election ends a hand-over, and upsets a transfer that was planned from another leader.
     pub(super) fn leader_elected(&mut self, context: &mut Context, term: u64, leader: NodeId) {
         let Some(running) = self.current().and_then(OperationRecord::running_step) else { return };
-        let Goal::TransferLeadership { group: GroupId::CLUSTER, from, to } = running.goal else { return };
-        let position = running.position as usize;
+        let RunningStep { operation, position, kind, goal } = running;
         let won = format!("node {leader} won the election of term {term}");
-        let failed = match running.kind {
-            StepKind::HandOver if leader == to => None,
-            StepKind::HandOver | StepKind::Verify if leader != to => {
+        let failed = match (kind, &goal) {
+            (StepKind::HandOver, _) if goal.may_lead(leader) => None,
+            (StepKind::HandOver | StepKind::Verify, Goal::TransferLeadership { to, .. }) if leader != *to => {
                 Some(Refusal::new(Code::TransferNotTaken, format!("{won}, not node {to}")))
             }
-            StepKind::Preflight | StepKind::CatchUp if leader != from => {
+            (StepKind::HandOver, _) => {
+                Some(Refusal::new(Code::TransferNotTaken, format!("{won}, and is not to lead any more")))
+            }
+            (StepKind::Preflight | StepKind::CatchUp, Goal::TransferLeadership { from, .. })
+                if leader != *from =>
+            {
                 Some(Refusal::new(Code::PreflightFailed, format!("{won} before the hand-over")))
             }
-            // Re-elected: the step goes on under the new term.
+            // The step goes on under the new term.
             _ => return,
         };
-        self.edit(running.operation, |record| match failed {
+        let position = position as usize;
+        self.edit(operation, |record| match failed {
             None => record.succeed(context, position, won),
             Some(why) => record.stop(context, position, OperationStatus::Failed, why),
         });
@@ -396,7 +401,7 @@ impl State {
                 )
             });
         }
-        check_keep(plan.undoable, keep_within_ms)?;
+        check_keep(record.goal.inverse().is_some(), keep_within_ms)?;
         let operations = &mut self.operations;
         operations.last = OperationId(operations.last.0 + 1);
         let operation = Operation {
@@ -433,12 +438,12 @@ impl State {
     }
 }
 
-fn check_keep(undoable: bool, keep_within_ms: Option<u64>) -> Result<(), Refusal> {
+fn check_keep(reverts: bool, keep_within_ms: Option<u64>) -> Result<(), Refusal> {
     let Some(ms) = keep_within_ms else { return Ok(()) };
-    if !undoable {
+    if !reverts {
         return Err(Refusal::new(
             Code::NotUndoable,
-            "this plan cannot be taken back, so it cannot revert by itself; apply it without keep_within_ms",
+            "what this plan does cannot revert by itself; apply it without keep_within_ms",
         ));
     }
     if !(MIN_KEEP_WITHIN..=MAX_KEEP_WITHIN).contains(&Duration::from_millis(ms)) {

@@ -11,7 +11,7 @@ use ringmaster_common::{
     plan::{Blocker, Fact, Impact, Observation, Plan, PlannedStep, Warning},
 };
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc, time::Duration};
 
 /// How many of the latest plans are kept.
 pub const MAX_PLANS: usize = 256;
@@ -37,8 +37,30 @@ pub struct PlanRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Goal {
-    TransferLeadership { group: GroupId, from: NodeId, to: NodeId },
-    AddNode { node: NewNode, promote: bool },
+    TransferLeadership {
+        group: GroupId,
+        from: NodeId,
+        to: NodeId,
+    },
+    AddNode {
+        node: NewNode,
+        promote: bool,
+    },
+    ChangeVoters {
+        before: BTreeSet<NodeId>,
+        after: BTreeSet<NodeId>,
+    },
+    /// `voters` are those before and after, where they change.
+    RemoveNode {
+        node: NodeId,
+        voters: Option<(BTreeSet<NodeId>, BTreeSet<NodeId>)>,
+    },
+    DrainNode {
+        node: NodeId,
+    },
+    ActivateNode {
+        node: NodeId,
+    },
 }
 
 /// What a step does. Steps are desired states: doing one twice is doing it once.
@@ -46,14 +68,23 @@ pub enum Goal {
 #[serde(rename_all = "snake_case")]
 pub enum StepKind {
     Preflight,
-    /// Wait until the target has every entry.
+    /// Wait until those who are to lead or to vote have every entry.
     CatchUp,
+    /// Have a node lead that may by the goal; nothing is done where one does.
     HandOver,
     Verify,
     /// Admit the node, as a learner.
     Join,
     /// Make the learner a voter.
     Promote,
+    ChangeVoters,
+    /// Take the node out of consensus and out of the state.
+    Leave,
+    /// Mark the node, so that nothing new is given to it.
+    Drain,
+    /// Mark the node as drained.
+    Settle,
+    Activate,
 }
 
 /// A plan as the planner made it, before the log gave it an id.
@@ -87,41 +118,95 @@ pub enum FactKey {
 impl Goal {
     /// The steps that lead there.
     pub fn steps(&self) -> &'static [StepKind] {
+        use StepKind::{
+            Activate, CatchUp, ChangeVoters, Drain, HandOver, Join, Leave, Preflight, Promote, Settle, Verify,
+        };
         match self {
-            Goal::TransferLeadership { .. } => {
-                &[StepKind::Preflight, StepKind::CatchUp, StepKind::HandOver, StepKind::Verify]
-            }
-            Goal::AddNode { promote: true, .. } => &[StepKind::Join, StepKind::CatchUp, StepKind::Promote],
-            Goal::AddNode { promote: false, .. } => &[StepKind::Join, StepKind::CatchUp],
+            Goal::TransferLeadership { .. } => &[Preflight, CatchUp, HandOver, Verify],
+            Goal::AddNode { promote: true, .. } => &[Join, CatchUp, Promote],
+            Goal::AddNode { promote: false, .. } => &[Join, CatchUp],
+            Goal::ChangeVoters { .. } => &[Preflight, CatchUp, HandOver, ChangeVoters],
+            Goal::RemoveNode { voters: Some(_), .. } => &[Preflight, CatchUp, HandOver, ChangeVoters, Leave],
+            Goal::RemoveNode { voters: None, .. } => &[Leave],
+            Goal::DrainNode { .. } => &[Preflight, Drain, HandOver, Settle],
+            Goal::ActivateNode { .. } => &[Activate],
         }
     }
 
-    /// After this long, in cluster time, the step has failed. A node that joins may have to be sent a
-    /// snapshot; one that is to lead is close behind already.
+    /// After this long, in cluster time, the step has failed. A node that joins or is to vote may have
+    /// to be sent a snapshot; one that is to lead is close behind already.
     pub fn bound(&self, kind: StepKind) -> Duration {
         match (self, kind) {
             (_, StepKind::Preflight) => Duration::from_secs(1),
-            (Goal::AddNode { .. }, StepKind::CatchUp) => Duration::from_secs(60),
-            (_, StepKind::Join | StepKind::Promote) => Duration::from_secs(10),
-            (_, StepKind::CatchUp | StepKind::HandOver | StepKind::Verify) => Duration::from_secs(2),
+            (Goal::TransferLeadership { .. }, StepKind::CatchUp) => Duration::from_secs(2),
+            (_, StepKind::CatchUp) => Duration::from_secs(60),
+            (
+                _,
+                StepKind::HandOver
+                | StepKind::Verify
+                | StepKind::Drain
+                | StepKind::Settle
+                | StepKind::Activate,
+            ) => Duration::from_secs(2),
+            (_, StepKind::Join | StepKind::Promote | StepKind::ChangeVoters | StepKind::Leave) => {
+                Duration::from_secs(10)
+            }
         }
     }
 
-    /// The node that it is about.
-    pub fn target(&self) -> NodeId {
+    /// Whether the goal allows `node` to lead once leadership was handed over.
+    pub fn may_lead(&self, node: NodeId) -> bool {
         match self {
-            Goal::TransferLeadership { to, .. } => *to,
-            Goal::AddNode { node, .. } => node.id,
+            Goal::TransferLeadership { to, .. } => node == *to,
+            Goal::AddNode { .. } | Goal::ActivateNode { .. } | Goal::RemoveNode { voters: None, .. } => true,
+            Goal::ChangeVoters { before, after } => before.contains(&node) && after.contains(&node),
+            Goal::RemoveNode { voters: Some((before, after)), .. } => {
+                before.contains(&node) && after.contains(&node)
+            }
+            Goal::DrainNode { node: drained } => node != *drained,
         }
     }
 
-    /// The goal that takes this one back, where there is one.
+    /// Those who must have every entry before it goes on.
+    pub fn catching_up(&self) -> BTreeSet<NodeId> {
+        match self {
+            Goal::TransferLeadership { to, .. } => [*to].into(),
+            Goal::AddNode { node, .. } => [node.id].into(),
+            Goal::ChangeVoters { before, after } | Goal::RemoveNode { voters: Some((before, after)), .. } => {
+                after - before
+            }
+            Goal::RemoveNode { voters: None, .. } | Goal::DrainNode { .. } | Goal::ActivateNode { .. } => {
+                BTreeSet::new()
+            }
+        }
+    }
+
+    /// The goal that takes this one back by itself, unless an operator keeps what was done.
     pub fn inverse(&self) -> Option<Goal> {
         match self {
             Goal::TransferLeadership { group, from, to } => {
                 Some(Goal::TransferLeadership { group: *group, from: *to, to: *from })
             }
-            Goal::AddNode { .. } => None,
+            Goal::ChangeVoters { before, after } => {
+                Some(Goal::ChangeVoters { before: after.clone(), after: before.clone() })
+            }
+            Goal::DrainNode { node } => Some(Goal::ActivateNode { node: *node }),
+            Goal::ActivateNode { node } => Some(Goal::DrainNode { node: *node }),
+            Goal::AddNode { .. } | Goal::RemoveNode { .. } => None,
+        }
+    }
+
+    /// What an operator asks for who wants to take this back, where there is such a thing.
+    pub fn undone_by(&self) -> Option<Action> {
+        match self {
+            Goal::TransferLeadership { group, from, .. } => {
+                Some(Action::TransferLeadership { group: *group, to: *from })
+            }
+            Goal::AddNode { node, .. } => Some(Action::RemoveNode { node: node.id }),
+            Goal::ChangeVoters { before, .. } => Some(Action::ChangeVoters { voters: before.clone() }),
+            Goal::DrainNode { node } => Some(Action::ActivateNode { node: *node }),
+            Goal::ActivateNode { node } => Some(Action::DrainNode { node: *node }),
+            Goal::RemoveNode { .. } => None,
         }
     }
 
@@ -130,10 +215,51 @@ impl Goal {
             .iter()
             .map(|kind| PlannedStep {
                 name: kind.name().to_owned(),
-                title: kind.title(self.target()),
+                title: self.title(*kind),
                 bound_ms: millis(self.bound(*kind)),
             })
             .collect()
+    }
+
+    fn title(&self, kind: StepKind) -> String {
+        let nodes = |ids: &BTreeSet<NodeId>| match ids.iter().copied().collect::<Vec<_>>().as_slice() {
+            [] => "no node".to_owned(),
+            [one] => format!("node {one}"),
+            many => format!("nodes {}", many.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ")),
+        };
+        let catching_up = self.catching_up();
+        match (self, kind) {
+            (Goal::TransferLeadership { to, .. }, StepKind::Preflight) => {
+                format!("Look again: node {to} is up and close behind")
+            }
+            (_, StepKind::Preflight) => "Look again: the quorum bears it".to_owned(),
+            (_, StepKind::CatchUp) if catching_up.is_empty() => "Nobody has to catch up".to_owned(),
+            (_, StepKind::CatchUp) => format!(
+                "Wait until {} {} every entry",
+                nodes(&catching_up),
+                if catching_up.len() == 1 { "has" } else { "have" }
+            ),
+            (Goal::TransferLeadership { to, .. }, StepKind::HandOver) => {
+                format!("Hand leadership over to node {to}")
+            }
+            (Goal::DrainNode { node } | Goal::RemoveNode { node, .. }, StepKind::HandOver) => {
+                format!("Hand leadership over, if node {node} leads")
+            }
+            (_, StepKind::HandOver) => "Hand leadership over, if the leader would vote no more".to_owned(),
+            (_, StepKind::Verify) => format!("Verify that {} takes a write", nodes(&catching_up)),
+            (_, StepKind::Join) => format!("Admit {} as a learner", nodes(&catching_up)),
+            (_, StepKind::Promote) => format!("Make {} a voter", nodes(&catching_up)),
+            (Goal::ChangeVoters { after, .. } | Goal::RemoveNode { voters: Some((_, after)), .. }, _)
+                if kind == StepKind::ChangeVoters =>
+            {
+                format!("Have {} vote", nodes(after))
+            }
+            (Goal::RemoveNode { node, .. }, _) => format!("Let node {node} go"),
+            (Goal::DrainNode { node }, StepKind::Drain) => format!("Give node {node} nothing new"),
+            (Goal::DrainNode { node }, _) => format!("Note that node {node} is drained"),
+            (Goal::ActivateNode { node }, _) => format!("Give node {node} duties again"),
+            _ => kind.name().to_owned(),
+        }
     }
 }
 
@@ -146,17 +272,11 @@ impl StepKind {
             StepKind::Verify => "verify",
             StepKind::Join => "join",
             StepKind::Promote => "promote",
-        }
-    }
-
-    fn title(self, target: NodeId) -> String {
-        match self {
-            StepKind::Preflight => format!("Look again: node {target} is up and close behind"),
-            StepKind::CatchUp => format!("Wait until node {target} has every entry"),
-            StepKind::HandOver => format!("Hand leadership over to node {target}"),
-            StepKind::Verify => format!("Verify that node {target} takes a write"),
-            StepKind::Join => format!("Admit node {target} as a learner"),
-            StepKind::Promote => format!("Make node {target} a voter"),
+            StepKind::ChangeVoters => "change_voters",
+            StepKind::Leave => "leave",
+            StepKind::Drain => "drain",
+            StepKind::Settle => "settle",
+            StepKind::Activate => "activate",
         }
     }
 
@@ -228,7 +348,7 @@ impl Plans {
             impact: draft.impact,
             warnings: draft.warnings,
             blockers: draft.blockers,
-            undoable: draft.goal.inverse().is_some(),
+            undoable: draft.goal.undone_by().is_some(),
             created_at: context.wall,
             created_by: context.actor.to_string(),
             expires_at: context.wall + Duration::from_millis(ttl_ms),

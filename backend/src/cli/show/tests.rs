@@ -49,6 +49,7 @@ fn a_cluster_at_a_glance() {
         answered_by: NodeId(2),
         demo: false,
         may_fail: 1,
+        next_id: NodeId(4),
         nodes: vec![
             node(1, "amber-fox", NodeStatus::Up, Some(Role::Leader)),
             node(2, "owl", NodeStatus::Down, None),

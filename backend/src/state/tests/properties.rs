@@ -13,7 +13,7 @@ use proptest::{collection::vec, prelude::*};
 use ringmaster_common::{
     Timestamp,
     action::{Action, NewNode},
-    cluster::{NodeStatus, Sees},
+    cluster::{Node, NodeStatus, Sees},
     error::{Code, Refusal},
     id::{GroupId, Incarnation, NodeId, OperationId, PlanId, Revision},
     operation::{OperationStatus, StepStatus},
@@ -70,6 +70,10 @@ fn status() -> impl Strategy<Value = NodeStatus> {
     prop_oneof![4 => Just(NodeStatus::Up), 1 => Just(NodeStatus::Suspect), 1 => Just(NodeStatus::Down)]
 }
 
+fn ordered() -> impl Strategy<Value = NodeStatus> {
+    prop_oneof![Just(NodeStatus::Draining), Just(NodeStatus::Drained), Just(NodeStatus::Up)]
+}
+
 fn precondition() -> impl Strategy<Value = Precondition> {
     prop_oneof![
         4 => Just(Precondition::None),
@@ -83,6 +87,10 @@ fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         4 => node_id().prop_map(|to| Action::TransferLeadership { group: GroupId::CLUSTER, to }),
         1 => new_node().prop_map(|node| Action::AddNode { node }),
+        2 => proptest::collection::btree_set(node_id(), 0..4).prop_map(|voters| Action::ChangeVoters { voters }),
+        1 => node_id().prop_map(|node| Action::RemoveNode { node }),
+        2 => node_id().prop_map(|node| Action::DrainNode { node }),
+        1 => node_id().prop_map(|node| Action::ActivateNode { node }),
         1 => (1u64..6).prop_map(|id| Action::Undo { operation: OperationId(id) }),
     ]
 }
@@ -97,6 +105,10 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         3 => (1u64..9, node_id()).prop_map(|(term, leader)| Command::RecordElection { term, leader }),
         2 => new_node().prop_map(|node| Command::AdmitNode { node }),
+        1 => node_id().prop_map(|node| Command::DismissNode { node }),
+        1 => (node_id(), ordered()).prop_map(|(node, status)| Command::OrderStatus {
+            change: StatusChange { node, status, reason: "so it was ordered".to_owned() },
+        }),
         3 => (vec((node_id(), node_id(), sees()), 0..3), vec((node_id(), status()), 0..4)).prop_map(
             |(opinions, statuses)| Command::RecordHealth {
                 opinions: opinions
@@ -251,6 +263,14 @@ proptest! {
                 folded.fold(batch);
             }
             prop_assert_eq!(&folded, &view(&state));
+
+            // Who left does not come back, and nothing of them stays.
+            prop_assert!(before.membership.departed.is_subset(&state.membership.departed));
+            for gone in &state.membership.departed {
+                prop_assert!(state.membership.get(*gone).is_none());
+                let heard_of = |node: &Node| node.opinions.iter().any(|opinion| opinion.observer == *gone);
+                prop_assert!(!state.membership.iter().any(heard_of));
+            }
 
             // Time does not run backwards, and a refusal changes nothing but the audit and what was due.
             prop_assert!(state.clock >= before.clock);

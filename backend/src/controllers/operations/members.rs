@@ -1,0 +1,50 @@
+//! Steps that change who is a member and who votes.
+//!
+//! What consensus holds is changed by openraft, one change at a time; what the state holds, by a
+//! command beside it. Either may have been done by a runner that did not live to report it, so both
+//! are done again, and doing them twice is doing them once.
+
+use super::out_of_place;
+use crate::{
+    clock,
+    controllers::{PROPOSAL_DEADLINE, request},
+    raft::cluster_group::ClusterGroup,
+    state::{
+        command::Command,
+        operations::RunningStep,
+        plans::{Goal, StepKind},
+    },
+};
+use ringmaster_common::error::{Code, Refusal};
+
+pub(super) async fn bring_about(group: &ClusterGroup, step: &RunningStep) -> Result<String, Refusal> {
+    let refused = |error: String| Refusal::new(Code::MembershipRefused, error);
+    match (step.kind, &step.goal) {
+        (StepKind::Join, Goal::AddNode { node, .. }) => {
+            propose(group, Command::AdmitNode { node: node.clone() }).await?;
+            group.add_learner(node.id, &node.peer_addr).await.map_err(refused)?;
+            Ok(format!("node {} is a learner", node.id))
+        }
+        (StepKind::Promote, Goal::AddNode { node, .. }) => {
+            group.promote(node.id).await.map_err(refused)?;
+            Ok(format!("node {} votes", node.id))
+        }
+        (
+            StepKind::ChangeVoters,
+            Goal::ChangeVoters { after, .. } | Goal::RemoveNode { voters: Some((_, after)), .. },
+        ) => {
+            group.change_voters(after.clone()).await.map_err(refused)?;
+            Ok(format!("{} vote", after.len()))
+        }
+        (StepKind::Leave, Goal::RemoveNode { node, .. }) => {
+            group.remove_learner(*node).await.map_err(refused)?;
+            propose(group, Command::DismissNode { node: *node }).await?;
+            Ok(format!("node {node} is no longer a member"))
+        }
+        _ => Err(out_of_place(step)),
+    }
+}
+
+async fn propose(group: &ClusterGroup, command: Command) -> Result<(), Refusal> {
+    group.propose(request(group.me()), command, clock::now() + PROPOSAL_DEADLINE).await.map(drop)
+}
