@@ -19,7 +19,7 @@ mod probes;
 mod problem;
 pub mod server;
 mod settings;
-mod stream;
+pub mod stream;
 
 use crate::{raft::cluster_group::ClusterGroup, telemetry::Telemetry};
 use axum::{
@@ -50,6 +50,7 @@ pub struct Api {
     pub port: u16,
     /// Host names, besides loopback and the members' addresses, that this node answers to.
     pub public_url: String,
+    pub encoder: Arc<stream::Encoder>,
 }
 
 pub fn router(api: Api) -> Router {

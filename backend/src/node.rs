@@ -24,7 +24,7 @@ use ringmaster_common::{
     action::NewNode,
     id::{Incarnation, NodeId},
 };
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -106,6 +106,7 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
         telemetry: telemetry.clone(),
         port: config.api_addr.port(),
         public_url: config.public_url.clone(),
+        encoder: Arc::default(),
     };
     tokio::spawn(api::server::serve(api_listener, api::router(api)));
     tokio::spawn(follow_members(group.clone(), peers.clone()));
@@ -247,7 +248,7 @@ async fn stop_signal() {
 }
 
 async fn consensus_failure(group: &ClusterGroup) -> String {
-    const LOOK_EVERY: Duration = Duration::from_millis(100);
+    const LOOK_EVERY: Duration = Duration::from_millis(500);
     loop {
         if let Some(why) = group.status().failed {
             return why;

@@ -72,8 +72,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The first and the longest pause between two attempts to dial.
 const MIN_REDIAL_DELAY: Duration = Duration::from_millis(20);
 const MAX_REDIAL_DELAY: Duration = Duration::from_millis(500);
-/// How often the dialler pings: it measures the round trip, and keeps either end from being silent.
-const PING_INTERVAL: Duration = Duration::from_millis(100);
+/// How often the dialler pings a connection on which nothing else is heard.
+const PING_INTERVAL: Duration = Duration::from_millis(200);
+/// How often it pings any connection, to measure the round trip.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 /// A connection on which nothing was heard for this long is given up.
 pub const SILENCE_LIMIT: Duration = Duration::from_secs(1);
 /// How many changes a slow listener may be behind.

@@ -105,6 +105,11 @@ impl Telemetry {
         self.changed.subscribe()
     }
 
+    /// How often somebody's part in the cluster group has changed.
+    pub fn shifts(&self) -> u64 {
+        *self.shifts.borrow()
+    }
+
     /// Tells when somebody's part in the cluster group changed.
     pub fn watch_shifts(&self) -> watch::Receiver<u64> {
         self.shifts.subscribe()
@@ -171,12 +176,12 @@ pub async fn run(telemetry: Arc<Telemetry>, group: ClusterGroup, peers: Peers, j
         }
         let links = links(&telemetry, &group, &peers);
         let opinions: Vec<_> = links.iter().map(|link| (link.peer, link.sees)).collect();
-        let report = report(&telemetry, &group, journal.fsyncs(), links);
-        let news = Some((opinions, standing(&report)));
+        let news = Some((opinions, group.standing()));
         let due = reported.is_none_or(|at| clock::now().saturating_duration_since(at) >= REPORT_EVERY);
         if !due && news == last {
             continue;
         }
+        let report = report(&telemetry, &group, journal.fsyncs(), links);
         last = news;
         reported = Some(clock::now());
         let body = Bytes::from(rmp_serde::to_vec_named(&report).expect("plain data encodes"));

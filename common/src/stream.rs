@@ -4,6 +4,9 @@
 //! the events that follow it. Then comes one [`ServerMessage::Events`] for each revision that made
 //! events; `prev` names the one before it, so that a gap can be seen. A client that falls behind
 //! gets a fresh view instead of an unbounded queue.
+//!
+//! The query string says where the client left off (`after`, `incarnation`), what it wants to be
+//! told ([`Follow`]) and how messages are written ([`Form`]).
 
 use crate::{
     event::EventBatch,
@@ -12,9 +15,63 @@ use crate::{
     view::ClusterView,
 };
 use serde::{Deserialize, Serialize};
+use std::str::FromStr;
 
 /// The version of these messages; it stands in the first one.
 pub const STREAM_FORMAT: u32 = 1;
+
+/// How messages are written: the `form` of the query string.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Form {
+    /// `json`: text messages, each a JSON object.
+    #[default]
+    Json,
+    /// `packed`: binary messages, each the same object as MessagePack, in raw DEFLATE.
+    Packed,
+}
+
+/// What a client wants to be told: the `follow` of the query string, `events,samples` by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Follow {
+    /// The view, and the events that change it.
+    pub events: bool,
+    /// What is measured.
+    pub samples: bool,
+}
+
+impl Default for Follow {
+    fn default() -> Self {
+        Follow { events: true, samples: true }
+    }
+}
+
+impl FromStr for Form {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "json" => Ok(Form::Json),
+            "packed" => Ok(Form::Packed),
+            other => Err(format!("form is json or packed, not {other:?}")),
+        }
+    }
+}
+
+impl FromStr for Follow {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut follow = Follow { events: false, samples: false };
+        for topic in text.split(',') {
+            match topic {
+                "events" => follow.events = true,
+                "samples" => follow.samples = true,
+                other => return Err(format!("follow names events, samples or both, not {other:?}")),
+            }
+        }
+        Ok(follow)
+    }
+}
 
 /// From a node to a browser.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -228,7 +228,7 @@ impl Node {
     pub fn start(&mut self) {
         assert!(self.process.is_none(), "node {} runs already", self.id);
         let mut command = Command::new(binary());
-        command.args(&self.arguments).env("RUST_LOG", "info,openraft=warn");
+        command.args(&self.arguments);
         self.process = Some(Process::start(&mut command, &self.log));
     }
 

@@ -3,7 +3,12 @@
 //! There is no queue per client. A client has a cursor into the replicated history; whenever more was
 //! applied, it is sent what lies behind its cursor. A client that reads slowly holds up itself alone:
 //! when its cursor falls out of the history, or too far behind, it gets a fresh view. Samples are
-//! made as they are sent, so a slow client gets fewer of them, never old ones.
+//! made as they are sent, so a slow client gets fewer of them, never old ones. All who read the same
+//! are given the same bytes ([`encode`]).
+
+mod encode;
+
+pub use encode::Encoder;
 
 use crate::{
     api::{Api, extract::QueryOf, problem::Refused},
@@ -11,6 +16,7 @@ use crate::{
     state::{State, view::view},
 };
 use axum::{
+    body::Bytes,
     extract::{
         State as Extension,
         ws::{Message, WebSocket, WebSocketUpgrade},
@@ -20,16 +26,18 @@ use axum::{
 use ringmaster_common::{
     error::{Code, Refusal},
     id::{Incarnation, Revision},
-    stream::{STREAM_FORMAT, ServerMessage},
+    stream::{Follow, Form, STREAM_FORMAT, ServerMessage},
 };
 use serde::Deserialize;
 use std::time::Duration;
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// How many streams a node serves.
 pub const MAX_STREAMS: u32 = 4096;
 /// How often a sample is sent; when somebody else leads, it is sent at once.
 const SAMPLE_EVERY: Duration = Duration::from_millis(500);
+/// How often a client that wants no samples is pinged, so that it knows the node to live.
+const PING_EVERY: Duration = Duration::from_secs(2);
 /// How long a client may take to read one message.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a node that is behind its client waits to catch up before it names better ones.
@@ -40,10 +48,12 @@ const MAX_CATCH_UP: usize = 1024;
 const MAX_CLIENT_MESSAGE: usize = 64 << 10;
 
 /// Where the client left off.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct StreamQuery {
     after: Option<Revision>,
     incarnation: Option<Incarnation>,
+    follow: Option<String>,
+    form: Option<String>,
 }
 
 pub async fn stream(
@@ -54,6 +64,9 @@ pub async fn stream(
     let upgrade = upgrade.map_err(|error| {
         Refused::new(Code::InvalidRequest, format!("/v1/stream is a WebSocket: {}", error.body_text()))
     })?;
+    let wrong = |why: String| Refused::new(Code::InvalidRequest, why);
+    let follow = query.follow.as_deref().map_or(Ok(Follow::default()), str::parse).map_err(wrong)?;
+    let form = query.form.as_deref().map_or(Ok(Form::default()), str::parse).map_err(wrong)?;
     if api.telemetry.streams() >= MAX_STREAMS {
         return Err(Refused(Refusal::new(
             Code::Overloaded,
@@ -63,7 +76,7 @@ pub async fn stream(
     Ok(upgrade.max_message_size(MAX_CLIENT_MESSAGE).on_upgrade(move |socket| async move {
         let _count = api.telemetry.count_stream();
         // A client that goes away is how every stream ends; there is nobody to tell.
-        let _ = Stream { api, socket, cursor: Revision(0) }.run(query).await;
+        let _ = Stream { api, socket, follow, form, cursor: Revision(0) }.run(query).await;
     }))
 }
 
@@ -73,6 +86,8 @@ struct Gone;
 struct Stream {
     api: Api,
     socket: WebSocket,
+    follow: Follow,
+    form: Form,
     /// The revision of the last message that carried one.
     cursor: Revision,
 }
@@ -87,24 +102,26 @@ impl Stream {
             incarnation: state.incarnation,
         };
         self.send(&hello).await?;
-        match query.after.filter(|_| query.incarnation.is_none_or(|known| known == state.incarnation)) {
+        let known = query.after.filter(|_| query.incarnation.is_none_or(|known| known == state.incarnation));
+        match known {
+            _ if !self.follow.events => {}
             Some(after) => self.resume(after).await?,
             None => self.send_view(&state).await?,
         }
         let mut shifts = self.api.telemetry.watch_shifts();
-        let mut samples = tokio::time::interval(SAMPLE_EVERY);
-        samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = interval(if self.follow.samples { SAMPLE_EVERY } else { PING_EVERY });
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                changed = applied.changed() => {
+                changed = applied.changed(), if self.follow.events => {
                     changed.map_err(|_| Gone)?;
                     let state = self.api.group.state();
                     self.send_events(&state).await?;
                 }
-                _ = samples.tick() => self.send_sample().await?,
-                shift = shifts.changed() => {
+                _ = ticks.tick() => self.send_sign_of_life().await?,
+                shift = shifts.changed(), if self.follow.samples => {
                     shift.map_err(|_| Gone)?;
-                    self.send_sample().await?;
+                    self.send_sign_of_life().await?;
                 }
                 message = self.socket.recv() => match message {
                     Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Gone),
@@ -142,10 +159,9 @@ impl Stream {
             return self.send_view(state).await;
         }
         for batch in batches {
-            let revision = batch.revision;
-            let message = ServerMessage::Events { prev: self.cursor, batch: batch.as_ref().clone() };
-            self.send(&message).await?;
-            self.cursor = revision;
+            let message = self.api.encoder.events(self.form, self.cursor, &batch);
+            self.write(message).await?;
+            self.cursor = batch.revision;
         }
         Ok(())
     }
@@ -156,14 +172,21 @@ impl Stream {
         self.send(&ServerMessage::View { view }).await
     }
 
-    async fn send_sample(&mut self) -> Result<(), Gone> {
-        let sample = Box::new(self.api.telemetry.sample());
-        self.send(&ServerMessage::Sample { sample }).await
+    async fn send_sign_of_life(&mut self) -> Result<(), Gone> {
+        let message = if self.follow.samples {
+            self.api.encoder.sample(self.form, &self.api.telemetry)
+        } else {
+            Message::Ping(Bytes::new())
+        };
+        self.write(message).await
     }
 
     async fn send(&mut self, message: &ServerMessage) -> Result<(), Gone> {
-        let text = serde_json::to_string(message).expect("messages are plain data");
-        match timeout(SEND_TIMEOUT, self.socket.send(Message::Text(text.into()))).await {
+        self.write(encode::encode(self.form, message)).await
+    }
+
+    async fn write(&mut self, message: Message) -> Result<(), Gone> {
+        match timeout(SEND_TIMEOUT, self.socket.send(message)).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(Gone),
         }

@@ -18,7 +18,7 @@ The file is TOML and has the same names, with _ for -:
 RUST_LOG chooses what is logged, for example RUST_LOG=debug.";
 
 /// What is logged where `RUST_LOG` says nothing.
-const DEFAULT_LOG: &str = "info,openraft=warn";
+const DEFAULT_LOG: &str = "info,openraft=error";
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]

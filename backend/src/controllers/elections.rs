@@ -10,8 +10,11 @@ use crate::{
 };
 use std::time::Duration;
 
-/// How often the leader looks whether something is due.
+/// How often the leader looks whether something is due, while an operation is under way.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often it looks otherwise. What makes it leader, or begins an operation, is applied and seen at
+/// once; this is for the proposal that was not taken.
+const IDLE: Duration = Duration::from_secs(1);
 
 pub async fn run(group: ClusterGroup) {
     let mut applied = group.published().watch();
@@ -22,8 +25,9 @@ pub async fn run(group: ClusterGroup) {
                 tracing::debug!(%refusal, "the leader's own proposal was not taken; it looks again");
             }
         }
+        let pause = if group.state().operations.current().is_some() { LOOK_EVERY } else { IDLE };
         // A closed channel means that the node is shutting down.
-        if let Ok(Err(_)) = tokio::time::timeout(LOOK_EVERY, applied.changed()).await {
+        if let Ok(Err(_)) = tokio::time::timeout(pause, applied.changed()).await {
             return;
         }
     }

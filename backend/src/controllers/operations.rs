@@ -26,8 +26,8 @@ use std::time::Duration;
 
 /// How often a step looks whether what it waits for has come.
 const POLL_EVERY: Duration = Duration::from_millis(5);
-/// How often the runner looks even if nothing was applied.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often the runner looks even if nothing was applied: for the report that was not taken.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub async fn run(group: ClusterGroup) {
     let mut applied = group.published().watch();

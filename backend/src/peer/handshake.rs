@@ -26,6 +26,9 @@ use tokio_tungstenite::{
 
 pub(super) type Socket = WebSocketStream<TcpStream>;
 
+/// The library zeroes as much before each read, and most frames are small.
+const READ_BUFFER_BYTES: usize = 8 << 10;
+
 /// What the dialler says of itself, and whom it means to have dialled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hello {
@@ -237,7 +240,10 @@ impl Refused {
 }
 
 fn limits() -> WebSocketConfig {
-    WebSocketConfig::default().max_message_size(Some(MAX_FRAME_BYTES)).max_frame_size(Some(MAX_FRAME_BYTES))
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .max_message_size(Some(MAX_FRAME_BYTES))
+        .max_frame_size(Some(MAX_FRAME_BYTES))
 }
 
 // The type of the refusal is the library's.

@@ -5,8 +5,8 @@
 //! never made again on a new connection: only its maker knows whether that is safe.
 
 use super::{
-    CallError, DIAL_TIMEOUT, LinkChange, LinkState, MAX_REDIAL_DELAY, MIN_REDIAL_DELAY, PING_INTERVAL,
-    Request, Shared,
+    CallError, DIAL_TIMEOUT, LinkChange, LinkState, MAX_REDIAL_DELAY, MEASURE_INTERVAL, MIN_REDIAL_DELAY,
+    PING_INTERVAL, Request, Shared,
     connection::{Ended, converse},
     frame::{Failure, FailureCode, Frame, Kind, Lane, MAX_BODY_BYTES},
     handshake::{self, Socket, Welcome},
@@ -118,12 +118,22 @@ impl Link {
         }
         // The id and the time of the ping that waits for its pong.
         let pinged: Mutex<Option<(u64, Instant)>> = Mutex::default();
+        // When something was last heard on this very connection.
+        let heard = Mutex::new(clock::now());
         let pings = async {
             let mut ticks = interval(PING_INTERVAL);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut last = None::<Instant>;
             for id in 1.. {
                 ticks.tick().await;
-                *lock(&pinged) = Some((id, clock::now()));
+                let now = clock::now();
+                let within = |at: Instant, limit| now.saturating_duration_since(at) < limit;
+                if within(*lock(&heard), PING_INTERVAL) && last.is_some_and(|at| within(at, MEASURE_INTERVAL))
+                {
+                    continue;
+                }
+                last = Some(now);
+                *lock(&pinged) = Some((id, now));
                 // No room for a ping: others are on their way, and answers will tell.
                 let _ = outgoing.push(Lane::Urgent, Frame::bare(Kind::Ping, id).encode());
             }
@@ -131,6 +141,7 @@ impl Link {
         let conversation = converse(socket, queue, |frame| {
             let now = clock::now();
             self.heard(now);
+            *lock(&heard) = now;
             match frame.kind {
                 Kind::Reply => self.answered(frame.id, Ok(frame.body)),
                 Kind::Failure => {

@@ -409,17 +409,19 @@ impl ClusterGroup {
         Observations { peers, election_bound: self.0.election_bound }
     }
 
+    /// This node's part in the group, at the cost of a glance.
+    pub fn standing(&self) -> (Role, u64, Option<NodeId>) {
+        let metrics = self.0.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        (role(metrics.state), metrics.vote.leader_id.term, metrics.current_leader)
+    }
+
     pub fn status(&self) -> GroupStatus {
         let metrics = self.0.raft.metrics().borrow_watched().clone();
         let index = |id: &Option<crate::raft::types::LogId>| id.as_ref().map_or(0, |id| id.index);
         let last_log_index = metrics.last_log_index.unwrap_or(0);
         GroupStatus {
-            role: match metrics.state {
-                ServerState::Leader => Role::Leader,
-                ServerState::Candidate => Role::Candidate,
-                ServerState::Learner => Role::Learner,
-                _ => Role::Follower,
-            },
+            role: role(metrics.state),
             term: metrics.current_term,
             leader: metrics.current_leader,
             last_log_index,
@@ -556,6 +558,15 @@ impl Request {
     fn trace(&self) -> Trace {
         let id = uuid::Uuid::parse_str(&self.id).map(|id| id.as_u128());
         Trace(id.unwrap_or_else(|_| u128::from(crc32fast::hash(self.id.as_bytes()))))
+    }
+}
+
+fn role(state: ServerState) -> Role {
+    match state {
+        ServerState::Leader => Role::Leader,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Learner => Role::Learner,
+        _ => Role::Follower,
     }
 }
 

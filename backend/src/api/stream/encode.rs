@@ -1,0 +1,91 @@
+//! Stream messages as they go over the wire, each made once for all who read it.
+//!
+//! A thousand browsers want the same bytes. What one of them was sent is kept for a moment, and the
+//! others are given the same buffer. Views are not kept: they are made when somebody connects.
+
+use crate::{clock, telemetry::Telemetry};
+use axum::extract::ws::Message;
+use flate2::{Compression, write::DeflateEncoder};
+use ringmaster_common::{
+    event::EventBatch,
+    id::Revision,
+    stream::{Form, ServerMessage},
+};
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// How many encoded revisions are kept, in all forms.
+const MAX_KEPT: usize = 256;
+/// For how long a sample is as good as a new one. Ages in it are off by this at the most.
+const SAMPLE_KEPT: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Default)]
+pub struct Encoder {
+    /// By revision first, so that the oldest ones are let go.
+    events: Mutex<BTreeMap<(Revision, Revision, Form), Message>>,
+    samples: Mutex<BTreeMap<Form, Sample>>,
+}
+
+#[derive(Debug)]
+struct Sample {
+    message: Message,
+    at: Instant,
+    /// How often leadership had shifted then.
+    shifts: u64,
+}
+
+impl Encoder {
+    /// The events of one revision, for a reader whose last message was of revision `prev`.
+    pub fn events(&self, form: Form, prev: Revision, batch: &Arc<EventBatch>) -> Message {
+        let key = (batch.revision, prev, form);
+        if let Some(known) = lock(&self.events).get(&key) {
+            return known.clone();
+        }
+        let message = encode(form, &ServerMessage::Events { prev, batch: batch.as_ref().clone() });
+        let mut events = lock(&self.events);
+        events.insert(key, message.clone());
+        if events.len() > MAX_KEPT {
+            events.pop_first();
+        }
+        message
+    }
+
+    /// What is measured now, or was a moment ago.
+    pub fn sample(&self, form: Form, telemetry: &Telemetry) -> Message {
+        let (now, shifts) = (clock::now(), telemetry.shifts());
+        let mut samples = lock(&self.samples);
+        match samples.get(&form) {
+            Some(kept) if kept.shifts == shifts && now.saturating_duration_since(kept.at) < SAMPLE_KEPT => {
+                kept.message.clone()
+            }
+            _ => {
+                let message = encode(form, &ServerMessage::Sample { sample: Box::new(telemetry.sample()) });
+                samples.insert(form, Sample { message: message.clone(), at: now, shifts });
+                message
+            }
+        }
+    }
+}
+
+pub fn encode(form: Form, message: &ServerMessage) -> Message {
+    match form {
+        Form::Json => Message::Text(serde_json::to_string(message).expect("messages are plain data").into()),
+        Form::Packed => {
+            let plain = rmp_serde::to_vec_named(message).expect("messages are plain data");
+            let mut packed = DeflateEncoder::new(Vec::with_capacity(plain.len() / 2), Compression::fast());
+            packed
+                .write_all(&plain)
+                .and_then(|()| packed.finish())
+                .map(|bytes| Message::Binary(bytes.into()))
+                .expect("a vector takes all that is written")
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
