@@ -8,6 +8,7 @@ pub mod browser;
 pub mod cluster;
 pub mod demo;
 pub mod process;
+pub mod stream;
 pub mod writers;
 
 use std::{

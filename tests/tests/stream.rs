@@ -1,82 +1,35 @@
 //! The stream is the truth: the fold of its events is the state, on whichever node it goes on.
 
-use futures::{SinkExt, StreamExt};
+use futures::{SinkExt, future::join_all};
 use ringmaster_common::{
-    stream::{STREAM_FORMAT, ServerMessage},
+    id::{Incarnation, Revision},
+    stream::ServerMessage,
+    telemetry::NodeReport,
     view::ClusterView,
 };
-use ringmaster_tests::{SOON, cluster::Cluster, eventually};
+use ringmaster_tests::{
+    SOON,
+    cluster::{Cluster, problem},
+    eventually,
+    stream::Client,
+    writers::Writers,
+};
 use serde_json::json;
-use std::time::Duration;
-use tokio::{net::TcpStream, time::timeout};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::time::timeout;
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async,
+    connect_async,
     tungstenite::{Message, client::IntoClientRequest},
 };
 
-struct Client {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    view: ClusterView,
-    samples: usize,
-    fresh_views: usize,
-}
-
-impl Client {
-    async fn connect(cluster: &Cluster, node: u64, view: ClusterView) -> Client {
-        let known = if view.revision.0 > 0 {
-            format!("?after={}&incarnation={}", view.revision, view.incarnation)
-        } else {
-            String::new()
-        };
-        let url = format!("ws://127.0.0.1:{}/v1/stream{known}", cluster.node(node).api_port);
-        let (socket, _) = connect_async(url).await.expect("the node streams");
-        let mut client = Client { socket, view, samples: 0, fresh_views: 0 };
-        match client.next().await {
-            ServerMessage::Hello { format, node: from, .. } => {
-                assert_eq!((format, from.0), (STREAM_FORMAT, node));
-            }
-            other => panic!("the first message is {other:?}"),
-        }
-        client
-    }
-
-    async fn next(&mut self) -> ServerMessage {
-        loop {
-            let message = timeout(SOON, self.socket.next()).await.expect("samples come all the time");
-            match message.expect("the stream goes on").expect("the stream is sound") {
-                Message::Text(text) => return serde_json::from_str(&text).expect("a message of the stream"),
-                Message::Ping(_) | Message::Pong(_) => {}
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-
-    async fn step(&mut self) {
-        match self.next().await {
-            ServerMessage::View { view } => {
-                assert!(view.revision >= self.view.revision, "a stream never goes backwards");
-                self.view = *view;
-                self.fresh_views += 1;
-            }
-            ServerMessage::Events { prev, batch } => {
-                assert_eq!(prev, self.view.revision, "a gap before {}", batch.revision);
-                assert!(batch.revision > prev);
-                self.view.fold(&batch);
-            }
-            ServerMessage::Sample { .. } => self.samples += 1,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn until(&mut self, what: &str, reached: impl Fn(&Client) -> bool) {
-        timeout(SOON, async {
-            while !reached(self) {
-                self.step().await;
-            }
-        })
-        .await
-        .unwrap_or_else(|_| panic!("waited for {what} at revision {}", self.view.revision));
-    }
+async fn open(cluster: &Cluster, position: Option<(Revision, Incarnation)>, query: &str) -> Client {
+    Client::open(cluster.node(1).api_port, position, query).await.expect("the node streams")
 }
 
 fn value(client: &Client, key: &str) -> Option<u64> {
@@ -118,24 +71,221 @@ async fn a_stream_goes_on_with_another_node_when_its_own_dies() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_from_elsewhere_gets_a_fresh_view() {
     let cluster = Cluster::start(1).await;
-    let url = format!("ws://127.0.0.1:{}/v1/stream?after=1&incarnation=99", cluster.node(1).api_port);
-    let (socket, _) = connect_async(url).await.expect("the node streams");
-    let mut client = Client { socket, view: ClusterView::default(), samples: 0, fresh_views: 0 };
-    client.next().await;
+    let elsewhere = Some((Revision(1), Incarnation(99)));
+    let mut client = open(&cluster, elsewhere, "").await;
     client.until("a fresh view", |client| client.fresh_views == 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_is_ahead_is_sent_elsewhere() {
     let cluster = Cluster::start(1).await;
-    let url = format!("ws://127.0.0.1:{}/v1/stream?after=1000000", cluster.node(1).api_port);
-    let (socket, _) = connect_async(url).await.expect("the node streams");
-    let mut client = Client { socket, view: ClusterView::default(), samples: 0, fresh_views: 0 };
-    client.next().await;
+    let mut client = open(&cluster, Some((Revision(1_000_000), Incarnation(1))), "").await;
     match client.next().await {
-        ServerMessage::Behind { revision, .. } => assert!(revision.0 < 1_000_000),
+        Some(ServerMessage::Behind { revision, .. }) => assert!(revision.0 < 1_000_000),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_chooses_what_it_is_told_and_how() {
+    let cluster = Cluster::start(1).await;
+    let write = async |n: u64| cluster.put_setting(1, "n", json!(n)).await.expect("it takes writes");
+
+    // Both forms tell the same, one in fewer bytes.
+    let mut plain = open(&cluster, None, "&follow=events").await;
+    let mut packed = open(&cluster, None, "&follow=events&form=packed").await;
+    for n in 0..20 {
+        write(n).await;
+    }
+    for client in [&mut plain, &mut packed] {
+        client.until("the last write", |client| value(client, "n") == Some(19)).await;
+        assert_eq!((client.samples, client.fresh_views), (0, 1));
+    }
+    assert_eq!(plain.view, packed.view);
+    println!("{} bytes as JSON, {} packed", plain.bytes, packed.bytes);
+    assert!(4 * packed.bytes < 3 * plain.bytes);
+
+    // Samples alone: no view, no events.
+    let mut samples = open(&cluster, None, "&follow=samples").await;
+    write(20).await;
+    samples.until("samples", |client| client.samples >= 3).await;
+    assert_eq!((samples.fresh_views, samples.events), (0, 0));
+
+    for query in ["follow=gossip", "form=xml", "follow="] {
+        let url = format!("{}/v1/stream?{query}", cluster.node(1).url);
+        let request = cluster.http.get(url).header("connection", "upgrade").header("upgrade", "websocket");
+        let request = request
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA==");
+        let problem = problem(request.send().await.expect("an answer")).await;
+        assert_eq!(problem.code, "invalid_request", "{query}: {problem}");
+    }
+}
+
+/// How many streams go on at the same time, and how often all of them together.
+const RESUMERS: usize = 20;
+const RESUMES: usize = 1_000;
+
+/// Streams are cut and go on with a node at random, while nodes are killed and the log is compacted:
+/// no gap, no repeat, and in the end all hold what a fresh view shows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_resumes_lose_and_repeat_nothing() {
+    let mut cluster = Cluster::start(3).await;
+    let load = Writers::start(&cluster, 24);
+    let ports: Arc<[u16]> = cluster.nodes.iter().map(|node| node.api_port).collect();
+    let (done, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let streams: Vec<_> = (0..RESUMERS)
+        .map(|seed| tokio::spawn(resume(seed, ports.clone(), done.clone(), stop.clone())))
+        .collect();
+
+    let mut kills = 0;
+    while done.load(Ordering::Relaxed) < RESUMES {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let victim = kills % 3 + 1;
+        cluster.node_mut(victim).kill();
+        kills += 1;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        cluster.node_mut(victim).start();
+        cluster.wait_status(victim % 3 + 1, victim, ringmaster_common::cluster::NodeStatus::Up).await;
+    }
+    let record = load.stop().await;
+    stop.store(true, Ordering::Relaxed);
+    let ends = join_all(streams).await;
+
+    let mut fresh = Client::connect(&cluster, cluster.leader().await, ClusterView::default()).await;
+    fresh.until("a view", |client| client.fresh_views == 1).await;
+    let (mut resumes, mut views, mut events) = (0, 0, 0);
+    for end in ends {
+        let end = end.expect("no gap and no repeat");
+        let mut last = Client::connect(&cluster, 1, end.view).await;
+        last.until("the end", |client| client.view.revision >= fresh.view.revision).await;
+        fresh.until("the same revision", |fresh| fresh.view.revision >= last.view.revision).await;
+        last.until("the same revision", |last| last.view.revision >= fresh.view.revision).await;
+        assert_eq!(last.view, fresh.view);
+        resumes += end.resumes;
+        views += end.fresh_views;
+        events += end.events;
+    }
+    println!(
+        "{resumes} resumes, {kills} kills, {events} events folded, {views} fresh views, {} writes, revision {}",
+        record.acknowledgements, fresh.view.revision
+    );
+    assert!(resumes >= RESUMES && kills >= 2 && events > resumes);
+    assert!(views < resumes / 2, "most resumes go on where they were: {views} of {resumes} got a fresh view");
+}
+
+struct End {
+    view: ClusterView,
+    resumes: usize,
+    fresh_views: usize,
+    events: usize,
+}
+
+/// Connects, folds a little, hangs up, and goes on elsewhere.
+async fn resume(seed: usize, ports: Arc<[u16]>, done: Arc<AtomicUsize>, stop: Arc<AtomicBool>) -> End {
+    let mut end = End { view: ClusterView::default(), resumes: 0, fresh_views: 0, events: 0 };
+    let mut random = seed as u64;
+    while !stop.load(Ordering::Relaxed) {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let node = (random >> 33) as usize % ports.len();
+        let known = end.view.revision > Revision(0);
+        let Ok(mut client) = Client::resume(ports[node], end.view.clone()).await else {
+            // That one is dead at the moment.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        for _ in 0..(random >> 40) % 40 + 1 {
+            if !client.step().await {
+                break;
+            }
+        }
+        // A node that was behind, and said so, or died at once has told nothing: that is no resume.
+        if known && client.events + client.fresh_views > 0 {
+            end.resumes += 1;
+            end.fresh_views += client.fresh_views;
+            end.events += client.events;
+            done.fetch_add(1, Ordering::Relaxed);
+        }
+        end.view = client.view;
+    }
+    end
+}
+
+/// How much more memory a node may take for readers that stall.
+const STALLED_BYTES: u64 = 48 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_stall_cost_little_and_are_let_go() {
+    let cluster = Cluster::start(1).await;
+    let port = cluster.node(1).api_port;
+    let mut observer = open(&cluster, None, "&follow=samples").await;
+    let before = report(&mut observer).await;
+
+    let mut stalled = Vec::new();
+    for _ in 0..100 {
+        let (socket, _) = connect_async(format!("ws://127.0.0.1:{port}/v1/stream")).await.expect("a stream");
+        stalled.push(socket);
+    }
+    let value = "x".repeat(3_000);
+    let mut highest = 0;
+    let written = Instant::now();
+    // 100 readers that were given all of it would need 600 MB.
+    for n in 0..2_000 {
+        let body = json!({ "value": format!("{value}{n}") });
+        let put = cluster.http.put(format!("{}/v1/settings/key-{}", cluster.node(1).url, n % 50));
+        put.json(&body).send().await.expect("an answer").error_for_status().expect("it takes writes");
+        if n % 100 == 0 {
+            highest = report(&mut observer).await.rss_bytes.max(highest);
+        }
+    }
+    println!(
+        "{} MiB before, {} MiB at the most, 2,000 writes in {:?}",
+        before.rss_bytes >> 20,
+        highest >> 20,
+        written.elapsed()
+    );
+    assert!(highest < before.rss_bytes + STALLED_BYTES, "{highest} bytes, {} before", before.rss_bytes);
+    let deadline = Instant::now() + SOON;
+    while report(&mut observer).await.streams > 1 {
+        assert!(Instant::now() < deadline, "the stalled readers are still kept");
+    }
+    drop(stalled);
+}
+
+/// What the node says of itself next.
+async fn report(observer: &mut Client) -> NodeReport {
+    loop {
+        let message = observer.next().await.expect("the node goes on");
+        if let ServerMessage::Sample { sample } = message
+            && let Some(aged) = sample.nodes.into_iter().next()
+        {
+            return aged.report;
+        }
+    }
+}
+
+/// How many browsers watch one node.
+const MANY: usize = 1_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_clients_see_a_change_at_once() {
+    let cluster = Cluster::start(1).await;
+    let mut clients = Vec::new();
+    for _ in 0..MANY / 50 {
+        let some = (0..50).map(|_| open(&cluster, None, "&follow=events&form=packed"));
+        clients.extend(join_all(some).await);
+    }
+    join_all(clients.iter_mut().map(|client| client.until("a view", |client| client.fresh_views == 1))).await;
+
+    let started = Instant::now();
+    cluster.put_setting(1, "n", json!(1)).await.expect("it takes writes");
+    join_all(
+        clients.iter_mut().map(|client| client.until("the change", |client| value(client, "n") == Some(1))),
+    )
+    .await;
+    let took = started.elapsed();
+    println!("{MANY} clients saw the change within {took:?}");
+    assert!(took < Duration::from_secs(5), "it took {took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

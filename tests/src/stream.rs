@@ -1,0 +1,113 @@
+//! A client of the stream that folds what it is told, and checks that nothing is missing.
+
+use crate::{SOON, cluster::Cluster};
+use flate2::read::DeflateDecoder;
+use futures::StreamExt;
+use ringmaster_common::{
+    id::{Incarnation, Revision},
+    stream::{STREAM_FORMAT, ServerMessage},
+    view::ClusterView,
+};
+use std::io::Read;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// One stream, and what it has told so far.
+#[derive(Debug)]
+pub struct Client {
+    socket: Socket,
+    pub view: ClusterView,
+    pub samples: usize,
+    pub fresh_views: usize,
+    pub events: usize,
+    /// What the messages took on the wire, without their frames.
+    pub bytes: usize,
+}
+
+impl Client {
+    /// Goes on from `view`, if it is of any revision.
+    pub async fn connect(cluster: &Cluster, node: u64, view: ClusterView) -> Client {
+        Client::resume(cluster.node(node).api_port, view).await.expect("the node streams")
+    }
+
+    /// The same, of a node that may be gone.
+    pub async fn resume(api_port: u16, view: ClusterView) -> Result<Client, String> {
+        let position = (view.revision > Revision(0)).then_some((view.revision, view.incarnation));
+        Ok(Client { view, ..Client::open(api_port, position, "").await? })
+    }
+
+    /// Connects without a view, and with more in the query string, `&…` if anything.
+    pub async fn open(
+        api_port: u16,
+        position: Option<(Revision, Incarnation)>,
+        query: &str,
+    ) -> Result<Client, String> {
+        let position = position
+            .map(|(revision, incarnation)| format!("after={revision}&incarnation={incarnation}"))
+            .unwrap_or_default();
+        let url = format!("ws://127.0.0.1:{api_port}/v1/stream?{position}{query}");
+        let (socket, _) = connect_async(url).await.map_err(|error| error.to_string())?;
+        let view = ClusterView::default();
+        let mut client = Client { socket, view, samples: 0, fresh_views: 0, events: 0, bytes: 0 };
+        match client.next().await {
+            Some(ServerMessage::Hello { format, .. }) => assert_eq!(format, STREAM_FORMAT),
+            None => return Err("the stream ended at once".to_owned()),
+            Some(other) => panic!("the first message is {other:?}"),
+        }
+        Ok(client)
+    }
+
+    /// The next message; none once the node is gone.
+    pub async fn next(&mut self) -> Option<ServerMessage> {
+        loop {
+            let message = timeout(SOON, self.socket.next()).await.expect("signs of life come all the time");
+            match message?.ok()? {
+                Message::Text(text) => {
+                    self.bytes += text.len();
+                    return Some(serde_json::from_str(&text).expect("a message of the stream"));
+                }
+                Message::Binary(packed) => {
+                    self.bytes += packed.len();
+                    let mut plain = Vec::new();
+                    DeflateDecoder::new(&packed[..]).read_to_end(&mut plain).expect("raw DEFLATE");
+                    return Some(rmp_serde::from_slice(&plain).expect("a message of the stream"));
+                }
+                Message::Ping(_) | Message::Pong(_) => {}
+                Message::Close(_) | Message::Frame(_) => return None,
+            }
+        }
+    }
+
+    /// Takes in one message. False once there will be no more here.
+    pub async fn step(&mut self) -> bool {
+        match self.next().await {
+            Some(ServerMessage::View { view }) => {
+                assert!(view.revision >= self.view.revision, "a stream never goes backwards");
+                self.view = *view;
+                self.fresh_views += 1;
+            }
+            Some(ServerMessage::Events { prev, batch }) => {
+                assert_eq!(prev, self.view.revision, "a gap before {}", batch.revision);
+                assert!(batch.revision > prev, "{} was told again", batch.revision);
+                self.view.fold(&batch);
+                self.events += 1;
+            }
+            Some(ServerMessage::Sample { .. }) => self.samples += 1,
+            Some(ServerMessage::Behind { .. }) | None => return false,
+            Some(hello) => panic!("{hello:?}"),
+        }
+        true
+    }
+
+    pub async fn until(&mut self, what: &str, reached: impl Fn(&Client) -> bool) {
+        timeout(SOON, async {
+            while !reached(self) {
+                assert!(self.step().await, "the stream ended before there was {what}");
+            }
+        })
+        .await
+        .unwrap_or_else(|_| panic!("waited for {what} at revision {}", self.view.revision));
+    }
+}
