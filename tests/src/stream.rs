@@ -12,6 +12,9 @@ use std::io::Read;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
 
+/// How many lines of a difference are shown.
+const DIFFERENCES_SHOWN: usize = 5;
+
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// One stream, and what it has told so far.
@@ -110,4 +113,41 @@ impl Client {
         .await
         .unwrap_or_else(|_| panic!("waited for {what} at revision {}", self.view.revision));
     }
+}
+
+/// The view that all running nodes come to once nothing changes any more. Each tells its own.
+pub async fn agreement(cluster: &Cluster) -> ClusterView {
+    let running = cluster.nodes.iter().filter(|node| node.is_running());
+    let mut clients = Vec::new();
+    for node in running {
+        let mut client = Client::connect(cluster, node.id, ClusterView::default()).await;
+        client.until("a view", |client| client.fresh_views == 1).await;
+        clients.push(client);
+    }
+    // What is measured goes on changing opinions now and then; a moment without that is enough.
+    let mut target = Revision(0);
+    while clients.iter().any(|client| client.view.revision != target) {
+        target = clients.iter().map(|client| client.view.revision).max().expect("a node runs");
+        for client in &mut clients {
+            client.until("the same revision", |client| client.view.revision >= target).await;
+        }
+    }
+    let mut views = clients.into_iter().map(|client| client.view);
+    let first = views.next().expect("a node runs");
+    for view in views {
+        assert_same(&view, &first);
+    }
+    first
+}
+
+/// Two views of one revision are the same; where they are not, says what differs.
+pub fn assert_same(one: &ClusterView, other: &ClusterView) {
+    let lines = |view: &ClusterView| {
+        let pretty = serde_json::to_string_pretty(view).expect("plain data");
+        pretty.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (one, other) = (lines(one), lines(other));
+    let differing: Vec<_> =
+        one.iter().zip(&other).filter(|(left, right)| left != right).take(DIFFERENCES_SHOWN).collect();
+    assert!(differing.is_empty() && one.len() == other.len(), "the views differ: {differing:#?}");
 }

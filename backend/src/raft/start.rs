@@ -76,6 +76,10 @@ pub async fn start(
         max_in_snapshot_log_to_keep: ENTRIES_KEPT,
         enable_pre_vote: Some(true),
         enable_elect: false,
+        // A leader sends entries before they are on its own disk, and they may be committed without it.
+        // Killed then, it does not know them any more: leading on in the same term, it would give
+        // their indexes to others.
+        enable_leader_restore: Some(false),
         ..Config::default()
     };
     let config = Arc::new(config.validate().map_err(io::Error::other)?);
