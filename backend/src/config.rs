@@ -25,6 +25,10 @@ pub const MAX_ELECTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// The shortest heartbeat interval: below it, a node does little else.
 pub const MIN_HEARTBEAT: Duration = Duration::from_millis(10);
 
+/// The fewest entries between two snapshots: with less, a node would do little else.
+pub const MIN_SNAPSHOT_EVERY: u64 = 100;
+
+const DEFAULT_SNAPSHOT_EVERY: u64 = 10_000;
 const DEFAULT_API_PORT: u16 = 7701;
 const DEFAULT_PEER_PORT: u16 = 7801;
 
@@ -49,6 +53,8 @@ pub struct NodeConfig {
     pub weight: u32,
     pub log_format: LogFormat,
     pub elections: Elections,
+    /// In entries of the log.
+    pub snapshot_every: u64,
 }
 
 /// What a node does whose data directory is empty. One that has an identity goes on with it.
@@ -150,6 +156,9 @@ pub struct NodeOptions {
     /// How long a leader may be silent at the most before there is an election [default: 300]
     #[arg(long, value_name = "MS")]
     pub election_timeout_max_ms: Option<u64>,
+    /// After how many entries the log is compacted into a snapshot [default: 10000]
+    #[arg(long, value_name = "N")]
+    pub snapshot_every: Option<u64>,
 }
 
 impl NodeOptions {
@@ -185,6 +194,7 @@ impl NodeOptions {
             heartbeat_ms: self.heartbeat_ms.or(file.heartbeat_ms),
             election_timeout_min_ms: self.election_timeout_min_ms.or(file.election_timeout_min_ms),
             election_timeout_max_ms: self.election_timeout_max_ms.or(file.election_timeout_max_ms),
+            snapshot_every: self.snapshot_every.or(file.snapshot_every),
         }
     }
 
@@ -224,6 +234,13 @@ impl NodeOptions {
         if !(1..=MAX_WEIGHT).contains(&weight) {
             return wrong("weight", format!("is 1 to {MAX_WEIGHT}, not {weight}"));
         }
+        let snapshot_every = self.snapshot_every.unwrap_or(DEFAULT_SNAPSHOT_EVERY);
+        if snapshot_every < MIN_SNAPSHOT_EVERY {
+            return wrong(
+                "snapshot_every",
+                format!("is at least {MIN_SNAPSHOT_EVERY}, not {snapshot_every}"),
+            );
+        }
         Ok(NodeConfig {
             id: self.id,
             name: self.name.map(|name| check_word("name", name)).transpose()?,
@@ -242,6 +259,7 @@ impl NodeOptions {
                 self.election_timeout_min_ms,
                 self.election_timeout_max_ms,
             )?,
+            snapshot_every,
         })
     }
 }

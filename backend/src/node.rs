@@ -88,7 +88,7 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
         feature_level: FEATURE_LEVEL,
     };
     let Started { group, peers, journal } =
-        start(&data_dir, local, peer_listener, &config.elections, telemetry.clone())
+        start(&data_dir, local, peer_listener, &config.elections, config.snapshot_every, telemetry.clone())
             .await
             .map_err(|error| NodeError(error.to_string()))?;
 

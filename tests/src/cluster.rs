@@ -28,6 +28,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Cluster {
     pub nodes: Vec<Node>,
     pub http: Client,
+    options: Vec<String>,
     dir: TempDir,
 }
 
@@ -46,7 +47,13 @@ pub struct Node {
 impl Cluster {
     /// Starts nodes, and waits until all are up and the first three vote.
     pub async fn start(count: u64) -> Cluster {
+        Cluster::start_with(count, &[]).await
+    }
+
+    /// The same, with more options for each node.
+    pub async fn start_with(count: u64, options: &[&str]) -> Cluster {
         let mut cluster = Cluster::empty();
+        cluster.options = options.iter().map(|option| (*option).to_owned()).collect();
         for _ in 0..count {
             cluster.add();
         }
@@ -58,7 +65,7 @@ impl Cluster {
         let dir = tempfile::tempdir().expect("there is room for a test's data");
         // A pool would hold connections to processes that were killed.
         let http = Client::builder().timeout(REQUEST_TIMEOUT).build().expect("the client needs nothing");
-        Cluster { nodes: Vec::new(), http, dir }
+        Cluster { nodes: Vec::new(), http, options: Vec::new(), dir }
     }
 
     /// Starts one more node.
@@ -81,6 +88,7 @@ impl Cluster {
         ]
         .map(str::to_owned)
         .to_vec();
+        arguments.extend_from_slice(&self.options);
         match self.nodes.first() {
             None => arguments.push("--bootstrap".to_owned()),
             Some(first) => arguments.extend(["--join".to_owned(), first.url.clone()]),

@@ -5,7 +5,7 @@ use ringmaster_common::{
     cluster::NodeStatus,
     id::{GroupId, NodeId},
 };
-use ringmaster_tests::{SOON, cluster::Cluster, eventually, writers::Writers};
+use ringmaster_tests::{SOON, cluster::Cluster, eventually, stream::agreement, writers::Writers};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,7 @@ async fn acknowledged_writes_survive_kills_of_the_leader() {
         .await;
         record.check(&cluster, id).await;
     }
+    agreement(&cluster).await;
     outages.sort();
     println!(
         "{KILLS} kills; {} writes acknowledged, {} unknown; outages {outages:?}",

@@ -11,7 +11,7 @@ use ringmaster_common::{
     page::Page,
     plan::Plan,
 };
-use ringmaster_tests::{SOON, cluster::Cluster, eventually, writers::Writers};
+use ringmaster_tests::{SOON, cluster::Cluster, eventually, stream::agreement, writers::Writers};
 use serde_json::json;
 use std::{collections::BTreeSet, time::Duration};
 
@@ -75,6 +75,7 @@ async fn two_join_and_vote_and_two_leave_under_load() {
     for id in 3..=5 {
         record.check(&cluster, id).await;
     }
+    agreement(&cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -130,7 +130,7 @@ const RESUMES: usize = 1_000;
 /// no gap, no repeat, and in the end all hold what a fresh view shows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_resumes_lose_and_repeat_nothing() {
-    let mut cluster = Cluster::start(3).await;
+    let mut cluster = Cluster::start_with(3, &["--snapshot-every", "150"]).await;
     let load = Writers::start(&cluster, 24);
     let ports: Arc<[u16]> = cluster.nodes.iter().map(|node| node.api_port).collect();
     let (done, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
@@ -168,6 +168,8 @@ async fn a_thousand_resumes_lose_and_repeat_nothing() {
         record.acknowledgements, agreed.revision
     );
     assert!(resumes >= RESUMES && kills >= 2 && events > resumes);
+    let compacted = report(&mut open(&cluster, None, "&follow=samples").await).await.snapshot_index;
+    assert!(compacted > 0, "no snapshot was taken");
     assert!(views < resumes / 2, "most resumes go on where they were: {views} of {resumes} got a fresh view");
 }
 

@@ -21,11 +21,9 @@ use ringmaster_common::{duration::millis, id::GroupId};
 use std::{io, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 
-/// A snapshot is taken after this many entries.
-const SNAPSHOT_EVERY: u64 = 10_000;
-/// How many entries behind a snapshot are kept, so that a follower that is a little behind need not
-/// be sent the snapshot.
-const ENTRIES_KEPT: u64 = 2_000;
+/// What share of the entries behind a snapshot is kept, so that a follower that is a little behind
+/// need not be sent the snapshot: one in so many.
+const KEPT_ONE_IN: u64 = 5;
 /// How many entries go into one append at the most.
 const MAX_APPEND_ENTRIES: u64 = 512;
 /// How long a follower may take to take one piece of a snapshot.
@@ -45,6 +43,7 @@ pub async fn start(
     local: Local,
     listener: TcpListener,
     elections: &Elections,
+    snapshot_every: u64,
     telemetry: Arc<Telemetry>,
 ) -> io::Result<Started> {
     let me = local.node_id;
@@ -72,8 +71,8 @@ pub async fn start(
         election_timeout_max: millis(elections.timeout_max),
         install_snapshot_timeout: millis(SNAPSHOT_TIMEOUT),
         max_payload_entries: MAX_APPEND_ENTRIES,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
-        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_every),
+        max_in_snapshot_log_to_keep: snapshot_every / KEPT_ONE_IN,
         enable_pre_vote: Some(true),
         enable_elect: false,
         // A leader sends entries before they are on its own disk, and they may be committed without it.
