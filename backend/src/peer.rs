@@ -17,6 +17,7 @@
 //! makes no call twice. It decides nothing about a peer that is silent: it says for how long.
 
 mod accept;
+mod arrivals;
 mod connection;
 mod frame;
 mod handshake;
@@ -158,6 +159,9 @@ pub struct LinkState {
     pub rtt: Option<Duration>,
     /// Since anything was heard of the peer, on the connection either has dialled.
     pub silent_for: Option<Duration>,
+    /// How odd that silence is, by how regularly the peer was heard of before: 3 means that it would
+    /// be as long by chance once in a thousand times.
+    pub phi: f64,
     /// What the peer's process could do, as it last said.
     pub feature_level: Option<u32>,
     /// Why there is no connection.

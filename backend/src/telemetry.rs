@@ -7,7 +7,7 @@
 use crate::{
     clock,
     journal::Journal,
-    peer::{self, Channel, Lane, Peers, Service, Session, Trace},
+    peer::{self, Channel, Lane, LinkState, Peers, Service, Session, Trace},
     raft::cluster_group::ClusterGroup,
 };
 use bytes::Bytes;
@@ -35,6 +35,11 @@ const JUDGE_EVERY: Duration = Duration::from_millis(100);
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// Reports older than this are no longer shown or counted.
 pub const REPORT_AGE_LIMIT: Duration = Duration::from_secs(10);
+
+/// A silence must be this odd before its peer is suspected, and before it is called dead, however long
+/// it is: once in a thousand times by chance, and once in a hundred million.
+const SUSPECT_PHI: f64 = 3.0;
+const DEAD_PHI: f64 = 8.0;
 
 /// Reports to other nodes.
 pub const TELEMETRY: Channel = Channel(17);
@@ -204,24 +209,30 @@ fn links(telemetry: &Telemetry, group: &ClusterGroup, peers: &Peers) -> Vec<Link
     let suspect_after = Duration::from_millis(state.settings.number(&SUSPECT_AFTER));
     let down_after = Duration::from_millis(state.settings.number(&DOWN_AFTER));
     let uptime = clock::now().saturating_duration_since(telemetry.started);
-    peers
-        .links()
-        .into_iter()
-        .map(|link| {
-            // Who was never heard from has been silent for as long as one could have heard it.
-            let silent = link.silent_for.unwrap_or(uptime);
-            Link {
-                peer: link.peer,
-                sees: match silent {
-                    _ if silent >= down_after => Sees::Dead,
-                    _ if silent >= suspect_after => Sees::Suspect,
-                    _ => Sees::Alive,
-                },
-                rtt_us: link.rtt.map(micros),
-                silent_ms: link.silent_for.map(millis),
-                trouble: link.trouble.filter(|_| !link.connected),
-                feature_level: link.feature_level,
-            }
+    let links = peers.links();
+    let silence = |link: &LinkState| {
+        // Who was never heard from has been silent for as long as one could have heard it.
+        link.silent_for.map_or((uptime, f64::INFINITY), |silent| (silent, link.phi))
+    };
+    // Whom nobody speaks to has more reason to doubt itself than all others.
+    let deaf = links.len() > 1 && links.iter().all(|link| silence(link).0 >= suspect_after);
+    links
+        .iter()
+        .map(|link| Link {
+            peer: link.peer,
+            sees: match silence(link) {
+                (silent, phi) if !deaf && silent >= down_after && phi >= DEAD_PHI => Sees::Dead,
+                (silent, phi) if silent >= suspect_after && phi >= SUSPECT_PHI => Sees::Suspect,
+                _ => Sees::Alive,
+            },
+            rtt_us: link.rtt.map(micros),
+            silent_ms: link.silent_for.map(millis),
+            trouble: if deaf {
+                Some("this node hears nobody, so it is likely the one that is cut off".to_owned())
+            } else {
+                link.trouble.clone().filter(|_| !link.connected)
+            },
+            feature_level: link.feature_level,
         })
         .collect()
 }

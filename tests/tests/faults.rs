@@ -2,7 +2,7 @@
 
 use ringmaster_common::{
     action::Action,
-    cluster::NodeStatus,
+    cluster::{NodeInfo, NodeStatus, Sees},
     id::{GroupId, NodeId},
 };
 use ringmaster_tests::{SOON, cluster::Cluster, eventually, stream::agreement, writers::Writers};
@@ -162,15 +162,23 @@ async fn without_a_quorum_writes_fail_and_say_why_and_stale_reads_go_on() {
         .expect_err("a linearizable read needs a quorum");
     let ready = cluster.send(1, reqwest::Method::GET, "/livez", None).await.expect("the process lives");
     assert!(ready.status().is_success());
+
+    // Whom nobody speaks to doubts itself first: it does not call everybody else dead.
+    let alone: NodeInfo = cluster.get(1, "/v1/nodes/1").await.expect("it knows itself");
+    assert_eq!(alone.links.len(), 2);
+    for link in &alone.links {
+        assert_eq!(link.sees, Sees::Suspect, "{link:?}");
+        assert!(link.trouble.as_deref().is_some_and(|why| why.contains("hears nobody")), "{link:?}");
+    }
 }
 
 /// More entries than a snapshot is taken after, so that the first ones are gone from every log.
-const BEYOND_A_SNAPSHOT: u64 = 13_000;
+const BEYOND_A_SNAPSHOT: u64 = 3_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_carries_a_restart_and_a_late_node() {
     const CLIENTS: u64 = 64;
-    let mut cluster = Cluster::start(3).await;
+    let mut cluster = Cluster::start_with(3, &["--snapshot-every", "1000"]).await;
     let leader = cluster.leader().await;
     let write = async |client: u64| {
         for n in 0..BEYOND_A_SNAPSHOT / CLIENTS {

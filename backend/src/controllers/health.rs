@@ -3,6 +3,10 @@
 //! Each node judges its own links and reports that as telemetry. The leader turns the reports into
 //! statuses, by majority among the voters that report, and proposes only what changed. Opinions are
 //! kept beside the verdict, so that a disagreement can be seen.
+//!
+//! A node that comes and goes is damped: the more often it went away lately, the longer it must have
+//! answered before it is called up again ([`Damping`]). That is the one thing remembered here, and a new leader
+//! that does not know it only trusts such a node sooner.
 
 use crate::{
     clock,
@@ -16,21 +20,35 @@ use crate::{
 };
 use ringmaster_common::{
     cluster::{Node, NodeStatus, Sees},
+    duration::millis,
     id::NodeId,
     telemetry::AgedReport,
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// An observer whose report is older than this has no say.
 const FRESH: Duration = Duration::from_millis(1_500);
 /// How often the leader looks even if no report came in.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
+/// Going away within this long after coming back counts as flapping.
+const FLAP_WINDOW: Duration = Duration::from_secs(60);
+/// How long a node must have answered that has flapped once; it doubles with each time.
+const FIRST_HOLD: Duration = Duration::from_millis(500);
+/// The longest that a node must have answered.
+const MAX_HOLD: Duration = Duration::from_secs(30);
+
 pub async fn run(group: ClusterGroup, telemetry: Arc<Telemetry>) {
     let mut reports = telemetry.watch();
+    let mut damping = Damping::default();
     loop {
         if group.leading().is_some()
-            && let Some(command) = judge(&group.state(), group.me(), &telemetry.latest())
+            && let Some(command) =
+                judge(&group.state(), group.me(), &telemetry.latest(), &mut damping, clock::now())
         {
             let deadline = clock::now() + PROPOSAL_DEADLINE;
             if let Err(refusal) = group.propose(request(group.me()), command, deadline).await {
@@ -44,12 +62,19 @@ pub async fn run(group: ClusterGroup, telemetry: Arc<Telemetry>) {
 }
 
 /// What changed, as a command; none if nothing did.
-fn judge(state: &State, leader: NodeId, reports: &[AgedReport]) -> Option<Command> {
+fn judge(
+    state: &State,
+    leader: NodeId,
+    reports: &[AgedReport],
+    damping: &mut Damping,
+    now: Instant,
+) -> Option<Command> {
     let fresh: Vec<_> = reports
         .iter()
         .filter(|aged| Duration::from_millis(aged.age_ms) <= FRESH)
         .filter(|aged| state.membership.get(aged.report.node).is_some())
         .collect();
+    damping.0.retain(|id, _| state.membership.get(*id).is_some());
     let mut opinions = Vec::new();
     let mut statuses = Vec::new();
     for node in state.membership.iter() {
@@ -68,13 +93,83 @@ fn judge(state: &State, leader: NodeId, reports: &[AgedReport]) -> Option<Comman
         );
         let voters: Vec<_> =
             seen.iter().filter(|(observer, _)| state.membership.voters.contains(observer)).copied().collect();
-        if let Some((status, reason)) =
-            verdict(node, leader, &voters).filter(|(status, _)| *status != node.status)
-        {
+        let verdict = verdict(node, leader, &voters);
+        let verdict = damping.pass(node, verdict, now);
+        if let Some((status, reason)) = verdict.filter(|(status, _)| *status != node.status) {
             statuses.push(StatusChange { node: node.id, status, reason });
         }
     }
     (!opinions.is_empty() || !statuses.is_empty()).then_some(Command::RecordHealth { opinions, statuses })
+}
+
+/// What is remembered of nodes that come and go.
+#[derive(Debug, Default)]
+struct Damping(BTreeMap<NodeId, Comings>);
+
+#[derive(Debug, Default)]
+struct Comings {
+    /// How often it went away soon after it had come back.
+    flaps: u32,
+    /// Since when a majority sees it alive, while it is not called up.
+    answers_since: Option<Instant>,
+    /// When it was last called up.
+    up_at: Option<Instant>,
+}
+
+impl Damping {
+    /// The verdict, unless it calls a node up that has to prove itself for a while yet.
+    fn pass(
+        &mut self,
+        node: &Node,
+        verdict: Option<(NodeStatus, String)>,
+        now: Instant,
+    ) -> Option<(NodeStatus, String)> {
+        let (status, reason) = verdict?;
+        let comings = self.0.entry(node.id).or_default();
+        let age = |at: Instant| now.saturating_duration_since(at);
+        match (node.status, status) {
+            (NodeStatus::Suspect | NodeStatus::Down, NodeStatus::Up) => {
+                let since = *comings.answers_since.get_or_insert(now);
+                let hold = comings.hold();
+                if age(since) < hold {
+                    return None;
+                }
+                comings.answers_since = None;
+                comings.up_at = Some(now);
+                let reason = match comings.flaps {
+                    0 => reason,
+                    flaps => format!(
+                        "{reason}, and has for {} ms; it had come and gone {} times",
+                        millis(hold),
+                        flaps + 1
+                    ),
+                };
+                Some((status, reason))
+            }
+            (NodeStatus::Up, NodeStatus::Suspect | NodeStatus::Down) => {
+                comings.answers_since = None;
+                comings.flaps = match comings.up_at.take() {
+                    Some(at) if age(at) < FLAP_WINDOW => comings.flaps + 1,
+                    _ => 0,
+                };
+                Some((status, reason))
+            }
+            (_, NodeStatus::Up) => Some((status, reason)),
+            _ => {
+                comings.answers_since = None;
+                Some((status, reason))
+            }
+        }
+    }
+}
+
+impl Comings {
+    fn hold(&self) -> Duration {
+        match self.flaps {
+            0 => Duration::ZERO,
+            flaps => FIRST_HOLD.saturating_mul(1 << (flaps - 1).min(16)).min(MAX_HOLD),
+        }
+    }
 }
 
 fn held(node: &Node, observer: NodeId) -> Option<Sees> {
@@ -167,5 +262,35 @@ mod tests {
         let voters = [(NodeId(2), Sees::Dead), (NodeId(3), Sees::Dead)];
         let (status, _) = verdict(&node(1, NodeStatus::Down), NodeId(1), &voters).unwrap();
         assert_eq!(status, NodeStatus::Up);
+    }
+
+    #[test]
+    fn who_comes_and_goes_has_to_prove_itself_for_longer_and_longer() {
+        use NodeStatus::{Down, Up};
+        let mut damping = Damping::default();
+        let start = clock::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mut pass = |status, verdict, ms| {
+            let verdict = Some((verdict, "so it is".to_owned()));
+            damping.pass(&node(9, status), verdict, at(ms)).map(|(status, _)| status)
+        };
+        // The first time, nothing is held against it.
+        assert_eq!(pass(Up, Down, 0), Some(Down));
+        assert_eq!(pass(Down, Up, 1_000), Some(Up));
+        // It went away again soon: it has to answer for half a second, then for one.
+        assert_eq!(pass(Up, Down, 2_000), Some(Down));
+        assert_eq!(pass(Down, Up, 3_000), None);
+        assert_eq!(pass(Down, Up, 3_499), None);
+        assert_eq!(pass(Down, Up, 3_500), Some(Up));
+        assert_eq!(pass(Up, Down, 4_000), Some(Down));
+        assert_eq!(pass(Down, Up, 5_000), None);
+        // A silence in between starts the count anew.
+        assert_eq!(pass(Down, Down, 5_500), Some(Down));
+        assert_eq!(pass(Down, Up, 6_000), None);
+        assert_eq!(pass(Down, Up, 6_999), None);
+        assert_eq!(pass(Down, Up, 7_000), Some(Up));
+        // After a minute of peace, all is forgotten.
+        assert_eq!(pass(Up, Down, 70_000), Some(Down));
+        assert_eq!(pass(Down, Up, 70_001), Some(Up));
     }
 }

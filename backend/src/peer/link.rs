@@ -7,6 +7,7 @@
 use super::{
     CallError, DIAL_TIMEOUT, LinkChange, LinkState, MAX_REDIAL_DELAY, MEASURE_INTERVAL, MIN_REDIAL_DELAY,
     PING_INTERVAL, Request, Shared,
+    arrivals::Arrivals,
     connection::{Ended, converse},
     frame::{Failure, FailureCode, Frame, Kind, Lane, MAX_BODY_BYTES},
     handshake::{self, Socket, Welcome},
@@ -45,7 +46,7 @@ struct State {
     connection: Option<Connection>,
     last_request: u64,
     rtt: Option<Duration>,
-    heard_at: Option<Instant>,
+    arrivals: Arrivals,
     feature_level: Option<u32>,
     /// Why there is no connection; what it says was logged.
     trouble: Option<String>,
@@ -188,16 +189,17 @@ impl Link {
 
     /// Something was heard of the peer, here or on a connection that it dialled.
     pub(super) fn heard(&self, now: Instant) {
-        self.lock().heard_at = Some(now);
+        self.lock().arrivals.heard(now);
     }
 
     pub(super) fn state(&self) -> LinkState {
-        let state = self.lock();
+        let (state, now) = (self.lock(), clock::now());
         LinkState {
             peer: self.peer,
             connected: state.connection.is_some(),
             rtt: state.rtt,
-            silent_for: state.heard_at.map(|at| clock::now().saturating_duration_since(at)),
+            silent_for: state.arrivals.silence(now),
+            phi: state.arrivals.phi(now),
             feature_level: state.feature_level,
             trouble: state.trouble.clone(),
         }
@@ -223,7 +225,7 @@ impl Link {
         }
         state.connection =
             Some(Connection { outgoing: outgoing.clone(), unanswered: HashMap::new(), in_flight: [0; 2] });
-        state.heard_at = Some(clock::now());
+        state.arrivals.heard(clock::now());
         state.feature_level = Some(welcome.feature_level);
         state.trouble = None;
         drop(state);
