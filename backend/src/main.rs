@@ -15,6 +15,7 @@ mod peer;
 mod raft;
 mod state;
 mod telemetry;
+mod version;
 
 fn main() -> std::process::ExitCode {
     cli::main()

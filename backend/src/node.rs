@@ -19,6 +19,7 @@ use crate::{
         planner,
     },
     telemetry::{self, Telemetry},
+    version::{self, FEATURE_LEVEL},
 };
 use ringmaster_common::{
     action::NewNode,
@@ -30,10 +31,10 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-/// What this version can do: commands, events and formats of a higher level wait until all can.
-const FEATURE_LEVEL: u32 = 1;
 /// How long a node that stops waits for its leadership to be taken over.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
+/// After this long without a new leader, it asks again.
+const HAND_OVER_AGAIN: Duration = Duration::from_millis(100);
 /// How often a stopping leader looks whether somebody else leads.
 const HAND_OVER_LOOK: Duration = Duration::from_millis(5);
 /// How long the first command of a cluster may take before it is tried again.
@@ -114,6 +115,7 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
     tokio::spawn(controllers::elections::run(group.clone()));
     tokio::spawn(controllers::health::run(group.clone(), telemetry));
     tokio::spawn(controllers::operations::run(group.clone()));
+    tokio::spawn(controllers::features::run(group.clone(), peers.clone()));
     if let Start::Join(urls) = &config.start {
         tokio::spawn(join::run(group.clone(), urls.clone(), new_node));
     }
@@ -152,6 +154,7 @@ async fn first_identity(config: &NodeConfig) -> Result<Identity, NodeError> {
         Start::Bootstrap => (uuid::Uuid::new_v4().to_string(), Incarnation(1), NodeId(1)),
         Start::Join(urls) => {
             let cluster = join::find_cluster(urls).await;
+            version::check(cluster.feature_level).map_err(|error| NodeError(error.to_string()))?;
             if let Some(id) = config.id.filter(|id| cluster.nodes.iter().any(|info| info.node.id == *id)) {
                 // Consensus counts on what it once acknowledged: it must not come back without that.
                 return Err(NodeError(format!(
@@ -201,6 +204,7 @@ async fn create_cluster(group: ClusterGroup, name: String, identity: Identity, f
                 name: name.clone(),
                 id: identity.cluster_id.clone(),
                 incarnation: identity.incarnation,
+                feature_level: FEATURE_LEVEL,
                 first: first.clone(),
             };
             let request = Request {
@@ -258,19 +262,21 @@ async fn consensus_failure(group: &ClusterGroup) -> String {
 }
 
 /// A leader that stops hands over first, so that writes pause for milliseconds instead of an
-/// election.
+/// election. A node that has just started takes nothing over yet; then it is tried again.
 async fn hand_over(group: &ClusterGroup) {
-    if group.leading().is_none() {
-        return;
-    }
     let me = group.me();
-    let Some(best) = planner::successor(&group.state(), &group.observations(), |id| id != me) else { return };
-    tracing::info!(to = %best, "handing leadership over");
-    if group.transfer(best).await.is_err() {
-        return;
-    }
     let deadline = clock::now() + HAND_OVER_PATIENCE;
-    while group.leader() != Some(best) && clock::now() < deadline {
-        tokio::time::sleep(HAND_OVER_LOOK).await;
+    while group.leader() == Some(me) && clock::now() < deadline {
+        let Some(best) = planner::successor(&group.state(), &group.observations(), |id| id != me) else {
+            return;
+        };
+        tracing::info!(to = %best, "handing leadership over");
+        if group.transfer(best).await.is_err() {
+            return;
+        }
+        let again = clock::now() + HAND_OVER_AGAIN;
+        while group.leader() != Some(best) && clock::now() < again {
+            tokio::time::sleep(HAND_OVER_LOOK).await;
+        }
     }
 }

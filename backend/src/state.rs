@@ -48,6 +48,8 @@ pub struct State {
     pub name: String,
     pub id: String,
     pub incarnation: Incarnation,
+    /// What all members can do; see [`crate::version`].
+    pub feature_level: u32,
     /// The index of the last applied entry.
     pub revision: Revision,
     /// The cluster time of the last applied entry.
@@ -165,12 +167,13 @@ impl State {
 
     fn execute(&mut self, context: &mut Context, command: Command) -> Outcome {
         match command {
-            Command::CreateCluster { name, id, incarnation, first } => {
+            Command::CreateCluster { name, id, incarnation, feature_level, first } => {
                 if self.id.is_empty() {
                     self.name.clone_from(&name);
                     self.id.clone_from(&id);
                     self.incarnation = incarnation;
-                    context.emit(Event::ClusterCreated { name, id, incarnation });
+                    self.feature_level = feature_level;
+                    context.emit(Event::ClusterCreated { name, id, incarnation, feature_level });
                     self.membership.admit(context, &first);
                 }
                 Outcome::Done
@@ -220,7 +223,16 @@ impl State {
             Command::KeepOperation { operation } => {
                 self.operations.keep(context, operation).unwrap_or_else(Outcome::Refused)
             }
+            Command::RaiseFeatureLevel { level } => {
+                if level > self.feature_level {
+                    self.feature_level = level;
+                    context.emit(Event::FeatureLevelRaised { level });
+                }
+                Outcome::Done
+            }
             Command::Tick => Outcome::Done,
+            #[cfg(feature = "next-version")]
+            Command::Novelty => Outcome::Done,
         }
     }
 

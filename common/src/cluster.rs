@@ -122,6 +122,9 @@ pub struct Cluster {
     pub name: String,
     pub id: String,
     pub incarnation: crate::id::Incarnation,
+    /// What all members can do.
+    #[serde(default)]
+    pub feature_level: u32,
     /// The revision that the answering node has applied.
     pub revision: Revision,
     pub term: u64,

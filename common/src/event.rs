@@ -35,6 +35,11 @@ pub enum Event {
         name: String,
         id: String,
         incarnation: Incarnation,
+        feature_level: u32,
+    },
+    /// Every member can do as much.
+    FeatureLevelRaised {
+        level: u32,
     },
     NodeJoined {
         node: Node,
@@ -123,6 +128,7 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Event::ClusterCreated { name, .. } => write!(f, "cluster {name} was created"),
+            Event::FeatureLevelRaised { level } => write!(f, "the cluster is at feature level {level}"),
             Event::NodeJoined { node } => write!(f, "node {} ({}) joined", node.id, node.name),
             Event::NodeLeft { node } => write!(f, "node {node} left the cluster"),
             Event::NodeStatusChanged { node, to, reason, .. } => {

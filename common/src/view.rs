@@ -26,6 +26,9 @@ pub struct ClusterView {
     pub name: String,
     pub id: String,
     pub incarnation: Incarnation,
+    /// What all members can do.
+    #[serde(default)]
+    pub feature_level: u32,
     pub revision: Revision,
     /// The latest election that the log tells of.
     pub elected: Option<Election>,
@@ -60,11 +63,13 @@ impl ClusterView {
 
     fn fold_one(&mut self, batch: &EventBatch, event: &Event) {
         match event {
-            Event::ClusterCreated { name, id, incarnation } => {
+            Event::ClusterCreated { name, id, incarnation, feature_level } => {
                 self.name.clone_from(name);
                 self.id.clone_from(id);
                 self.incarnation = *incarnation;
+                self.feature_level = *feature_level;
             }
+            Event::FeatureLevelRaised { level } => self.feature_level = *level,
             Event::NodeJoined { node } => {
                 self.nodes.insert(node.id, node.clone());
             }

@@ -38,6 +38,7 @@ impl Kind {
     pub fn of(event: &Event) -> Kind {
         match event {
             Event::ClusterCreated { .. }
+            | Event::FeatureLevelRaised { .. }
             | Event::NodeJoined { .. }
             | Event::NodeLeft { .. }
             | Event::NodeStatusChanged { .. }

@@ -17,7 +17,11 @@ use ringmaster_common::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 use tempfile::TempDir;
 
 /// How long a single request may take.
@@ -39,8 +43,10 @@ pub struct Node {
     pub url: String,
     pub api_port: u16,
     pub peer_port: u16,
+    /// What is started; another version, say.
+    pub binary: PathBuf,
     arguments: Vec<String>,
-    log: std::path::PathBuf,
+    log: PathBuf,
     process: Option<Process>,
 }
 
@@ -98,6 +104,7 @@ impl Cluster {
             url: format!("http://127.0.0.1:{api_port}"),
             api_port,
             peer_port,
+            binary: binary(),
             arguments,
             log: self.dir.path().join(format!("node-{id}.log")),
             process: None,
@@ -235,7 +242,7 @@ impl Cluster {
 impl Node {
     pub fn start(&mut self) {
         assert!(self.process.is_none(), "node {} runs already", self.id);
-        let mut command = Command::new(binary());
+        let mut command = Command::new(&self.binary);
         command.args(&self.arguments);
         self.process = Some(Process::start(&mut command, &self.log));
     }

@@ -27,6 +27,18 @@ pub fn binary() -> PathBuf {
     path
 }
 
+/// The same program, playing the version after this one. `scripts/test` builds it.
+pub fn next_binary() -> PathBuf {
+    let path = binary().with_file_name("ringmaster-next");
+    assert!(
+        path.exists(),
+        "{} is not built; run `cargo build -p ringmaster --features next-version`, copy the program there, and \
+         build without the feature again",
+        path.display()
+    );
+    path
+}
+
 /// Ports that are free now. They are bound together, so that they are different ones.
 pub fn free_ports<const N: usize>() -> [u16; N] {
     let listeners: [TcpListener; N] =

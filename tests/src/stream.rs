@@ -1,6 +1,6 @@
 //! A client of the stream that folds what it is told, and checks that nothing is missing.
 
-use crate::{SOON, cluster::Cluster};
+use crate::{SOON, cluster::Cluster, eventually};
 use flate2::read::DeflateDecoder;
 use futures::StreamExt;
 use ringmaster_common::{
@@ -120,7 +120,10 @@ pub async fn agreement(cluster: &Cluster) -> ClusterView {
     let running = cluster.nodes.iter().filter(|node| node.is_running());
     let mut clients = Vec::new();
     for node in running {
-        let mut client = Client::connect(cluster, node.id, ClusterView::default()).await;
+        let mut client = eventually("the node to stream", SOON, async || {
+            Client::resume(node.api_port, ClusterView::default()).await
+        })
+        .await;
         client.until("a view", |client| client.fresh_views == 1).await;
         clients.push(client);
     }

@@ -32,6 +32,7 @@ pub async fn cluster(Extension(api): Extension<Api>) -> Json<Cluster> {
         name: state.name.clone(),
         id: state.id.clone(),
         incarnation: state.incarnation,
+        feature_level: state.feature_level,
         revision: state.revision,
         term: status.term,
         leader: status.leader,

@@ -10,6 +10,7 @@ use crate::{
         types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig},
     },
     state::{self, Body, State, command::Record},
+    version,
 };
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -104,6 +105,7 @@ impl StateMachine {
                 body.format
             )));
         }
+        version::check(body.state.feature_level)?;
         self.state = body.state;
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -141,6 +143,7 @@ impl StateMachine {
             }
         };
         let (response, _) = self.state.apply(state::Entry { index: log_id.index, body });
+        version::check(self.state.feature_level)?;
         Ok(response.encode())
     }
 }

@@ -89,7 +89,12 @@ pub enum Command {
         name: String,
         id: String,
         incarnation: Incarnation,
+        feature_level: u32,
         first: NewNode,
+    },
+    /// Every member can do more than the cluster did so far.
+    RaiseFeatureLevel {
+        level: u32,
     },
     /// The first command of each leader.
     RecordElection {
@@ -139,6 +144,9 @@ pub enum Command {
     },
     /// Lets time pass: what is due is done.
     Tick,
+    /// What a version before this one does not understand.
+    #[cfg(feature = "next-version")]
+    Novelty,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -257,7 +265,10 @@ impl Command {
             | Command::DismissNode { .. }
             | Command::CreatePlan { .. }
             | Command::ReportStep { .. }
+            | Command::RaiseFeatureLevel { .. }
             | Command::Tick => None,
+            #[cfg(feature = "next-version")]
+            Command::Novelty => None,
         }
     }
 }

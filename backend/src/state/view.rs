@@ -10,6 +10,7 @@ pub fn view(state: &State) -> ClusterView {
         name: state.name.clone(),
         id: state.id.clone(),
         incarnation: state.incarnation,
+        feature_level: state.feature_level,
         revision: state.history.last_revision(),
         elected: state.election.clone(),
         nodes: state.membership.nodes.iter().map(|(id, node)| (*id, node.as_ref().clone())).collect(),

@@ -43,6 +43,7 @@ fn a_cluster_at_a_glance() {
         name: "prod".to_owned(),
         id: "c1".to_owned(),
         incarnation: Incarnation(1),
+        feature_level: 1,
         revision: Revision(120),
         term: 3,
         leader,

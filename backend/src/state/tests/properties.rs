@@ -101,6 +101,7 @@ fn command() -> impl Strategy<Value = Command> {
             name: "prod".to_owned(),
             id: "c1".to_owned(),
             incarnation: Incarnation(1),
+            feature_level: 1,
             first,
         }),
         3 => (1u64..9, node_id()).prop_map(|(term, leader)| Command::RecordElection { term, leader }),
@@ -137,6 +138,7 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         1 => (1u64..5).prop_map(|id| Command::AbortOperation { operation: OperationId(id) }),
         1 => (1u64..5).prop_map(|id| Command::KeepOperation { operation: OperationId(id) }),
+        1 => (1u32..4).prop_map(|level| Command::RaiseFeatureLevel { level }),
         1 => Just(Command::Tick),
     ]
 }

@@ -1,0 +1,25 @@
+//! What this version can do.
+//!
+//! A cluster has a replicated feature level: what all of its members can do. The leader raises it once
+//! every member has said that it can do more, so a cluster is upgraded node by node, and what only
+//! the new version understands is not written into the log before the last of them runs it. There is
+//! no way back: a node of an older version that meets a higher level stops, and says why.
+//!
+//! The build feature `next-version` plays the version after this one, for the tests of that.
+
+use std::io;
+
+/// The feature level of this version. It grows with each command, event or format that older versions
+/// do not understand; what is new is used where the cluster's level is high enough.
+pub const FEATURE_LEVEL: u32 = if cfg!(feature = "next-version") { 2 } else { 1 };
+
+/// Refuses to go on where the cluster can do more than this version.
+pub fn check(cluster_level: u32) -> io::Result<()> {
+    if cluster_level <= FEATURE_LEVEL {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "the cluster is at feature level {cluster_level}, and this version goes up to {FEATURE_LEVEL}; run the \
+         version that the other nodes run"
+    )))
+}
