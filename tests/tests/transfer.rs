@@ -11,10 +11,14 @@ use ringmaster_tests::{
     SOON,
     cluster::{Cluster, parse, problem},
     eventually,
+    stream::agreement,
     writers::Writers,
 };
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 fn transfer(to: u64) -> Action {
     Action::TransferLeadership { group: GroupId::CLUSTER, to: NodeId(to) }
@@ -168,4 +172,112 @@ async fn a_target_that_pauses_in_mid_transfer_fails_it_visibly() {
     .await;
     cluster.node_mut(target).resume();
     cluster.leader().await;
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Kill,
+    /// For longer than a lease, and shorter than a step may take.
+    Pause,
+}
+
+/// The target or the runner dies or stops for a while, a few milliseconds into the operation and so at
+/// any of its steps: there is always an outcome within the deadline of a step, and a leader that
+/// takes writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_fails_in_a_transfer_there_is_an_outcome_and_a_leader() {
+    const PAUSE: Duration = Duration::from_millis(1_200);
+    const OUTCOME_WITHIN: Duration = Duration::from_secs(8);
+    let mut cluster = Cluster::start(3).await;
+    let load = Writers::start(&cluster, 2);
+    let mut outcomes = BTreeMap::<String, usize>::new();
+    for (round, (fault, hits_target)) in
+        [(Fault::Kill, true), (Fault::Pause, true), (Fault::Kill, false), (Fault::Pause, false)]
+            .into_iter()
+            .cycle()
+            .take(16)
+            .enumerate()
+    {
+        let runner = cluster.leader().await;
+        let target = runner % 3 + 1;
+        let observer = 6 - runner - target;
+        let victim = if hits_target { target } else { runner };
+        let started = eventually("a transfer to start", SOON, async || {
+            let plan = cluster.plan(observer, &transfer(target)).await?;
+            match plan.blockers.first() {
+                Some(blocker) => Err(blocker.detail.clone()),
+                None => cluster.apply(observer, &plan).await,
+            }
+        })
+        .await;
+        let applied = Instant::now();
+        tokio::time::sleep(Duration::from_millis(round as u64 / 4 * 4)).await;
+        match fault {
+            Fault::Kill => cluster.node_mut(victim).kill(),
+            Fault::Pause => cluster.node_mut(victim).pause(),
+        }
+        let path = format!("/v1/operations/{}?consistency=stale", started.id);
+        let operation = eventually("an outcome", OUTCOME_WITHIN, async || {
+            let now: Operation = cluster.get(observer, &path).await?;
+            if now.status.is_final() { Ok(now) } else { Err(format!("{now:?}")) }
+        })
+        .await;
+        let failed = operation.steps.iter().find(|step| step.status == StepStatus::Failed);
+        let outcome = format!("{} {}", operation.status.as_str(), failed.map_or("", |step| &step.name));
+        println!(
+            "{fault:?} of {} after {:?}: {outcome}",
+            if hits_target { "target" } else { "runner" },
+            applied.elapsed()
+        );
+        *outcomes.entry(outcome).or_default() += 1;
+        match operation.status {
+            OperationStatus::Succeeded => assert!(failed.is_none(), "{operation:#?}"),
+            OperationStatus::Failed => assert!(operation.error.is_some(), "{operation:#?}"),
+            other => panic!("{other:?} is no outcome of this"),
+        }
+        eventually("a leader that takes writes", SOON, async || {
+            cluster.put_setting(observer, "round", json!(round)).await.map(drop)
+        })
+        .await;
+        match fault {
+            Fault::Kill => cluster.node_mut(victim).start(),
+            Fault::Pause => {
+                tokio::time::sleep(PAUSE.saturating_sub(applied.elapsed())).await;
+                cluster.node_mut(victim).resume();
+            }
+        }
+        cluster.wait_status(observer, victim, NodeStatus::Up).await;
+    }
+    println!("{outcomes:?}");
+    let record = load.stop().await;
+    cluster.leader().await;
+    agreement(&cluster).await;
+    for id in 1..=3 {
+        record.check(&cluster, id).await;
+    }
+}
+
+/// A target that lags is waited for, and given up within the step's bound, with the leader as it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_cannot_catch_up_is_given_up() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let target = leader % 3 + 1;
+    let plan = eventually("a plan without blockers", SOON, async || {
+        let plan = cluster.plan(leader, &transfer(target)).await?;
+        plan.blockers.is_empty().then_some(plan).ok_or_else(|| "blocked".to_owned())
+    })
+    .await;
+    // It is heard of until a moment ago, so the preflight passes; but it takes no more entries.
+    cluster.node_mut(target).pause();
+    cluster.put_setting(leader, "behind", json!(1)).await.expect("two of three are enough");
+    let started = cluster.apply(leader, &plan).await.expect("the plan is fresh");
+    let operation = cluster.outcome(leader, &started).await;
+    assert_eq!(operation.status, OperationStatus::Failed, "{operation:#?}");
+    let failed =
+        operation.steps.iter().find(|step| step.status == StepStatus::Failed).expect("a step failed");
+    assert_eq!(failed.name, "catch_up", "{operation:#?}");
+    assert_eq!(cluster.cluster(leader).await.expect("it answers").leader, Some(NodeId(leader)));
+    cluster.node_mut(target).resume();
+    cluster.wait_status(leader, target, NodeStatus::Up).await;
 }
