@@ -9,7 +9,7 @@
 
 use crate::state::membership::MAX_NAME_BYTES;
 use clap::{Args, ValueEnum};
-use ringmaster_common::id::NodeId;
+use ringmaster_common::{id::NodeId, origin::check_origin};
 use serde::Deserialize;
 use std::{
     fs,
@@ -357,11 +357,10 @@ fn web_url(option: &str, text: &str) -> Result<String, ConfigError> {
         .filter(|url| matches!(url.scheme(), "http" | "https"))
         .filter(|url| url.path() == "/" && url.query().is_none() && url.fragment().is_none())
         .filter(|url| url.username().is_empty() && url.password().is_none());
-    match origin {
-        Some(url) => Ok(url.as_str().trim_end_matches('/').to_owned()),
-        None => {
-            wrong(option, format!("{text} is not like http://10.0.0.1:7701, with nothing after the port"))
-        }
+    let origin = origin.map(|url| url.as_str().trim_end_matches('/').to_owned());
+    match origin.as_deref().map_or_else(|| check_origin(text), check_origin) {
+        Ok(()) => Ok(origin.unwrap_or_else(|| text.to_owned())),
+        Err(why) => wrong(option, format!("is not right: {why}")),
     }
 }
 

@@ -17,5 +17,10 @@ const PROPOSAL_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A request of a controller on this node.
 fn request(me: NodeId) -> Request {
-    Request { id: uuid::Uuid::new_v4().to_string(), actor: Actor::Node(me), repeatable: false }
+    Request {
+        id: uuid::Uuid::new_v4().to_string(),
+        actor: Actor::Node(me),
+        repeatable: false,
+        resent_after: None,
+    }
 }

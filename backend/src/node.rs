@@ -61,6 +61,7 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
     let peer_listener = bind("peer", config.peer_addr).await?;
 
     let known = data_dir.identity().map_err(|error| NodeError(error.to_string()))?;
+    let founds = known.is_none() && config.start == Start::Bootstrap;
     let identity = match known {
         Some(identity) => identity,
         None => {
@@ -116,9 +117,6 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
     tokio::spawn(controllers::health::run(group.clone(), telemetry));
     tokio::spawn(controllers::operations::run(group.clone()));
     tokio::spawn(controllers::features::run(group.clone(), peers.clone()));
-    if let Start::Join(urls) = &config.start {
-        tokio::spawn(join::run(group.clone(), urls.clone(), new_node));
-    }
     tracing::info!(api = %config.api_addr, peer = %config.peer_addr, "serving");
 
     tokio::select! {
@@ -132,12 +130,26 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
         why = consensus_failure(&group) => Err(NodeError(format!(
             "consensus has stopped, and the node with it: {why}"
         ))),
+        Err(error) = join(&config.start, &group, new_node) => Err(error),
+        clusters = peers.dialled_by_strangers(), if founds => Err(NodeError(format!(
+            "a node of another cluster takes this one for its member: {clusters}. Was it started with --bootstrap \
+             after it had lost its data? To join the other cluster, empty {} and start it with --join",
+            config.data_dir.display()
+        ))),
         () = peers.dismissed() => Err(NodeError(format!(
             "node {me} was removed from the cluster, and {} is of no use any more; to join again, start it with an \
              empty data directory and another id",
             config.data_dir.display()
         ))),
     }
+}
+
+/// Sees to it that a node becomes a member that is to join.
+async fn join(start: &Start, group: &ClusterGroup, node: NewNode) -> Result<(), NodeError> {
+    if let Start::Join(urls) = start {
+        join::run(group.clone(), urls.clone(), node).await?;
+    }
+    std::future::pending().await
 }
 
 async fn bind(what: &str, addr: SocketAddr) -> Result<TcpListener, NodeError> {
@@ -150,12 +162,24 @@ async fn bind(what: &str, addr: SocketAddr) -> Result<TcpListener, NodeError> {
 
 /// Who this node is from now on: the first of a new cluster, or a member-to-be of another.
 async fn first_identity(config: &NodeConfig) -> Result<Identity, NodeError> {
-    let (cluster_id, incarnation, next_id) = match &config.start {
-        Start::Bootstrap => (uuid::Uuid::new_v4().to_string(), Incarnation(1), NodeId(1)),
-        Start::Join(urls) => {
+    let identity = |cluster_id, node_id, incarnation| {
+        let name = config.name.clone().unwrap_or_else(|| made_up_name(node_id));
+        Identity { cluster_id, node_id, name, incarnation }
+    };
+    match &config.start {
+        Start::Bootstrap => {
+            let id = config.id.unwrap_or(NodeId(1));
+            Ok(identity(uuid::Uuid::new_v4().to_string(), id, Incarnation(1)))
+        }
+        Start::Join(urls) => loop {
             let cluster = join::find_cluster(urls).await;
             version::check(cluster.feature_level).map_err(|error| NodeError(error.to_string()))?;
-            if let Some(id) = config.id.filter(|id| cluster.nodes.iter().any(|info| info.node.id == *id)) {
+            let identity = identity(cluster.id, config.id.unwrap_or(cluster.next_id), cluster.incarnation);
+            if join::admit(urls, &new_node(config, &identity)).await? {
+                return Ok(identity);
+            }
+            // Another node was quicker to take the id; unless it was asked for, there are others.
+            if let Some(id) = config.id {
                 // Consensus counts on what it once acknowledged: it must not come back without that.
                 return Err(NodeError(format!(
                     "node {id} is a member of {} already, and {} is empty. A node that has lost its data comes \
@@ -164,18 +188,12 @@ async fn first_identity(config: &NodeConfig) -> Result<Identity, NodeError> {
                     config.data_dir.display()
                 )));
             }
-            (cluster.id, cluster.incarnation, cluster.next_id)
-        }
-        Start::Resume => {
-            return Err(NodeError(format!(
-                "{} is empty: start the first node of a cluster with --bootstrap, and further ones with --join URL",
-                config.data_dir.display()
-            )));
-        }
-    };
-    let node_id = config.id.unwrap_or(next_id);
-    let name = config.name.clone().unwrap_or_else(|| made_up_name(node_id));
-    Ok(Identity { cluster_id, node_id, name, incarnation })
+        },
+        Start::Resume => Err(NodeError(format!(
+            "{} is empty: start the first node of a cluster with --bootstrap, and further ones with --join URL",
+            config.data_dir.display()
+        ))),
+    }
 }
 
 fn new_node(config: &NodeConfig, identity: &Identity) -> NewNode {
@@ -211,6 +229,7 @@ async fn create_cluster(group: ClusterGroup, name: String, identity: Identity, f
                 id: format!("create-{}", identity.cluster_id),
                 actor: Actor::Node(identity.node_id),
                 repeatable: false,
+                resent_after: None,
             };
             if let Err(refusal) = group.propose(request, command, clock::now() + CREATE_PATIENCE).await {
                 tracing::warn!(%refusal, "the cluster is not created yet; trying again");

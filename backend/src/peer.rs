@@ -186,6 +186,8 @@ struct Shared {
     departed: watch::Sender<Arc<BTreeSet<NodeId>>>,
     /// Whether a peer has said that this node is a former member itself.
     dismissed: watch::Sender<bool>,
+    /// What was told the last peer that took this node for a member of its own cluster.
+    stranger: watch::Sender<Option<String>>,
 }
 
 #[derive(Debug)]
@@ -204,6 +206,7 @@ impl Peers {
             changes: broadcast::Sender::new(CHANGES_KEPT),
             departed: watch::Sender::default(),
             dismissed: watch::Sender::default(),
+            stranger: watch::Sender::default(),
         });
         let listening = tokio::spawn(accept::listen(listener, Arc::clone(&shared), services.into()));
         Peers { shared, listener: listening.abort_handle() }
@@ -251,6 +254,17 @@ impl Peers {
     pub async fn dismissed(&self) {
         // The sender lives as long as this node's links.
         let _ = self.shared.dismissed.subscribe().wait_for(|dismissed| *dismissed).await;
+    }
+
+    /// Waits until a node of another cluster takes this one for a member of its own, and says which
+    /// clusters they are.
+    pub async fn dialled_by_strangers(&self) -> String {
+        let mut stranger = self.shared.stranger.subscribe();
+        match stranger.wait_for(Option::is_some).await {
+            Ok(clusters) => clusters.clone().unwrap_or_default(),
+            // The sender lives as long as this node's links.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Asks `to`, and waits for the answer for at most `limit`.

@@ -178,6 +178,12 @@ impl State {
                 }
                 Outcome::Done
             }
+            // A leader that was paused may tell of an election that was long ago.
+            Command::RecordElection { term, .. }
+                if self.election.as_ref().is_some_and(|latest| latest.term >= term) =>
+            {
+                Outcome::Done
+            }
             Command::RecordElection { term, leader } => {
                 self.election = Some(Election { term, leader, at: context.wall, revision: context.revision });
                 context.emit(Event::LeaderElected { term, leader });
@@ -200,10 +206,9 @@ impl State {
                 self.membership.dismiss(context, node);
                 Outcome::Done
             }
-            Command::PutSetting { key, value, precondition } => self
-                .settings
-                .put(context, key, value, &precondition)
-                .map_or_else(Outcome::Refused, Outcome::Setting),
+            Command::PutSetting { key, value, precondition } => {
+                self.settings.put(context, key, value, &precondition).unwrap_or_else(Outcome::Refused)
+            }
             Command::CreatePlan { draft } => {
                 let ttl = self.settings.number(&ringmaster_common::setting::PLAN_TTL);
                 Outcome::Plan(Box::new(self.plans.create(context, *draft, ttl)))

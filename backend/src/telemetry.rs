@@ -81,6 +81,11 @@ impl Telemetry {
         self.changed.send_modify(|count| *count += 1);
     }
 
+    /// Of who is no member, nothing is kept.
+    fn forget_all_but(&self, is_member: impl Fn(NodeId) -> bool) {
+        self.reports().retain(|node, _| *node == self.me || is_member(*node));
+    }
+
     /// Takes in what a peer sent.
     pub fn receive(&self, from: NodeId, body: &[u8]) {
         match rmp_serde::from_slice::<NodeReport>(body) {
@@ -187,6 +192,7 @@ pub async fn run(telemetry: Arc<Telemetry>, group: ClusterGroup, peers: Peers, j
             continue;
         }
         let report = report(&telemetry, &group, journal.fsyncs(), links);
+        telemetry.forget_all_but(|node| group.state().membership.get(node).is_some());
         last = news;
         reported = Some(clock::now());
         let body = Bytes::from(rmp_serde::to_vec_named(&report).expect("plain data encodes"));

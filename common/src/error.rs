@@ -72,7 +72,6 @@ codes! {
     /// In an operation's error: the cluster refused or failed a change of its members.
     MembershipRefused = "membership_refused", 409, "The change of members was refused";
     StaleReport = "stale_report", 409, "The report comes from a runner that was replaced";
-    AlreadyBootstrapped = "already_bootstrapped", 409, "The cluster exists already";
     PlanExpired = "plan_expired", 410, "The plan has expired";
     /// The history no longer holds what was asked for.
     HistoryGone = "history_gone", 410, "The history does not go back that far";

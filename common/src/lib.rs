@@ -16,6 +16,7 @@ pub mod error;
 pub mod event;
 pub mod id;
 pub mod operation;
+pub mod origin;
 pub mod page;
 pub mod plan;
 pub mod setting;

@@ -1,88 +1,71 @@
 //! What flows over `GET /v1/stream`.
 //!
-//! The first message is a [`ServerMessage::View`], or, where `?after=` could be honoured, at once
-//! the events that follow it. Then comes one [`ServerMessage::Events`] for each revision that made
-//! events; `prev` names the one before it, so that a gap can be seen. A client that falls behind
-//! gets a fresh view instead of an unbounded queue.
+//! The first message is a [`ServerMessage::View`], or, where `?after=` could be honoured, a
+//! [`ServerMessage::Resumed`] and the events that follow what the client has. Then comes one
+//! [`ServerMessage::Events`] for each revision that made events; `prev` names the one before it, so
+//! that a gap can be seen. A client that falls behind gets a fresh view instead of an unbounded queue.
 //!
-//! The query string says where the client left off (`after`, `incarnation`), what it wants to be
-//! told ([`Follow`]) and how messages are written ([`Form`]).
+//! Messages are JSON text, unless the client asks for the WebSocket subprotocol [`PACKED`]: then each is
+//! the same object as MessagePack, in raw DEFLATE, in a binary message. What can grow without bound is in
+//! the view as a count alone; a client follows what it wants to see of it ([`ClientMessage`]).
 
 use crate::{
-    event::EventBatch,
+    error::Problem,
+    event::{AuditEntry, EventBatch},
     id::{Incarnation, NodeId, Revision},
     telemetry::Sample,
     view::ClusterView,
 };
 use serde::{Deserialize, Serialize};
-use std::str::FromStr;
 
 /// The version of these messages; it stands in the first one.
 pub const STREAM_FORMAT: u32 = 1;
 
-/// How messages are written: the `form` of the query string.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Form {
-    /// `json`: text messages, each a JSON object.
-    #[default]
-    Json,
-    /// `packed`: binary messages, each the same object as MessagePack, in raw DEFLATE.
-    Packed,
+/// The subprotocol of messages as JSON, which is also what is spoken where none is asked for.
+pub const JSON: &str = "ringmaster.json.v1";
+/// The subprotocol of messages as MessagePack in raw DEFLATE.
+pub const PACKED: &str = "ringmaster.packed.v1";
+/// How many entries of a topic a client is first given, at the most.
+pub const MAX_FOLLOWED: usize = 200;
+
+/// From a client to a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ClientMessage {
+    Follow {
+        topic: Topic,
+        /// Of a topic with a past: how many of the latest entries to begin with.
+        #[serde(default)]
+        limit: Option<usize>,
+    },
+    Unfollow {
+        topic: Topic,
+    },
 }
 
-/// What a client wants to be told: the `follow` of the query string, `events,samples` by default.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Follow {
-    /// The view, and the events that change it.
-    pub events: bool,
-    /// What is measured.
-    pub samples: bool,
-}
-
-impl Default for Follow {
-    fn default() -> Self {
-        Follow { events: true, samples: true }
-    }
-}
-
-impl FromStr for Form {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "json" => Ok(Form::Json),
-            "packed" => Ok(Form::Packed),
-            other => Err(format!("form is json or packed, not {other:?}")),
-        }
-    }
-}
-
-impl FromStr for Follow {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut follow = Follow { events: false, samples: false };
-        for topic in text.split(',') {
-            match topic {
-                "events" => follow.events = true,
-                "samples" => follow.samples = true,
-                other => return Err(format!("follow names events, samples or both, not {other:?}")),
-            }
-        }
-        Ok(follow)
-    }
+/// What a client may follow beside the events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Topic {
+    /// What is measured. Every client follows it until it says otherwise.
+    Samples,
+    /// The entries of the audit.
+    Audit,
 }
 
 /// From a node to a browser.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ServerMessage {
-    /// Who answers, before anything else.
-    Hello { format: u32, node: NodeId, incarnation: Incarnation },
     View {
+        format: u32,
+        /// Who tells.
+        node: NodeId,
         #[serde(flatten)]
         view: Box<ClusterView>,
     },
+    /// The stream goes on behind what the client has.
+    Resumed { format: u32, node: NodeId, incarnation: Incarnation },
     Events {
         /// The revision of the message before this one, or of the view.
         prev: Revision,
@@ -93,6 +76,10 @@ pub enum ServerMessage {
         #[serde(flatten)]
         sample: Box<Sample>,
     },
+    /// New entries of the audit, oldest first, to those who follow it.
+    Audit { entries: Vec<AuditEntry> },
+    /// Something that the client sent was not understood. The stream goes on.
+    Problem { problem: Problem },
     /// This node is behind the revision that the client has; these are better.
     Behind { revision: Revision, try_urls: Vec<String> },
 }

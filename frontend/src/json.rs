@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn what_a_node_writes_is_read() {
         read_back(&ServerMessage::Events { prev: Revision(7), batch: batch() });
-        read_back(&ServerMessage::View { view: Box::default() });
+        read_back(&ServerMessage::View { format: 1, node: NodeId(1), view: Box::default() });
         read_back(&Page { items: vec![batch()], next: None });
         let mut lead = crate::figures::tests::report(1, Role::Leader, 7);
         lead.report.proposals_per_s = 812.5;

@@ -193,17 +193,20 @@ impl Stream {
 
     fn take(&mut self, message: ServerMessage) -> Verdict {
         match message {
-            ServerMessage::Hello { node, incarnation, .. } => {
+            // It goes on from where the page is; there may be nothing new to say.
+            ServerMessage::Resumed { node, incarnation, .. } => {
                 self.incarnation = Some(incarnation);
                 self.peers.identify(node);
-                if self.store.position().is_some_and(|shown| shown.incarnation == incarnation) && !self.fresh
-                {
-                    // It goes on from where the page is; there may be nothing new to say.
+                if self.store.position().is_some_and(|shown| shown.incarnation == incarnation) {
                     self.go_live();
+                    Verdict::Accept
+                } else {
+                    Verdict::Gap
                 }
-                Verdict::Accept
             }
-            ServerMessage::View { view } => {
+            ServerMessage::View { node, view, .. } => {
+                self.incarnation = Some(view.incarnation);
+                self.peers.identify(node);
                 let position = Position { incarnation: view.incarnation, revision: view.revision };
                 let verdict = judge_view(self.store.position(), position);
                 if verdict == Verdict::Accept {
@@ -231,6 +234,8 @@ impl Stream {
                 self.store.take_sample(*sample);
                 Verdict::Accept
             }
+            // Nothing of the kind is asked for.
+            ServerMessage::Audit { .. } | ServerMessage::Problem { .. } => Verdict::Ignore,
             ServerMessage::Behind { try_urls, .. } => {
                 self.lose();
                 if let Some(url) = try_urls.first() {

@@ -2,7 +2,7 @@
 
 use crate::{SOON, cluster::Cluster, eventually};
 use flate2::read::DeflateDecoder;
-use futures::StreamExt;
+use futures::{SinkExt, StreamExt};
 use ringmaster_common::{
     id::{Incarnation, Revision},
     stream::{STREAM_FORMAT, ServerMessage},
@@ -10,7 +10,10 @@ use ringmaster_common::{
 };
 use std::io::Read;
 use tokio::{net::TcpStream, time::timeout};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Message, client::IntoClientRequest},
+};
 
 /// How many lines of a difference are shown.
 const DIFFERENCES_SHOWN: usize = 5;
@@ -24,6 +27,7 @@ pub struct Client {
     pub view: ClusterView,
     pub samples: usize,
     pub fresh_views: usize,
+    pub resumed: usize,
     pub events: usize,
     /// What the messages took on the wire, without their frames.
     pub bytes: usize,
@@ -38,28 +42,37 @@ impl Client {
     /// The same, of a node that may be gone.
     pub async fn resume(api_port: u16, view: ClusterView) -> Result<Client, String> {
         let position = (view.revision > Revision(0)).then_some((view.revision, view.incarnation));
-        Ok(Client { view, ..Client::open(api_port, position, "").await? })
+        Ok(Client { view, ..Client::open(api_port, position, None).await? })
     }
 
-    /// Connects without a view, and with more in the query string, `&…` if anything.
+    /// Connects without a view, by a subprotocol if one is named.
     pub async fn open(
         api_port: u16,
         position: Option<(Revision, Incarnation)>,
-        query: &str,
+        subprotocol: Option<&str>,
     ) -> Result<Client, String> {
         let position = position
-            .map(|(revision, incarnation)| format!("after={revision}&incarnation={incarnation}"))
+            .map(|(revision, incarnation)| format!("?after={revision}&incarnation={incarnation}"))
             .unwrap_or_default();
-        let url = format!("ws://127.0.0.1:{api_port}/v1/stream?{position}{query}");
-        let (socket, _) = connect_async(url).await.map_err(|error| error.to_string())?;
-        let view = ClusterView::default();
-        let mut client = Client { socket, view, samples: 0, fresh_views: 0, events: 0, bytes: 0 };
-        match client.next().await {
-            Some(ServerMessage::Hello { format, .. }) => assert_eq!(format, STREAM_FORMAT),
-            None => return Err("the stream ended at once".to_owned()),
-            Some(other) => panic!("the first message is {other:?}"),
+        let url = format!("ws://127.0.0.1:{api_port}/v1/stream{position}");
+        let mut request = url.into_client_request().expect("a request");
+        if let Some(name) = subprotocol {
+            let name = name.parse().expect("a header");
+            request.headers_mut().insert("sec-websocket-protocol", name);
         }
-        Ok(client)
+        let (socket, _) = connect_async(request).await.map_err(|error| error.to_string())?;
+        let view = ClusterView::default();
+        Ok(Client { socket, view, samples: 0, fresh_views: 0, resumed: 0, events: 0, bytes: 0 })
+    }
+
+    pub async fn send(&mut self, message: &str) {
+        self.socket.send(Message::Text(message.into())).await.expect("the node listens");
+    }
+
+    /// Follows the events alone.
+    pub async fn without_samples(mut self) -> Client {
+        self.send(r#"{"type": "unfollow", "topic": "samples"}"#).await;
+        self
     }
 
     /// The next message; none once the node is gone.
@@ -86,20 +99,33 @@ impl Client {
     /// Takes in one message. False once there will be no more here.
     pub async fn step(&mut self) -> bool {
         match self.next().await {
-            Some(ServerMessage::View { view }) => {
+            Some(message) => self.take(message),
+            None => false,
+        }
+    }
+
+    /// Folds a message. False where it says that there will be no more.
+    pub fn take(&mut self, message: ServerMessage) -> bool {
+        match message {
+            ServerMessage::View { format, view, .. } => {
+                assert_eq!(format, STREAM_FORMAT);
                 assert!(view.revision >= self.view.revision, "a stream never goes backwards");
                 self.view = *view;
                 self.fresh_views += 1;
             }
-            Some(ServerMessage::Events { prev, batch }) => {
+            ServerMessage::Events { prev, batch } => {
                 assert_eq!(prev, self.view.revision, "a gap before {}", batch.revision);
                 assert!(batch.revision > prev, "{} was told again", batch.revision);
                 self.view.fold(&batch);
                 self.events += 1;
             }
-            Some(ServerMessage::Sample { .. }) => self.samples += 1,
-            Some(ServerMessage::Behind { .. }) | None => return false,
-            Some(hello) => panic!("{hello:?}"),
+            ServerMessage::Resumed { incarnation, .. } => {
+                assert_eq!(incarnation, self.view.incarnation);
+                self.resumed += 1;
+            }
+            ServerMessage::Sample { .. } => self.samples += 1,
+            ServerMessage::Behind { .. } => return false,
+            unasked => panic!("{unasked:?}"),
         }
         true
     }

@@ -78,7 +78,7 @@ async fn write(writer: usize, urls: Vec<String>, stop: Arc<AtomicBool>) -> Recor
         let key = format!("writer-{writer}/{}", value % KEYS);
         let url = format!("{}/v1/settings/{key}", urls[target % urls.len()]);
         match http.put(url).json(&json!({ "value": value })).send().await {
-            Ok(response) if response.status() == StatusCode::OK => {
+            Ok(response) if response.status().is_success() => {
                 record.longest_gap = record.longest_gap.max(last.elapsed());
                 last = Instant::now();
                 record.acknowledgements += 1;

@@ -169,9 +169,10 @@ async fn repeats_under_one_key_are_answered_alike() {
             .send()
     };
     let mut versions = Vec::new();
-    for (key, value) in [("k1", 1), ("k2", 2), ("k1", 1)] {
+    for (key, value, status) in [("k1", 1, 201), ("k2", 2, 200), ("k1", 1, 201)] {
         let response = put(key, value).await.expect("an answer");
-        assert_eq!(response.status(), 200);
+        assert_eq!(response.status(), status);
+        assert_eq!(response.headers().contains_key("location"), status == 201);
         let etag = response.headers()["etag"].to_str().expect("an ETag").to_owned();
         versions.push(etag);
     }
@@ -199,6 +200,14 @@ async fn an_etag_guards_a_setting() {
     let refused = problem(put(format!("\"{}\"", first.version)).await.expect("an answer")).await;
     assert_eq!((refused.status, refused.code.as_str()), (412, "precondition_failed"));
     assert!(first.version > Revision(0));
+
+    // A setting that nobody has set is at version 0, which is what its ETag says.
+    let url = format!("{}/v1/settings/plans.ttl_ms", cluster.node(1).url);
+    let known = cluster.http.get(&url).send().await.expect("an answer");
+    let etag = known.headers()["etag"].clone();
+    let put = || cluster.http.put(&url).header("if-match", &etag).json(&json!({ "value": 5_000 })).send();
+    assert_eq!(put().await.expect("an answer").status(), 200);
+    assert_eq!(put().await.expect("an answer").status(), 412);
 }
 
 #[tokio::test(flavor = "multi_thread")]

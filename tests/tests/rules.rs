@@ -11,7 +11,12 @@ fn root() -> PathBuf {
 
 fn sources(folder: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    let mut open = vec![root().join(folder)];
+    // A room is a folder and the file beside it.
+    let mut open: Vec<_> = [folder.to_owned(), format!("{folder}.rs")]
+        .iter()
+        .map(|place| root().join(place))
+        .filter(|place| place.exists())
+        .collect();
     while let Some(path) = open.pop() {
         if path.is_dir() {
             open.extend(fs::read_dir(&path).expect("a folder").map(|entry| entry.expect("an entry").path()));

@@ -3,13 +3,13 @@
 use futures::{SinkExt, future::join_all};
 use ringmaster_common::{
     id::{Incarnation, Revision},
-    stream::ServerMessage,
+    stream::{JSON, PACKED, ServerMessage},
     telemetry::NodeReport,
     view::ClusterView,
 };
 use ringmaster_tests::{
     SOON,
-    cluster::{Cluster, problem},
+    cluster::Cluster,
     eventually,
     stream::{Client, agreement, assert_same},
     writers::Writers,
@@ -28,8 +28,12 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest},
 };
 
-async fn open(cluster: &Cluster, position: Option<(Revision, Incarnation)>, query: &str) -> Client {
-    Client::open(cluster.node(1).api_port, position, query).await.expect("the node streams")
+async fn open(
+    cluster: &Cluster,
+    position: Option<(Revision, Incarnation)>,
+    subprotocol: Option<&str>,
+) -> Client {
+    Client::open(cluster.node(1).api_port, position, subprotocol).await.expect("the node streams")
 }
 
 fn value(client: &Client, key: &str) -> Option<u64> {
@@ -72,14 +76,14 @@ async fn a_stream_goes_on_with_another_node_when_its_own_dies() {
 async fn a_client_from_elsewhere_gets_a_fresh_view() {
     let cluster = Cluster::start(1).await;
     let elsewhere = Some((Revision(1), Incarnation(99)));
-    let mut client = open(&cluster, elsewhere, "").await;
+    let mut client = open(&cluster, elsewhere, None).await;
     client.until("a fresh view", |client| client.fresh_views == 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_is_ahead_is_sent_elsewhere() {
     let cluster = Cluster::start(1).await;
-    let mut client = open(&cluster, Some((Revision(1_000_000), Incarnation(1))), "").await;
+    let mut client = open(&cluster, Some((Revision(1_000_000), Incarnation(1))), None).await;
     match client.next().await {
         Some(ServerMessage::Behind { revision, .. }) => assert!(revision.0 < 1_000_000),
         other => panic!("{other:?}"),
@@ -92,33 +96,50 @@ async fn a_client_chooses_what_it_is_told_and_how() {
     let write = async |n: u64| cluster.put_setting(1, "n", json!(n)).await.expect("it takes writes");
 
     // Both forms tell the same, one in fewer bytes.
-    let mut plain = open(&cluster, None, "&follow=events").await;
-    let mut packed = open(&cluster, None, "&follow=events&form=packed").await;
+    let mut plain = open(&cluster, None, Some(JSON)).await.without_samples().await;
+    let mut packed = open(&cluster, None, Some(PACKED)).await.without_samples().await;
     for n in 0..20 {
         write(n).await;
     }
     for client in [&mut plain, &mut packed] {
         client.until("the last write", |client| value(client, "n") == Some(19)).await;
-        assert_eq!((client.samples, client.fresh_views), (0, 1));
+        assert!(client.samples <= 1 && client.fresh_views == 1, "{} samples", client.samples);
     }
-    assert_eq!(plain.view, packed.view);
+    assert_same(&plain.view, &packed.view);
     println!("{} bytes as JSON, {} packed", plain.bytes, packed.bytes);
     assert!(4 * packed.bytes < 3 * plain.bytes);
 
-    // Samples alone: no view, no events.
-    let mut samples = open(&cluster, None, "&follow=samples").await;
+    // What grows without bound is followed, with as much of its past as is asked for.
+    let mut follower = open(&cluster, None, None).await.without_samples().await;
+    follower.until("a view", |client| client.fresh_views == 1).await;
+    let count = follower.view.audit_count;
+    follower.send(r#"{"type": "follow", "topic": "audit", "limit": 5}"#).await;
+    assert_eq!(audited(&mut follower).await, (count - 4..=count).collect::<Vec<_>>());
     write(20).await;
-    samples.until("samples", |client| client.samples >= 3).await;
-    assert_eq!((samples.fresh_views, samples.events), (0, 0));
+    assert_eq!(audited(&mut follower).await, [count + 1]);
 
-    for query in ["follow=gossip", "form=xml", "follow="] {
-        let url = format!("{}/v1/stream?{query}", cluster.node(1).url);
-        let request = cluster.http.get(url).header("connection", "upgrade").header("upgrade", "websocket");
-        let request = request
-            .header("sec-websocket-version", "13")
-            .header("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA==");
-        let problem = problem(request.send().await.expect("an answer")).await;
-        assert_eq!(problem.code, "invalid_request", "{query}: {problem}");
+    for nonsense in ["follow", "{}", r#"{"type": "follow", "topic": "gossip"}"#] {
+        follower.send(nonsense).await;
+        let problem = loop {
+            match follower.next().await.expect("the stream goes on") {
+                ServerMessage::Problem { problem } => break problem,
+                other => assert!(follower.take(other)),
+            }
+        };
+        assert_eq!(problem.code, "invalid_request", "{nonsense}: {problem}");
+    }
+    follower.send(r#"{"type": "unfollow", "topic": "audit"}"#).await;
+    write(21).await;
+    follower.until("the write", |client| value(client, "n") == Some(21)).await;
+}
+
+/// The numbers of the entries that come next.
+async fn audited(client: &mut Client) -> Vec<u64> {
+    loop {
+        match client.next().await.expect("the stream goes on") {
+            ServerMessage::Audit { entries } => return entries.iter().map(|entry| entry.number).collect(),
+            other => assert!(client.take(other)),
+        }
     }
 }
 
@@ -168,7 +189,7 @@ async fn a_thousand_resumes_lose_and_repeat_nothing() {
         record.acknowledgements, agreed.revision
     );
     assert!(resumes >= RESUMES && kills >= 2 && events > resumes);
-    let compacted = report(&mut open(&cluster, None, "&follow=samples").await).await.snapshot_index;
+    let compacted = report(&mut open(&cluster, None, None).await).await.snapshot_index;
     assert!(compacted > 0, "no snapshot was taken");
     assert!(views < resumes / 2, "most resumes go on where they were: {views} of {resumes} got a fresh view");
 }
@@ -199,7 +220,7 @@ async fn resume(seed: usize, ports: Arc<[u16]>, done: Arc<AtomicUsize>, stop: Ar
             }
         }
         // A node that was behind, and said so, or died at once has told nothing: that is no resume.
-        if known && client.events + client.fresh_views > 0 {
+        if known && client.resumed + client.fresh_views > 0 {
             end.resumes += 1;
             end.fresh_views += client.fresh_views;
             end.events += client.events;
@@ -217,7 +238,7 @@ const STALLED_BYTES: u64 = 48 << 20;
 async fn readers_that_stall_cost_little_and_are_let_go() {
     let cluster = Cluster::start(1).await;
     let port = cluster.node(1).api_port;
-    let mut observer = open(&cluster, None, "&follow=samples").await;
+    let mut observer = open(&cluster, None, None).await;
     let before = report(&mut observer).await;
 
     let mut stalled = Vec::new();
@@ -271,7 +292,7 @@ async fn a_thousand_clients_see_a_change_at_once() {
     let cluster = Cluster::start(1).await;
     let mut clients = Vec::new();
     for _ in 0..MANY / 50 {
-        let some = (0..50).map(|_| open(&cluster, None, "&follow=events&form=packed"));
+        let some = (0..50).map(|_| open(&cluster, None, Some(PACKED)));
         clients.extend(join_all(some).await);
     }
     join_all(clients.iter_mut().map(|client| client.until("a view", |client| client.fresh_views == 1))).await;

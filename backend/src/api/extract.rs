@@ -192,6 +192,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Mutation {
         Ok(Mutation {
             request: CommandRequest {
                 repeatable: key.is_some(),
+                resent_after: None,
                 id: key.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned),
                 actor: Actor::Operator(actor(parts)),
             },

@@ -49,6 +49,9 @@ pub async fn guard(Extension(api): Extension<Api>, request: Request, next: Next)
     secure(response, &state)
 }
 
+/// What the loopback interface is called.
+const LOOPBACK: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
+
 /// The origin to name in the answer, if the request has one; an error if it is foreign.
 fn admit(api: &Api, state: &State, headers: &HeaderMap) -> Result<Option<HeaderValue>, Refused> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -61,7 +64,7 @@ fn admit(api: &Api, state: &State, headers: &HeaderMap) -> Result<Option<HeaderV
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(None) };
     let text = origin.to_str().unwrap_or_default();
     let of_host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) == Some(host);
-    if of_host || origins(state).any(|member| member == text) {
+    if of_host || origins(state).any(|member| is_same(member, text)) {
         Ok(Some(origin.clone()))
     } else {
         Err(Refused::new(
@@ -74,14 +77,23 @@ fn admit(api: &Api, state: &State, headers: &HeaderMap) -> Result<Option<HeaderV
 }
 
 fn is_own_host(api: &Api, state: &State, host: &str) -> bool {
-    let loopback = ["127.0.0.1", "localhost", "[::1]"];
     let (name, port) = host.rsplit_once(':').unwrap_or((host, "80"));
-    (loopback.contains(&name) && port.parse() == Ok(api.port))
+    (LOOPBACK.contains(&name) && port.parse() == Ok(api.port))
         || authority(&api.public_url) == Some(host)
         || state
             .membership
             .iter()
             .any(|node| node.api_addr == host || authority(&node.public_url) == Some(host))
+}
+
+/// Whether two origins are one: the names of the loopback interface all mean the same.
+fn is_same(one: &str, other: &str) -> bool {
+    let loopback = |origin: &str| {
+        let (scheme, authority) = origin.split_once("://")?;
+        let port = LOOPBACK.iter().find_map(|name| authority.strip_prefix(name))?;
+        Some((scheme.to_owned(), port.to_owned()))
+    };
+    one == other || loopback(one).is_some_and(|one| loopback(other) == Some(one))
 }
 
 /// The members' public URLs, as origins.
@@ -117,10 +129,8 @@ fn secure(mut response: Response, state: &State) -> Response {
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     ];
     for (name, value) in set {
-        // A public URL with characters that no header takes was refused when its node joined.
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
-        }
+        let value = HeaderValue::from_str(value).expect("what a public URL may hold fits a header");
+        headers.insert(name, value);
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
@@ -129,6 +139,16 @@ fn secure(mut response: Response, state: &State) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_loopback_interface_has_many_names() {
+        assert!(is_same("http://127.0.0.1:7702", "http://localhost:7702"));
+        assert!(is_same("http://[::1]:7702", "http://127.0.0.1:7702"));
+        assert!(!is_same("http://127.0.0.1:7702", "http://localhost:7703"));
+        assert!(!is_same("http://127.0.0.1:7702", "https://localhost:7702"));
+        assert!(!is_same("http://10.0.0.1:7702", "http://localhost:7702"));
+        assert!(!is_same("http://127.0.0.1.evil:7702", "http://localhost:7702"));
+    }
 
     #[test]
     fn origins_are_cut_out_of_urls() {

@@ -80,7 +80,11 @@ pub async fn put(
     let command = Command::PutSetting { key: key.clone(), value: body.value, precondition };
     let response = api.group.propose(mutation.request, command, mutation.deadline).await?;
     match response.outcome {
-        Outcome::Setting(setting) => Ok(answer(StatusCode::OK, &setting)),
+        Outcome::Setting { setting, created: false } => Ok(answer(StatusCode::OK, &setting)),
+        Outcome::Setting { setting, created: true } => {
+            let location = [(header::LOCATION, format!("/v1/settings/{key}"))];
+            Ok((location, answer(StatusCode::CREATED, &setting)).into_response())
+        }
         _ => Err(Refused::new(Code::Internal, "the cluster answered with something else")),
     }
 }

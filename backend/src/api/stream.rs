@@ -10,6 +10,8 @@ mod encode;
 
 pub use encode::Encoder;
 
+use self::encode::{Form, encode};
+
 use crate::{
     api::{Api, extract::QueryOf, problem::Refused},
     clock,
@@ -26,7 +28,7 @@ use axum::{
 use ringmaster_common::{
     error::{Code, Refusal},
     id::{Incarnation, Revision},
-    stream::{Follow, Form, STREAM_FORMAT, ServerMessage},
+    stream::{ClientMessage, MAX_FOLLOWED, STREAM_FORMAT, ServerMessage, Topic},
 };
 use serde::Deserialize;
 use std::time::Duration;
@@ -34,26 +36,23 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// How many streams a node serves.
 pub const MAX_STREAMS: u32 = 4096;
-/// How often a sample is sent; when somebody else leads, it is sent at once.
-const SAMPLE_EVERY: Duration = Duration::from_millis(500);
-/// How often a client that wants no samples is pinged, so that it knows the node to live.
-const PING_EVERY: Duration = Duration::from_secs(2);
+/// How often a sample is sent, or a ping to a client that follows none. When somebody else leads, a
+/// sample is sent at once.
+const SIGN_OF_LIFE_EVERY: Duration = Duration::from_millis(500);
 /// How long a client may take to read one message.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a node that is behind its client waits to catch up before it names better ones.
 const BEHIND_PATIENCE: Duration = Duration::from_secs(2);
 /// A client that is this many messages behind is better served with a fresh view.
 const MAX_CATCH_UP: usize = 1024;
-/// The largest message that a client may send. None is needed yet but a close.
+/// The largest message that a client may send.
 const MAX_CLIENT_MESSAGE: usize = 64 << 10;
 
 /// Where the client left off.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize)]
 pub struct StreamQuery {
     after: Option<Revision>,
     incarnation: Option<Incarnation>,
-    follow: Option<String>,
-    form: Option<String>,
 }
 
 pub async fn stream(
@@ -64,19 +63,19 @@ pub async fn stream(
     let upgrade = upgrade.map_err(|error| {
         Refused::new(Code::InvalidRequest, format!("/v1/stream is a WebSocket: {}", error.body_text()))
     })?;
-    let wrong = |why: String| Refused::new(Code::InvalidRequest, why);
-    let follow = query.follow.as_deref().map_or(Ok(Follow::default()), str::parse).map_err(wrong)?;
-    let form = query.form.as_deref().map_or(Ok(Form::default()), str::parse).map_err(wrong)?;
     if api.telemetry.streams() >= MAX_STREAMS {
         return Err(Refused(Refusal::new(
             Code::Overloaded,
             format!("this node serves {MAX_STREAMS} streams already; connect to another node"),
         )));
     }
-    Ok(upgrade.max_message_size(MAX_CLIENT_MESSAGE).on_upgrade(move |socket| async move {
+    let upgrade = upgrade.max_message_size(MAX_CLIENT_MESSAGE).protocols(Form::SUBPROTOCOLS);
+    Ok(upgrade.on_upgrade(move |socket| async move {
         let _count = api.telemetry.count_stream();
+        let form = Form::of(socket.protocol().and_then(|protocol| protocol.to_str().ok()));
+        let stream = Stream { api, socket, form, samples: true, audit: None, cursor: Revision(0) };
         // A client that goes away is how every stream ends; there is nobody to tell.
-        let _ = Stream { api, socket, follow, form, cursor: Revision(0) }.run(query).await;
+        let _ = stream.run(query).await;
     }))
 }
 
@@ -86,8 +85,11 @@ struct Gone;
 struct Stream {
     api: Api,
     socket: WebSocket,
-    follow: Follow,
     form: Form,
+    /// Whether the client follows what is measured.
+    samples: bool,
+    /// The number of the last entry of the audit that the client has, where it follows them.
+    audit: Option<u64>,
     /// The revision of the last message that carried one.
     cursor: Revision,
 }
@@ -96,40 +98,53 @@ impl Stream {
     async fn run(mut self, query: StreamQuery) -> Result<(), Gone> {
         let mut applied = self.api.group.published().watch();
         let state = self.api.group.state();
-        let hello = ServerMessage::Hello {
-            format: STREAM_FORMAT,
-            node: self.api.group.me(),
-            incarnation: state.incarnation,
-        };
-        self.send(&hello).await?;
-        let known = query.after.filter(|_| query.incarnation.is_none_or(|known| known == state.incarnation));
-        match known {
-            _ if !self.follow.events => {}
+        match query.after.filter(|_| query.incarnation.is_none_or(|known| known == state.incarnation)) {
             Some(after) => self.resume(after).await?,
             None => self.send_view(&state).await?,
         }
         let mut shifts = self.api.telemetry.watch_shifts();
-        let mut ticks = interval(if self.follow.samples { SAMPLE_EVERY } else { PING_EVERY });
+        let mut ticks = interval(SIGN_OF_LIFE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                changed = applied.changed(), if self.follow.events => {
+                changed = applied.changed() => {
                     changed.map_err(|_| Gone)?;
                     let state = self.api.group.state();
                     self.send_events(&state).await?;
+                    self.send_audit(&state).await?;
                 }
                 _ = ticks.tick() => self.send_sign_of_life().await?,
-                shift = shifts.changed(), if self.follow.samples => {
+                shift = shifts.changed(), if self.samples => {
                     shift.map_err(|_| Gone)?;
                     self.send_sign_of_life().await?;
                 }
                 message = self.socket.recv() => match message {
+                    Some(Ok(Message::Text(text))) => self.obey(serde_json::from_str(&text)).await?,
                     Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Gone),
-                    // The library answers pings; anything else says nothing to this version.
+                    // The library answers pings.
                     Some(Ok(_)) => {}
                 },
             }
         }
+    }
+
+    async fn obey(&mut self, message: serde_json::Result<ClientMessage>) -> Result<(), Gone> {
+        match message {
+            Ok(ClientMessage::Follow { topic: Topic::Samples, .. }) => self.samples = true,
+            Ok(ClientMessage::Unfollow { topic: Topic::Samples }) => self.samples = false,
+            Ok(ClientMessage::Unfollow { topic: Topic::Audit }) => self.audit = None,
+            Ok(ClientMessage::Follow { topic: Topic::Audit, limit }) => {
+                let state = self.api.group.state();
+                let past = limit.unwrap_or(MAX_FOLLOWED).min(MAX_FOLLOWED) as u64;
+                self.audit = Some(state.audit.count.saturating_sub(past));
+                self.send_audit(&state).await?;
+            }
+            Err(error) => {
+                let refusal = Refusal::new(Code::InvalidRequest, error.to_string());
+                self.send(&ServerMessage::Problem { problem: refusal.into() }).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Goes on behind `after`, which may be ahead of this node.
@@ -145,8 +160,17 @@ impl Stream {
             self.send(&behind).await?;
             return Err(Gone);
         }
+        let state = group.state();
+        if state.history.after(after).is_some() {
+            let resumed = ServerMessage::Resumed {
+                format: STREAM_FORMAT,
+                node: group.me(),
+                incarnation: state.incarnation,
+            };
+            self.send(&resumed).await?;
+        }
         self.cursor = after;
-        self.send_events(&group.state()).await
+        self.send_events(&state).await
     }
 
     /// Sends what lies between the cursor and `state`.
@@ -169,11 +193,22 @@ impl Stream {
     async fn send_view(&mut self, state: &State) -> Result<(), Gone> {
         let view = Box::new(view(state));
         self.cursor = view.revision;
-        self.send(&ServerMessage::View { view }).await
+        self.send(&ServerMessage::View { format: STREAM_FORMAT, node: self.api.group.me(), view }).await
+    }
+
+    /// Sends the entries of the audit that the client follows and does not have.
+    async fn send_audit(&mut self, state: &State) -> Result<(), Gone> {
+        let Some(last) = self.audit.filter(|last| *last < state.audit.count) else { return Ok(()) };
+        // A client that is far behind misses some, and sees that by their numbers.
+        let newest = state.audit.before(u64::MAX).take_while(|entry| entry.number > last).take(MAX_FOLLOWED);
+        let mut entries: Vec<_> = newest.map(|entry| entry.as_ref().clone()).collect();
+        entries.reverse();
+        self.audit = Some(state.audit.count);
+        self.send(&ServerMessage::Audit { entries }).await
     }
 
     async fn send_sign_of_life(&mut self) -> Result<(), Gone> {
-        let message = if self.follow.samples {
+        let message = if self.samples {
             self.api.encoder.sample(self.form, &self.api.telemetry)
         } else {
             Message::Ping(Bytes::new())
@@ -182,7 +217,7 @@ impl Stream {
     }
 
     async fn send(&mut self, message: &ServerMessage) -> Result<(), Gone> {
-        self.write(encode::encode(self.form, message)).await
+        self.write(encode(self.form, message)).await
     }
 
     async fn write(&mut self, message: Message) -> Result<(), Gone> {

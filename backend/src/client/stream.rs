@@ -137,13 +137,14 @@ impl Stream {
     /// Brings the view up to date with a message; an update where that changed anything.
     fn take(&mut self, message: ServerMessage) -> Result<Option<Update>, Lost> {
         match message {
-            ServerMessage::Hello { incarnation, .. } => {
+            ServerMessage::Resumed { incarnation, .. } => {
                 if self.view.as_ref().is_some_and(|view| view.incarnation != incarnation) {
                     self.resume = false;
+                    return Err(Lost("its history is another one".to_owned()));
                 }
                 Ok(None)
             }
-            ServerMessage::View { view } => {
+            ServerMessage::View { view, .. } => {
                 let older = |known: &ClusterView| {
                     known.incarnation == view.incarnation && known.revision > view.revision
                 };
@@ -172,6 +173,8 @@ impl Stream {
                 }
                 Ok(Some(Update::Events(batch)))
             }
+            // Nothing of the kind is asked for.
+            ServerMessage::Audit { .. } | ServerMessage::Problem { .. } => Ok(None),
             ServerMessage::Sample { .. } => Ok(self.view.as_ref().map(|_| Update::Sample)),
             ServerMessage::Behind { try_urls, .. } => {
                 self.client.learn(try_urls.iter().map(String::as_str));

@@ -19,9 +19,9 @@ const IDLE: Duration = Duration::from_secs(1);
 pub async fn run(group: ClusterGroup) {
     let mut applied = group.published().watch();
     loop {
-        if let Some(command) = what_to_propose(&group) {
+        if let Some((term, command)) = what_to_propose(&group) {
             let deadline = clock::now() + PROPOSAL_DEADLINE;
-            if let Err(refusal) = group.propose(request(group.me()), command, deadline).await {
+            if let Err(refusal) = group.propose_in(term, request(group.me()), command, deadline).await {
                 tracing::debug!(%refusal, "the leader's own proposal was not taken; it looks again");
             }
         }
@@ -33,12 +33,13 @@ pub async fn run(group: ClusterGroup) {
     }
 }
 
-fn what_to_propose(group: &ClusterGroup) -> Option<Command> {
+/// What is to be proposed in which term.
+fn what_to_propose(group: &ClusterGroup) -> Option<(u64, Command)> {
     let term = group.leading()?;
     let state = group.state();
     if state.election.as_ref().is_none_or(|election| election.term != term) {
-        return Some(Command::RecordElection { term, leader: group.me() });
+        return Some((term, Command::RecordElection { term, leader: group.me() }));
     }
     let due = state.operations.current()?.due?;
-    (group.cluster_time()? >= due).then_some(Command::Tick)
+    (group.cluster_time()? >= due).then_some((term, Command::Tick))
 }

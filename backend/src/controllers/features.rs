@@ -17,10 +17,10 @@ pub async fn run(group: ClusterGroup, peers: Peers) {
     let mut links = peers.changes();
     loop {
         let state = group.state();
-        if group.leading().is_some()
+        if let Some(term) = group.leading()
             && let Some(level) = attainable(&state, &peers).filter(|level| *level > state.feature_level)
         {
-            raise(&group, level).await;
+            raise(&group, term, level).await;
         }
         // A listener that was too slow has missed changes, and looks now.
         let _ = tokio::time::timeout(LOOK_EVERY, links.recv()).await;
@@ -43,9 +43,10 @@ fn attainable(state: &State, peers: &Peers) -> Option<u32> {
         .min()
 }
 
-async fn raise(group: &ClusterGroup, level: u32) {
-    let propose =
-        async |command| group.propose(request(group.me()), command, clock::now() + PROPOSAL_DEADLINE).await;
+async fn raise(group: &ClusterGroup, term: u64, level: u32) {
+    let propose = async |command| {
+        group.propose_in(term, request(group.me()), command, clock::now() + PROPOSAL_DEADLINE).await
+    };
     match propose(Command::RaiseFeatureLevel { level }).await {
         Ok(_) => {
             tracing::info!(level, "the cluster's feature level was raised");

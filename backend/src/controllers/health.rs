@@ -46,12 +46,12 @@ pub async fn run(group: ClusterGroup, telemetry: Arc<Telemetry>) {
     let mut reports = telemetry.watch();
     let mut damping = Damping::default();
     loop {
-        if group.leading().is_some()
+        if let Some(term) = group.leading()
             && let Some(command) =
                 judge(&group.state(), group.me(), &telemetry.latest(), &mut damping, clock::now())
         {
             let deadline = clock::now() + PROPOSAL_DEADLINE;
-            if let Err(refusal) = group.propose(request(group.me()), command, deadline).await {
+            if let Err(refusal) = group.propose_in(term, request(group.me()), command, deadline).await {
                 tracing::debug!(%refusal, "a change of health was not recorded; the leader looks again");
             }
         }

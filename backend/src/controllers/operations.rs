@@ -76,7 +76,7 @@ async fn bring_about(group: &ClusterGroup, term: u64, step: &RunningStep) -> boo
         StepKind::Verify => Ok(format!("node {} took this write", group.me())),
         StepKind::Join | StepKind::Promote | StepKind::ChangeVoters | StepKind::Leave => {
             let bound = step.goal.bound(step.kind);
-            match tokio::time::timeout(bound, members::bring_about(group, step)).await {
+            match tokio::time::timeout(bound, members::bring_about(group, term, step)).await {
                 Ok(result) => result,
                 Err(_) => {
                     Err(Refusal::new(Code::StepTimeout, "the change of members was not committed in time"))
@@ -84,10 +84,10 @@ async fn bring_about(group: &ClusterGroup, term: u64, step: &RunningStep) -> boo
             }
         }
         StepKind::Drain => {
-            order(group, step, NodeStatus::Draining, "it is being emptied of its duties").await
+            order(group, term, step, NodeStatus::Draining, "it is being emptied of its duties").await
         }
-        StepKind::Settle => order(group, step, NodeStatus::Drained, "it can be stopped").await,
-        StepKind::Activate => order(group, step, NodeStatus::Up, "it was activated").await,
+        StepKind::Settle => order(group, term, step, NodeStatus::Drained, "it can be stopped").await,
+        StepKind::Activate => order(group, term, step, NodeStatus::Up, "it was activated").await,
     };
     report(group, term, step, result).await
 }
@@ -124,6 +124,7 @@ async fn hand_over(group: &ClusterGroup, goal: &Goal) -> Result<(), Refusal> {
 /// Orders the status of the node that the step is about.
 async fn order(
     group: &ClusterGroup,
+    term: u64,
     step: &RunningStep,
     status: NodeStatus,
     reason: &str,
@@ -133,7 +134,7 @@ async fn order(
     };
     let change = StatusChange { node, status, reason: format!("{reason} (operation {})", step.operation) };
     let deadline = clock::now() + PROPOSAL_DEADLINE;
-    group.propose(request(group.me()), Command::OrderStatus { change }, deadline).await?;
+    group.propose_in(term, request(group.me()), Command::OrderStatus { change }, deadline).await?;
     Ok(format!("node {node} is {}", status.as_str()))
 }
 
@@ -184,7 +185,7 @@ async fn report(
 ) -> bool {
     let command = Command::ReportStep { operation: step.operation, position: step.position, term, result };
     let deadline = clock::now() + PROPOSAL_DEADLINE;
-    match group.propose(request(group.me()), command, deadline).await {
+    match group.propose_in(term, request(group.me()), command, deadline).await {
         Ok(_) => true,
         Err(refusal) => {
             // A stale report: the log ended the step first, or another leader runs it now. What was

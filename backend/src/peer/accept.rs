@@ -6,7 +6,7 @@ use super::{
     MAX_ACCEPTED, Shared,
     connection::{Ended, converse},
     frame::{Failure, FailureCode, Frame, Kind, Lane},
-    handshake::{self, HandshakeError},
+    handshake::{self, HandshakeError, RefusalCode},
     in_flight_limit,
     outgoing::{Outgoing, queue},
     service::{self, Answer, Incoming, Service, Session},
@@ -51,6 +51,9 @@ async fn serve(stream: TcpStream, addr: SocketAddr, shared: Arc<Shared>, service
     let (socket, hello) = match handshake::accept(stream, &shared.local, &known).await {
         Ok(accepted) => accepted,
         Err(HandshakeError::RefusedHere { peer, refused }) => {
+            if refused.code == RefusalCode::ForeignCluster {
+                shared.stranger.send_replace(Some(refused.detail.clone()));
+            }
             shared.refusals().log_once(peer, addr, &refused.to_string());
             return;
         }

@@ -81,7 +81,7 @@ impl Link {
                     let trouble = self.converse(socket, welcome, &shared).await;
                     self.disconnected(&shared, trouble);
                     // A peer that accepts and hangs up is not dialled at full speed for ever.
-                    if since.elapsed() > MAX_REDIAL_DELAY {
+                    if clock::now().saturating_duration_since(since) > MAX_REDIAL_DELAY {
                         delay = MIN_REDIAL_DELAY;
                     }
                 }

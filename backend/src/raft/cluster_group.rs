@@ -30,6 +30,7 @@ use openraft::{
 use ringmaster_common::{
     action::Action,
     cluster::Role,
+    duration::millis,
     error::{Code, Refusal},
     id::{GroupId, NodeId, Revision},
     operation::Operation,
@@ -111,7 +112,21 @@ enum Call {
     ReadIndex { lease: bool },
 }
 
+/// A call on its way to the leader, and how long whoever sent it will wait.
+#[derive(Debug, Serialize, Deserialize)]
+struct Forward<C> {
+    left_ms: u64,
+    call: C,
+}
+
 impl Call {
+    /// It was sent before, after this revision, and perhaps carried out.
+    fn resent(&mut self, after: Revision) {
+        if let Call::Propose { request, .. } | Call::Plan { request, .. } = self {
+            request.resent_after = Some(after);
+        }
+    }
+
     /// What ties it to the request that caused it, on this node and the next.
     fn trace(&self) -> Trace {
         match self {
@@ -188,6 +203,26 @@ impl ClusterGroup {
         }
     }
 
+    /// Proposes what follows from leading in `term`, and in no other: what the next leader should do,
+    /// it finds out by itself.
+    pub async fn propose_in(
+        &self,
+        term: u64,
+        request: Request,
+        command: Command,
+        deadline: Instant,
+    ) -> Result<Response, Refusal> {
+        match self.propose_here(request, command, Some(term), deadline).await {
+            Answer::Response(response) => self.seen_here(*response, deadline).await,
+            Answer::Refused(refusal) => Err(refusal),
+            Answer::Unknown => Err(self.unanswered(true)),
+            Answer::ReadIndex(_) | Answer::NotLeader => Err(Refusal::new(
+                Code::NoLeader,
+                format!("node {} does not lead term {term} any more", self.me()),
+            )),
+        }
+    }
+
     /// Has the leader make a plan.
     pub async fn plan(&self, request: Request, action: Action, deadline: Instant) -> Result<Plan, Refusal> {
         match self.at_leader(Call::Plan { request, action }, deadline).await? {
@@ -253,9 +288,14 @@ impl ClusterGroup {
     }
 
     /// Asks the leader, whoever that is by then, until the deadline.
-    async fn at_leader(&self, call: Call, deadline: Instant) -> Result<Answer, Refusal> {
+    async fn at_leader(&self, mut call: Call, deadline: Instant) -> Result<Answer, Refusal> {
         let mut sent = false;
+        // Whatever becomes of the first attempt, it is ordered after this.
+        let first_sent = self.0.published.applied().revision;
         loop {
+            if sent {
+                call.resent(first_sent);
+            }
             let answer = match self.leader() {
                 Some(leader) if leader == self.me() => self.serve(call.clone(), deadline).await,
                 Some(leader) => self.ask(leader, &call, deadline).await,
@@ -296,7 +336,7 @@ impl ClusterGroup {
 
     async fn ask(&self, leader: NodeId, call: &Call, deadline: Instant) -> Answer {
         let left = deadline.saturating_duration_since(clock::now()).min(CALL_TIMEOUT);
-        let body = encode(call);
+        let body = encode(&Forward { left_ms: millis(left), call });
         let request = peer::Request {
             channel: FORWARD,
             group: GroupId::CLUSTER,
@@ -314,8 +354,11 @@ impl ClusterGroup {
     /// What other nodes forward. It is not forwarded again: the node that has the client
     /// looks for the leader.
     async fn serve_forwarded(&self, body: &[u8]) -> Bytes {
-        let answer = match rmp_serde::from_slice(body) {
-            Ok(call) => self.serve(call, clock::now() + CALL_TIMEOUT).await,
+        let answer = match rmp_serde::from_slice::<Forward<Call>>(body) {
+            Ok(Forward { left_ms, call }) => {
+                let left = Duration::from_millis(left_ms).min(CALL_TIMEOUT);
+                self.serve(call, clock::now() + left).await
+            }
             Err(error) => Answer::Refused(Refusal::new(
                 Code::Internal,
                 format!("node {} does not understand the forwarded request: {error}", self.me()),
@@ -326,15 +369,22 @@ impl ClusterGroup {
 
     async fn serve(&self, call: Call, deadline: Instant) -> Answer {
         match call {
-            Call::Propose { request, command } => self.propose_here(request, command, deadline).await,
+            Call::Propose { request, command } => self.propose_here(request, command, None, deadline).await,
             Call::Plan { request, action } => {
                 if self.leading().is_none() {
                     return Answer::NotLeader;
                 }
-                match planner::plan(&self.state(), &self.observations(), action) {
+                let state = self.state();
+                // Planned again, a repeat might be refused; it is answered as it was the first time.
+                match state.requests.find(&request, Command::fingerprint_of_plan(&action)) {
+                    Some(Ok(response)) => return Answer::Response(Box::new(response)),
+                    Some(Err(refusal)) => return Answer::Refused(refusal),
+                    None => {}
+                }
+                match planner::plan(&state, &self.observations(), action) {
                     Ok(draft) => {
-                        self.propose_here(request, Command::CreatePlan { draft: Box::new(draft) }, deadline)
-                            .await
+                        let command = Command::CreatePlan { draft: Box::new(draft) };
+                        self.propose_here(request, command, None, deadline).await
                     }
                     Err(refusal) => Answer::Refused(refusal),
                 }
@@ -355,9 +405,18 @@ impl ClusterGroup {
 
     /// Stamps and submits, for the present term alone: what would be ordered in a later one is
     /// refused by openraft, because its stamp would be of another leader's clock.
-    async fn propose_here(&self, request: Request, command: Command, deadline: Instant) -> Answer {
+    async fn propose_here(
+        &self,
+        request: Request,
+        command: Command,
+        only_in: Option<u64>,
+        deadline: Instant,
+    ) -> Answer {
         let raft = &self.0.raft;
         let Ok(leader) = raft.as_leader() else { return Answer::NotLeader };
+        if only_in.is_some_and(|term| term != leader.term()) {
+            return Answer::NotLeader;
+        }
         let (now, term) = (clock::now(), leader.term());
         let published = &self.0.published;
         let Some(stamp) = self.0.clock.stamp(term, now, published.applied(), || published.state().clock)

@@ -9,7 +9,7 @@ use crate::state::plans::Draft;
 use bytes::Bytes;
 use ringmaster_common::{
     Timestamp,
-    action::NewNode,
+    action::{Action, NewNode},
     cluster::{NodeStatus, Sees},
     duration::millis,
     error::Refusal,
@@ -57,6 +57,9 @@ pub struct Request {
     pub actor: Actor,
     /// Whether the client chose the id, and so may repeat the request itself.
     pub repeatable: bool,
+    /// Where the node that has the client sends it again: its first attempt is ordered after this, if at all.
+    #[serde(default)]
+    pub resent_after: Option<Revision>,
 }
 
 /// Who asked for a command.
@@ -190,7 +193,10 @@ pub struct Response {
 pub enum Outcome {
     Done,
     Refused(Refusal),
-    Setting(Setting),
+    Setting {
+        setting: Setting,
+        created: bool,
+    },
     Plan(Box<Plan>),
     /// `started` tells whether this very command started it.
     Operation {
@@ -241,10 +247,14 @@ impl Command {
     /// what it measured differs at each try.
     pub fn fingerprint(&self) -> u32 {
         let bytes = match self {
-            Command::CreatePlan { draft } => encode(&draft.action),
+            Command::CreatePlan { draft } => return Command::fingerprint_of_plan(&draft.action),
             command => encode(command),
         };
         crc32fast::hash(&bytes)
+    }
+
+    pub fn fingerprint_of_plan(action: &Action) -> u32 {
+        crc32fast::hash(&encode(action))
     }
 
     /// In a few words, for the audit; none for what no operator asks for.

@@ -192,6 +192,14 @@ impl Operations {
             .ok_or_else(|| Refusal::new(Code::UnknownOperation, format!("there is no operation {id}")))
     }
 
+    fn of_plan(&self, plan: PlanId) -> Option<OperationId> {
+        self.by_id
+            .values()
+            .rev()
+            .find(|record| record.operation.plan == plan)
+            .map(|record| record.operation.id)
+    }
+
     /// The operation that is under way.
     pub fn current(&self) -> Option<&OperationRecord> {
         self.by_id.get(&self.current?).map(Arc::as_ref)
@@ -367,11 +375,12 @@ impl State {
         id: PlanId,
         keep_within_ms: Option<u64>,
     ) -> Result<Outcome, Refusal> {
-        let record = self.plans.find(id)?;
-        let plan = &record.plan;
-        if let Some(operation) = plan.operation {
+        // It may be known longer than its plan.
+        if let Some(operation) = self.operations.of_plan(id) {
             return self.operations.answer(operation, false);
         }
+        let record = self.plans.find(id)?;
+        let plan = &record.plan;
         if context.now >= record.expires {
             return Err(Refusal::new(
                 Code::PlanExpired,

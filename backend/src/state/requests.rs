@@ -5,7 +5,10 @@
 
 use crate::state::command::{Request, Response};
 use imbl::{OrdMap, Vector};
-use ringmaster_common::error::{Code, Refusal};
+use ringmaster_common::{
+    error::{Code, Refusal},
+    id::Revision,
+};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -28,6 +31,9 @@ struct Answers {
     by_id: OrdMap<Arc<str>, Answer>,
     /// Oldest first.
     ids: Vector<Arc<str>>,
+    /// Answers up to here may have been forgotten.
+    #[serde(default)]
+    forgotten: Revision,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,10 +43,20 @@ struct Answer {
 }
 
 impl Requests {
-    /// The answer that was given before under this id, or a refusal if it was to another request.
+    /// The answer that was given before under this id, or a refusal if it was to another request, or
+    /// if nobody can tell any more whether it was answered.
     pub fn find(&self, request: &Request, fingerprint: u32) -> Option<Result<Response, Refusal>> {
         let answers = if request.repeatable { &self.repeatable } else { &self.plain };
-        let answer = answers.by_id.get(request.id.as_str())?;
+        let Some(answer) = answers.by_id.get(request.id.as_str()) else {
+            // Carried out again, it might undo what others did in between.
+            return request.resent_after.filter(|after| *after < answers.forgotten).map(|_| {
+                Err(Refusal::new(
+                    Code::OutcomeUnknown,
+                    "the request was sent before, and whether it was carried out is no longer known; look, and send \
+                     it anew if it was not",
+                ))
+            });
+        };
         Some(if answer.fingerprint == fingerprint {
             Ok(answer.response.as_ref().clone())
         } else {
@@ -66,8 +82,9 @@ impl Requests {
         answers.ids.push_back(id);
         if answers.ids.len() > bound
             && let Some(oldest) = answers.ids.pop_front()
+            && let Some(forgotten) = answers.by_id.remove(&oldest)
         {
-            answers.by_id.remove(&oldest);
+            answers.forgotten = forgotten.response.revision;
         }
     }
 }

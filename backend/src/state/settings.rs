@@ -1,6 +1,9 @@
 //! Settings: configuration under ETags.
 
-use crate::state::{Context, command::Precondition};
+use crate::state::{
+    Context,
+    command::{Outcome, Precondition},
+};
 use imbl::OrdMap;
 use ringmaster_common::{
     error::{Code, Refusal},
@@ -32,18 +35,21 @@ impl Settings {
         self.get(known.key).and_then(|setting| known.check(&setting.value).ok()).unwrap_or(known.default)
     }
 
+    /// Whether the setting is a new one is told, too.
     pub(super) fn put(
         &mut self,
         context: &mut Context,
         key: String,
         value: Value,
         precondition: &Precondition,
-    ) -> Result<Setting, Refusal> {
+    ) -> Result<Outcome, Refusal> {
         check(&key, &value)?;
         self.check_order(&key, &value)?;
-        let version = self.get(&key).map(|setting| setting.version);
+        let stored = self.get(&key).map(|setting| setting.version);
+        // A setting that Ringmaster knows is always there, at least with its default.
+        let version = stored.or_else(|| Known::find(&key).map(|_| Revision(0)));
         precondition.check(&key, version)?;
-        if version.is_none() && self.by_key.len() >= MAX_SETTINGS {
+        if stored.is_none() && self.by_key.len() >= MAX_SETTINGS {
             return Err(Refusal::new(
                 Code::LimitReached,
                 format!("a cluster holds {MAX_SETTINGS} settings, and all are in use"),
@@ -58,7 +64,7 @@ impl Settings {
         };
         self.by_key.insert(key, Arc::new(setting.clone()));
         context.emit(Event::SettingChanged { setting: setting.clone() });
-        Ok(setting)
+        Ok(Outcome::Setting { setting, created: version.is_none() })
     }
 
     /// A node is suspected before it is down.

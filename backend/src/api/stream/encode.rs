@@ -9,7 +9,7 @@ use flate2::{Compression, write::DeflateEncoder};
 use ringmaster_common::{
     event::EventBatch,
     id::Revision,
-    stream::{Form, ServerMessage},
+    stream::{JSON, PACKED, ServerMessage},
 };
 use std::{
     collections::BTreeMap,
@@ -17,6 +17,22 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+
+/// How messages are written: what the client's subprotocol says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Form {
+    Json,
+    Packed,
+}
+
+impl Form {
+    pub const SUBPROTOCOLS: [&str; 2] = [JSON, PACKED];
+
+    /// The form of the subprotocol that was agreed on.
+    pub fn of(subprotocol: Option<&str>) -> Form {
+        if subprotocol == Some(PACKED) { Form::Packed } else { Form::Json }
+    }
+}
 
 /// How many encoded revisions are kept, in all forms.
 const MAX_KEPT: usize = 256;

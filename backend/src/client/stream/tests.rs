@@ -33,8 +33,8 @@ async fn node(messages: Vec<Value>) -> (Address, Arc<Mutex<Vec<Option<String>>>>
     (serve(Router::new().route("/v1/stream", get(upgrade)).with_state(script)).await, asked)
 }
 
-fn hello() -> Value {
-    json!({"type": "hello", "format": 1, "node": 1, "incarnation": 1})
+fn resumed() -> Value {
+    json!({"type": "resumed", "format": 1, "node": 1, "incarnation": 1})
 }
 
 fn view(revision: u64, member: &str) -> Value {
@@ -42,6 +42,8 @@ fn view(revision: u64, member: &str) -> Value {
         ClusterView { incarnation: Incarnation(1), revision: Revision(revision), ..Default::default() };
     let mut view = serde_json::to_value(view).unwrap();
     view["type"] = "view".into();
+    view["format"] = 1.into();
+    view["node"] = 1.into();
     view["nodes"] = json!([{
         "id": 2, "name": "owl", "zone": "a", "weight": 1, "api_addr": "", "peer_addr": "", "public_url": member,
         "status": "up", "status_reason": "", "status_since": "2026-01-01T00:00:00Z", "status_revision": 1,
@@ -75,8 +77,8 @@ async fn updates(stream: &mut Stream, count: usize) -> Vec<(&'static str, u64)> 
 #[tokio::test]
 async fn a_lost_stream_goes_on_with_a_member_that_the_view_named() {
     // The second node repeats what the first has sent; it must not count twice.
-    let (second, asked) = node(vec![hello(), events(10, 11), events(11, 13)]).await;
-    let (first, _) = node(vec![hello(), view(10, &second.to_string()), events(10, 11)]).await;
+    let (second, asked) = node(vec![resumed(), events(10, 11), events(11, 13)]).await;
+    let (first, _) = node(vec![view(10, &second.to_string()), events(10, 11)]).await;
     let client = Client::new([first]);
     let mut stream = Stream::open(&client);
     assert_eq!(updates(&mut stream, 3).await, [("view", 10), ("events", 11), ("events", 13)]);
@@ -86,8 +88,8 @@ async fn a_lost_stream_goes_on_with_a_member_that_the_view_named() {
 
 #[tokio::test]
 async fn after_a_gap_there_is_a_fresh_view() {
-    let (fresh, asked) = node(vec![hello(), view(30, "http://x"), events(30, 31)]).await;
-    let (gap, _) = node(vec![hello(), view(10, &fresh.to_string()), events(20, 21)]).await;
+    let (fresh, asked) = node(vec![view(30, "http://x"), events(30, 31)]).await;
+    let (gap, _) = node(vec![view(10, &fresh.to_string()), events(20, 21)]).await;
     let mut stream = Stream::open(&Client::new([gap]));
     assert_eq!(updates(&mut stream, 3).await, [("view", 10), ("view", 30), ("events", 31)]);
     assert_eq!(*asked.lock().unwrap(), [None], "it must not resume over the gap");
@@ -95,18 +97,18 @@ async fn after_a_gap_there_is_a_fresh_view() {
 
 #[tokio::test]
 async fn the_view_never_goes_back() {
-    let (ahead, _) = node(vec![hello(), events(10, 12)]).await;
-    let (behind, _) = node(vec![hello(), view(5, "http://x")]).await;
-    let (first, _) = node(vec![hello(), view(10, "http://x")]).await;
+    let (ahead, _) = node(vec![resumed(), events(10, 12)]).await;
+    let (behind, _) = node(vec![view(5, "http://x")]).await;
+    let (first, _) = node(vec![view(10, "http://x")]).await;
     let mut stream = Stream::open(&Client::new([first, behind, ahead]));
     assert_eq!(updates(&mut stream, 2).await, [("view", 10), ("events", 12)]);
 }
 
 #[tokio::test]
 async fn a_node_that_is_behind_names_a_better_one() {
-    let (better, _) = node(vec![hello(), view(9, "http://x")]).await;
+    let (better, _) = node(vec![view(9, "http://x")]).await;
     let behind = json!({"type": "behind", "revision": 3, "try_urls": [better.to_string()]});
-    let (first, _) = node(vec![hello(), behind]).await;
+    let (first, _) = node(vec![behind]).await;
     let mut stream = Stream::open(&Client::new([first]));
     assert_eq!(updates(&mut stream, 1).await, [("view", 9)]);
 }
@@ -121,7 +123,7 @@ async fn nobody_is_told_at_once() {
 /// A node of another version, whose messages nobody here understands, is not asked for ever.
 #[tokio::test]
 async fn a_stream_that_is_never_understood_ends() {
-    let (stranger, asked) = node(vec![hello(), json!({"type": "novelty"})]).await;
+    let (stranger, asked) = node(vec![json!({"type": "novelty"})]).await;
     let mut stream = Stream::open(&Client::new([stranger]));
     stream.view = Some(ClusterView { incarnation: Incarnation(1), ..ClusterView::default() });
     stream.rounds = RECONNECT_ROUNDS - 1;

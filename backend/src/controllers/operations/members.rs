@@ -17,11 +17,15 @@ use crate::{
 };
 use ringmaster_common::error::{Code, Refusal};
 
-pub(super) async fn bring_about(group: &ClusterGroup, step: &RunningStep) -> Result<String, Refusal> {
+pub(super) async fn bring_about(
+    group: &ClusterGroup,
+    term: u64,
+    step: &RunningStep,
+) -> Result<String, Refusal> {
     let refused = |error: String| Refusal::new(Code::MembershipRefused, error);
     match (step.kind, &step.goal) {
         (StepKind::Join, Goal::AddNode { node, .. }) => {
-            propose(group, Command::AdmitNode { node: node.clone() }).await?;
+            propose(group, term, Command::AdmitNode { node: node.clone() }).await?;
             group.add_learner(node.id, &node.peer_addr).await.map_err(refused)?;
             Ok(format!("node {} is a learner", node.id))
         }
@@ -38,13 +42,13 @@ pub(super) async fn bring_about(group: &ClusterGroup, step: &RunningStep) -> Res
         }
         (StepKind::Leave, Goal::RemoveNode { node, .. }) => {
             group.remove_learner(*node).await.map_err(refused)?;
-            propose(group, Command::DismissNode { node: *node }).await?;
+            propose(group, term, Command::DismissNode { node: *node }).await?;
             Ok(format!("node {node} is no longer a member"))
         }
         _ => Err(out_of_place(step)),
     }
 }
 
-async fn propose(group: &ClusterGroup, command: Command) -> Result<(), Refusal> {
-    group.propose(request(group.me()), command, clock::now() + PROPOSAL_DEADLINE).await.map(drop)
+async fn propose(group: &ClusterGroup, term: u64, command: Command) -> Result<(), Refusal> {
+    group.propose_in(term, request(group.me()), command, clock::now() + PROPOSAL_DEADLINE).await.map(drop)
 }

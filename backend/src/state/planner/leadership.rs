@@ -162,13 +162,13 @@ impl Observations {
     }
 }
 
-/// How long the last successful hand-over took.
+/// How long the last hand-over took that moved leadership: until the election was recorded.
 fn last_pause(state: &State) -> Option<u64> {
     state
         .operations
         .latest(usize::MAX)
+        .filter(|operation| matches!(operation.action, Action::TransferLeadership { .. }))
         .flat_map(|operation| &operation.steps)
-        .find(|step| step.name == StepKind::HandOver.name() && step.took_ms().is_some())
-        .filter(|step| step.status == StepStatus::Succeeded)
+        .find(|step| step.name == StepKind::HandOver.name() && step.status == StepStatus::Succeeded)
         .and_then(|step| step.took_ms())
 }

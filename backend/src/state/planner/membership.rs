@@ -19,6 +19,7 @@ use ringmaster_common::{
     duration::millis,
     error::{Code, Refusal},
     id::NodeId,
+    origin::{check_address, check_origin},
     plan::{Blocker, Impact, Observation, Warning},
 };
 use std::collections::BTreeSet;
@@ -55,7 +56,7 @@ pub(super) fn add(
         block(
             "address_in_use",
             format!("{} is the peer address of node {}", node.peer_addr, other.id),
-            "give the node an address of its own",
+            "give the node an address of its own, or remove the other one",
         );
     }
     if membership.nodes.len() >= MAX_NODES {
@@ -373,16 +374,15 @@ fn check_new(node: &NewNode) -> Result<(), Refusal> {
             ));
         }
     }
-    for (what, addr) in [("api_addr", &node.api_addr), ("peer_addr", &node.peer_addr)] {
-        let port = addr
-            .rsplit_once(':')
-            .and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
-        if port.is_none_or(|port| port == 0) {
-            return invalid(format!("{what} is host:port, not {addr:?}"));
+    let checks = [
+        ("api_addr", check_address(&node.api_addr)),
+        ("peer_addr", check_address(&node.peer_addr)),
+        ("public_url", check_origin(&node.public_url)),
+    ];
+    for (what, check) in checks {
+        if let Err(why) = check {
+            return invalid(format!("{what}: {why}"));
         }
-    }
-    if !node.public_url.starts_with("http://") && !node.public_url.starts_with("https://") {
-        return invalid(format!("public_url starts with http:// or https://, unlike {:?}", node.public_url));
     }
     Ok(())
 }

@@ -202,6 +202,7 @@ fn body(state: &State, next: Next) -> Body {
         wall: Timestamp::from_millisecond(stamp as i64).unwrap(),
         request: Request {
             repeatable: key.is_some(),
+            resent_after: None,
             id: key.map_or_else(|| format!("request-{index}"), |key| format!("key-{key}")),
             actor: Actor::Operator("ops".to_owned()),
         },

@@ -108,6 +108,7 @@ impl Script {
                 let index = self.state.revision.0 + 1;
                 let request = Request {
                     repeatable: key.is_some(),
+                    resent_after: None,
                     id: key.unwrap_or_else(|| format!("request-{index}")),
                     actor,
                 };
@@ -128,7 +129,9 @@ impl Script {
         let outcome = match response.outcome {
             Outcome::Done => "done".to_owned(),
             Outcome::Refused(refusal) => format!("refused, {refusal}"),
-            Outcome::Setting(setting) => format!("setting at version {}", setting.version),
+            Outcome::Setting { setting, created } => {
+                format!("setting {} version {}", if created { "created at" } else { "at" }, setting.version)
+            }
             Outcome::Plan(plan) => {
                 let mut text = format!("plan {}: {}", plan.id, plan.summary);
                 for blocker in &plan.blockers {
