@@ -10,5 +10,6 @@ mod service;
 mod snapshot_store;
 pub mod start;
 pub mod state_machine;
+mod succession;
 mod types;
 mod wire;

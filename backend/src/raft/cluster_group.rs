@@ -44,7 +44,7 @@ use std::{
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 
 /// How long to wait before asking again for the leader.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
@@ -161,6 +161,10 @@ impl ClusterGroup {
 
     pub fn me(&self) -> NodeId {
         self.0.me
+    }
+
+    pub(super) fn raft(&self) -> &ClusterRaft {
+        &self.0.raft
     }
 
     /// What this node has applied.
@@ -296,7 +300,8 @@ impl ClusterGroup {
             if sent {
                 call.resent(first_sent);
             }
-            let answer = match self.leader() {
+            let leader = self.leader();
+            let answer = match leader {
                 Some(leader) if leader == self.me() => self.serve(call.clone(), deadline).await,
                 Some(leader) => self.ask(leader, &call, deadline).await,
                 None => Answer::NotLeader,
@@ -310,7 +315,16 @@ impl ClusterGroup {
             if clock::now() + RETRY_PAUSE >= deadline {
                 return Err(self.unanswered(sent));
             }
-            tokio::time::sleep(RETRY_PAUSE).await;
+            // Over at once, if leadership has moved on.
+            let _ = timeout(RETRY_PAUSE, self.leader_other_than(leader)).await;
+        }
+    }
+
+    async fn leader_other_than(&self, leader: Option<NodeId>) {
+        let mut metrics = self.0.raft.server_metrics();
+        // Without Raft there is no leader at all, and no news of one.
+        if metrics.wait_until(|now| now.current_leader != leader).await.is_err() {
+            std::future::pending().await
         }
     }
 
@@ -344,10 +358,16 @@ impl ClusterGroup {
             lane: Lane::Bulk,
             body,
         };
-        match self.0.peers.call(leader, request, left).await {
-            Ok(answer) => rmp_serde::from_slice(&answer).unwrap_or(Answer::Unknown),
-            Err(error) if error.may_have_been_served() => Answer::Unknown,
-            Err(_) => Answer::NotLeader,
+        let call = self.0.peers.call(leader, request, left);
+        tokio::select! {
+            biased;
+            answer = call => match answer {
+                Ok(answer) => rmp_serde::from_slice(&answer).unwrap_or(Answer::Unknown),
+                Err(error) if error.may_have_been_served() => Answer::Unknown,
+                Err(_) => Answer::NotLeader,
+            },
+            // One that was cut off will not answer; who leads instead learns of the request's id.
+            () = self.leader_other_than(Some(leader)) => Answer::Unknown,
         }
     }
 
@@ -414,11 +434,20 @@ impl ClusterGroup {
     ) -> Answer {
         let raft = &self.0.raft;
         let Ok(leader) = raft.as_leader() else { return Answer::NotLeader };
-        if only_in.is_some_and(|term| term != leader.term()) {
+        let term = leader.term();
+        if only_in.is_some_and(|only| only != term) {
             return Answer::NotLeader;
         }
-        let (now, term) = (clock::now(), leader.term());
         let published = &self.0.published;
+        // One that was just elected has something to do first; it takes milliseconds.
+        let mut applied = published.watch();
+        if !matches!(
+            timeout_at(deadline.into(), applied.wait_for(|applied| applied.term >= term)).await,
+            Ok(Ok(_))
+        ) {
+            return Answer::NotLeader;
+        }
+        let now = clock::now();
         let Some(stamp) = self.0.clock.stamp(term, now, published.applied(), || published.state().clock)
         else {
             return Answer::NotLeader;

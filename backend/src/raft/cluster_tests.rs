@@ -1,5 +1,6 @@
 //! Raft over real links: several nodes in one process, with logs and state machines in memory.
 
+mod started;
 mod store;
 
 use super::{

@@ -13,6 +13,7 @@ use crate::{
         service::{RaftService, VoteGuard},
         snapshot_store::SnapshotStore,
         state_machine::StateMachine,
+        succession,
     },
     telemetry::{Reports, Telemetry},
 };
@@ -91,6 +92,11 @@ pub async fn start(
     // Links come from the log's members until the state is known: without them there is no election.
     peers.set_members(&group.members());
     tokio::spawn(stand_for_election(group.clone(), quiet));
+    let successor = succession::run(group.clone(), peers.changes(), elections.timeout_max);
+    tokio::spawn(async move {
+        tokio::time::sleep(quiet).await;
+        successor.await;
+    });
     Ok(Started { group, peers, journal })
 }
 
