@@ -23,17 +23,27 @@ need_component() {
     cargo "$2" --version >/dev/null 2>&1 || { say "Adding $1"; rustup component add "$1"; }
 }
 
+# A package of Debian's, and what it is for.
+install() {
+    say "$1 is missing; installing it for $2"
+    local sudo=
+    [ "$(id -u)" -eq 0 ] || sudo=sudo
+    command -v apt-get >/dev/null || fail "install $1 by hand; this script knows apt-get alone"
+    $sudo apt-get update -qq
+    $sudo apt-get install -y -qq "$1" >/dev/null
+}
+
 # A browser for the tests of the dashboard.
 need_chromium() {
     for name in chromium chromium-browser google-chrome; do
         command -v "$name" >/dev/null && return
     done
-    say "Chromium is missing; installing it for the browser tests"
-    local sudo=
-    [ "$(id -u)" -eq 0 ] || sudo=sudo
-    command -v apt-get >/dev/null || fail "install Chromium by hand; this script knows apt-get alone"
-    $sudo apt-get update -qq
-    $sudo apt-get install -y -qq chromium >/dev/null
+    install chromium "the browser tests"
+}
+
+# What kills a node at an fsync.
+need_strace() {
+    command -v strace >/dev/null || install strace "the tests of crash points"
 }
 
 # The test runner. It comes from crates.io where it is missing, which takes a few minutes to build.

@@ -32,8 +32,36 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Cluster {
     pub nodes: Vec<Node>,
     pub http: Client,
-    options: Vec<String>,
+    program: Program,
     dir: TempDir,
+}
+
+/// Where a node runs.
+#[derive(Clone, Debug)]
+pub struct Host {
+    pub ip: String,
+    /// What brings a command there: the words before it, such as `ip netns exec NAME`.
+    pub enter: Vec<String>,
+}
+
+/// What every node runs.
+#[derive(Clone, Debug)]
+pub struct Program {
+    pub binary: PathBuf,
+    /// Further options of `serve`.
+    pub options: Vec<String>,
+}
+
+impl Default for Program {
+    fn default() -> Self {
+        Program { binary: binary(), options: Vec::new() }
+    }
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Host { ip: "127.0.0.1".to_owned(), enter: Vec::new() }
+    }
 }
 
 /// One `ringmaster serve`.
@@ -45,6 +73,8 @@ pub struct Node {
     pub peer_port: u16,
     /// What is started; another version, say.
     pub binary: PathBuf,
+    /// What the command line begins with. It may be changed while the node does not run.
+    pub enter: Vec<String>,
     arguments: Vec<String>,
     log: PathBuf,
     process: Option<Process>,
@@ -58,24 +88,36 @@ impl Cluster {
 
     /// The same, with more options for each node.
     pub async fn start_with(count: u64, options: &[&str]) -> Cluster {
-        let mut cluster = Cluster::empty();
-        cluster.options = options.iter().map(|option| (*option).to_owned()).collect();
-        for _ in 0..count {
-            cluster.add();
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let hosts: Vec<Host> = (0..count).map(|_| Host::default()).collect();
+        Cluster::start_on(Program { options, ..Program::default() }, &hosts).await
+    }
+
+    /// The same, with one node on each of these hosts.
+    pub async fn start_on(program: Program, hosts: &[Host]) -> Cluster {
+        let mut cluster = Cluster::empty(program);
+        for host in hosts {
+            cluster.add_on(host).start();
         }
-        cluster.wait_formed(count).await;
+        cluster.wait_formed(hosts.len() as u64).await;
         cluster
     }
 
-    fn empty() -> Cluster {
+    /// A cluster of no nodes yet.
+    pub fn empty(program: Program) -> Cluster {
         let dir = tempfile::tempdir().expect("there is room for a test's data");
         // A pool would hold connections to processes that were killed.
         let http = Client::builder().timeout(REQUEST_TIMEOUT).build().expect("the client needs nothing");
-        Cluster { nodes: Vec::new(), http, options: Vec::new(), dir }
+        Cluster { nodes: Vec::new(), http, program, dir }
     }
 
     /// Starts one more node.
     pub fn add(&mut self) {
+        self.add_on(&Host::default()).start();
+    }
+
+    /// One more node, which does not run yet.
+    pub fn add_on(&mut self, host: &Host) -> &mut Node {
         let id = self.nodes.len() as u64 + 1;
         let [api_port, peer_port] = free_ports();
         let data = self.dir.path().join(format!("node-{id}"));
@@ -88,29 +130,32 @@ impl Cluster {
             "--data-dir",
             &data.display().to_string(),
             "--api-addr",
-            &format!("127.0.0.1:{api_port}"),
+            &format!("{}:{api_port}", host.ip),
             "--peer-addr",
-            &format!("127.0.0.1:{peer_port}"),
+            &format!("{}:{peer_port}", host.ip),
         ]
         .map(str::to_owned)
         .to_vec();
-        arguments.extend_from_slice(&self.options);
+        arguments.extend_from_slice(&self.program.options);
+        if host.ip != Host::default().ip {
+            arguments.push("--insecure".to_owned());
+        }
         match self.nodes.first() {
             None => arguments.push("--bootstrap".to_owned()),
             Some(first) => arguments.extend(["--join".to_owned(), first.url.clone()]),
         }
-        let mut node = Node {
+        self.nodes.push(Node {
             id,
-            url: format!("http://127.0.0.1:{api_port}"),
+            url: format!("http://{}:{api_port}", host.ip),
             api_port,
             peer_port,
-            binary: binary(),
+            binary: self.program.binary.clone(),
+            enter: host.enter.clone(),
             arguments,
             log: self.dir.path().join(format!("node-{id}.log")),
             process: None,
-        };
-        node.start();
-        self.nodes.push(node);
+        });
+        self.node_mut(id)
     }
 
     pub async fn wait_formed(&self, count: u64) {
@@ -147,10 +192,56 @@ impl Cluster {
         &mut self.nodes[id as usize - 1]
     }
 
+    /// What a node has on disk.
+    pub fn data_dir(&self, id: u64) -> PathBuf {
+        self.dir().join(format!("node-{id}"))
+    }
+
     /// Removes all that a node has on disk.
     pub fn wipe(&self, id: u64) {
         assert!(!self.node(id).is_running(), "its files would be open");
-        std::fs::remove_dir_all(self.dir().join(format!("node-{id}"))).expect("the data is there");
+        std::fs::remove_dir_all(self.data_dir(id)).expect("the data is there");
+    }
+
+    /// Kills all nodes at once, as a power cut does, starts them again, and waits until each has applied
+    /// by itself whatever was acknowledged before.
+    pub async fn power_cycle(&mut self) {
+        for node in &mut self.nodes {
+            node.kill();
+        }
+        for node in &mut self.nodes {
+            node.start();
+        }
+        self.wait_level().await;
+    }
+
+    /// Waits until every node has applied what is written now.
+    pub async fn wait_level(&self) {
+        let mark = eventually("the cluster to take writes", SOON, async || {
+            self.put_setting(1, "mark", json!("level")).await
+        })
+        .await;
+        for node in &self.nodes {
+            eventually("the node to have applied all", SOON, async || {
+                let revision = self.cluster(node.id).await?.revision;
+                if revision >= mark.version {
+                    Ok(())
+                } else {
+                    Err(format!("node {} is at {revision}", node.id))
+                }
+            })
+            .await;
+        }
+    }
+
+    /// Waits until all nodes agree on a leader, and all are up in its view.
+    pub async fn wait_healthy(&self) -> u64 {
+        let leader = self.leader().await;
+        for node in &self.nodes {
+            self.wait_status(leader, node.id, NodeStatus::Up).await;
+        }
+        self.wait_level().await;
+        leader
     }
 
     /// Any node that runs.
@@ -227,6 +318,14 @@ impl Cluster {
         .await
     }
 
+    /// The leader that `observer` knows.
+    pub async fn leader_of(&self, observer: u64) -> u64 {
+        eventually("a node to know the leader", SOON, async || {
+            self.cluster(observer).await?.leader.map(|leader| leader.0).ok_or_else(|| "none".to_owned())
+        })
+        .await
+    }
+
     /// Waits until `node` has this status in the view of `observer`.
     pub async fn wait_status(&self, observer: u64, node: u64, status: NodeStatus) {
         eventually(&format!("node {node} to be {status:?}"), SOON, async || {
@@ -242,7 +341,14 @@ impl Cluster {
 impl Node {
     pub fn start(&mut self) {
         assert!(self.process.is_none(), "node {} runs already", self.id);
-        let mut command = Command::new(&self.binary);
+        let mut command = match self.enter.split_first() {
+            None => Command::new(&self.binary),
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(&self.binary);
+                command
+            }
+        };
         command.args(&self.arguments);
         self.process = Some(Process::start(&mut command, &self.log));
     }

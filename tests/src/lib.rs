@@ -4,17 +4,16 @@
 //! own; what a test starts ends with the test. Nothing sleeps for a fixed time and hopes:
 //! [`eventually`] asks until a deadline, and says what it waited for when that passes.
 
+#[cfg(feature = "browser")]
 pub mod browser;
 pub mod cluster;
+pub mod crash_points;
 pub mod demo;
 pub mod process;
 pub mod stream;
 pub mod writers;
 
-use std::{
-    future::Future,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 /// How long tests wait for what should come at once. Loose: the machine may be busy.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -22,10 +21,11 @@ pub const SOON: Duration = Duration::from_secs(30);
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
 /// Asks until the answer is `Ok`, or panics with what was waited for and the last answer.
-pub async fn eventually<T, F>(what: &str, within: Duration, mut ask: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Result<T, String>>,
-{
+pub async fn eventually<T>(
+    what: &str,
+    within: Duration,
+    mut ask: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
     let deadline = Instant::now() + within;
     loop {
         match ask().await {

@@ -1,7 +1,7 @@
 //! Processes that end with the test.
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::signal::{Signal, killpg},
     unistd::Pid,
 };
 use std::{
@@ -17,9 +17,13 @@ use std::{
 pub fn binary() -> PathBuf {
     let path = std::env::var_os("RINGMASTER_BIN").map_or_else(
         || {
-            let tests = std::env::current_exe().expect("a test knows its own path");
+            let own = std::env::current_exe().expect("a process knows its own path");
+            let beside = own.with_file_name("ringmaster");
+            if beside.exists() {
+                return beside;
+            }
             // target/debug/deps/test-… → target/debug/ringmaster
-            tests.ancestors().nth(2).expect("tests are built in a target directory").join("ringmaster")
+            own.ancestors().nth(2).expect("tests are built in a target directory").join("ringmaster")
         },
         PathBuf::from,
     );
@@ -81,14 +85,17 @@ impl Process {
         Pid::from_raw(self.child.id().try_into().expect("process ids are small"))
     }
 
+    /// To the process and to what it was started by, such as a tracer.
     pub fn signal(&self, signal: Signal) {
-        kill(self.pid(), signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.pid()));
+        killpg(self.pid(), signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.pid()));
     }
 
-    /// SIGKILL, and gone when this returns.
+    /// SIGKILL to it and to what it has started, and gone when this returns.
     pub fn kill(&mut self) {
-        // A process that has ended cannot be killed, and is gone all the same.
-        let _ = self.child.kill();
+        if self.running() {
+            // Meanwhile it may have ended; then it is gone all the same.
+            let _ = killpg(self.pid(), Signal::SIGKILL);
+        }
         let _ = self.child.wait();
     }
 

