@@ -1,7 +1,7 @@
 //! The page's own address: what is shown is in it, so that every state of the page can be sent to
 //! somebody else, survives a reload, and the browser's back button works.
 //!
-//! There are eight pages and no nesting, so an enum and a match are the whole router.
+//! There is one level of pages, so an enum and a match are the whole router.
 
 use leptos::{ev, prelude::*};
 use ringmaster_common::id::{NodeId, OperationId, PlanId};
@@ -13,10 +13,13 @@ pub enum Page {
     Overview,
     Nodes,
     Node(NodeId),
+    Consensus,
     Operations,
     Operation(OperationId),
     Plan(PlanId),
     Events,
+    Audit,
+    Settings,
     Missing,
 }
 
@@ -27,10 +30,13 @@ impl Page {
             (None, _) => Some(Page::Overview),
             (Some("nodes"), None) => Some(Page::Nodes),
             (Some("nodes"), Some(id)) => id.parse().ok().map(Page::Node),
+            (Some("consensus"), None) => Some(Page::Consensus),
             (Some("operations"), None) => Some(Page::Operations),
             (Some("operations"), Some(id)) => id.parse().ok().map(Page::Operation),
             (Some("plans"), Some(id)) => id.parse().ok().map(Page::Plan),
             (Some("events"), None) => Some(Page::Events),
+            (Some("audit"), None) => Some(Page::Audit),
+            (Some("settings"), None) => Some(Page::Settings),
             _ => None,
         };
         page.filter(|_| parts.next().is_none()).unwrap_or(Page::Missing)
@@ -169,6 +175,10 @@ mod tests {
             ("/nodes/3", Page::Node(NodeId(3))),
             ("/nodes/x", Page::Missing),
             ("/nodes/3/more", Page::Missing),
+            ("/consensus", Page::Consensus),
+            ("/audit", Page::Audit),
+            ("/settings", Page::Settings),
+            ("/settings/x", Page::Missing),
             ("/operations/17", Page::Operation(OperationId(17))),
             ("/plans/814", Page::Plan(PlanId(814))),
             ("/plans", Page::Missing),

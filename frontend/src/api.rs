@@ -12,13 +12,15 @@ use ringmaster_common::{
     action::Action,
     demo::{Chaos, DemoNode},
     error::{Code, Problem},
-    event::EventBatch,
-    id::{NodeId, OperationId, PlanId},
+    event::{AuditEntry, EventBatch},
+    id::{NodeId, OperationId, PlanId, Revision},
     operation::Operation,
     page::Page,
     plan::{ApplyRequest, Fact, Plan, PlanRequest},
+    setting::Setting,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use std::{fmt, pin::Pin};
 
 /// A node that takes longer than this to answer is as good as silent.
@@ -27,10 +29,8 @@ const TIMEOUT_MS: u32 = 15_000;
 const MAX_TRIES: u32 = 4;
 /// The wait between two tries, in which the page may find another node.
 const RETRY_WAIT_MS: u32 = 700;
-/// How many events a page of the timeline has.
-pub const EVENTS_PER_PAGE: u32 = 50;
-/// How many operations a page of the list has.
-pub const OPERATIONS_PER_PAGE: u32 = 50;
+/// How many items a page of a list has.
+pub const PER_PAGE: u32 = 100;
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ pub struct Api {
     base: RwSignal<String>,
 }
 
-type Answer<T> = Result<T, ApiError>;
+pub type Answer<T> = Result<T, ApiError>;
 
 impl Api {
     pub fn new() -> Self {
@@ -120,12 +120,29 @@ impl Api {
     }
 
     pub async fn operation(self, id: OperationId) -> Answer<Operation> {
-        self.get(&format!("/v1/operations/{id}")).await
+        self.get(&format!("/v1/operations/{id}?consistency=stale")).await
     }
 
-    pub async fn operations(self, cursor: Option<String>) -> Answer<Page<Operation>> {
-        let limit = OPERATIONS_PER_PAGE;
-        self.get(&with_cursor(format!("/v1/operations?limit={limit}"), cursor)).await
+    /// Operations, the latest first, from before one or from now. What is history is read as this node
+    /// has it, so that it can be read without a leader too.
+    pub async fn operations(self, before: Option<String>) -> Answer<Page<Operation>> {
+        self.get(&with_cursor(format!("/v1/operations?consistency=stale&limit={PER_PAGE}"), before)).await
+    }
+
+    /// Audit entries, the latest first, from before one or from now.
+    pub async fn audit(self, before: Option<String>, limit: u32) -> Answer<Page<AuditEntry>> {
+        self.get(&with_cursor(format!("/v1/audit?consistency=stale&limit={limit}"), before)).await
+    }
+
+    /// Sets what `key` names, if it is still as it was in `known`, or new where that is none.
+    pub async fn put_setting(self, key: &str, value: Value, known: Option<Revision>) -> Answer<Setting> {
+        let path = format!("/v1/settings/{}", escaped(key));
+        let condition = match known {
+            Some(version) => ("If-Match", format!("\"{version}\"")),
+            None => ("If-None-Match", "*".to_owned()),
+        };
+        let body = Value::Object([("value".to_owned(), value)].into_iter().collect());
+        self.mutate(Method::PUT, &path, &body, Some(condition)).await
     }
 
     /// The latest events first, from before a revision, or from now.
@@ -179,17 +196,27 @@ impl Api {
     }
 
     async fn post<T: DeserializeOwned>(self, path: &str, body: &impl Serialize) -> Answer<T> {
+        self.mutate(Method::POST, path, body, None).await
+    }
+
+    async fn mutate<T: DeserializeOwned>(
+        self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+        condition: Option<(&'static str, String)>,
+    ) -> Answer<T> {
         let body = serde_json::to_string(body).expect("plain data encodes");
-        decode(self.send_until_answered(path.to_owned(), body).await?)
+        let mutation = Mutation { body, key: browser::unique_key(), condition };
+        decode(self.send_until_answered(method, path.to_owned(), mutation).await?)
     }
 
     /// Boxed, so that there is one of it, whatever is sent and awaited.
-    fn send_until_answered(self, path: String, body: String) -> LocalBoxFuture<Raw> {
+    fn send_until_answered(self, method: Method, path: String, mutation: Mutation) -> LocalBoxFuture<Raw> {
         Box::pin(async move {
-            let key = browser::unique_key();
             let mut tries = 1;
             loop {
-                match self.send(Method::POST, path.clone(), Some((body.clone(), key.clone()))).await {
+                match self.send(method.clone(), path.clone(), Some(mutation.clone())).await {
                     Err(ApiError::Unreachable { .. }) if tries < MAX_TRIES => {
                         tries += 1;
                         TimeoutFuture::new(RETRY_WAIT_MS).await;
@@ -200,7 +227,7 @@ impl Api {
         })
     }
 
-    fn send(self, method: Method, path: String, body: Option<(String, String)>) -> LocalBoxFuture<Raw> {
+    fn send(self, method: Method, path: String, mutation: Option<Mutation>) -> LocalBoxFuture<Raw> {
         Box::pin(async move {
             let base = self.base.get_untracked();
             let unreachable = |_| ApiError::Unreachable { url: base.clone() };
@@ -208,11 +235,14 @@ impl Api {
                 .method(method)
                 .header("Ringmaster-Client", "dashboard")
                 .abort_signal(Some(&timeout()));
-            let answer = match body {
+            let answer = match mutation {
                 None => request.send().await,
-                Some((body, key)) => {
+                Some(Mutation { body, key, condition }) => {
                     request =
                         request.header("Idempotency-Key", &key).header("Content-Type", "application/json");
+                    if let Some((header, value)) = condition {
+                        request = request.header(header, &value);
+                    }
                     request.body(body).map_err(unreachable)?.send().await
                 }
             };
@@ -224,7 +254,17 @@ impl Api {
     }
 }
 
-type LocalBoxFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+/// What a request that changes something carries.
+#[derive(Clone, Debug)]
+struct Mutation {
+    body: String,
+    /// The idempotency key.
+    key: String,
+    /// A header that names the version which it changes.
+    condition: Option<(&'static str, String)>,
+}
+
+pub type LocalBoxFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 /// Status, whether that is a success, and the body.
 type Raw = Answer<(u16, bool, String)>;
 

@@ -9,11 +9,13 @@ use crate::{
         drawer::plan_drawer,
         live::{effect, live, memo},
         palette::{Palette, palette_dialog},
+        running_list::Scrolled,
         shell::{ThemeSwitch, shell},
     },
     pages::{
-        events::events_page, missing::missing, node::node_page, nodes::nodes_page, operation::operation_page,
-        operations::operations_page, overview::overview,
+        audit::audit_page, consensus::consensus_page, events::events_page, missing::missing, node::node_page,
+        nodes::nodes_page, operation::operation_page, operations::operations_page, overview::overview,
+        settings::settings_page,
     },
     store::Store,
     stream,
@@ -31,6 +33,7 @@ pub fn app() -> impl IntoView {
     provide_context(Palette::new());
     provide_context(ThemeSwitch::new());
     provide_context(Mischief::new());
+    provide_context(Scrolled(RwSignal::new(false)));
     view! { {shell(page)} {plan_drawer()} {palette_dialog()} }
 }
 
@@ -49,9 +52,12 @@ fn page() -> AnyView {
             Page::Overview | Page::Plan(_) => overview(),
             Page::Nodes => nodes_page(),
             Page::Node(id) => node_page(id),
+            Page::Consensus => consensus_page(),
             Page::Operations => operations_page(),
             Page::Operation(id) => operation_page(id),
             Page::Events => events_page(),
+            Page::Audit => audit_page(),
+            Page::Settings => settings_page(),
             Page::Missing => missing(),
         })
     })

@@ -91,6 +91,23 @@ pub fn remove(selector: &str) {
     }
 }
 
+pub fn focus(selector: &str) {
+    if let Ok(Some(element)) = document().query_selector(selector) {
+        element.unchecked_ref::<web_sys::HtmlElement>().focus().ok();
+    }
+}
+
+pub fn click(selector: &str) {
+    if let Ok(Some(element)) = document().query_selector(selector) {
+        element.unchecked_ref::<web_sys::HtmlElement>().click();
+    }
+}
+
+/// Goes to a page of this node that is no part of the dashboard.
+pub fn leave_for(path: &str) {
+    window().location().set_href(path).ok();
+}
+
 pub fn scroll_to_top(selector: &str) {
     if let Ok(Some(element)) = document().query_selector(selector) {
         element.set_scroll_top(0);

@@ -14,6 +14,10 @@ use std::collections::VecDeque;
 pub const FRESH_MS: u64 = 2_500;
 /// How many samples the sparklines hold: one minute.
 pub const HISTORY: usize = 120;
+/// How many samples back a rate is measured from: four seconds.
+const RATE_SAMPLES: usize = 8;
+/// No rate is made of less than this.
+const RATE_AT_LEAST_MS: i64 = 900;
 
 /// The report of `node`, if it is fresh.
 pub fn fresh(sample: &Sample, node: NodeId) -> Option<&AgedReport> {
@@ -41,25 +45,53 @@ pub fn rtt_us(sample: &Sample, node: NodeId) -> Option<u64> {
 }
 
 /// One sample's figures of the whole cluster; none where nothing was measured.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Figures {
     pub writes_per_s: Option<f64>,
     pub commit_p50_us: Option<u64>,
     pub commit_p99_us: Option<u64>,
     /// Of the follower that is furthest behind.
     pub lag: Option<u64>,
+    /// Of the leader.
+    pub fsyncs_per_s: Option<f64>,
+    pub nodes: Vec<NodeFigures>,
+}
+
+/// One node's figures.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeFigures {
+    pub node: NodeId,
+    pub lag: Option<u64>,
+    pub fsyncs_per_s: Option<f64>,
+    /// The counter that the rate is made of, and when the node read it.
+    fsyncs: u64,
+    at_ms: i64,
 }
 
 impl Figures {
     pub fn of(sample: &Sample) -> Self {
-        let Some(leader) = leader(sample) else { return Figures::default() };
+        let node = |aged: &AgedReport| NodeFigures {
+            node: aged.report.node,
+            lag: lag(sample, aged.report.node),
+            fsyncs_per_s: None,
+            fsyncs: aged.report.fsyncs,
+            at_ms: sample.at.as_millisecond() - i64::try_from(aged.age_ms).unwrap_or(i64::MAX),
+        };
+        let nodes = sample.nodes.iter().filter(|aged| aged.age_ms <= FRESH_MS).map(node).collect();
+        let Some(leader) = leader(sample) else { return Figures { nodes, ..Figures::default() } };
         let report = &leader.report;
         Figures {
             writes_per_s: Some(report.proposals_per_s),
             commit_p50_us: report.commit_p50_us,
             commit_p99_us: report.commit_p99_us,
             lag: report.replication.iter().map(|entry| entry.lag).max(),
+            fsyncs_per_s: None,
+            nodes,
         }
+    }
+
+    pub fn node(&self, id: NodeId) -> Option<&NodeFigures> {
+        self.nodes.iter().find(|figures| figures.node == id)
     }
 }
 
@@ -68,11 +100,28 @@ impl Figures {
 pub struct History(VecDeque<Figures>);
 
 impl History {
-    pub fn push(&mut self, figures: Figures) {
+    /// Takes a sample in. `leader` is the one whose rates stand for the cluster.
+    pub fn push(&mut self, mut figures: Figures, leader: Option<NodeId>) {
+        for node in &mut figures.nodes {
+            node.fsyncs_per_s = self.fsyncs_per_s(node);
+        }
+        figures.fsyncs_per_s = leader.and_then(|leader| figures.node(leader)?.fsyncs_per_s);
         if self.0.len() == HISTORY {
             self.0.pop_front();
         }
         self.0.push_back(figures);
+    }
+
+    /// From a counter to a rate. A counter that went back belongs to a process that was started anew.
+    fn fsyncs_per_s(&self, now: &NodeFigures) -> Option<f64> {
+        let earlier = self.0.iter().rev().take(RATE_SAMPLES).filter_map(|figures| figures.node(now.node));
+        let then = earlier.last()?;
+        let (count, ms) = (now.fsyncs.checked_sub(then.fsyncs)?, now.at_ms - then.at_ms);
+        (ms >= RATE_AT_LEAST_MS).then(|| count as f64 * 1_000.0 / ms as f64)
+    }
+
+    pub fn latest(&self) -> Option<&Figures> {
+        self.0.back()
     }
 
     /// One figure over time.
@@ -82,9 +131,10 @@ impl History {
 }
 
 /// The line of a sparkline `width` × `height`, as SVG path data: newest at the right, zero at the
-/// bottom, and a gap where nothing was measured.
-pub fn spark_path(values: &[Option<f64>], width: f64, height: f64) -> String {
-    let top = values.iter().flatten().copied().fold(0.0_f64, f64::max);
+/// bottom, and a gap where nothing was measured. Its top is the largest value, or `least_top`, so that
+/// what is next to nothing looks like it.
+pub fn spark_path(values: &[Option<f64>], least_top: f64, width: f64, height: f64) -> String {
+    let top = values.iter().flatten().copied().fold(least_top, f64::max);
     let step = width / (HISTORY - 1) as f64;
     let start = width - step * values.len().saturating_sub(1) as f64;
     let mut path = String::new();
@@ -160,6 +210,21 @@ pub mod tests {
     }
 
     #[test]
+    fn a_counter_becomes_a_rate() {
+        let at = |ms: i64, fsyncs: u64| {
+            let mut aged = report(1, Role::Leader, 7);
+            (aged.age_ms, aged.report.fsyncs) = (0, fsyncs);
+            Figures::of(&Sample { at: Timestamp::from_millisecond(ms).unwrap(), ..sample(vec![aged]) })
+        };
+        let mut history = History::default();
+        for (ms, fsyncs) in [(0, 100), (500, 105), (1_000, 110), (1_500, 3)] {
+            history.push(at(ms, fsyncs), Some(NodeId(1)));
+        }
+        let rates = history.of(|figures| figures.fsyncs_per_s);
+        assert_eq!(rates, [None, None, Some(10.0), None], "too early, too early, measured, started anew");
+    }
+
+    #[test]
     fn the_figures_are_those_of_the_leader() {
         let mut lead = report(1, Role::Leader, 7);
         lead.report.proposals_per_s = 812.0;
@@ -185,15 +250,16 @@ pub mod tests {
     fn history_is_bounded() {
         let mut history = History::default();
         for _ in 0..HISTORY + 5 {
-            history.push(Figures::default());
+            history.push(Figures::default(), None);
         }
         assert_eq!(history.of(|_| Some(0.0)).len(), HISTORY);
     }
 
     #[test]
     fn a_gap_lifts_the_pen() {
-        let path = spark_path(&[Some(0.0), Some(2.0), None, Some(1.0)], 119.0, 26.0);
+        let path = spark_path(&[Some(0.0), Some(2.0), None, Some(1.0)], 0.0, 119.0, 26.0);
         assert_eq!(path, "M116.0 24.5L117.0 1.5M119.0 13.0");
-        assert_eq!(spark_path(&[], 119.0, 26.0), "");
+        assert_eq!(spark_path(&[], 0.0, 119.0, 26.0), "");
+        assert_eq!(spark_path(&[Some(1.0)], 10.0, 119.0, 23.0), "M119.0 19.5");
     }
 }

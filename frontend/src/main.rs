@@ -22,6 +22,7 @@ mod operation;
 mod pages;
 mod peers;
 mod prose;
+mod quorum;
 mod situation;
 mod store;
 mod stream;

@@ -32,8 +32,8 @@ pub fn direction(plan: &Plan) -> Option<(u64, u64)> {
 
 /// What the button that applies the plan does.
 pub fn verb(plan: &Plan) -> String {
-    match (&plan.action, plan.impact.leader_after) {
-        (Action::Undo { .. }, Some(leader)) => format!("Hand back to node {leader}"),
+    match (&plan.action, direction(plan)) {
+        (Action::Undo { .. }, Some((_, leader))) => format!("Hand back to node {leader}"),
         (action, _) => title(action),
     }
 }

@@ -1,5 +1,7 @@
 //! One file a page.
 
+pub mod audit;
+pub mod consensus;
 pub mod events;
 pub mod missing;
 pub mod node;
@@ -7,3 +9,4 @@ pub mod nodes;
 pub mod operation;
 pub mod operations;
 pub mod overview;
+pub mod settings;

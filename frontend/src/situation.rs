@@ -262,7 +262,7 @@ pub fn assess(situation: &Situation<'_>) -> Assessment {
 }
 
 /// Whether a node is heard from. Its last report may outlive it by a moment.
-fn answers(node: &Node, sample: &Sample) -> bool {
+pub fn answers(node: &Node, sample: &Sample) -> bool {
     node.status != NodeStatus::Down && figures::fresh(sample, node.id).is_some()
 }
 

@@ -13,7 +13,7 @@ use crate::{
     figures::{self, Figures, History},
     peers::{Peer, Position},
     situation::{self, Assessment, Connection, Situation},
-    timeline::{self, Entry},
+    timeline::{self, Entry, Reign},
 };
 use leptos::prelude::*;
 use ringmaster_common::{
@@ -22,6 +22,7 @@ use ringmaster_common::{
     event::EventBatch,
     id::{NodeId, OperationId, Revision},
     operation::Operation,
+    page::Page,
     telemetry::{AgedReport, Sample},
     view::{ClusterView, Election},
 };
@@ -29,6 +30,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// How many of the latest events the page holds.
 pub const MAX_ENTRIES: usize = 400;
+/// How many elections it holds.
+const MAX_REIGNS: usize = 500;
 /// How many revisions with events it fetches as it opens.
 const FIRST_EVENTS: u32 = 400;
 /// The page calls itself disconnected after this long without a message. Samples come twice a second.
@@ -89,6 +92,14 @@ pub struct Store {
     pub entries: RwSignal<VecDeque<Entry>>,
     /// What is news among all events that the page has seen, newest first.
     pub headlines: RwSignal<Vec<Entry>>,
+    /// The elections among all events that the page has seen, newest first.
+    pub reigns: RwSignal<Vec<Reign>>,
+    /// The revision from which on all elections are known.
+    pub reigns_since: RwSignal<Option<u64>>,
+    /// How many audit entries there have ever been.
+    pub audit_count: RwSignal<u64>,
+    /// Grows when the history that is shown does not go on from what was shown before.
+    pub restarts: RwSignal<u32>,
     pub sample: RwSignal<Option<Sample>>,
     pub history: RwSignal<History>,
     pub demo: RwSignal<bool>,
@@ -117,6 +128,10 @@ impl Store {
             operations: RwSignal::new(Vec::new()),
             entries: RwSignal::new(VecDeque::new()),
             headlines: RwSignal::new(Vec::new()),
+            reigns: RwSignal::new(Vec::new()),
+            reigns_since: RwSignal::new(None),
+            audit_count: RwSignal::new(0),
+            restarts: RwSignal::new(0),
             sample: RwSignal::new(None),
             history: RwSignal::new(History::default()),
             demo: RwSignal::new(false),
@@ -260,10 +275,13 @@ impl Store {
         if !continues {
             self.entries.set(VecDeque::new());
             self.headlines.set(Vec::new());
+            self.reigns.set(Vec::new());
+            self.reigns_since.set(None);
         }
         self.loaded.set(true);
         self.publish();
         if !continues {
+            self.restarts.update(|restarts| *restarts += 1);
             self.fetch_entries();
         }
     }
@@ -277,6 +295,10 @@ impl Store {
                 new.iter().for_each(|entry| timeline::add_newer(headlines, entry.clone()));
             });
         }
+        let reigns: Vec<Reign> = timeline::reigns(batch).collect();
+        if !reigns.is_empty() {
+            self.reigns.update(|known| known.splice(0..0, reigns).for_each(drop));
+        }
         self.entries.update(|entries| {
             new.into_iter().for_each(|entry| entries.push_front(entry));
             entries.truncate(MAX_ENTRIES);
@@ -284,11 +306,26 @@ impl Store {
         self.publish();
     }
 
+    /// Takes in what the history says of elections before the ones that are known.
+    pub fn learn_reigns(self, page: &Page<EventBatch>) {
+        let known = self.reigns.with_untracked(|known| known.last().map_or(u64::MAX, |last| last.revision));
+        let older = page.items.iter().filter(|batch| batch.revision.0 < known);
+        let older: Vec<Reign> = older.flat_map(timeline::reigns).collect();
+        self.reigns.update(|reigns| {
+            reigns.extend(older);
+            reigns.truncate(MAX_REIGNS);
+        });
+        // Before the last page there is nothing.
+        let oldest = page.next.as_ref().and(page.items.last()).map_or(0, |batch| batch.revision.0);
+        set(self.reigns_since, Some(oldest));
+    }
+
     /// Fetches the events before the ones that are streamed.
     fn fetch_entries(self) {
         leptos::task::spawn_local(async move {
             // Where it fails, the list shows what is streamed; the events page says what went wrong.
             let Ok(page) = self.api.events(None, FIRST_EVENTS).await else { return };
+            self.learn_reigns(&page);
             let known = self
                 .entries
                 .with_untracked(|entries| entries.back().map_or(u64::MAX, |oldest| oldest.revision));
@@ -306,7 +343,8 @@ impl Store {
 
     pub fn take_sample(self, sample: Sample) {
         self.clock_offset_ms.set_value(sample.at.as_millisecond() - browser::now().as_millisecond());
-        self.history.update(|history| history.push(Figures::of(&sample)));
+        let leader = figures::leader(&sample).map(|leader| leader.report.node);
+        self.history.update(|history| history.push(Figures::of(&sample), leader));
         self.sample.set(Some(sample));
         self.publish_telemetry();
         self.tick();
@@ -317,6 +355,7 @@ impl Store {
         self.view.with_value(|view| {
             set(self.name, view.name.clone());
             set(self.elected, view.elected.clone());
+            set(self.audit_count, view.audit_count);
             set(self.operations, view.operations.values().rev().cloned().collect());
             self.nodes.update_value(|nodes| {
                 nodes.retain(|id, _| view.nodes.contains_key(id));

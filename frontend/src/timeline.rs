@@ -1,11 +1,18 @@
-//! Events as the lists show them: one sentence, one tone and one kind each.
+//! Events and audit entries as the lists show them: one sentence, one tone and one kind each.
+//!
+//! What is repeated is rolled up, so that a setting that is written all the time does not bury the
+//! rest: in a short list all changes of one thing are one line, in a full list those with nothing
+//! else in between.
 
-use crate::situation::Tone;
+use crate::{format::capitalised, situation::Tone};
 use ringmaster_common::{
+    Timestamp,
     cluster::{NodeStatus, Sees},
-    event::{Event, EventBatch},
+    event::{AuditEntry, Event, EventBatch},
+    id::{NodeId, OperationId},
     operation::{OperationStatus, StepStatus},
 };
+use std::sync::Arc;
 
 /// What an event is about, to filter by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +113,10 @@ pub struct Entry {
     pub revision: u64,
     /// Among the events of its revision.
     pub position: usize,
-    pub at: ringmaster_common::Timestamp,
+    /// The revision of the earliest event that the line stands for. It tells one line from another:
+    /// it stays as it is while later events are rolled up into the line.
+    pub since: u64,
+    pub at: Timestamp,
     pub actor: String,
     pub kind: Kind,
     pub tone: Tone,
@@ -116,6 +126,25 @@ pub struct Entry {
     pub rolls_up_as: Option<String>,
     /// How many events the line stands for.
     pub count: u32,
+    /// The entry of the audit, if the line is one.
+    pub audit: Option<Arc<AuditEntry>>,
+}
+
+impl Entry {
+    /// What its list is ordered by, and goes on from: numbers of the audit have no gaps.
+    pub fn rank(&self) -> u64 {
+        self.audit.as_ref().map_or(self.revision, |audit| audit.number)
+    }
+
+    /// Takes another entry into the line. What the line says is the latest.
+    fn absorb(&mut self, other: Entry) {
+        let (count, since) = (self.count + other.count, self.since.min(other.since));
+        let position = if other.since < self.since { other.position } else { self.position };
+        if other.revision > self.revision {
+            *self = other;
+        }
+        (self.count, self.since, self.position) = (count, since, position);
+    }
 }
 
 /// The lines of a batch, the last one first.
@@ -123,17 +152,100 @@ pub fn entries(batch: &EventBatch) -> impl Iterator<Item = Entry> + '_ {
     batch.events.iter().enumerate().rev().map(|(position, event)| Entry {
         revision: batch.revision.0,
         position,
+        since: batch.revision.0,
         at: batch.at,
         actor: batch.actor.clone(),
         kind: Kind::of(event),
         tone: tone(event),
-        sentence: crate::format::capitalised(&event.to_string()),
+        sentence: capitalised(&event.to_string()),
         is_headline: is_headline(event),
         rolls_up_as: match event {
             Event::SettingChanged { setting } => Some(setting.key.clone()),
+            Event::Audited { .. } => Some(String::new()),
             _ => None,
         },
         count: 1,
+        audit: None,
+    })
+}
+
+/// An entry of the audit as a line.
+pub fn audit_line(entry: AuditEntry) -> Entry {
+    let outcome = match (&entry.refused, entry.operation) {
+        (Some(refusal), _) => format!("refused: {refusal}"),
+        (None, Some(operation)) => format!("done: operation {operation}"),
+        (None, None) => "done".to_owned(),
+    };
+    let repeats = entry.refused.is_none() && entry.operation.is_none();
+    Entry {
+        revision: entry.revision.0,
+        position: 0,
+        since: entry.revision.0,
+        at: entry.at,
+        actor: entry.actor.clone(),
+        kind: Kind::Audit,
+        tone: if entry.refused.is_some() { Tone::Warning } else { Tone::Good },
+        sentence: format!("{} {outcome} {} {}", entry.request, entry.number, entry.request_id),
+        is_headline: true,
+        rolls_up_as: repeats.then(|| format!("{} {}", entry.actor, entry.request)),
+        count: 1,
+        audit: Some(Arc::new(entry)),
+    }
+}
+
+/// Takes a later entry into a full list, newest first. A line stays where it is while it grows.
+pub fn roll_up_newer(lines: &mut Vec<Entry>, entry: Entry) {
+    let run = lines.iter().take_while(|line| line.rolls_up_as.is_some());
+    match run.take(MAX_RUN).position(|line| rolls_up(line, &entry)) {
+        Some(position) => lines[position].absorb(entry),
+        None => lines.insert(0, entry),
+    }
+}
+
+/// Takes an earlier entry into a full list, newest first.
+pub fn roll_up_older(lines: &mut Vec<Entry>, entry: Entry) {
+    let run = lines.iter().rev().take_while(|line| line.rolls_up_as.is_some());
+    match run.take(MAX_RUN).position(|line| rolls_up(line, &entry)) {
+        Some(from_end) => {
+            let position = lines.len() - 1 - from_end;
+            lines[position].absorb(entry);
+        }
+        None => lines.push(entry),
+    }
+}
+
+/// How far a full list looks for a line to roll up into.
+const MAX_RUN: usize = 50;
+
+fn rolls_up(line: &Entry, entry: &Entry) -> bool {
+    entry.rolls_up_as.is_some() && line.rolls_up_as == entry.rolls_up_as && line.kind == entry.kind
+}
+
+/// Who led, from when on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reign {
+    pub term: u64,
+    pub leader: NodeId,
+    pub at: Timestamp,
+    pub revision: u64,
+    /// The operation that handed over, where the election was no accident. The winner of an election
+    /// ends that step with its first command, so both are of one revision.
+    pub by: Option<OperationId>,
+}
+
+/// The elections of a batch; there is one at the most.
+pub fn reigns(batch: &EventBatch) -> impl Iterator<Item = Reign> + '_ {
+    let by = batch.events.iter().find_map(|event| match event {
+        Event::StepChanged { operation, step, .. } if step.status == StepStatus::Succeeded => {
+            (step.name == "hand_over").then_some(*operation)
+        }
+        _ => None,
+    });
+    batch.events.iter().filter_map(move |event| match event {
+        Event::LeaderElected { term, leader } => {
+            Some(Reign { term: *term, leader: *leader, at: batch.at, revision: batch.revision.0, by })
+        }
+        _ => None,
     })
 }
 
@@ -147,7 +259,9 @@ pub fn add_newer(headlines: &mut Vec<Entry>, mut entry: Entry) {
         return;
     }
     if let Some(position) = same_line(headlines, &entry) {
-        entry.count += headlines.remove(position).count;
+        let mut line = headlines.remove(position);
+        line.absorb(entry);
+        entry = line;
     }
     headlines.insert(0, entry);
     headlines.truncate(MAX_HEADLINES);
@@ -159,15 +273,14 @@ pub fn add_older(headlines: &mut Vec<Entry>, entry: Entry) {
         return;
     }
     match same_line(headlines, &entry) {
-        Some(position) => headlines[position].count += entry.count,
+        Some(position) => headlines[position].absorb(entry),
         None if headlines.len() < MAX_HEADLINES => headlines.push(entry),
         None => {}
     }
 }
 
 fn same_line(headlines: &[Entry], entry: &Entry) -> Option<usize> {
-    entry.rolls_up_as.as_ref()?;
-    headlines.iter().position(|known| known.rolls_up_as == entry.rolls_up_as)
+    headlines.iter().position(|known| rolls_up(known, entry))
 }
 
 /// Whether an entry passes the filters of the events page.
@@ -234,6 +347,8 @@ mod tests {
         let news = entries(&batch()).next().unwrap();
         let beat = |revision| Entry {
             revision,
+            since: revision,
+            kind: Kind::Settings,
             sentence: format!("Setting demo.beat is now {revision}"),
             rolls_up_as: Some("demo.beat".to_owned()),
             ..news.clone()
@@ -250,6 +365,74 @@ mod tests {
             add_newer(&mut headlines, news.clone());
         }
         assert_eq!(headlines.len(), MAX_HEADLINES);
+    }
+
+    #[test]
+    fn a_full_list_rolls_up_what_nothing_comes_between() {
+        let news = entries(&batch()).next().unwrap();
+        let line = |key: &str, revision| Entry {
+            revision,
+            since: revision,
+            kind: Kind::Settings,
+            rolls_up_as: Some(key.to_owned()),
+            ..news.clone()
+        };
+        let mut lines = Vec::new();
+        for entry in [line("a", 20), line("b", 21), line("a", 22), line("b", 23)] {
+            roll_up_newer(&mut lines, entry);
+        }
+        roll_up_older(&mut lines, line("a", 19));
+        roll_up_older(&mut lines, Entry { revision: 18, ..news.clone() });
+        roll_up_older(&mut lines, line("a", 17));
+        roll_up_newer(&mut lines, Entry { revision: 24, ..news.clone() });
+        roll_up_newer(&mut lines, line("a", 25));
+        let shown: Vec<_> = lines.iter().map(|line| (line.revision, line.since, line.count)).collect();
+        let since = news.since;
+        assert_eq!(
+            shown,
+            [(25, 25, 1), (24, since, 1), (23, 21, 2), (22, 19, 3), (18, since, 1), (17, 17, 1)],
+            "a line stays in its place while it grows, and ends where something else happened"
+        );
+    }
+
+    #[test]
+    fn an_election_knows_who_handed_over() {
+        let step = |status| ringmaster_common::operation::Step {
+            name: "hand_over".to_owned(),
+            title: String::new(),
+            bound_ms: 1,
+            status,
+            started_at: None,
+            ended_at: None,
+            detail: None,
+        };
+        let batch = |events| EventBatch { events, ..batch() };
+        let elected = Event::LeaderElected { term: 4, leader: NodeId(2) };
+        let handed =
+            |status| Event::StepChanged { operation: OperationId(9), position: 2, step: step(status) };
+        let by = |batch: EventBatch| reigns(&batch).map(|reign| reign.by).collect::<Vec<_>>();
+        assert_eq!(by(batch(vec![elected.clone()])), [None]);
+        assert_eq!(by(batch(vec![elected.clone(), handed(StepStatus::Succeeded)])), [Some(OperationId(9))]);
+        assert_eq!(by(batch(vec![elected, handed(StepStatus::Failed)])), [None]);
+    }
+
+    #[test]
+    fn a_refusal_of_the_audit_stands_alone() {
+        let entry = |refused| AuditEntry {
+            number: 7,
+            revision: Revision(70),
+            at: Timestamp::UNIX_EPOCH,
+            actor: "cli@::1".to_owned(),
+            request_id: "r-1".to_owned(),
+            request: "apply plan 3".to_owned(),
+            refused,
+            operation: None,
+        };
+        let code = ringmaster_common::error::Code::PlanStale;
+        let refused = audit_line(entry(Some(ringmaster_common::error::Refusal::new(code, "node/3 changed"))));
+        assert!(passes(&refused, None, "plan_stale r-1 cli@") && refused.rolls_up_as.is_none());
+        assert_eq!((refused.rank(), refused.tone), (7, Tone::Warning));
+        assert!(audit_line(entry(None)).rolls_up_as.is_some());
     }
 
     #[test]

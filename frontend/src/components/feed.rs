@@ -1,10 +1,13 @@
 //! Lists of events. Every list uses this row, so that an event reads the same everywhere.
 //!
+//! A line that others are rolled up into changes in place: what is under the pointer or has the focus
+//! stays where it is.
+//!
 //! Test id: `event-row`, with `data-revision`.
 
 use crate::{
     components::{
-        live::{Key, each},
+        live::{Key, each, live, memo, words},
         marks::sign,
         text::{moment, prose, revision},
     },
@@ -24,40 +27,77 @@ pub enum Extent {
 }
 
 pub fn feed(entries: Signal<Vec<Entry>>, extent: Extent) -> AnyView {
-    view! { <ul class="feed">{each(entries, key, move |entry| event_row(entry, extent))}</ul> }.into_any()
+    let list = each_line(entries, move |line| event_row(line, extent));
+    view! { <ul class="feed">{list}</ul> }.into_any()
 }
 
-fn event_row(entry: Entry, extent: Extent) -> AnyView {
+/// A row for each line. The row of a line that may grow follows it.
+pub fn each_line(
+    lines: Signal<Vec<Entry>>,
+    row: impl Fn(Signal<Entry>) -> AnyView + Send + Sync + 'static,
+) -> AnyView {
+    each(lines, key, move |line: Entry| {
+        if line.rolls_up_as.is_none() {
+            return row(Signal::stored(line));
+        }
+        let wanted = key(&line);
+        let current =
+            memo(move || lines.with(|lines| lines.iter().find(|line| key(line) == wanted).cloned()));
+        // A row outlives its line by a moment.
+        row(Signal::derive(move || current.get().unwrap_or_else(|| line.clone())))
+    })
+}
+
+fn key(line: &Entry) -> Key {
+    (line.since, line.position as u64)
+}
+
+fn event_row(line: Signal<Entry>, extent: Extent) -> AnyView {
+    let first = line.get_untracked();
     let (full, marked) = match extent {
         Extent::Short => (false, false),
-        Extent::Full { marked } => (true, marked == Some(entry.revision)),
+        Extent::Full { marked } => (true, marked == Some(first.revision)),
     };
     let class = match (full, marked) {
         (_, true) => "event full marked",
         (true, false) => "event full",
         (false, false) => "event",
     };
-    let rolled_up = (entry.count > 1).then(|| {
-        view! { <span class="pill">{format!("latest of {}", grouped(entry.count.into()))}</span> }.into_any()
-    });
     let actor = full.then(|| {
-        view! { <span class="actor clip" title=entry.actor.clone()>{entry.actor.clone()}</span> }.into_any()
+        view! { <span class="actor clip" title=first.actor.clone()>{first.actor.clone()}</span> }.into_any()
     });
     view! {
         <li
             class=class
             data-testid="event-row"
-            data-revision=entry.revision.to_string()
+            data-revision=words(move || line.with(|line| line.revision.to_string()))
             aria-current=marked.then_some("true")
         >
-            {moment(entry.at)} {sign(entry.tone)}
-            <span class="sentence" title=entry.sentence.clone()>{rolled_up} {prose(&entry.sentence)}</span>
-            {actor} {revision(Revision(entry.revision))}
+            {live(move || moment(line.with(|line| line.at)))} {sign(first.tone)}
+            <span class="sentence" title=words(move || line.with(|line| line.sentence.clone()))>
+                {roll_up(line)} {live(move || line.with(|line| prose(&line.sentence)))}
+            </span>
+            {actor} {live(move || revision(Revision(line.with(|line| line.revision))))}
         </li>
     }
     .into_any()
 }
 
-fn key(entry: &Entry) -> Key {
-    (entry.revision, entry.position as u64)
+/// How many events a line stands for, leading to the first of them.
+pub fn roll_up(line: Signal<Entry>) -> AnyView {
+    let since = line.with_untracked(|line| line.since);
+    let rolled_up = move || {
+        let count = words(move || format!("latest of {}", line.with(|line| grouped(line.count.into()))));
+        view! {
+            <a
+                class="pill"
+                href=format!("/events?revision={since}")
+                title="Rolled up, as nothing else lies in between. Open the timeline at the first of them"
+            >
+                {count}
+            </a>
+        }
+        .into_any()
+    };
+    crate::components::live::when(move || line.with(|line| line.count > 1), rolled_up).into_any()
 }

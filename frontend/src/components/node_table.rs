@@ -5,11 +5,12 @@
 //! `make-leader-<id>`.
 
 use crate::{
-    address::{Address, use_address},
+    address::use_address,
     components::{
         desk::use_desk,
-        live::{each, either, flag, live, maybe, words},
+        live::{each, either, flag, live, words},
         marks::{live_status, node_link, role_chip, sign},
+        sorting::{Column, Order, SortKey, column, number, places},
         text::{quantity, quiet, skeleton},
     },
     format::{self, micros},
@@ -19,57 +20,33 @@ use crate::{
 use leptos::prelude::*;
 use ringmaster_common::{cluster::Role, id::NodeId};
 
-/// A column: its name in the address, its heading, what it means, and what it is sorted by.
-struct Column {
-    name: &'static str,
-    label: &'static str,
-    title: &'static str,
-    sort_key: fn(NodeId, NodeSignals) -> SortKey,
-}
-
-/// A text, or a number. Nodes that are alike keep the order of their ids.
-type SortKey = (String, u64);
-
 const COLUMNS: [Column; 7] = [
-    Column { name: "node", label: "Node", title: "", sort_key: |id, _| (String::new(), id.0) },
-    Column {
-        name: "zone",
-        label: "Zone",
-        title: "",
-        sort_key: |_, node| (node.facts.with(|node| node.zone.clone()), 0),
-    },
-    Column { name: "role", label: "Role", title: "", sort_key: |_, node| (String::new(), rank(node.role())) },
-    Column {
-        name: "status",
-        label: "Status",
-        title: "",
-        sort_key: |_, node| (String::new(), u64::MAX - node.facts.with(|node| node.status as u64)),
-    },
-    Column {
-        name: "lag",
-        label: "Lag",
-        title: "Entries of the leader's log that it lacks",
-        sort_key: |_, node| (String::new(), node.lag.get().map_or(0, |lag| lag + 1)),
-    },
-    Column {
-        name: "rtt",
-        label: "RTT",
-        title: "Round-trip time from the node that this page is connected to",
-        sort_key: |_, node| (String::new(), node.rtt_us.get().map_or(0, |rtt| rtt + 1)),
-    },
+    column("node", "Node"),
+    column("zone", "Zone"),
+    column("role", "Role"),
+    column("status", "Status"),
+    number("lag", "Lag", "Entries of the leader's log that it lacks"),
+    number("rtt", "RTT", "Round-trip time from the node that this page is connected to"),
     Column {
         name: "lose",
         label: "Can I lose it?",
         title: "Whether writes go on without it",
-        sort_key: |_, node| (String::new(), node.can_lose.with(|can| u64::from(can.answer))),
+        is_number: false,
     },
 ];
+const ORDER: Order = Order { columns: &COLUMNS, latest_first: false };
 
-/// By which column, and whether downwards, as the address has it.
-fn order(address: Address) -> (usize, bool) {
-    let name = address.parameter("sort");
-    let column = COLUMNS.iter().position(|column| Some(column.name) == name.as_deref()).unwrap_or(0);
-    (column, address.parameter("order").as_deref() == Some("desc"))
+fn sort_key(column: usize, id: NodeId, node: NodeSignals) -> SortKey {
+    let number = match COLUMNS[column].name {
+        "zone" => return (node.facts.with(|node| node.zone.clone()), 0),
+        "role" => rank(node.role()),
+        "status" => u64::MAX - node.facts.with(|node| node.status as u64),
+        "lag" => node.lag.get().map_or(0, |lag| lag + 1),
+        "rtt" => node.rtt_us.get().map_or(0, |rtt| rtt + 1),
+        "lose" => node.can_lose.with(|can| u64::from(can.answer)),
+        _ => id.0,
+    };
+    (String::new(), number)
 }
 
 /// `sortable` keeps the order in the page's address.
@@ -78,17 +55,11 @@ pub fn node_table(sortable: bool) -> AnyView {
     let address = use_address();
     let ids = Signal::derive(move || {
         let ids = store.node_ids.get();
-        if sortable { sorted(store, ids, order(address)) } else { ids }
+        if sortable { sorted(store, &ids, ORDER.of(address)) } else { ids }
     });
-    let headings = COLUMNS.iter().enumerate().map(|(index, column)| heading(index, column, sortable));
     view! {
         <div class="table nodes" role="table" aria-label="Nodes">
-            <div class="row head" role="row">
-                {headings.collect_view()}
-                <span role="columnheader">
-                    <span class="visually-hidden">"Action"</span>
-                </span>
-            </div>
+            {ORDER.headings(sortable, true)}
             {either(
                 move || store.loaded.get(),
                 move || each(ids, |id| (id.0, 0), node_row),
@@ -99,41 +70,10 @@ pub fn node_table(sortable: bool) -> AnyView {
     .into_any()
 }
 
-fn sorted(store: Store, ids: Vec<NodeId>, (column, descending): (usize, bool)) -> Vec<NodeId> {
-    let mut sorted: Vec<(SortKey, NodeId)> = Vec::new();
-    for (id, node) in ids.into_iter().filter_map(|id| Some((id, store.node(id)?))) {
-        let key = (COLUMNS[column].sort_key)(id, node);
-        let place = sorted.partition_point(|(known, _)| *known <= key);
-        sorted.insert(place, (key, id));
-    }
-    let ids = sorted.into_iter().map(|(_, id)| id);
-    if descending { ids.rev().collect() } else { ids.collect() }
-}
-
-fn heading(index: usize, column: &'static Column, sortable: bool) -> AnyView {
-    let address = use_address();
-    let number = if matches!(column.name, "lag" | "rtt") { " number" } else { "" };
-    let is_sorted = maybe(move || {
-        let (by, descending) = order(address);
-        let direction = if descending { "descending" } else { "ascending" };
-        (sortable && by == index).then(|| direction.to_owned())
-    });
-    let sort = move |_| {
-        let (by, descending) = untrack(|| order(address));
-        address.set_parameter("sort", Some(column.name), true);
-        address.set_parameter("order", (by == index && !descending).then_some("desc"), true);
-    };
-    let content = if sortable {
-        view! { <button type="button" class="sort" on:click=sort>{column.label}</button> }.into_any()
-    } else {
-        column.label.into_any()
-    };
-    view! {
-        <span role="columnheader" class=format!("cell-{}{number}", column.name) title=column.title aria-sort=is_sorted>
-            {content}
-        </span>
-    }
-    .into_any()
+fn sorted(store: Store, ids: &[NodeId], (column, descending): (usize, bool)) -> Vec<NodeId> {
+    let key = |id: &NodeId| store.node(*id).map_or_else(SortKey::default, |node| sort_key(column, *id, node));
+    let keys: Vec<SortKey> = ids.iter().map(key).collect();
+    places(&keys, descending).into_iter().map(|place| ids[place]).collect()
 }
 
 fn rank(role: Option<Role>) -> u64 {

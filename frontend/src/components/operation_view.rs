@@ -8,6 +8,7 @@ use crate::{
         desk::use_desk,
         live::{each, flag, live, memo, words},
         marks::{labelled, sign},
+        sorting::{Column, Order, SortKey, column, number},
         text::{moment, prose, quiet},
     },
     format,
@@ -154,21 +155,31 @@ pub fn operation_buttons(operation: Shown) -> AnyView {
     .into_any()
 }
 
-/// A table of operations, as given.
-pub fn operation_table(operations: Signal<Vec<Operation>>) -> AnyView {
-    let heading = |(class, label): (&'static str, &'static str)| {
-        view! { <span role="columnheader" class=class>{label}</span> }.into_any()
+const COLUMNS: [Column; 5] = [
+    Column { name: "id", label: "Id", title: "", is_number: true },
+    column("what", "What"),
+    column("status", "Status"),
+    number("took", "Took", "From its start to its end"),
+    column("when", "Started"),
+];
+pub const OPERATION_ORDER: Order = Order { columns: &COLUMNS, latest_first: true };
+
+pub fn operation_key(operation: &Operation, column: usize) -> SortKey {
+    let number = match COLUMNS[column].name {
+        "what" => return (operation.action.to_string(), operation.id.0),
+        "status" => return (operation.status.as_str().to_owned(), operation.id.0),
+        "took" => took_ms(operation).map_or(0, |took| took + 1),
+        "when" => operation.started_at.as_millisecond().max(0).cast_unsigned(),
+        _ => operation.id.0,
     };
-    let headings = [
-        ("cell-id number", "Id"),
-        ("cell-what", "What"),
-        ("cell-status", "Status"),
-        ("cell-took number", "Took"),
-        ("cell-when", "Started"),
-    ];
+    (String::new(), number)
+}
+
+/// A table of operations, in the order given.
+pub fn operation_table(operations: Signal<Vec<Operation>>, sortable: bool) -> AnyView {
     view! {
         <div class="table operations" role="table" aria-label="Operations">
-            <div class="row head" role="row">{headings.map(heading).into_iter().collect_view()}</div>
+            {OPERATION_ORDER.headings(sortable, false)}
             {each(operations, |operation| (operation.id.0, operation.revision.0), operation_row)}
         </div>
     }

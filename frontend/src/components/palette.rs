@@ -1,4 +1,4 @@
-//! `Ctrl K`: everything that the page can show or do, by typing.
+//! `Ctrl K` or `?`: everything that the page can show or do, by typing, and the keys that do it.
 //!
 //! Test ids: `palette`, `palette-input`, `palette-item`.
 
@@ -10,13 +10,19 @@ use crate::{
         desk::use_desk,
         drawer::{follow_dialog, on_backdrop},
         live::{effect, follow, live, memo, words},
+        member_controls::actions,
         shell::ThemeSwitch,
+        shortcuts::{self, PLACES},
     },
     format::capitalised,
     store::{Store, use_store},
 };
 use leptos::{ev, html::Dialog, prelude::*};
-use ringmaster_common::{demo::Chaos, id::NodeId};
+use ringmaster_common::{
+    action::Action,
+    demo::Chaos,
+    id::{GroupId, NodeId},
+};
 
 /// How many of the latest operations it offers.
 const OPERATIONS: usize = 10;
@@ -34,16 +40,21 @@ impl Palette {
     pub fn open(self) {
         self.open.set(true);
     }
+
+    pub fn toggle(self) {
+        self.open.update(|open| *open = !*open);
+    }
 }
 
 /// What an item does.
 #[derive(Clone, Debug, PartialEq)]
 enum Does {
     Go(String),
-    HandOver(NodeId),
+    Plan(Action),
     Chaos(Chaos, NodeId),
     AddNode,
     Theme,
+    Docs,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -51,11 +62,13 @@ struct Item {
     kind: &'static str,
     label: String,
     does: Does,
+    /// The letter that leads there after `g`.
+    key: &'static str,
 }
 
 impl Item {
     fn new(kind: &'static str, label: impl Into<String>, does: Does) -> Self {
-        Item { kind, label: label.into(), does }
+        Item { kind, label: label.into(), does, key: "" }
     }
 
     fn has(&self, words: &str) -> bool {
@@ -65,13 +78,13 @@ impl Item {
 }
 
 fn items(store: Store) -> Vec<Item> {
-    let page = |label: &str, path: &str| Item::new("page", label, Does::Go(path.to_owned()));
-    let mut items = vec![
-        page("Overview", "/"),
-        page("Nodes", "/nodes"),
-        page("Operations", "/operations"),
-        page("Events", "/events"),
-    ];
+    let place = |(key, label, path): (&'static str, &str, &str)| Item {
+        key,
+        ..Item::new("page", label, Does::Go(path.to_owned()))
+    };
+    let mut items: Vec<Item> = PLACES.into_iter().map(place).collect();
+    items.push(Item::new("page", "API docs", Does::Docs));
+    items.push(Item::new("page", "New setting", Does::Go("/settings?new=1".to_owned())));
     let leader = store.leader();
     let ids = store.node_ids.get();
     for id in &ids {
@@ -79,7 +92,13 @@ fn items(store: Store) -> Vec<Item> {
         let (name, voter) = node.facts.with(|node| (node.name.clone(), node.voter));
         items.push(Item::new("node", format!("Node {id} · {name}"), Does::Go(format!("/nodes/{id}"))));
         if voter && leader != Some(*id) && store.is_live() {
-            items.push(Item::new("plan", format!("Make node {id} the leader…"), Does::HandOver(*id)));
+            let action = Action::TransferLeadership { group: GroupId::CLUSTER, to: *id };
+            items.push(Item::new("plan", format!("Make node {id} the leader…"), Does::Plan(action)));
+        }
+        if store.is_live() {
+            for (_, label, action) in actions(store, *id) {
+                items.push(Item::new("plan", format!("{label}: node {id} · {name}…"), Does::Plan(action)));
+            }
         }
     }
     store.operations.with(|operations| {
@@ -124,19 +143,15 @@ pub fn palette_dialog() -> AnyView {
         }
     });
     follow_dialog(dialog, follow(palette.open));
-    window_event_listener(ev::keydown, move |event| {
-        if (event.ctrl_key() || event.meta_key()) && event.key().eq_ignore_ascii_case("k") {
-            event.prevent_default();
-            palette.open.update(|open| *open = !*open);
-        }
-    });
+    shortcuts::listen(palette);
 
     let run = move |index: usize| {
         let Some(item) = found.with_untracked(|found| found.get(index).cloned()) else { return };
         palette.open.set(false);
         match item.does {
             Does::Go(path) => address.go(&path, false),
-            Does::HandOver(id) => desk.hand_over(id),
+            Does::Plan(action) => desk.propose(action),
+            Does::Docs => browser::leave_for("/docs"),
             Does::Theme => theme.next(),
             // Both answer on the page of nodes.
             Does::Chaos(chaos, id) => {
@@ -164,6 +179,8 @@ pub fn palette_dialog() -> AnyView {
         request_animation_frame(|| browser::scroll_into_view(".palette [aria-selected=true]"));
     };
     let option = move |(index, item): (usize, Item)| {
+        let keys = (!item.key.is_empty())
+            .then(|| view! { <span class="keys"><kbd>"g"</kbd> " " <kbd>{item.key}</kbd></span> }.into_any());
         view! {
             <li
                 id=format!("palette-{index}")
@@ -174,7 +191,7 @@ pub fn palette_dialog() -> AnyView {
                 on:mousemove=move |_| crate::store::set(chosen, index)
             >
                 <span class="clip">{item.label}</span>
-                <span class="quiet">{item.kind}</span>
+                {keys} <span class="quiet">{item.kind}</span>
             </li>
         }
         .into_any()
@@ -226,7 +243,13 @@ pub fn palette_dialog() -> AnyView {
                     <kbd>"Enter"</kbd>
                     " go · "
                     <kbd>"Esc"</kbd>
-                    " close · what ends in … opens a plan first"
+                    " close · "
+                    <kbd>"/"</kbd>
+                    " filter · "
+                    <kbd>"h"</kbd>
+                    " hold a list · "
+                    <kbd>"?"</kbd>
+                    " this list · what ends in … opens a plan first"
                 </p>
             </div>
         </dialog>

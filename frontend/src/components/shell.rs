@@ -2,7 +2,7 @@
 //! the rail, and the banner when what is shown is old.
 //!
 //! Test ids: `state-short`, `connection` (with `data-phase` and `data-node`), `problems`,
-//! `problems-count`, `problem`, `palette-open`, `theme`, `nav-<page>`, `stale-banner`.
+//! `problems-count`, `problem`, `palette-open`, `theme`, `nav-<page>`, `nav-more`, `more-<page>`, `stale-banner`.
 
 use crate::{
     address::{Page, use_address},
@@ -11,6 +11,7 @@ use crate::{
         live::{effect, live, maybe, memo, when, words},
         marks::{logo, sign},
         palette::Palette,
+        running_list::Scrolled,
         text::quiet,
     },
     figures,
@@ -18,7 +19,11 @@ use crate::{
     situation::{About, Assessment, Connection, Problem, Tone},
     store::{LinkPhase, Store, use_store},
 };
-use leptos::prelude::*;
+use leptos::{ev, prelude::*};
+use wasm_bindgen::JsCast;
+
+/// From here on the reader has left the head of the page.
+const SCROLLED_PX: i32 = 40;
 
 /// The theme, as the reader chose it.
 #[derive(Clone, Copy, Debug)]
@@ -51,11 +56,20 @@ pub fn shell(page: impl FnOnce() -> AnyView) -> AnyView {
     let lost = memo(move || {
         matches!(store.connection(), Connection::Lost { .. } | Connection::NeverAnswered { .. })
     });
+    let scrolled = expect_context::<Scrolled>().0;
     view! {
         <a class="skip" href="#main">"Skip to the page"</a>
         {top_bar(store, state)}
         {rail(store)}
-        <main id="main" tabindex="-1" class=words(move || if lost.get() { "stale" } else { "" }.to_owned())>
+        <main
+            id="main"
+            tabindex="-1"
+            class=words(move || if lost.get() { "stale" } else { "" }.to_owned())
+            on:scroll=move |event: ev::Event| {
+                let main = event.target().and_then(|target| target.dyn_into::<web_sys::Element>().ok());
+                crate::store::set(scrolled, main.is_some_and(|main| main.scroll_top() > SCROLLED_PX));
+            }
+        >
             {when(move || lost.get(), move || stale_banner(store))}
             {page()}
         </main>
@@ -187,7 +201,8 @@ fn problem(problem: Problem) -> AnyView {
     let href = match problem.about {
         About::Node(id) => format!("/nodes/{id}"),
         About::Operation(id) => format!("/operations/{id}"),
-        About::Consensus | About::Connection => "/nodes".to_owned(),
+        About::Consensus => "/consensus".to_owned(),
+        About::Connection => "/nodes".to_owned(),
     };
     view! {
         <li>
@@ -230,42 +245,128 @@ fn rail(store: Store) -> AnyView {
             .with(|operations| operations.iter().filter(|operation| !operation.status.is_final()).count());
         if count == 0 { String::new() } else { format!("{count} now") }
     });
-    let no_count = Signal::stored(String::new());
+    let term = words(move || {
+        let term = store.sample.with(|sample| Some(figures::leader(sample.as_ref()?)?.report.term));
+        term.map(|term| format!("term {term}")).unwrap_or_default()
+    });
+    let heading = |text: &'static str| view! { <h2>{text}</h2> }.into_any();
+    let rest = || [CONSENSUS, AUDIT, SETTINGS].map(|place| place.link("more", Signal::stored(String::new())));
     view! {
         <nav class="rail" aria-label="Pages">
-            {link("/", "overview", "Overview", "M2 2h5v6H2zM9 2h5v3.5H9zM9 7.5h5V14H9zM2 10h5v4H2z", no_count)}
-            {link("/nodes", "nodes", "Nodes", "M8 1.5a2 2 0 1 1 0 4a2 2 0 0 1 0-4zM3.5 10.5a2 2 0 1 1 0 4a2 2 0 0 1 0-4zM12.5 10.5a2 2 0 1 1 0 4a2 2 0 0 1 0-4zM7 5.3L4.5 10.7M9 5.3L11.5 10.7M5.5 12.5h5", nodes)}
-            {link("/operations", "operations", "Operations", "M2 4l1.5 1.5L6 3M8 4.3h6M2 10.5L3.5 12L6 9.5M8 10.8h6", under_way)}
-            {link("/events", "events", "Events", "M3.5 1.5v13M3.5 4h9M3.5 8h6M3.5 12h8", no_count)}
+            {OVERVIEW.count_less()}
+            {heading("Cluster")}
+            {NODES.link("nav", nodes)} {CONSENSUS.link("nav", term)} {OPERATIONS.link("nav", under_way)}
+            {heading("History")}
+            {EVENTS.count_less()} {AUDIT.count_less()}
+            {heading("Configuration")}
+            {SETTINGS.count_less()} {api_docs("nav-docs")}
+            <button type="button" class="more" popovertarget="more" data-testid="nav-more">
+                <svg class="glyph" viewBox="0 0 16 16" aria-hidden="true"><path d="M3 8h.1M8 8h.1M13 8h.1" /></svg>
+                <span>"More"</span>
+            </button>
         </nav>
+        <div id="more" popover="auto" class="menu more-menu" role="region" aria-label="More pages">
+            {rest().into_iter().collect_view()} {api_docs("more-docs")}
+        </div>
     }
     .into_any()
 }
 
-fn link(
+/// A page in the rail.
+#[derive(Clone, Copy)]
+struct Place {
+    page: Page,
     href: &'static str,
     id: &'static str,
     label: &'static str,
     glyph: &'static str,
-    count: Signal<String>,
-) -> AnyView {
-    let address = use_address();
-    let current = maybe(move || {
-        let page = address.path.with(|path| Page::of(path));
-        let section = match page {
-            Page::Overview | Page::Plan(_) => "overview",
-            Page::Nodes | Page::Node(_) => "nodes",
-            Page::Operations | Page::Operation(_) => "operations",
-            Page::Events => "events",
-            Page::Missing => "",
-        };
-        (section == id).then(|| "page".to_owned())
-    });
+}
+
+const OVERVIEW: Place = Place {
+    page: Page::Overview,
+    href: "/",
+    id: "overview",
+    label: "Overview",
+    glyph: "M2 2h5v6H2zM9 2h5v3.5H9zM9 7.5h5V14H9zM2 10h5v4H2z",
+};
+const NODES: Place = Place {
+    page: Page::Nodes,
+    href: "/nodes",
+    id: "nodes",
+    label: "Nodes",
+    glyph: "M8 1.5a2 2 0 1 1 0 4a2 2 0 0 1 0-4zM3.5 10.5a2 2 0 1 1 0 4a2 2 0 0 1 0-4zM12.5 10.5a2 2 0 1 1 0 4a2 2 0 0 1 0-4zM7 5.3L4.5 10.7M9 5.3L11.5 10.7M5.5 12.5h5",
+};
+const CONSENSUS: Place = Place {
+    page: Page::Consensus,
+    href: "/consensus",
+    id: "consensus",
+    label: "Consensus",
+    glyph: "M2 3h3v3H2zM6.5 3h3v3h-3zM11 3h3v3h-3zM2 10h3v3H2zM6.5 10h3v3h-3zM3.5 6v4M8 6v4",
+};
+const OPERATIONS: Place = Place {
+    page: Page::Operations,
+    href: "/operations",
+    id: "operations",
+    label: "Operations",
+    glyph: "M2 4l1.5 1.5L6 3M8 4.3h6M2 10.5L3.5 12L6 9.5M8 10.8h6",
+};
+const EVENTS: Place = Place {
+    page: Page::Events,
+    href: "/events",
+    id: "events",
+    label: "Events",
+    glyph: "M3.5 1.5v13M3.5 4h9M3.5 8h6M3.5 12h8",
+};
+const AUDIT: Place = Place {
+    page: Page::Audit,
+    href: "/audit",
+    id: "audit",
+    label: "Audit",
+    glyph: "M3 1.5h7l3 3v10H3zM5.5 6.5h5M5.5 9h5M5.5 11.5h3",
+};
+const SETTINGS: Place = Place {
+    page: Page::Settings,
+    href: "/settings",
+    id: "settings",
+    label: "Settings",
+    glyph: "M2 4.5h6M11 4.5h3M9.5 3a1.5 1.5 0 1 1 0 3a1.5 1.5 0 0 1 0-3zM2 11.5h2M7 11.5h7M5.5 10a1.5 1.5 0 1 1 0 3a1.5 1.5 0 0 1 0-3z",
+};
+
+impl Place {
+    fn count_less(self) -> AnyView {
+        self.link("nav", Signal::stored(String::new()))
+    }
+
+    fn link(self, list: &'static str, count: Signal<String>) -> AnyView {
+        let address = use_address();
+        let current = maybe(move || {
+            let section = match address.path.with(|path| Page::of(path)) {
+                Page::Plan(_) => Page::Overview,
+                Page::Node(_) => Page::Nodes,
+                Page::Operation(_) => Page::Operations,
+                other => other,
+            };
+            (section == self.page).then(|| "page".to_owned())
+        });
+        view! {
+            <a href=self.href data-testid=format!("{list}-{}", self.id) aria-current=current>
+                <svg class="glyph" viewBox="0 0 16 16" aria-hidden="true"><path d=self.glyph /></svg>
+                <span>{self.label}</span>
+                <b>{count}</b>
+            </a>
+        }
+        .into_any()
+    }
+}
+
+/// The node serves the documentation of its API beside the dashboard.
+fn api_docs(id: &'static str) -> AnyView {
     view! {
-        <a href=href data-testid=format!("nav-{id}") aria-current=current>
-            <svg class="glyph" viewBox="0 0 16 16" aria-hidden="true"><path d=glyph /></svg>
-            <span>{label}</span>
-            <b>{count}</b>
+        <a href="/docs" rel="external" data-testid=id>
+            <svg class="glyph" viewBox="0 0 16 16" aria-hidden="true">
+                <path d="M5 4.5L1.5 8L5 11.5M11 4.5L14.5 8L11 11.5M9.3 3L6.7 13" />
+            </svg>
+            <span>"API docs"</span>
         </a>
     }
     .into_any()

@@ -7,7 +7,8 @@ use crate::{
         live::{either, follow, live, memo, when, words},
         marks::{badge, labelled, live_status, role_chip},
         matrix::matrix,
-        node_table::{aside, can_lose, make_leader},
+        member_controls::member_controls,
+        node_table::{aside, can_lose},
         text::{card, empty, line, moment, prose, quantity, quiet, revision, skeleton},
     },
     format::{self, capitalised, count, duration, grouped, micros},
@@ -54,7 +55,7 @@ fn known(store: Store, id: NodeId) -> AnyView {
                 {live(move || role_chip(node.role()))}
                 {live_status(node)}
                 <span class="spacer"></span>
-                {make_leader(id, node)}
+                {member_controls(id, node)}
             </div>
             <div class="columns">
                 {card("", "agreed-title", "Agreed", quiet("replicated facts".to_owned()), agreed(store, node))}
@@ -133,6 +134,7 @@ fn measured(node: NodeSignals) -> AnyView {
             {line("Snapshot", text(|report| grouped(report.snapshot_index)))}
             {line("Runs for", text(|report| duration(report.uptime_ms)))}
             {line("Memory", text(|report| format!("{:.1} MiB", report.rss_bytes as f64 / 1_048_576.0)))}
+            {line("Fsyncs", text(|report| format!("{} since it started", grouped(report.fsyncs))))}
             {line("Streams to", text(|report| count(report.streams.into(), "browser")))}
         </dl>
     }

@@ -1,24 +1,21 @@
 //! The overview: one sentence first, then the figures, the nodes, and what happened.
 //!
-//! Test ids: `state-sentence` (with `data-tone`), `figure-writes`, `figure-p99`, `figure-lag`,
-//! `figure-leader`.
+//! Test ids: `state-sentence` (with `data-tone`), and those of [`crate::components::figure`].
 
 use crate::{
     components::{
         chaos::chaos_panel,
         desk::use_desk,
         feed::{Extent, feed},
-        figure::{Figure, figure},
+        figure::{commit_figure, lag_figure, leader_figure, writes_figure},
         live::{either, flag, follow, live, memo, when, words},
-        marks::{badge, sign},
+        marks::sign,
         matrix::matrix,
         node_table::node_table,
         operation_view::operation_table,
         shell::State,
-        text::{card, empty, moment, prose, revision, skeleton},
+        text::{card, empty, prose, skeleton},
     },
-    figures,
-    format::{self, Quantity, grouped, micros, rate},
     store::{Store, use_store},
 };
 use leptos::prelude::*;
@@ -71,72 +68,11 @@ fn hero(store: Store) -> AnyView {
                 </div>
                 <p class="detail">{live(move || prose(&detail.get()))}</p>
             </div>
-            {figure(Figure {
-                label: "Writes",
-                id: "figure-writes",
-                value: |figures| figures.writes_per_s.map(rate),
-                line: |figures| figures.writes_per_s,
-                note: |_| "proposed by the leader".to_owned(),
-            })}
-            {figure(Figure {
-                label: "Commit p99",
-                id: "figure-p99",
-                value: |figures| figures.commit_p99_us.map(micros),
-                line: |figures| figures.commit_p99_us.map(|us| us as f64),
-                note: |figures| match figures.commit_p50_us.map(micros) {
-                    Some(Quantity { number, unit }) => format!("p50 {number} {unit}"),
-                    None => "no write in 10 s".to_owned(),
-                },
-            })}
-            {figure(Figure {
-                label: "Replication lag",
-                id: "figure-lag",
-                value: |figures| {
-                    let unit = if figures.lag == Some(1) { "entry" } else { "entries" };
-                    figures.lag.map(|lag| Quantity { number: grouped(lag), unit })
-                },
-                line: |figures| figures.lag.map(|lag| lag as f64),
-                note: |_| "furthest behind".to_owned(),
-            })}
-            {leader(store)}
+            {writes_figure()} {commit_figure()} {lag_figure()}
+            {leader_figure(store)}
         </section>
     }
     .into_any()
-}
-
-/// Who leads, which term, and since when.
-fn leader(store: Store) -> AnyView {
-    let leader = memo(move || {
-        store.sample.with(|sample| {
-            figures::leader(sample.as_ref()?).map(|leader| (leader.report.node, leader.report.term))
-        })
-    });
-    let contents = live(move || {
-        let Some((node, term)) = leader.get() else {
-            return view! {
-                <div class="figure-value none">{format::NONE}</div>
-                <div class="figure-note">{if store.loaded.get() { "nobody says that it leads" } else { "" }}</div>
-            }
-            .into_any();
-        };
-        let elected = store.elected.get().filter(|elected| elected.leader == node && elected.term == term);
-        let since = elected.map(|elected| {
-            view! {
-                <div class="figure-note">"since " {moment(elected.at)} ", revision " {revision(elected.revision)}</div>
-            }
-            .into_any()
-        });
-        view! {
-            <div class="figure-value">
-                <a class="plain" href=format!("/nodes/{node}")>{badge(node)} {format!(" node {node}")}</a>
-            </div>
-            <div class="figure-note">{format!("leads term {term}")}</div>
-            {since}
-        }
-        .into_any()
-    });
-    view! { <div class="figure" data-testid="figure-leader"><div class="figure-label">"Leader"</div> {contents}</div> }
-        .into_any()
 }
 
 fn happened(store: Store) -> AnyView {
@@ -164,7 +100,7 @@ fn recent(store: Store) -> AnyView {
     });
     let known = either(
         move || !latest.with(Vec::is_empty),
-        move || operation_table(follow(latest)),
+        move || operation_table(follow(latest), false),
         move || no_operations(store),
     );
     when_loaded(store, known.into_any(), 4)

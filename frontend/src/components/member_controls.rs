@@ -1,0 +1,79 @@
+//! What can be done with a member: lead, vote, drain, activate, remove. Each button opens a plan.
+//!
+//! Nothing is decided here. A button that makes no sense is not shown; whether one that does is allowed
+//! now, and why not, the plan says.
+//!
+//! Test ids: `make-leader-<id>`, `vote-<id>`, `drain-<id>`, `activate-<id>`, `remove-<id>`.
+
+use crate::{
+    components::{
+        desk::{Desk, use_desk},
+        live::{flag, live, memo},
+        node_table::make_leader,
+    },
+    store::{NodeSignals, Store, use_store},
+};
+use leptos::prelude::*;
+use ringmaster_common::{
+    action::Action,
+    cluster::{Node, NodeStatus},
+    id::NodeId,
+};
+use std::collections::BTreeSet;
+
+/// What may be asked for a member, in the order of the buttons.
+pub fn actions(store: Store, id: NodeId) -> Vec<(&'static str, &'static str, Action)> {
+    store.with_view(|view| {
+        let Some(node) = view.nodes.get(&id) else { return Vec::new() };
+        let votes_then = |other: &&Node| (other.id == id) != other.voter;
+        let voters: BTreeSet<NodeId> = view.nodes.values().filter(votes_then).map(|node| node.id).collect();
+        let mut actions = Vec::new();
+        if !voters.is_empty() {
+            let label = if node.voter { "Make learner" } else { "Make voter" };
+            actions.push(("vote", label, Action::ChangeVoters { voters }));
+        }
+        actions.push(match node.status {
+            NodeStatus::Draining | NodeStatus::Drained => {
+                ("activate", "Activate", Action::ActivateNode { node: id })
+            }
+            _ => ("drain", "Drain", Action::DrainNode { node: id }),
+        });
+        actions.push(("remove", "Remove", Action::RemoveNode { node: id }));
+        actions
+    })
+}
+
+pub fn member_controls(id: NodeId, node: NodeSignals) -> AnyView {
+    let store = use_store();
+    let desk = use_desk();
+    let offered = memo(move || actions(store, id));
+    view! {
+        <div class="controls" role="group" aria-label=format!("What can be done with node {id}")>
+            {make_leader(id, node)}
+            {live(move || offered.get().into_iter().map(|offer| button(store, desk, id, offer)).collect_view())}
+        </div>
+    }
+    .into_any()
+}
+
+fn button(
+    store: Store,
+    desk: Desk,
+    id: NodeId,
+    (name, label, action): (&str, &'static str, Action),
+) -> AnyView {
+    view! {
+        <button
+            type="button"
+            class="small"
+            data-testid=format!("{name}-{id}")
+            title="See what that would do; nothing happens yet"
+            aria-label=format!("{label}: node {id}")
+            disabled=flag(move || !store.is_live())
+            on:click=move |_| desk.propose(action.clone())
+        >
+            {label}
+        </button>
+    }
+    .into_any()
+}

@@ -1,0 +1,367 @@
+//! Consensus: who leads and since when, the arithmetic of the quorum in words, how far each log has
+//! come, who votes, and every election that the history tells of.
+//!
+//! Who leads and how far each node is, is measured; who votes and who was elected, is replicated. A
+//! choice of voters that is being thought about is in the page's address (`?voters=1,2,4`).
+//!
+//! Test ids: `quorum`, `log-row-<id>`, `log-lag-<id>`, `log-committed-<id>`, `voter-<id>`, `plan-voters`,
+//! `election-row`, `look-back`, and those of [`crate::components::member_controls`].
+
+use crate::{
+    address::use_address,
+    api::{ApiError, PER_PAGE},
+    components::{
+        desk::use_desk,
+        figure::{
+            LEAST_LAG_SHOWN, commit_figure, fsyncs_figure, lag_figure, leader_figure, spark, writes_figure,
+        },
+        live::{each, either, flag, follow, live, memo, when, words},
+        marks::{live_status, node_link, role_chip, sign},
+        member_controls::member_controls,
+        sorting::{Column, Order, SortKey, column, number, places},
+        text::{card, moment, prose, quantity, quiet, refusal, revision, skeleton},
+    },
+    figures::Figures,
+    format::{self, age_ms, duration, grouped, rate},
+    quorum::{self, Quorum},
+    store::{NodeSignals, Store, use_store},
+    timeline::Reign,
+};
+use leptos::{prelude::*, task::spawn_local};
+use ringmaster_common::{
+    action::Action,
+    id::{NodeId, Revision},
+    telemetry::NodeReport,
+};
+
+/// How many elections are shown at first.
+const ELECTIONS: usize = 12;
+/// How much of the history is searched for more at a time, in pages.
+const LOOK_BACK: u32 = 10 * PER_PAGE;
+
+pub fn consensus_page() -> AnyView {
+    let store = use_store();
+    let nothing = || ().into_any();
+    let loaded = move || store.loaded.get();
+    let votes = quiet("tick other voters to see what that would mean".to_owned());
+    let logs = quiet("log indexes, as each node reports them".to_owned());
+    view! {
+        <div class="page">
+            <h1>"Consensus"</h1>
+            {hero(store)}
+            {card("", "logs-title", "Logs", logs, either(loaded, move || logs_table(store), || skeleton(3)).into_any())}
+            <div class="pair">
+                {card("", "votes-title", "Voters and learners", votes, either(loaded, move || members(store), || skeleton(4)).into_any())}
+                {card("", "elections-title", "Elections", nothing(), either(loaded, move || elections(store), || skeleton(4)).into_any())}
+            </div>
+        </div>
+    }
+    .into_any()
+}
+
+fn quorum_now(store: Store) -> Quorum {
+    store.sample.with(|sample| store.with_view(|view| quorum::of(view, sample.as_ref())))
+}
+
+fn hero(store: Store) -> AnyView {
+    let quorum = memo(move || quorum_now(store));
+    let tone = memo(move || quorum.with(Quorum::tone));
+    let sentence =
+        memo(move || if store.loaded.get() { quorum.with(Quorum::arithmetic) } else { String::new() });
+    let detail = memo(move || {
+        if store.loaded.get() {
+            quorum.with(|quorum| format!("{} {}", quorum.standing(), quorum.learning()))
+        } else {
+            "Waiting for the first view of the cluster.".to_owned()
+        }
+    });
+    view! {
+        <section class="card hero" aria-label="Quorum and figures">
+            <div class=words(move || format!("statement {}", tone.get().class()))>
+                <div class="sentence">
+                    {live(move || sign(tone.get()))}
+                    <p role="status" data-testid="quorum">{live(move || prose(&sentence.get()))}</p>
+                </div>
+                <p class="detail">{live(move || prose(&detail.get()))}</p>
+            </div>
+            {leader_figure(store)} {commit_figure()} {fsyncs_figure()} {lag_figure()} {writes_figure()}
+        </section>
+    }
+    .into_any()
+}
+
+const LOG_COLUMNS: [Column; 8] = [
+    column("node", "Node"),
+    column("role", "Role"),
+    number("last", "Last entry", "The last entry that is in the node's log"),
+    number("committed", "Committed", "The last entry that a majority has, as far as the node knows"),
+    number("applied", "Applied", "The last entry that is part of the node's state"),
+    number("snapshot", "Snapshot", "The last entry that its latest snapshot holds"),
+    number("lag", "Lag", "Entries of the leader's log that it lacks, in the last minute and now"),
+    number("fsyncs", "Fsyncs", "How often it waits for its disk, in the last minute and now"),
+];
+const LOG_ORDER: Order = Order { columns: &LOG_COLUMNS, latest_first: false };
+
+fn log_key(store: Store, column: usize, id: NodeId) -> SortKey {
+    let Some(node) = store.node(id) else { return SortKey::default() };
+    let report = |read: fn(&NodeReport) -> u64| {
+        node.report.with(|aged| aged.as_ref().map_or(0, |aged| read(&aged.report)))
+    };
+    let number = match LOG_COLUMNS[column].name {
+        "role" => report(|report| report.role as u64),
+        "last" => report(|report| report.last_log_index),
+        "committed" => report(|report| report.committed_index),
+        "applied" => report(|report| report.applied_index),
+        "snapshot" => report(|report| report.snapshot_index),
+        "lag" => node.lag.get().map_or(0, |lag| lag + 1),
+        "fsyncs" => fsyncs_per_s(store, id).map_or(0, |rate| (rate * 10.0) as u64 + 1),
+        _ => id.0,
+    };
+    (String::new(), number)
+}
+
+fn fsyncs_per_s(store: Store, id: NodeId) -> Option<f64> {
+    store.history.with(|history| history.latest()?.node(id)?.fsyncs_per_s)
+}
+
+fn logs_table(store: Store) -> AnyView {
+    let address = use_address();
+    let ids = follow::<Vec<NodeId>>(memo(move || {
+        let ids = store.node_ids.get();
+        let (column, descending) = LOG_ORDER.of(address);
+        let keys: Vec<SortKey> = ids.iter().map(|id| log_key(store, column, *id)).collect();
+        places(&keys, descending).into_iter().map(|place| ids[place]).collect()
+    }));
+    view! {
+        <div class="table logs" role="table" aria-label="Logs">
+            {LOG_ORDER.headings(true, false)} {each(ids, |id| (id.0, 0), move |id| log_row(store, id))}
+        </div>
+    }
+    .into_any()
+}
+
+fn log_row(store: Store, id: NodeId) -> AnyView {
+    let Some(node) = store.node(id) else { return ().into_any() };
+    let index = |name: &'static str, read: fn(&NodeReport) -> u64| {
+        let text = words(move || {
+            let index = node.report.with(|aged| aged.as_ref().map(|aged| read(&aged.report)));
+            index.map_or_else(|| format::NONE.to_owned(), grouped)
+        });
+        view! {
+            <span role="cell" class=format!("cell-{name} number") data-testid=format!("log-{name}-{id}")>{text}</span>
+        }
+        .into_any()
+    };
+    let lag = words(move || match node.lag.get() {
+        Some(lag) => grouped(lag),
+        None if store.leader() == Some(id) => "leads".to_owned(),
+        None => format::NONE.to_owned(),
+    });
+    let lag_line = move |figures: &Figures| Some(figures.node(id)?.lag? as f64);
+    let fsyncs_line = move |figures: &Figures| figures.node(id)?.fsyncs_per_s;
+    view! {
+        <div class="row" role="row" data-testid=format!("log-row-{id}")>
+            <span role="cell" class="cell-node">{node_link(id, node)}</span>
+            <span role="cell" class="cell-role">{live(move || role_chip(node.role()))}</span>
+            {index("last", |report| report.last_log_index)}
+            {index("committed", |report| report.committed_index)}
+            {index("applied", |report| report.applied_index)}
+            {index("snapshot", |report| report.snapshot_index)}
+            <span role="cell" class="cell-lag number charted">
+                {spark(format!("Lag of node {id} in the last minute"), LEAST_LAG_SHOWN, lag_line)}
+                <b data-testid=format!("log-lag-{id}")>{lag}</b>
+            </span>
+            <span role="cell" class="cell-fsyncs number charted">
+                {spark(format!("Fsyncs of node {id} in the last minute"), 1.0, fsyncs_line)}
+                <b>{live(move || quantity(fsyncs_per_s(store, id).map(rate)))}</b>
+            </span>
+        </div>
+    }
+    .into_any()
+}
+
+/// The voters that the address names, in the order of their ids.
+fn wanted_voters(store: Store, text: &str) -> Vec<NodeId> {
+    let wanted: Vec<NodeId> = text.split(',').filter_map(|id| id.parse().ok()).collect();
+    store.with_view(|view| view.nodes.keys().copied().filter(|id| wanted.contains(id)).collect())
+}
+
+/// Who votes; and, as long as nothing is planned, who might.
+fn members(store: Store) -> AnyView {
+    let address = use_address();
+    let desk = use_desk();
+    let voters = memo(move || quorum_now(store).voters);
+    let draft = memo(move || match address.parameter("voters") {
+        Some(text) => wanted_voters(store, &text),
+        None => voters.get(),
+    });
+    let row = move |id: NodeId| {
+        let Some(node) = store.node(id) else { return ().into_any() };
+        member_row(id, node, draft, voters)
+    };
+    let differs = memo(move || draft.get() != voters.get());
+    let buttons = move || {
+        let plan = move |_| {
+            let voters = draft.get_untracked().into_iter().collect();
+            desk.propose(Action::ChangeVoters { voters });
+        };
+        view! {
+            <div class="callout note draft">
+                <div>
+                    <p>
+                        {words(move || format!("If {} voted: ", draft.with(|draft| quorum::nodes(draft))))}
+                        {live(move || draft.with(|draft| prose(&quorum::what_if(draft))))}
+                    </p>
+                    <div class="buttons">
+                        <button
+                            type="button"
+                            data-testid="plan-voters"
+                            disabled=flag(move || draft.with(Vec::is_empty) || !store.is_live())
+                            on:click=plan
+                        >
+                            "See the plan"
+                        </button>
+                        <button type="button" on:click=move |_| address.set_parameter("voters", None, true)>
+                            "Leave it as it is"
+                        </button>
+                    </div>
+                </div>
+            </div>
+        }
+        .into_any()
+    };
+    view! {
+        <ul class="members">{each(follow(store.node_ids), |id| (id.0, 0), row)}</ul>
+        {when(move || differs.get(), buttons)}
+        <p class="quiet">"Each button and each choice opens a plan, which says what would happen. Nothing happens before you apply it."</p>
+    }
+    .into_any()
+}
+
+fn member_row(id: NodeId, node: NodeSignals, draft: Memo<Vec<NodeId>>, voters: Memo<Vec<NodeId>>) -> AnyView {
+    let address = use_address();
+    let toggle = move |_| {
+        let mut chosen = draft.get_untracked();
+        match chosen.iter().position(|other| *other == id) {
+            Some(position) => {
+                chosen.remove(position);
+            }
+            None => chosen.push(id),
+        }
+        chosen.sort_unstable();
+        let is_as_now = voters.with_untracked(|voters| *voters == chosen);
+        let text = chosen.iter().map(NodeId::to_string).collect::<Vec<_>>().join(",");
+        address.set_parameter("voters", (!is_as_now).then_some(text.as_str()), true);
+    };
+    let part = words(move || if node.facts.with(|node| node.voter) { "voter" } else { "learner" }.to_owned());
+    view! {
+        <li>
+            <label class="vote">
+                <input
+                    type="checkbox"
+                    data-testid=format!("voter-{id}")
+                    aria-label=format!("Node {id} votes")
+                    prop:checked={flag(move || draft.with(|draft| draft.contains(&id)))}
+                    on:change=toggle
+                />
+                <span>{part}</span>
+            </label>
+            {node_link(id, node)} <span class="member-status">{live_status(node)}</span>
+            {member_controls(id, node)}
+        </li>
+    }
+    .into_any()
+}
+
+/// Who led when. What the history no longer holds, it does not tell.
+fn elections(store: Store) -> AnyView {
+    let all = RwSignal::new(false);
+    let failed = RwSignal::new(None::<ApiError>);
+    let busy = RwSignal::new(false);
+    let known = memo(move || {
+        let reigns = store.reigns.get();
+        match store.elected.get() {
+            // The latest one is in the view, however long ago it was.
+            Some(last) if reigns.is_empty() => vec![Reign {
+                term: last.term,
+                leader: last.leader,
+                at: last.at,
+                revision: last.revision.0,
+                by: None,
+            }],
+            _ => reigns,
+        }
+    });
+    let shown = memo(move || {
+        let reigns = known.get();
+        let ends = std::iter::once(None).chain(reigns.iter().map(|reign| Some(reign.at)));
+        let rows = reigns.iter().cloned().zip(ends);
+        rows.take(if all.get() { usize::MAX } else { ELECTIONS }).collect::<Vec<_>>()
+    });
+    let look_back = move |_| {
+        all.set(true);
+        let before = store.reigns_since.get_untracked().map(|since| since.to_string());
+        busy.set(true);
+        failed.set(None);
+        spawn_local(async move {
+            match store.api.events(before, LOOK_BACK).await {
+                Ok(page) => store.learn_reigns(&page),
+                Err(error) => failed.set(Some(error)),
+            }
+            busy.set(false);
+        });
+    };
+    let more = move || store.reigns_since.get().is_some_and(|since| since > 0);
+    let hidden = move || !all.get() && known.with(Vec::len) > ELECTIONS;
+    let extent = words(move || match store.reigns_since.get() {
+        Some(0) => "These are all elections that the history holds.".to_owned(),
+        Some(since) => format!("The history was searched back to revision {}.", grouped(since)),
+        None => String::new(),
+    });
+    let row = move |(reign, end)| election_row(store, &reign, end);
+    let key =
+        |(reign, end): &(Reign, Option<ringmaster_common::Timestamp>)| (reign.term, u64::from(end.is_some()));
+    view! {
+        <div class="table elections" role="table" aria-label="Elections">
+            <div class="row head" role="row">
+                <span role="columnheader" class="number">"Term"</span>
+                <span role="columnheader">"Leader"</span>
+                <span role="columnheader">"How"</span>
+                <span role="columnheader" class="number">"Led for"</span>
+                <span role="columnheader" class="cell-when">"Since"</span>
+                <span role="columnheader" class="number">"Revision"</span>
+            </div>
+            {each(follow(shown), key, row)}
+        </div>
+        {live(move || failed.get().map(|error| refusal(&error)))}
+        <p class="quiet">
+            {extent} " "
+            {when(move || more() || hidden(), move || view! {
+                <button type="button" class="small" data-testid="look-back" disabled={follow::<bool>(busy)} on:click=look_back>
+                    "Look further back"
+                </button>
+            }.into_any())}
+        </p>
+    }
+    .into_any()
+}
+
+fn election_row(store: Store, reign: &Reign, end: Option<ringmaster_common::Timestamp>) -> AnyView {
+    let at = reign.at;
+    let led = words(move || duration(age_ms(at, end.unwrap_or_else(|| store.now.get()))));
+    let how = match reign.by {
+        Some(operation) => format!("operation {operation} handed over"),
+        None => "elected".to_owned(),
+    };
+    view! {
+        <div class="row" role="row" data-testid="election-row">
+            <span role="cell" class="number">{grouped(reign.term)}</span>
+            <span role="cell">{prose(&format!("node {}", reign.leader))}</span>
+            <span role="cell" class="clip" title=how.clone()>{prose(&how)}</span>
+            <span role="cell" class="number">{led}</span>
+            <span role="cell" class="cell-when">{moment(at)}</span>
+            <span role="cell" class="number">{revision(Revision(reign.revision))}</span>
+        </div>
+    }
+    .into_any()
+}
