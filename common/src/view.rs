@@ -188,6 +188,9 @@ mod as_list {
         D: Deserializer<'de>,
     {
         let values = Vec::<T>::deserialize(deserializer)?;
-        Ok(values.into_iter().map(|value| (value.key(), value)).collect())
+        // Not collected: that would bring a sort for each type into what browsers load.
+        let mut map = BTreeMap::new();
+        map.extend(values.into_iter().map(|value| (value.key(), value)));
+        Ok(map)
     }
 }

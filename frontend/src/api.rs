@@ -120,7 +120,7 @@ impl Api {
     }
 
     pub async fn operation(self, id: OperationId) -> Answer<Operation> {
-        self.get(&format!("/v1/operations/{id}?consistency=stale")).await
+        one(self.send(Method::GET, format!("/v1/operations/{id}?consistency=stale"), None).await?)
     }
 
     /// Operations, the latest first, from before one or from now. What is history is read as this node
@@ -142,7 +142,7 @@ impl Api {
             None => ("If-None-Match", "*".to_owned()),
         };
         let body = Value::Object([("value".to_owned(), value)].into_iter().collect());
-        self.mutate(Method::PUT, &path, &body, Some(condition)).await
+        one(self.mutate(Method::PUT, path, &body, Some(condition)).await?)
     }
 
     /// The latest events first, from before a revision, or from now.
@@ -155,15 +155,15 @@ impl Api {
     }
 
     pub async fn apply(self, id: PlanId, keep_within_ms: Option<u64>) -> Answer<Operation> {
-        self.post(&format!("/v1/plans/{id}/apply"), &ApplyRequest { keep_within_ms }).await
+        self.operate(format!("/v1/plans/{id}/apply"), &ApplyRequest { keep_within_ms }).await
     }
 
     pub async fn abort(self, id: OperationId) -> Answer<Operation> {
-        self.post(&format!("/v1/operations/{id}/abort"), &Empty {}).await
+        self.operate(format!("/v1/operations/{id}/abort"), &Empty {}).await
     }
 
     pub async fn keep(self, id: OperationId) -> Answer<Operation> {
-        self.post(&format!("/v1/operations/{id}/keep"), &Empty {}).await
+        self.operate(format!("/v1/operations/{id}/keep"), &Empty {}).await
     }
 
     /// Asks the node at `through`, because `node` itself may not live to answer.
@@ -196,19 +196,22 @@ impl Api {
     }
 
     async fn post<T: DeserializeOwned>(self, path: &str, body: &impl Serialize) -> Answer<T> {
-        self.mutate(Method::POST, path, body, None).await
+        decode(self.mutate(Method::POST, path.to_owned(), body, None).await?)
     }
 
-    async fn mutate<T: DeserializeOwned>(
+    async fn operate(self, path: String, body: &impl Serialize) -> Answer<Operation> {
+        one(self.mutate(Method::POST, path, body, None).await?)
+    }
+
+    fn mutate(
         self,
         method: Method,
-        path: &str,
+        path: String,
         body: &impl Serialize,
         condition: Option<(&'static str, String)>,
-    ) -> Answer<T> {
+    ) -> LocalBoxFuture<Raw> {
         let body = serde_json::to_string(body).expect("plain data encodes");
-        let mutation = Mutation { body, key: browser::unique_key(), condition };
-        decode(self.send_until_answered(method, path.to_owned(), mutation).await?)
+        self.send_until_answered(method, path, Mutation { body, key: browser::unique_key(), condition })
     }
 
     /// Boxed, so that there is one of it, whatever is sent and awaited.
@@ -291,6 +294,16 @@ fn decode<T: DeserializeOwned>((status, ok, body): (u16, bool, String)) -> Answe
         });
     }
     Err(refusal(status, &body))
+}
+
+/// What is part of lists too is decoded as a list of one, by the decoder that is there already.
+fn one<T: DeserializeOwned>((status, ok, body): (u16, bool, String)) -> Answer<T> {
+    let list = if ok { format!("{{\"items\":[{body}],\"next\":null}}") } else { body };
+    let page: Page<T> = decode((status, ok, list))?;
+    page.items
+        .into_iter()
+        .next()
+        .ok_or_else(|| ApiError::Unexpected { status, detail: "It is empty.".to_owned() })
 }
 
 fn refusal(status: u16, body: &str) -> ApiError {

@@ -6,7 +6,7 @@
 use crate::{
     api::ApiError,
     components::{
-        live::{each, follow, when},
+        live::{click, each, follow, when},
         marks::badge,
     },
     format::capitalised,
@@ -76,7 +76,7 @@ fn panel(ids: Signal<Vec<NodeId>>, can_add: bool) -> AnyView {
                 aria-label=format!("{} node {id}", capitalised(chaos.as_str()))
                 data-testid=format!("chaos-{}-{id}", chaos.as_str())
                 disabled=busy
-                on:click=move |_| mischief.inflict(chaos, id)
+                on:click=click(move || mischief.inflict(chaos, id))
             >
                 {capitalised(chaos.as_str())}
             </button>
@@ -98,7 +98,7 @@ fn panel(ids: Signal<Vec<NodeId>>, can_add: bool) -> AnyView {
                 title="Starts another process, which asks to become a member"
                 data-testid="chaos-add-node"
                 disabled=busy
-                on:click=move |_| mischief.add_node()
+                on:click=click(move || mischief.add_node())
             >
                 "Add a node"
             </button>

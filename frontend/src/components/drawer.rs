@@ -11,7 +11,7 @@ use crate::{
     browser,
     components::{
         desk::{Desk, Shown, use_desk},
-        live::{effect, flag, follow, live, memo, when},
+        live::{click, effect, flag, follow, live, memo, when},
         operation_view::{Shown as ShownOperation, live_outcome, live_steps, operation_buttons, steps},
         plan_view::{
             KEEP_WITHIN_MS, blast_radius, blockers, direction_view, keep_switch, summary, terminal, warnings,
@@ -107,10 +107,10 @@ fn contents(desk: Desk) -> AnyView {
         untrack(|| match (scene, desk.shown.get()) {
             (Scene::Waiting(title), _) => waiting(desk, title),
             (_, Shown::Failed(wanted, error)) => {
-                let again = move |_| desk.retry(wanted.clone());
+                let again = move || desk.retry(wanted.clone());
                 let buttons = view! {
                     {close(desk, "Close")}
-                    <button type="button" class="primary" data-testid="plan-again" on:click=again>
+                    <button type="button" class="primary" data-testid="plan-again" on:click=click(again)>
                         "Try again"
                     </button>
                 };
@@ -149,7 +149,7 @@ fn head(desk: Desk, title: String, plan: Option<&Plan>) -> AnyView {
             <h2 id="drawer-title">{title}</h2>
             {plan.and_then(direction_view)}
             {pill}
-            <button type="button" class="icon" aria-label="Close" on:click=move |_| desk.close()>
+            <button type="button" class="icon" aria-label="Close" on:click=click(move || desk.close())>
                 "✕"
             </button>
         </header>
@@ -159,7 +159,7 @@ fn head(desk: Desk, title: String, plan: Option<&Plan>) -> AnyView {
 
 fn close(desk: Desk, label: &'static str) -> AnyView {
     view! {
-        <button type="button" data-testid="plan-cancel" on:click=move |_| desk.close()>{label}</button>
+        <button type="button" data-testid="plan-cancel" on:click=click(move || desk.close())>{label}</button>
     }
     .into_any()
 }
@@ -217,7 +217,7 @@ fn proposed(desk: Desk, plan: &Plan) -> AnyView {
                     data-testid="plan-apply"
                     title=title
                     disabled=flag(move || blocked || desk.busy.get() || !store.is_live())
-                    on:click=move |_| desk.apply(id, keep.get_untracked().then_some(KEEP_WITHIN_MS))
+                    on:click=click(move || desk.apply(id, keep.get_untracked().then_some(KEEP_WITHIN_MS)))
                 >
                     {verb}
                 </button>
@@ -231,7 +231,7 @@ fn proposed(desk: Desk, plan: &Plan) -> AnyView {
                     type="button"
                     class=class
                     data-testid="plan-again"
-                    on:click=move |_| desk.propose(action.clone())
+                    on:click=click(move || desk.propose(action.clone()))
                 >
                     "Plan again"
                 </button>

@@ -27,14 +27,14 @@ pub enum Extent {
 }
 
 pub fn feed(entries: Signal<Vec<Entry>>, extent: Extent) -> AnyView {
-    let list = each_line(entries, move |line| event_row(line, extent));
+    let list = each_line(entries, Box::new(move |line| event_row(line, extent)));
     view! { <ul class="feed">{list}</ul> }.into_any()
 }
 
 /// A row for each line. The row of a line that may grow follows it.
 pub fn each_line(
     lines: Signal<Vec<Entry>>,
-    row: impl Fn(Signal<Entry>) -> AnyView + Send + Sync + 'static,
+    row: Box<dyn Fn(Signal<Entry>) -> AnyView + Send + Sync>,
 ) -> AnyView {
     each(lines, key, move |line: Entry| {
         if line.rolls_up_as.is_none() {

@@ -4,7 +4,7 @@
 
 use crate::{
     address::use_address,
-    components::live::{follow, memo, words},
+    components::live::{click, follow, memo, typed, words},
     format::capitalised,
 };
 use leptos::prelude::*;
@@ -31,7 +31,7 @@ pub fn segments(parameter: &'static str, label: &'static str, values: &[&'static
                 type="button"
                 aria-pressed=words(move || chosen.with(|chosen| chosen.as_deref() == value).to_string())
                 data-testid=format!("filter-{parameter}-{name}")
-                on:click=move |_| address.set_parameter(parameter, value, true)
+                on:click=click(move || address.set_parameter(parameter, value, true))
             >
                 {capitalised(&name.replace('_', " "))}
             </button>
@@ -45,7 +45,7 @@ pub fn segments(parameter: &'static str, label: &'static str, values: &[&'static
 
 fn words_box(hint: &'static str) -> AnyView {
     let address = use_address();
-    let typed = memo(move || wanted_words());
+    let wanted = memo(wanted_words);
     view! {
         <input
             type="search"
@@ -53,11 +53,10 @@ fn words_box(hint: &'static str) -> AnyView {
             aria-label="Filter by words"
             aria-keyshortcuts="/"
             data-testid="filter-words"
-            prop:value={follow::<String>(typed)}
-            on:input=move |event| {
-                let words = event_target_value(&event);
+            prop:value={follow::<String>(wanted)}
+            on:input=typed(move |words| {
                 address.set_parameter("words", (!words.is_empty()).then_some(words.as_str()), true);
-            }
+            })
         />
     }
     .into_any()

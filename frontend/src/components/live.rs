@@ -4,7 +4,7 @@
 //! machinery of an effect anew for each closure of the page, which is most of what the browser would
 //! have to load.
 
-use leptos::prelude::*;
+use leptos::{ev, prelude::*};
 use std::sync::Arc;
 
 /// A part that is made anew whenever what it reads changes.
@@ -75,6 +75,21 @@ pub fn when(
     either(condition, part, || ().into_any())
 }
 
+/// What a press of a button does, with one type whatever that is, as with the parts.
+pub fn click(act: impl Fn() + 'static) -> Box<dyn FnMut(ev::MouseEvent)> {
+    Box::new(move |_| act())
+}
+
+/// What is done with the text that a field holds.
+pub fn typed(act: impl Fn(String) + 'static) -> Box<dyn FnMut(ev::Event)> {
+    Box::new(move |event| act(event_target_value(&event)))
+}
+
+/// What keys do in a field.
+pub fn keys(act: impl Fn(ev::KeyboardEvent) + 'static) -> Box<dyn FnMut(ev::KeyboardEvent)> {
+    Box::new(act)
+}
+
 /// What tells one row from another.
 pub type Key = (u64, u64);
 
@@ -84,13 +99,18 @@ pub fn each<T: Clone + Send + Sync + 'static>(
     key: fn(&T) -> Key,
     row: impl Fn(T) -> AnyView + Send + Sync + 'static,
 ) -> AnyView {
-    each_shared(items, key, Arc::new(row))
+    let keys = move || items.with(|items| items.iter().map(key).collect());
+    let row = move |wanted: Key| {
+        let item = items.with_untracked(|items| items.iter().find(|item| key(item) == wanted).cloned());
+        item.map_or_else(|| ().into_any(), &row)
+    };
+    each_key(Box::new(keys), Arc::new(row))
 }
 
-fn each_shared<T: Clone + Send + Sync + 'static>(
-    items: Signal<Vec<T>>,
-    key: fn(&T) -> Key,
-    row: Arc<dyn Fn(T) -> AnyView + Send + Sync>,
+/// The machinery of a list, once for all types of items.
+fn each_key(
+    keys: Box<dyn Fn() -> Vec<Key> + Send + Sync>,
+    row: Arc<dyn Fn(Key) -> AnyView + Send + Sync>,
 ) -> AnyView {
-    view! { <For each=move || items.get() key=key children=move |item| untrack(|| row(item)) /> }.into_any()
+    view! { <For each=keys key=|key| *key children=move |key| untrack(|| row(key)) /> }.into_any()
 }

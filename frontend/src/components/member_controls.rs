@@ -8,7 +8,7 @@
 use crate::{
     components::{
         desk::{Desk, use_desk},
-        live::{flag, live, memo},
+        live::{click, flag, live, memo},
         node_table::make_leader,
     },
     store::{NodeSignals, Store, use_store},
@@ -26,7 +26,8 @@ pub fn actions(store: Store, id: NodeId) -> Vec<(&'static str, &'static str, Act
     store.with_view(|view| {
         let Some(node) = view.nodes.get(&id) else { return Vec::new() };
         let votes_then = |other: &&Node| (other.id == id) != other.voter;
-        let voters: BTreeSet<NodeId> = view.nodes.values().filter(votes_then).map(|node| node.id).collect();
+        let mut voters = BTreeSet::new();
+        voters.extend(view.nodes.values().filter(votes_then).map(|node| node.id));
         let mut actions = Vec::new();
         if !voters.is_empty() {
             let label = if node.voter { "Make learner" } else { "Make voter" };
@@ -70,7 +71,7 @@ fn button(
             title="See what that would do; nothing happens yet"
             aria-label=format!("{label}: node {id}")
             disabled=flag(move || !store.is_live())
-            on:click=move |_| desk.propose(action.clone())
+            on:click=click(move || desk.propose(action.clone()))
         >
             {label}
         </button>

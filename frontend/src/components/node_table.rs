@@ -8,7 +8,7 @@ use crate::{
     address::use_address,
     components::{
         desk::use_desk,
-        live::{each, either, flag, live, words},
+        live::{click, each, either, flag, live, words},
         marks::{live_status, node_link, role_chip, sign},
         sorting::{Column, Order, SortKey, column, number, places},
         text::{quantity, quiet, skeleton},
@@ -161,7 +161,7 @@ pub fn make_leader(id: NodeId, node: NodeSignals) -> AnyView {
                 title=words(move || {
                     why_not().unwrap_or("See what handing over would do; nothing happens yet").to_owned()
                 })
-                on:click=move |_| desk.hand_over(id)
+                on:click=click(move || desk.hand_over(id))
             >
                 "Make leader"
             </button>

@@ -6,7 +6,7 @@
 use crate::{
     components::{
         desk::use_desk,
-        live::{each, flag, live, memo, words},
+        live::{click, each, flag, live, memo, words},
         marks::{labelled, sign},
         sorting::{Column, Order, SortKey, column, number},
         text::{moment, prose, quiet},
@@ -115,10 +115,10 @@ pub fn operation_buttons(operation: Shown) -> AnyView {
         let (id, status, abortable, undoable) = state.get()?;
         Some(match status {
             OperationStatus::AwaitingKeep => view! {
-                <button type="button" data-testid="revert" disabled=idle on:click=move |_| desk.abort(id)>
+                <button type="button" data-testid="revert" disabled=idle on:click=click(move || desk.abort(id))>
                     "Revert now"
                 </button>
-                <button type="button" class="primary" data-testid="keep" disabled=idle on:click=move |_| desk.keep(id)>
+                <button type="button" class="primary" data-testid="keep" disabled=idle on:click=click(move || desk.keep(id))>
                     "Keep it"
                 </button>
             }
@@ -131,7 +131,7 @@ pub fn operation_buttons(operation: Shown) -> AnyView {
                 };
                 let disabled = flag(move || idle.get() || !abortable);
                 view! {
-                    <button type="button" data-testid="abort" title=why disabled=disabled on:click=move |_| desk.abort(id)>
+                    <button type="button" data-testid="abort" title=why disabled=disabled on:click=click(move || desk.abort(id))>
                         "Abort"
                     </button>
                 }
@@ -143,7 +143,7 @@ pub fn operation_buttons(operation: Shown) -> AnyView {
                     data-testid="undo"
                     title="See what taking it back would do; nothing happens yet"
                     disabled=idle
-                    on:click=move |_| desk.undo(id)
+                    on:click=click(move || desk.undo(id))
                 >
                     "Undo"
                 </button>

@@ -9,7 +9,7 @@ use crate::{
         chaos::Mischief,
         desk::use_desk,
         drawer::{follow_dialog, on_backdrop},
-        live::{effect, follow, live, memo, words},
+        live::{click, effect, follow, keys, live, memo, typed, words},
         member_controls::actions,
         shell::ThemeSwitch,
         shortcuts::{self, PLACES},
@@ -128,17 +128,17 @@ pub fn palette_dialog() -> AnyView {
     let theme = expect_context::<ThemeSwitch>();
     let mischief = expect_context::<Mischief>();
     let dialog = NodeRef::<Dialog>::new();
-    let typed = RwSignal::new(String::new());
+    let sought = RwSignal::new(String::new());
     let chosen = RwSignal::new(0_usize);
 
     let found = memo(move || {
         let open = palette.open.get();
         let all = if open { items(store) } else { Vec::new() };
-        typed.with(|typed| all.into_iter().filter(|item| item.has(typed)).collect::<Vec<_>>())
+        sought.with(|sought| all.into_iter().filter(|item| item.has(sought)).collect::<Vec<_>>())
     });
     effect(move || {
         if palette.open.get() {
-            typed.set(String::new());
+            sought.set(String::new());
             chosen.set(0);
         }
     });
@@ -179,7 +179,7 @@ pub fn palette_dialog() -> AnyView {
         request_animation_frame(|| browser::scroll_into_view(".palette [aria-selected=true]"));
     };
     let option = move |(index, item): (usize, Item)| {
-        let keys = (!item.key.is_empty())
+        let shortcut = (!item.key.is_empty())
             .then(|| view! { <span class="keys"><kbd>"g"</kbd> " " <kbd>{item.key}</kbd></span> }.into_any());
         view! {
             <li
@@ -187,11 +187,11 @@ pub fn palette_dialog() -> AnyView {
                 role="option"
                 data-testid="palette-item"
                 aria-selected=words(move || (chosen.get() == index).to_string())
-                on:click=move |_| run(index)
-                on:mousemove=move |_| crate::store::set(chosen, index)
+                on:click=click(move || run(index))
+                on:mousemove=click(move || crate::store::set(chosen, index))
             >
                 <span class="clip">{item.label}</span>
-                {keys} <span class="quiet">{item.kind}</span>
+                {shortcut} <span class="quiet">{item.kind}</span>
             </li>
         }
         .into_any()
@@ -225,12 +225,12 @@ pub fn palette_dialog() -> AnyView {
                     data-testid="palette-input"
                     autocomplete="off"
                     spellcheck="false"
-                    prop:value={follow::<String>(typed)}
-                    on:input=move |event| {
-                        typed.set(event_target_value(&event));
+                    prop:value={follow::<String>(sought)}
+                    on:input=typed(move |text| {
+                        sought.set(text);
                         chosen.set(0);
-                    }
-                    on:keydown=on_key
+                    })
+                    on:keydown=keys(on_key)
                 />
                 <ul id="palette-list" role="listbox" aria-label="Found">
                     {live(move || found.get().into_iter().enumerate().map(option).collect_view())}

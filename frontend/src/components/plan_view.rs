@@ -6,7 +6,7 @@
 
 use crate::{
     components::{
-        live::{follow, live, words},
+        live::{click, follow, live, words},
         marks::{badge, sign},
         text::{code, copyable, prose, quiet, revision},
     },
@@ -178,7 +178,7 @@ pub fn terminal(plan: &Plan, keep: RwSignal<bool>) -> AnyView {
                 role="tab"
                 aria-selected=words(move || (tab.get() == index).to_string())
                 data-testid=format!("{}-tab", label.to_ascii_lowercase())
-                on:click=move |_| tab.set(index)
+                on:click=click(move || tab.set(index))
             >
                 {label}
             </button>

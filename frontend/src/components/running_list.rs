@@ -10,7 +10,7 @@
 use crate::{
     api::{Answer, Api, ApiError, LocalBoxFuture, PER_PAGE},
     components::{
-        live::{effect, either, flag, live, when, words},
+        live::{click, effect, either, flag, live, when, words},
         text::{refusal, skeleton},
     },
     format::count,
@@ -18,6 +18,7 @@ use crate::{
     timeline::{Entry, roll_up_newer, roll_up_older},
 };
 use leptos::{prelude::*, task::spawn_local};
+use std::sync::Arc;
 
 /// How many lines a list holds.
 pub const MAX_LINES: usize = 2_000;
@@ -32,6 +33,9 @@ pub struct Scrolled(pub RwSignal<bool>);
 pub type Lines = (Vec<Entry>, Option<String>);
 /// Fetches lines from before a cursor, as many as wanted.
 pub type Fetch = fn(Api, Option<String>, u32) -> LocalBoxFuture<Answer<Lines>>;
+
+/// A part of the list, made when it is needed.
+pub type Part = Arc<dyn Fn() -> AnyView + Send + Sync>;
 
 #[derive(Clone, Copy)]
 pub struct RunningList {
@@ -188,7 +192,7 @@ impl RunningList {
             (true, Some(unseen @ 1..)) => format!("Held: show {}", count(unseen, "new line")),
             (true, _) => "Held: go on".to_owned(),
         });
-        let press = move |_| {
+        let press = move || {
             if self.held.with_untracked(Option::is_some) {
                 self.by_hand.set(false);
                 self.held.set(None);
@@ -206,7 +210,7 @@ impl RunningList {
                     aria-pressed=words(move || self.held.with(Option::is_some).to_string())
                     aria-keyshortcuts="h"
                     title="Holds the list still while you read; what arrives is counted"
-                    on:click=press
+                    on:click=click(press)
                 >
                     {label}
                 </button>
@@ -217,13 +221,11 @@ impl RunningList {
     }
 
     /// The list itself, or what stands in its place, and the button for what is older.
-    pub fn body(
-        self,
-        is_empty: Signal<bool>,
-        list: impl Fn() -> AnyView + Send + Sync + Clone + 'static,
-        nothing: impl Fn() -> AnyView + Send + Sync + Clone + 'static,
-    ) -> AnyView {
-        let known = move || either(move || !is_empty.get(), list.clone(), nothing.clone()).into_any();
+    pub fn body(self, is_empty: Signal<bool>, list: Part, nothing: Part) -> AnyView {
+        let known = move || {
+            let (list, nothing) = (Arc::clone(&list), Arc::clone(&nothing));
+            either(move || !is_empty.get(), move || list(), move || nothing()).into_any()
+        };
         let is_known = move || self.asked.get() || !self.lines.with(Vec::is_empty);
         let waiting = move || when(move || self.failed.with(Option::is_none), || skeleton(8)).into_any();
         let older = move || {
@@ -233,7 +235,7 @@ impl RunningList {
                     class="load"
                     data-testid="load-older"
                     disabled=flag(move || self.loading.get())
-                    on:click=move |_| self.load()
+                    on:click=click(move || self.load())
                 >
                     {words(move || match self.failed.with(Option::is_some) {
                         true => "Try again".to_owned(),

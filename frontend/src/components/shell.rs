@@ -8,7 +8,7 @@ use crate::{
     address::{Page, use_address},
     browser::{self, Theme},
     components::{
-        live::{effect, live, maybe, memo, when, words},
+        live::{click, effect, live, maybe, memo, when, words},
         marks::{logo, sign},
         palette::Palette,
         running_list::Scrolled,
@@ -101,7 +101,7 @@ fn top_bar(store: Store, state: State) -> AnyView {
             </div>
             {problems(state)}
             {connection_pill(store)}
-            <button type="button" class="pill" data-testid="palette-open" on:click=move |_| palette.open()>
+            <button type="button" class="pill" data-testid="palette-open" on:click=click(move || palette.open())>
                 <span class="optional">"Go to… "</span> <kbd>"Ctrl K"</kbd>
             </button>
             {theme_button()}
@@ -125,7 +125,7 @@ fn theme_button() -> AnyView {
         .to_owned()
     });
     view! {
-        <button type="button" class="pill icon" data-testid="theme" title=label aria-label=label on:click=move |_| theme.next()>
+        <button type="button" class="pill icon" data-testid="theme" title=label aria-label=label on:click=click(move || theme.next())>
             <svg class="glyph" viewBox="0 0 16 16" aria-hidden="true"><path d=path /></svg>
         </button>
     }

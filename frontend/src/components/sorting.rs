@@ -2,7 +2,7 @@
 
 use crate::{
     address::{Address, use_address},
-    components::live::maybe,
+    components::live::{click, maybe},
 };
 use leptos::prelude::*;
 
@@ -68,14 +68,15 @@ impl Order {
             let direction = if descending { "descending" } else { "ascending" };
             (sortable && by == index).then(|| direction.to_owned())
         });
-        let sort = move |_| {
+        let sort = move || {
             let (by, descending) = untrack(|| self.of(address));
             let order = if by == index && !descending { "desc" } else { "asc" };
             address.set_parameter("sort", Some(column.name), true);
             address.set_parameter("order", Some(order), true);
         };
         let content = if sortable {
-            view! { <button type="button" class="sort" on:click=sort>{column.label}</button> }.into_any()
+            view! { <button type="button" class="sort" on:click=click(sort)>{column.label}</button> }
+                .into_any()
         } else {
             column.label.into_any()
         };

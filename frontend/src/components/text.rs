@@ -4,7 +4,10 @@
 use crate::{
     api::ApiError,
     browser,
-    components::{live::follow, marks::sign},
+    components::{
+        live::{click, follow},
+        marks::sign,
+    },
     format::{self, Quantity},
     prose::{Part, parts},
     situation::Tone,
@@ -68,7 +71,7 @@ pub fn revision(revision: Revision) -> AnyView {
 pub fn copyable(text: Signal<String>, label: &'static str) -> AnyView {
     let shown = NodeRef::<leptos::html::Code>::new();
     let said = RwSignal::new("Copy".to_owned());
-    let copy = move |_| {
+    let copy = move || {
         spawn_local(async move {
             let element = shown.get_untracked();
             let copied = browser::copy(&text.get_untracked(), element.as_deref().map(AsRef::as_ref)).await;
@@ -80,7 +83,7 @@ pub fn copyable(text: Signal<String>, label: &'static str) -> AnyView {
     view! {
         <div class="copyable">
             <code node_ref=shown tabindex="0" data-testid=label.to_ascii_lowercase()>{text}</code>
-            <button type="button" class="small" aria-label=format!("Copy {label}") on:click=copy>
+            <button type="button" class="small" aria-label=format!("Copy {label}") on:click=click(copy)>
                 {follow::<String>(said)}
             </button>
         </div>

@@ -11,7 +11,7 @@ use crate::{
     components::{
         feed::{each_line, roll_up},
         filters::{filters, has_words, segments, wanted_words},
-        live::{effect, flag, follow, live, memo, words},
+        live::{click, effect, flag, follow, live, memo, words},
         marks::{labelled, sign},
         running_list::RunningList,
         text::{card, code, copyable, empty, line, moment, prose, quiet, revision},
@@ -27,6 +27,7 @@ use ringmaster_common::{
     event::AuditEntry,
     id::{OperationId, Revision},
 };
+use std::sync::Arc;
 
 /// New entries are fetched this often at the most.
 const FETCH_EVERY_MS: u32 = 1_000;
@@ -87,7 +88,7 @@ pub fn audit_page() -> AnyView {
     let rows = move || {
         live(move || {
             let marked = around.get();
-            let rows = each_line(follow(shown), move |line| audit_row(line, marked));
+            let rows = each_line(follow(shown), Box::new(move |line| audit_row(line, marked)));
             view! { <ul class="feed audit">{rows}</ul> }
         })
         .into_any()
@@ -103,7 +104,7 @@ pub fn audit_page() -> AnyView {
         around.get().map(|number| {
             view! {
                 <span class="pill">{format!("around entry {}", grouped(number))}</span>
-                <button type="button" class="small" on:click=move |_| address.set_parameter("entry", None, false)>
+                <button type="button" class="small" on:click=click(move || address.set_parameter("entry", None, false))>
                     "Back to now"
                 </button>
             }
@@ -120,7 +121,7 @@ pub fn audit_page() -> AnyView {
             {entry}
             {filters(segments("outcome", "Outcome", &OUTCOMES), "Who, what, a code, a request id", how_many)}
             <section class="card" aria-label="Audit" aria-busy=words(move || list.loading.get().to_string())>
-                {list.body(flag(move || shown.with(Vec::is_empty)), rows, nothing)}
+                {list.body(flag(move || shown.with(Vec::is_empty)), Arc::new(rows), Arc::new(nothing))}
             </section>
         </div>
     }

@@ -15,7 +15,7 @@ use crate::{
         figure::{
             LEAST_LAG_SHOWN, commit_figure, fsyncs_figure, lag_figure, leader_figure, spark, writes_figure,
         },
-        live::{each, either, flag, follow, live, memo, when, words},
+        live::{click, each, either, flag, follow, live, memo, typed, when, words},
         marks::{live_status, node_link, role_chip, sign},
         member_controls::member_controls,
         sorting::{Column, Order, SortKey, column, number, places},
@@ -33,6 +33,7 @@ use ringmaster_common::{
     id::{NodeId, Revision},
     telemetry::NodeReport,
 };
+use std::collections::BTreeSet;
 
 /// How many elections are shown at first.
 const ELECTIONS: usize = 12;
@@ -64,13 +65,13 @@ fn quorum_now(store: Store) -> Quorum {
 }
 
 fn hero(store: Store) -> AnyView {
-    let quorum = memo(move || quorum_now(store));
-    let tone = memo(move || quorum.with(Quorum::tone));
+    let tone = memo(move || quorum_now(store).tone());
     let sentence =
-        memo(move || if store.loaded.get() { quorum.with(Quorum::arithmetic) } else { String::new() });
+        memo(move || if store.loaded.get() { quorum_now(store).arithmetic() } else { String::new() });
     let detail = memo(move || {
         if store.loaded.get() {
-            quorum.with(|quorum| format!("{} {}", quorum.standing(), quorum.learning()))
+            let quorum = quorum_now(store);
+            format!("{} {}", quorum.standing(), quorum.learning())
         } else {
             "Waiting for the first view of the cluster.".to_owned()
         }
@@ -201,8 +202,9 @@ fn members(store: Store) -> AnyView {
     };
     let differs = memo(move || draft.get() != voters.get());
     let buttons = move || {
-        let plan = move |_| {
-            let voters = draft.get_untracked().into_iter().collect();
+        let plan = move || {
+            let mut voters = BTreeSet::new();
+            voters.extend(draft.get_untracked());
             desk.propose(Action::ChangeVoters { voters });
         };
         view! {
@@ -217,11 +219,11 @@ fn members(store: Store) -> AnyView {
                             type="button"
                             data-testid="plan-voters"
                             disabled=flag(move || draft.with(Vec::is_empty) || !store.is_live())
-                            on:click=plan
+                            on:click=click(plan)
                         >
                             "See the plan"
                         </button>
-                        <button type="button" on:click=move |_| address.set_parameter("voters", None, true)>
+                        <button type="button" on:click=click(move || address.set_parameter("voters", None, true))>
                             "Leave it as it is"
                         </button>
                     </div>
@@ -240,15 +242,9 @@ fn members(store: Store) -> AnyView {
 
 fn member_row(id: NodeId, node: NodeSignals, draft: Memo<Vec<NodeId>>, voters: Memo<Vec<NodeId>>) -> AnyView {
     let address = use_address();
-    let toggle = move |_| {
-        let mut chosen = draft.get_untracked();
-        match chosen.iter().position(|other| *other == id) {
-            Some(position) => {
-                chosen.remove(position);
-            }
-            None => chosen.push(id),
-        }
-        chosen.sort_unstable();
+    let toggle = move |_: String| {
+        let mut chosen = use_store().node_ids.get_untracked();
+        chosen.retain(|other| draft.with_untracked(|draft| draft.contains(other)) != (*other == id));
         let is_as_now = voters.with_untracked(|voters| *voters == chosen);
         let text = chosen.iter().map(NodeId::to_string).collect::<Vec<_>>().join(",");
         address.set_parameter("voters", (!is_as_now).then_some(text.as_str()), true);
@@ -262,7 +258,7 @@ fn member_row(id: NodeId, node: NodeSignals, draft: Memo<Vec<NodeId>>, voters: M
                     data-testid=format!("voter-{id}")
                     aria-label=format!("Node {id} votes")
                     prop:checked={flag(move || draft.with(|draft| draft.contains(&id)))}
-                    on:change=toggle
+                    on:change=typed(toggle)
                 />
                 <span>{part}</span>
             </label>
@@ -293,12 +289,11 @@ fn elections(store: Store) -> AnyView {
         }
     });
     let shown = memo(move || {
-        let reigns = known.get();
-        let ends = std::iter::once(None).chain(reigns.iter().map(|reign| Some(reign.at)));
-        let rows = reigns.iter().cloned().zip(ends);
-        rows.take(if all.get() { usize::MAX } else { ELECTIONS }).collect::<Vec<_>>()
+        let mut reigns = known.get();
+        reigns.truncate(if all.get() { usize::MAX } else { ELECTIONS });
+        reigns
     });
-    let look_back = move |_| {
+    let look_back = move || {
         all.set(true);
         let before = store.reigns_since.get_untracked().map(|since| since.to_string());
         busy.set(true);
@@ -318,9 +313,7 @@ fn elections(store: Store) -> AnyView {
         Some(since) => format!("The history was searched back to revision {}.", grouped(since)),
         None => String::new(),
     });
-    let row = move |(reign, end)| election_row(store, &reign, end);
-    let key =
-        |(reign, end): &(Reign, Option<ringmaster_common::Timestamp>)| (reign.term, u64::from(end.is_some()));
+    let row = move |reign: Reign| election_row(store, known, &reign);
     view! {
         <div class="table elections" role="table" aria-label="Elections">
             <div class="row head" role="row">
@@ -331,13 +324,13 @@ fn elections(store: Store) -> AnyView {
                 <span role="columnheader" class="cell-when">"Since"</span>
                 <span role="columnheader" class="number">"Revision"</span>
             </div>
-            {each(follow(shown), key, row)}
+            {each(follow(shown), |reign| (reign.term, reign.revision), row)}
         </div>
         {live(move || failed.get().map(|error| refusal(&error)))}
         <p class="quiet">
             {extent} " "
             {when(move || more() || hidden(), move || view! {
-                <button type="button" class="small" data-testid="look-back" disabled={follow::<bool>(busy)} on:click=look_back>
+                <button type="button" class="small" data-testid="look-back" disabled={follow::<bool>(busy)} on:click=click(look_back)>
                     "Look further back"
                 </button>
             }.into_any())}
@@ -346,9 +339,13 @@ fn elections(store: Store) -> AnyView {
     .into_any()
 }
 
-fn election_row(store: Store, reign: &Reign, end: Option<ringmaster_common::Timestamp>) -> AnyView {
-    let at = reign.at;
-    let led = words(move || duration(age_ms(at, end.unwrap_or_else(|| store.now.get()))));
+fn election_row(store: Store, known: Memo<Vec<Reign>>, reign: &Reign) -> AnyView {
+    let (at, term) = (reign.at, reign.term);
+    let led = words(move || {
+        // Whoever came next ended it.
+        let next = known.with(|known| known.iter().rev().find(|next| next.term > term).map(|next| next.at));
+        duration(age_ms(at, next.unwrap_or_else(|| store.now.get())))
+    });
     let how = match reign.by {
         Some(operation) => format!("operation {operation} handed over"),
         None => "elected".to_owned(),

@@ -11,7 +11,7 @@ use crate::{
     components::{
         feed::{Extent, feed},
         filters::{filters, segments, wanted_words},
-        live::{effect, flag, follow, live, memo, words},
+        live::{click, effect, flag, follow, live, memo, words},
         running_list::RunningList,
         text::empty,
     },
@@ -20,6 +20,7 @@ use crate::{
     timeline::{self, Entry, Kind, passes},
 };
 use leptos::prelude::*;
+use std::sync::Arc;
 
 pub fn events_page() -> AnyView {
     let store = use_store();
@@ -63,7 +64,7 @@ pub fn events_page() -> AnyView {
         around.get().map(|at| {
             view! {
                 <span class="pill">{format!("around revision {}", grouped(at))}</span>
-                <button type="button" class="small" on:click=move |_| address.set_parameter("revision", None, false)>
+                <button type="button" class="small" on:click=click(move || address.set_parameter("revision", None, false))>
                     "Back to now"
                 </button>
             }
@@ -80,7 +81,7 @@ pub fn events_page() -> AnyView {
             </div>
             {filters(kinds, "Words, a node, a revision", how_many)}
             <section class="card" aria-label="Events" aria-busy=words(move || list.loading.get().to_string())>
-                {list.body(flag(move || shown.with(Vec::is_empty)), marked, nothing)}
+                {list.body(flag(move || shown.with(Vec::is_empty)), Arc::new(marked), Arc::new(nothing))}
             </section>
         </div>
     }

@@ -9,7 +9,7 @@ use crate::{
     api::ApiError,
     components::{
         filters::{filters, has_words, segments, wanted_words},
-        live::{either, flag, follow, live, memo, when, words},
+        live::{click, either, follow, live, memo, when, words},
         operation_view::{OPERATION_ORDER, operation_key, operation_table},
         sorting::places,
         text::{empty, refusal, skeleton},
@@ -23,17 +23,7 @@ use ringmaster_common::{action::Action, operation::Operation, view::VIEW_OPERATI
 
 const STATUSES: [&str; 5] = ["under_way", "succeeded", "failed", "aborted", "reverted"];
 
-/// What is known of the older ones.
-#[derive(Clone, Debug, PartialEq)]
-enum Older {
-    NotAsked,
-    Loading,
-    Next(String),
-    All,
-}
-
 /// What the address asks for.
-#[derive(Clone, Debug, PartialEq)]
 struct Wanted {
     status: Option<String>,
     action: Option<String>,
@@ -66,15 +56,14 @@ pub fn operations_page() -> AnyView {
         fetched.with(|fetched| operations.extend(fetched.iter().filter(before).cloned()));
         operations
     });
-    let wanted = memo(move || Wanted {
-        status: address.parameter("status"),
-        action: address.parameter("action"),
-        words: wanted_words(),
-    });
     let shown = memo(move || {
-        let found: Vec<Operation> = operations.with(|operations| {
-            wanted.with(|wanted| operations.iter().filter(|one| wanted.has(one)).cloned().collect())
-        });
+        let wanted = Wanted {
+            status: address.parameter("status"),
+            action: address.parameter("action"),
+            words: wanted_words(),
+        };
+        let found: Vec<Operation> =
+            operations.with(|operations| operations.iter().filter(|one| wanted.has(one)).cloned().collect());
         let (column, descending) = OPERATION_ORDER.of(address);
         let keys: Vec<_> = found.iter().map(|operation| operation_key(operation, column)).collect();
         places(&keys, descending).into_iter().map(|place| found[place].clone()).collect::<Vec<_>>()
@@ -98,7 +87,8 @@ pub fn operations_page() -> AnyView {
         let all = operations.with(Vec::len) as u64;
         format!("{} of {} loaded", grouped(shown.with(Vec::len) as u64), count(all, "operation"))
     });
-    let choices = view! { {segments("status", "Status", &STATUSES)} {action_select()} };
+    let choices =
+        view! { {segments("status", "Status", &STATUSES)} {segments("action", "Action", Action::TYPES)} };
     view! {
         <div class="page">
             <h1>"Operations"</h1>
@@ -111,60 +101,31 @@ pub fn operations_page() -> AnyView {
     .into_any()
 }
 
-fn action_select() -> AnyView {
-    let address = use_address();
-    let wanted = memo(move || address.parameter("action").unwrap_or_default());
-    let option = |value: &'static str| {
-        let label = if value.is_empty() { "Every action".to_owned() } else { value.replace('_', " ") };
-        view! { <option value=value selected=flag(move || wanted.with(|wanted| wanted == value))>{label}</option> }
-            .into_any()
-    };
-    let mut options = vec![option("")];
-    options.extend(Action::TYPES.iter().map(|name| option(name)));
-    view! {
-        <select
-            aria-label="Action"
-            data-testid="filter-action"
-            on:change=move |event| {
-                let action = event_target_value(&event);
-                address.set_parameter("action", (!action.is_empty()).then_some(action.as_str()), true);
-            }
-        >
-            {options}
-        </select>
-    }
-    .into_any()
-}
-
 /// The button for what the view does not hold.
 fn older(store: Store, fetched: RwSignal<Vec<Operation>>) -> AnyView {
-    let older = RwSignal::new(Older::NotAsked);
+    // Where to go on: before the oldest that is known, until the server says that there is nothing.
+    let next = RwSignal::new(None::<String>);
+    let (asked, loading) = (RwSignal::new(false), RwSignal::new(false));
     let failed = RwSignal::new(None::<ApiError>);
-    let may_be_older = move || match older.get() {
-        Older::NotAsked => store.operations.with(|operations| operations.len() >= VIEW_OPERATIONS),
-        Older::Next(_) | Older::Loading => true,
-        Older::All => false,
+    let may_be_older = move || match asked.get() {
+        false => store.operations.with(|operations| operations.len() >= VIEW_OPERATIONS),
+        true => next.with(Option::is_some),
     };
-    let load = move |_| {
-        let known = older.get_untracked();
-        let cursor = match &known {
-            Older::Next(cursor) => Some(cursor.clone()),
-            // A cursor of this list is the id that it stops before.
-            _ => store.operations.with_untracked(|known| known.last().map(|oldest| oldest.id.to_string())),
-        };
-        older.set(Older::Loading);
+    let load = move || {
+        let oldest = || store.operations.with_untracked(|known| known.last().map(|last| last.id.to_string()));
+        let cursor = next.get_untracked().or_else(oldest);
+        loading.set(true);
         failed.set(None);
         spawn_local(async move {
             match store.api.operations(cursor).await {
                 Ok(page) => {
                     fetched.update(|fetched| fetched.extend(page.items));
-                    older.set(page.next.map_or(Older::All, Older::Next));
+                    next.set(page.next);
+                    asked.set(true);
                 }
-                Err(error) => {
-                    failed.set(Some(error));
-                    older.set(known);
-                }
+                Err(error) => failed.set(Some(error)),
             }
+            loading.set(false);
         });
     };
     let button = move || {
@@ -173,8 +134,8 @@ fn older(store: Store, fetched: RwSignal<Vec<Operation>>) -> AnyView {
                 type="button"
                 class="load"
                 data-testid="load-older"
-                disabled=flag(move || older.get() == Older::Loading)
-                on:click=load
+                disabled={follow::<bool>(loading)}
+                on:click=click(load)
             >
                 "Load older operations"
             </button>

@@ -8,7 +8,7 @@ use crate::{
         desk::use_desk,
         feed::{Extent, feed},
         figure::{commit_figure, lag_figure, leader_figure, writes_figure},
-        live::{either, flag, follow, live, memo, when, words},
+        live::{click, either, flag, follow, live, memo, when, words},
         marks::sign,
         matrix::matrix,
         node_table::node_table,
@@ -119,7 +119,7 @@ pub fn no_operations(store: Store) -> AnyView {
     let first = live(move || {
         store.successor().filter(|_| store.is_live()).map(|id| {
             view! {
-                <button type="button" on:click=move |_| desk.hand_over(id)>
+                <button type="button" on:click=click(move || desk.hand_over(id))>
                     {format!("See the plan to hand over to node {id}")}
                 </button>
             }

@@ -13,7 +13,7 @@ use crate::{
     address::use_address,
     components::{
         filters::{filters, has_words, segments, wanted_words},
-        live::{each, either, follow, live, maybe, memo, when, words},
+        live::{click, each, either, follow, live, maybe, memo, when, words},
         sorting::{Column, Order, SortKey, column, places},
         text::{empty, moment, quiet, revision, skeleton},
     },
@@ -26,7 +26,6 @@ use ringmaster_common::{
     id::Revision,
     setting::{KNOWN, Known, Setting},
 };
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 const KINDS: [&str; 3] = ["known", "free", "changed"];
 
@@ -61,11 +60,12 @@ pub fn settings_page() -> AnyView {
     let kind = memo(move || address.parameter("kind"));
     let filter = memo(wanted_words);
     let all = memo(move || {
-        let known = KNOWN.iter().map(|known| known.key.to_owned());
-        let mut keys: Vec<String> =
-            store.with_view(|view| known.chain(view.settings.keys().cloned()).collect());
-        keys.sort_unstable();
-        keys.dedup();
+        let mut keys: Vec<String> = store.with_view(|view| view.settings.keys().cloned().collect());
+        for known in KNOWN {
+            if let Err(place) = keys.binary_search_by(|key| key.as_str().cmp(known.key)) {
+                keys.insert(place, known.key.to_owned());
+            }
+        }
         keys
     });
     let shown = memo(move || {
@@ -109,7 +109,7 @@ pub fn settings_page() -> AnyView {
                 <h1>"Settings"</h1>
                 <span class="quiet" role="status" data-testid="setting-said">{follow::<String>(said)}</span>
                 <span class="spacer"></span>
-                <button type="button" data-testid="new-setting" on:click=move |_| address.set_parameter("new", Some("1"), true)>
+                <button type="button" data-testid="new-setting" on:click=click(move || address.set_parameter("new", Some("1"), true))>
                     "New setting"
                 </button>
             </div>
@@ -139,10 +139,10 @@ fn no_free() -> AnyView {
     empty("There are no settings of your own yet", view! { <p>{why}</p> <code>{example}</code> }.into_any())
 }
 
+/// FNV-1a: rows are told apart by numbers.
 fn hash(key: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    key.hash(&mut hasher);
-    hasher.finish()
+    key.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 fn sort_key(store: Store, column: usize, key: &str) -> SortKey {
@@ -196,7 +196,7 @@ fn row(store: Store, key: String, said: RwSignal<String>) -> AnyView {
     });
     let edit = {
         let key = key.clone();
-        move |_| address.set_parameter("edit", (!is_edited.get_untracked()).then_some(&key), true)
+        move || address.set_parameter("edit", (!is_edited.get_untracked()).then_some(&key), true)
     };
     let form = {
         let key = key.clone();
@@ -219,7 +219,7 @@ fn row(store: Store, key: String, said: RwSignal<String>) -> AnyView {
                     data-testid=format!("edit-{key}")
                     aria-expanded=maybe(move || Some(is_edited.get().to_string()))
                     aria-label=format!("Edit {key}")
-                    on:click=edit
+                    on:click=click(edit)
                 >
                     "Edit"
                 </button>

@@ -11,8 +11,9 @@ use super::{author, setting};
 use crate::{
     address::use_address,
     api::ApiError,
+    browser,
     components::{
-        live::{effect, flag, follow, live, memo, words},
+        live::{click, effect, flag, follow, keys, live, memo, typed, when, words},
         text::{callout, moment, refusal, revision},
     },
     format::grouped,
@@ -25,13 +26,6 @@ use ringmaster_common::{
     setting::{Known, Setting},
 };
 
-/// Why nothing was sent, or what was answered.
-#[derive(Clone, Debug, PartialEq)]
-enum Failure {
-    NotJson,
-    Refused(ApiError),
-}
-
 pub fn editor(key: Option<String>, said: RwSignal<String>) -> AnyView {
     let store = use_store();
     let address = use_address();
@@ -41,7 +35,8 @@ pub fn editor(key: Option<String>, said: RwSignal<String>) -> AnyView {
     let base = RwSignal::new(version(began.as_ref()));
     let name = RwSignal::new(key.unwrap_or_default());
     let text = RwSignal::new(began.map(|setting| setting.value.to_string()).unwrap_or_default());
-    let failure = RwSignal::new(None::<Failure>);
+    let failed = RwSignal::new(None::<ApiError>);
+    let is_json = RwSignal::new(true);
     let busy = RwSignal::new(false);
     let current = memo(move || name.with(|name| setting(store, name)));
     let close = move || {
@@ -49,14 +44,14 @@ pub fn editor(key: Option<String>, said: RwSignal<String>) -> AnyView {
         address.set_parameter("new", None, true);
     };
     let save = move || {
-        let Ok(value) = serde_json::from_str(&text.get_untracked()) else {
-            return failure.set(Some(Failure::NotJson));
-        };
+        let value = serde_json::from_str(&text.get_untracked());
+        is_json.set(value.is_ok());
+        failed.set(None);
+        let Ok(value) = value else { return };
         busy.set(true);
-        failure.set(None);
         spawn_local(async move {
             let key = name.get_untracked();
-            match store.api.put_setting(&key, value, base.get_untracked()).await {
+            match store.api.put_setting(&key, value, base.get_untracked().map(Revision)).await {
                 Ok(written) => {
                     said.set(format!(
                         "{key} is {} as of revision {}",
@@ -65,9 +60,9 @@ pub fn editor(key: Option<String>, said: RwSignal<String>) -> AnyView {
                     ));
                     close();
                 }
-                Err(error) => failure.set(Some(Failure::Refused(error))),
+                Err(error) => failed.set(Some(error)),
             }
-            busy.set(false);
+            crate::store::set(busy, false);
         });
     };
     let input = NodeRef::<html::Textarea>::new();
@@ -83,7 +78,7 @@ pub fn editor(key: Option<String>, said: RwSignal<String>) -> AnyView {
     let on_key = move |event: ev::KeyboardEvent| match event.key().as_str() {
         "Enter" if known.is_some() || event.ctrl_key() || event.meta_key() => {
             event.prevent_default();
-            save();
+            browser::click("[data-testid=setting-save]");
         }
         "Escape" => close(),
         _ => {}
@@ -99,8 +94,7 @@ pub fn editor(key: Option<String>, said: RwSignal<String>) -> AnyView {
                     placeholder="checkout/max-cart"
                     autocomplete="off"
                     spellcheck="false"
-                    on:input=move |event| name.set(event_target_value(&event))
-                    on:keydown=on_key
+                    on:input=typed(move |text| name.set(text))
                 />
             </label>
         }
@@ -114,19 +108,12 @@ pub fn editor(key: Option<String>, said: RwSignal<String>) -> AnyView {
     let label = words(move || {
         name.with(|name| if name.is_empty() { "Save".to_owned() } else { format!("Set {name}") })
     });
-    let problem = live(move || {
-        match failure.get() {
-        Some(Failure::NotJson) => Some(callout(
-            Tone::Bad,
-            view! { <strong>"That is not JSON"</strong> <p>"Text is written in double quotes: \"like this\"."</p> }
-                .into_any(),
-        )),
-        Some(Failure::Refused(error)) => Some(refusal(&error)),
-        None => None,
-    }
-    });
+    let not_json = || {
+        let why = "Text is written in double quotes: \"like this\".";
+        callout(Tone::Bad, view! { <strong>"That is not JSON"</strong> <p>{why}</p> }.into_any())
+    };
     view! {
-        <div class="editor" role="group" aria-label="Edit the setting">
+        <div class="editor" role="group" aria-label="Edit the setting" on:keydown=keys(on_key)>
             {key_field}
             <label>
                 <span>"Value"</span>
@@ -136,21 +123,21 @@ pub fn editor(key: Option<String>, said: RwSignal<String>) -> AnyView {
                     data-testid="setting-input"
                     spellcheck="false"
                     prop:value={follow::<String>(text)}
-                    on:input=move |event| text.set(event_target_value(&event))
-                    on:keydown=on_key
+                    on:input=typed(move |written| text.set(written))
                 ></textarea>
                 <span class="quiet">{hint}</span>
             </label>
             {live(move || conflict(current.get(), base, text))}
-            {problem}
+            {when(move || !is_json.get(), not_json)}
+            {live(move || failed.get().map(|error| refusal(&error)))}
             <div class="buttons">
-                <button type="button" data-testid="setting-cancel" on:click=move |_| close()>"Cancel"</button>
+                <button type="button" data-testid="setting-cancel" on:click=click(move || close())>"Cancel"</button>
                 <button
                     type="button"
                     class="primary"
                     data-testid="setting-save"
                     disabled=flag(move || busy.get() || !store.is_live() || name.with(String::is_empty))
-                    on:click=move |_| save()
+                    on:click=click(move || save())
                 >
                     {label}
                 </button>
@@ -161,14 +148,14 @@ pub fn editor(key: Option<String>, said: RwSignal<String>) -> AnyView {
 }
 
 /// The version that a change of it names; none where nobody has set it yet.
-fn version(setting: Option<&Setting>) -> Option<Revision> {
-    setting.map(|setting| setting.version).filter(|version| *version > Revision(0))
+fn version(setting: Option<&Setting>) -> Option<u64> {
+    setting.map(|setting| setting.version.0).filter(|version| *version > 0)
 }
 
 /// What somebody else has written since the reader began.
 fn conflict(
     current: Option<Setting>,
-    base: RwSignal<Option<Revision>>,
+    base: RwSignal<Option<u64>>,
     text: RwSignal<String>,
 ) -> Option<AnyView> {
     let current = current?;
@@ -179,7 +166,7 @@ fn conflict(
     let value = current.value.to_string();
     let shown = value.clone();
     let by = author(&current).unwrap_or_default();
-    let theirs = move |_| {
+    let theirs = move || {
         text.set(value.clone());
         base.set(now);
     };
@@ -189,8 +176,8 @@ fn conflict(
             {revision(current.version)} ". Saving is refused until you say which it is to be."
         </p>
         <div class="buttons">
-            <button type="button" class="small" data-testid="setting-theirs" on:click=theirs>"Start from that"</button>
-            <button type="button" class="small" data-testid="setting-overwrite" on:click=move |_| base.set(now)>
+            <button type="button" class="small" data-testid="setting-theirs" on:click=click(theirs)>"Start from that"</button>
+            <button type="button" class="small" data-testid="setting-overwrite" on:click=click(move || base.set(now))>
                 "Keep mine, and overwrite that"
             </button>
         </div>
