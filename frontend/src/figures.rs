@@ -114,8 +114,8 @@ impl History {
 
     /// From a counter to a rate. A counter that went back belongs to a process that was started anew.
     fn fsyncs_per_s(&self, now: &NodeFigures) -> Option<f64> {
-        let earlier = self.0.iter().rev().take(RATE_SAMPLES).filter_map(|figures| figures.node(now.node));
-        let then = earlier.last()?;
+        let mut earlier = self.0.iter().rev().take(RATE_SAMPLES).filter_map(|figures| figures.node(now.node));
+        let then = earlier.next_back()?;
         let (count, ms) = (now.fsyncs.checked_sub(then.fsyncs)?, now.at_ms - then.at_ms);
         (ms >= RATE_AT_LEAST_MS).then(|| count as f64 * 1_000.0 / ms as f64)
     }

@@ -21,11 +21,12 @@ pub fn filters(choices: AnyView, hint: &'static str, how_many: Signal<String>) -
 }
 
 /// One of some values, or all.
-pub fn segments(parameter: &'static str, label: &'static str, values: &[&'static str]) -> AnyView {
+pub fn segments(parameter: &'static str, values: &[&'static str]) -> AnyView {
     let address = use_address();
     let chosen = memo(move || address.parameter(parameter));
     let segment = |value: Option<&'static str>| {
         let name = value.unwrap_or("all");
+        let text = value.map_or_else(|| format!("any {parameter}"), |value| value.replace('_', " "));
         view! {
             <button
                 type="button"
@@ -33,14 +34,14 @@ pub fn segments(parameter: &'static str, label: &'static str, values: &[&'static
                 data-testid=format!("filter-{parameter}-{name}")
                 on:click=click(move || address.set_parameter(parameter, value, true))
             >
-                {capitalised(&name.replace('_', " "))}
+                {capitalised(&text)}
             </button>
         }
         .into_any()
     };
     let mut segments = vec![segment(None)];
     segments.extend(values.iter().map(|value| segment(Some(value))));
-    view! { <div class="segments" role="group" aria-label=label>{segments}</div> }.into_any()
+    view! { <div class="segments" role="group" aria-label=parameter>{segments}</div> }.into_any()
 }
 
 fn words_box(hint: &'static str) -> AnyView {

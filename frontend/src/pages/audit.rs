@@ -119,7 +119,7 @@ pub fn audit_page() -> AnyView {
                 {list.hold_button()}
             </div>
             {entry}
-            {filters(segments("outcome", "Outcome", &OUTCOMES), "Who, what, a code, a request id", how_many)}
+            {filters(segments("outcome", &OUTCOMES), "Who, what, a code, a request id", how_many)}
             <section class="card" aria-label="Audit" aria-busy=words(move || list.loading.get().to_string())>
                 {list.body(flag(move || shown.with(Vec::is_empty)), Arc::new(rows), Arc::new(nothing))}
             </section>

@@ -12,9 +12,7 @@ use crate::{
     api::{ApiError, PER_PAGE},
     components::{
         desk::use_desk,
-        figure::{
-            LEAST_LAG_SHOWN, commit_figure, fsyncs_figure, lag_figure, leader_figure, spark, writes_figure,
-        },
+        figure::{LEAST_LAG_SHOWN, commit_figure, fsyncs_figure, lag_figure, leader_figure, spark},
         live::{click, each, either, flag, follow, live, memo, typed, when, words},
         marks::{live_status, node_link, role_chip, sign},
         member_controls::member_controls,
@@ -85,7 +83,7 @@ fn hero(store: Store) -> AnyView {
                 </div>
                 <p class="detail">{live(move || prose(&detail.get()))}</p>
             </div>
-            {leader_figure(store)} {commit_figure()} {fsyncs_figure()} {lag_figure()} {writes_figure()}
+            {leader_figure(store)} {commit_figure()} {fsyncs_figure()} {lag_figure()}
         </section>
     }
     .into_any()

@@ -70,7 +70,7 @@ pub fn events_page() -> AnyView {
             }
         })
     });
-    let kinds = segments("kind", "Kind", &Kind::ALL.map(Kind::as_str));
+    let kinds = segments("kind", &Kind::ALL.map(Kind::as_str));
     view! {
         <div class="page">
             <div class="page-head">

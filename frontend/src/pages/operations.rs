@@ -87,8 +87,7 @@ pub fn operations_page() -> AnyView {
         let all = operations.with(Vec::len) as u64;
         format!("{} of {} loaded", grouped(shown.with(Vec::len) as u64), count(all, "operation"))
     });
-    let choices =
-        view! { {segments("status", "Status", &STATUSES)} {segments("action", "Action", Action::TYPES)} };
+    let choices = view! { {segments("status", &STATUSES)} {segments("action", Action::TYPES)} };
     view! {
         <div class="page">
             <h1>"Operations"</h1>

@@ -114,7 +114,7 @@ pub fn settings_page() -> AnyView {
                 </button>
             </div>
             {when(is_new, new)}
-            {filters(segments("kind", "Kind", &KINDS), "Words of a key or of its meaning", how_many)}
+            {filters(segments("kind", &KINDS), "Words of a key or of its meaning", how_many)}
             <section class="card" aria-label="Settings">
                 {either(move || store.loaded.get(), table, || skeleton(6))}
                 {when(move || store.loaded.get() && all.with(|all| all.len() == KNOWN.len()), no_free)}

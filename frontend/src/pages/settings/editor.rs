@@ -131,13 +131,13 @@ pub fn editor(key: Option<String>, said: RwSignal<String>) -> AnyView {
             {when(move || !is_json.get(), not_json)}
             {live(move || failed.get().map(|error| refusal(&error)))}
             <div class="buttons">
-                <button type="button" data-testid="setting-cancel" on:click=click(move || close())>"Cancel"</button>
+                <button type="button" data-testid="setting-cancel" on:click=click(close)>"Cancel"</button>
                 <button
                     type="button"
                     class="primary"
                     data-testid="setting-save"
                     disabled=flag(move || busy.get() || !store.is_live() || name.with(String::is_empty))
-                    on:click=click(move || save())
+                    on:click=click(save)
                 >
                     {label}
                 </button>
