@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Write},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process,
 };
@@ -23,6 +24,15 @@ pub struct Identity {
     pub node_id: NodeId,
     pub name: String,
     pub incarnation: Incarnation,
+    pub addresses: Addresses,
+}
+
+/// Where a node was first started, so that it need not be said again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    pub api_addr: SocketAddr,
+    pub peer_addr: SocketAddr,
+    pub public_url: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -102,7 +112,12 @@ impl DataDir {
 
     /// Whose directory it is; none while it is fresh.
     pub fn identity(&self) -> Result<Option<Identity>, DataDirError> {
-        let path = self.identity_path();
+        DataDir::identity_of(&self.path)
+    }
+
+    /// The same of a directory that another process may be using.
+    pub fn identity_of(path: &Path) -> Result<Option<Identity>, DataDirError> {
+        let path = identity_path(path);
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -167,6 +182,11 @@ pub mod tests {
             node_id: NodeId(node),
             name: "amber-fox".to_owned(),
             incarnation: Incarnation(2),
+            addresses: Addresses {
+                api_addr: "127.0.0.1:7701".parse().unwrap(),
+                peer_addr: "127.0.0.1:7801".parse().unwrap(),
+                public_url: "http://127.0.0.1:7701".to_owned(),
+            },
         }
     }
 

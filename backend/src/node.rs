@@ -7,7 +7,7 @@ use crate::{
     clock,
     config::{NodeConfig, Start, made_up_name},
     controllers,
-    data_dir::{DataDir, Identity},
+    data_dir::{Addresses, DataDir, Identity},
     journal::Journal,
     peer::{Local, Peers},
     raft::{
@@ -123,14 +123,16 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
         () = stop_signal() => {
             tracing::info!("stopping");
             hand_over(&group).await;
-            group.shutdown().await;
+            // First the links: what peers send from now on, Raft could not take any more.
             peers.shutdown();
+            group.shutdown().await;
             Ok(())
         }
         why = consensus_failure(&group) => Err(NodeError(format!(
             "consensus has stopped, and the node with it: {why}"
         ))),
         Err(error) = join(&config.start, &group, new_node) => Err(error),
+        Err(error) = moved(&config, &group) => Err(error),
         clusters = peers.dialled_by_strangers(), if founds => Err(NodeError(format!(
             "a node of another cluster takes this one for its member: {clusters}. Was it started with --bootstrap \
              after it had lost its data? To join the other cluster, empty {} and start it with --join",
@@ -152,6 +154,28 @@ async fn join(start: &Start, group: &ClusterGroup, node: NewNode) -> Result<(), 
     std::future::pending().await
 }
 
+/// Sees to it that a node is where the cluster knows it to be: elsewhere, nobody would find it.
+async fn moved(config: &NodeConfig, group: &ClusterGroup) -> Result<(), NodeError> {
+    let (me, mut applied) = (group.me(), group.published().watch());
+    loop {
+        let state = group.state();
+        if let Some(node) = state.membership.get(me) {
+            let (api, peer) = (config.api_addr.to_string(), config.peer_addr.to_string());
+            if node.api_addr == api && node.peer_addr == peer {
+                return std::future::pending().await;
+            }
+            return Err(NodeError(format!(
+                "node {me} was started with the addresses {api} (API) and {peer} (peers), and the cluster knows it at \
+                 {} and {}; start it there, or remove it and let it join anew with an empty data directory",
+                node.api_addr, node.peer_addr
+            )));
+        }
+        if applied.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
 async fn bind(what: &str, addr: SocketAddr) -> Result<TcpListener, NodeError> {
     TcpListener::bind(addr).await.map_err(|error| {
         NodeError(format!(
@@ -164,7 +188,12 @@ async fn bind(what: &str, addr: SocketAddr) -> Result<TcpListener, NodeError> {
 async fn first_identity(config: &NodeConfig) -> Result<Identity, NodeError> {
     let identity = |cluster_id, node_id, incarnation| {
         let name = config.name.clone().unwrap_or_else(|| made_up_name(node_id));
-        Identity { cluster_id, node_id, name, incarnation }
+        let addresses = Addresses {
+            api_addr: config.api_addr,
+            peer_addr: config.peer_addr,
+            public_url: config.public_url.clone(),
+        };
+        Identity { cluster_id, node_id, name, incarnation, addresses }
     };
     match &config.start {
         Start::Bootstrap => {

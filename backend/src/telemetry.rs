@@ -216,9 +216,11 @@ fn links(telemetry: &Telemetry, group: &ClusterGroup, peers: &Peers) -> Vec<Link
     let down_after = Duration::from_millis(state.settings.number(&DOWN_AFTER));
     let uptime = clock::now().saturating_duration_since(telemetry.started);
     let links = peers.links();
-    let silence = |link: &LinkState| {
-        // Who was never heard from has been silent for as long as one could have heard it.
-        link.silent_for.map_or((uptime, f64::INFINITY), |silent| (silent, link.phi))
+    let silence = |link: &LinkState| match link.silent_for {
+        Some(silent) => (silent, link.phi),
+        // Who was never heard from has been silent for as long as one could have heard it, and nobody
+        // can say yet that it lives.
+        None => (uptime.max(suspect_after), f64::INFINITY),
     };
     // Whom nobody speaks to has more reason to doubt itself than all others.
     let deaf = links.len() > 1 && links.iter().all(|link| silence(link).0 >= suspect_after);

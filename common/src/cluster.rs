@@ -172,11 +172,13 @@ pub fn can_lose<'a>(id: NodeId, nodes: impl Iterator<Item = &'a Node>, leader: O
     let mut voters = 0;
     let mut living_others = 0;
     let mut is_voter = false;
+    let mut is_alive = true;
     let mut down = Vec::new();
     for node in nodes.filter(|node| node.voter) {
         voters += 1;
         if node.id == id {
             is_voter = true;
+            is_alive = node.is_alive();
         } else if node.is_alive() {
             living_others += 1;
         } else {
@@ -192,6 +194,8 @@ pub fn can_lose<'a>(id: NodeId, nodes: impl Iterator<Item = &'a Node>, leader: O
         format!("no: writes need {needed} of {voters} voters, and {living_others} would be left")
     } else if !answer {
         format!("no: {}; writes need {needed} of {voters} voters", down.join(", "))
+    } else if !is_alive {
+        "it does not answer now, and the others are enough".to_owned()
     } else if leader == Some(id) {
         "yes, hand over first".to_owned()
     } else {

@@ -1,8 +1,9 @@
 //! The dashboard's files, built into the binary.
 //!
 //! Names of assets carry a hash of what is in them, so a browser may keep them for ever; the page
-//! itself is asked for each time. Every path that is no file is the page: the dashboard routes by
-//! itself, and a link into it can be opened anywhere.
+//! itself is asked for each time. Every path below one of [`PAGES`] is the page: the dashboard routes by
+//! itself, and a link into it can be opened anywhere. Whatever else is asked for is not there, so that a
+//! probe that asks for the wrong path is not told that all is well.
 
 use crate::api::problem::Refused;
 use axum::{
@@ -17,6 +18,8 @@ use rust_embed::{EmbeddedFile, RustEmbed};
 #[folder = "$OUT_DIR/dashboard"]
 struct Assets;
 
+/// The first parts of the dashboard's paths; its front page is at the root.
+const PAGES: [&str; 8] = ["", "nodes", "consensus", "operations", "plans", "events", "audit", "settings"];
 const PAGE: &str = "index.html";
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
@@ -24,18 +27,14 @@ const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
 pub async fn asset(request: Request) -> Result<Response, Refused> {
     let path = request.uri().path().trim_start_matches('/');
     let unknown = || Refused::new(Code::UnknownRoute, format!("there is nothing at /{path}"));
-    if path.starts_with("v1/") {
-        return Err(unknown());
-    }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return Err(Refused::new(
             Code::MethodNotAllowed,
             format!("/{path} takes GET, not {}", request.method()),
         ));
     }
-    // A path whose last part has a dot names a file; all others are pages.
-    let is_file = path.rsplit('/').next().is_some_and(|name| name.contains('.'));
-    let name = if is_file { path } else { PAGE };
+    let is_page = path.split('/').next().is_some_and(|first| PAGES.contains(&first));
+    let name = if is_page { PAGE } else { path };
     serve(name, request.headers()).ok_or_else(unknown)
 }
 

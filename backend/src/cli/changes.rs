@@ -132,6 +132,21 @@ async fn confirm_and_apply(
         let blockers: Vec<_> = plan.blockers.iter().map(|blocker| blocker.detail.as_str()).collect();
         return Err(Failure::Failed(format!("plan {} is blocked: {}", plan.id, blockers.join("; "))));
     }
+    if let Some(operation) = plan.operation {
+        let operation: Operation = client.get(&format!("/v1/operations/{operation}")).await?;
+        let since = operation.undone_by.map(|by| format!(", and was undone by operation {by}"));
+        if !json {
+            out.line(format!(
+                "Plan {} was applied before, as operation {}, which {}{}. Nothing is done now.",
+                plan.id,
+                operation.id,
+                operation.status.as_str().replace('_', " "),
+                since.unwrap_or_default()
+            ))?;
+        }
+        let ended = end(client, operation, progress::has_come_to_rest, json, out).await?;
+        return judge(&ended, &[OperationStatus::Succeeded, OperationStatus::AwaitingKeep]);
+    }
     if !confirmation.yes && !ask("Apply it? [y/N] ")? {
         return Err(Failure::Failed(format!("plan {} was not applied; nothing has changed", plan.id)));
     }

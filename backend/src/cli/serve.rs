@@ -3,6 +3,7 @@
 use super::Failure;
 use crate::{
     config::{LogFormat, NodeOptions},
+    data_dir::{DataDir, Identity},
     demo, node,
 };
 use clap::Args;
@@ -38,7 +39,12 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Some(path) => NodeOptions::read(path).map_err(usage)?,
         None => NodeOptions::default(),
     };
-    let config = arguments.options.or(file).complete().map_err(usage)?;
+    let options = arguments.options.or(file);
+    let remembered = match &options.data_dir {
+        Some(dir) => DataDir::identity_of(dir).map_err(|error| Failure::Failed(error.to_string()))?,
+        None => None,
+    };
+    let config = options.or(remembered.map(as_options).unwrap_or_default()).complete().map_err(usage)?;
     log_to_stderr(config.log_format);
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -46,6 +52,16 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         .map_err(|error| Failure::Failed(format!("cannot start: {error}")))?
         .block_on(node::run(config))
         .map_err(|error| Failure::Failed(error.to_string()))
+}
+
+/// What a node that has started before need not be told again.
+fn as_options(Identity { addresses, .. }: Identity) -> NodeOptions {
+    NodeOptions {
+        api_addr: Some(addresses.api_addr),
+        peer_addr: Some(addresses.peer_addr),
+        public_url: Some(addresses.public_url),
+        ..NodeOptions::default()
+    }
 }
 
 fn log_to_stderr(format: LogFormat) {

@@ -168,10 +168,12 @@ async fn catch_up(group: &ClusterGroup, term: u64, step: &RunningStep) -> Result
         let still_wanted = runnable(group).is_some_and(|(now, running)| now == term && running == *step);
         if !still_wanted || clock::now().saturating_duration_since(started) > step.goal.bound(step.kind) {
             // The log has ended the step, or is about to; the report will be refused.
-            return Err(Refusal::new(
-                Code::StepTimeout,
-                format!("node {slowest} did not catch up to {goal}"),
-            ));
+            let then = match step.goal {
+                Goal::AddNode { .. } => "; it stays a learner: see to its process, or remove the node",
+                _ => "",
+            };
+            let why = format!("node {slowest} did not catch up to entry {goal}{then}");
+            return Err(Refusal::new(Code::StepTimeout, why));
         }
         tokio::time::sleep(POLL_EVERY).await;
     }

@@ -1,4 +1,4 @@
-//! Gentle load: a setting that is written a few times a second, so that there is something to see.
+//! Gentle load: a setting that is written every now and then, so that there is something to see.
 
 use rand::seq::IndexedRandom;
 use serde_json::json;
@@ -8,7 +8,7 @@ use tokio::{sync::watch, time::sleep};
 /// The setting that is written.
 pub const KEY: &str = "demo.heartbeat";
 /// How long to wait between two writes.
-pub const PAUSE: Duration = Duration::from_millis(400);
+pub const PAUSE: Duration = Duration::from_secs(2);
 /// How long a write may take; one at a time is under way.
 pub const WRITE_WITHIN: Duration = Duration::from_secs(2);
 

@@ -66,7 +66,7 @@ pub async fn find_cluster(urls: &[String]) -> Cluster {
         let why = match client.get::<Cluster>("/v1/cluster").await {
             Ok(cluster) if !cluster.id.is_empty() => return cluster,
             Ok(_) => "it has not been created yet".to_owned(),
-            Err(error) => error.to_string(),
+            Err(error) => reason(&error),
         };
         log.why("waiting for the cluster to join", &why);
         tokio::time::sleep(PAUSE).await;
@@ -116,7 +116,7 @@ async fn start(client: &Client, node: &NewNode) -> Result<Joining, NodeError> {
             return Ok(Joining::NotNow("another operation is under way".to_owned()));
         }
         Ok(_) => {}
-        Err(error) => return Ok(Joining::NotNow(error.to_string())),
+        Err(error) => return Ok(Joining::NotNow(reason(&error))),
     }
     let request = PlanRequest { action: Action::AddNode { node: node.clone() } };
     let plan: Plan = match client.post("/v1/plans", &request).await {
@@ -150,6 +150,18 @@ fn not_now(error: ClientError) -> Result<Joining, NodeError> {
         ClientError::Problem(problem) if problem.code == Code::InvalidRequest.as_str() => {
             Err(NodeError(format!("the cluster does not take this node: {}", problem.detail)))
         }
-        _ => Ok(Joining::NotNow(error.to_string())),
+        _ => Ok(Joining::NotNow(reason(&error))),
+    }
+}
+
+/// Without the advice that is meant for the command line.
+fn reason(error: &ClientError) -> String {
+    match error {
+        ClientError::Unreachable(attempts) => {
+            let tried: Vec<_> =
+                attempts.iter().map(|attempt| format!("{}: {}", attempt.url, attempt.reason)).collect();
+            format!("no node answers ({}); is one of them running?", tried.join(", "))
+        }
+        other => other.to_string(),
     }
 }

@@ -521,13 +521,11 @@ impl ClusterGroup {
                 .iter()
                 .flatten()
                 .filter(|(node, _)| **node != self.me())
-                .map(|(node, matched)| {
-                    let matched_index = index(matched);
-                    Replication {
-                        node: *node,
-                        matched_index,
-                        lag: last_log_index.saturating_sub(matched_index),
-                    }
+                // Of whom this leader has not heard yet, it does not know how far behind they are.
+                .filter_map(|(node, matched)| {
+                    let matched_index = matched.as_ref()?.index;
+                    let lag = last_log_index.saturating_sub(matched_index);
+                    Some(Replication { node: *node, matched_index, lag })
                 })
                 .collect(),
             failed: metrics.running_state.err().map(|error| error.to_string()),

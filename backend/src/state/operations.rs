@@ -394,8 +394,14 @@ impl State {
             return Err(Refusal::new(
                 Code::OperationRunning,
                 format!(
-                    "operation {} is under way ({}); wait for its outcome",
-                    current.operation.id, current.operation.action
+                    "operation {} is under way ({}); {}",
+                    current.operation.id,
+                    current.operation.action,
+                    if current.operation.status == OperationStatus::AwaitingKeep {
+                        "keep or abort it first"
+                    } else {
+                        "wait for its outcome"
+                    }
                 ),
             ));
         }

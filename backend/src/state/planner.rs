@@ -52,6 +52,35 @@ pub struct PeerObservation {
 
 /// The plan for `action`, or why there cannot be one.
 pub fn plan(state: &State, observations: &Observations, action: Action) -> Result<Draft, Refusal> {
+    let mut draft = draft(state, observations, action)?;
+    draft.blockers.extend(under_way(state));
+    Ok(draft)
+}
+
+/// One operation runs at a time.
+fn under_way(state: &State) -> Option<Blocker> {
+    let operation = &state.operations.current()?.operation;
+    let id = operation.id;
+    let (detail, lifted_by) = if operation.status == OperationStatus::AwaitingKeep {
+        (
+            format!("operation {id} waits to be kept ({})", operation.action),
+            format!("keep or abort operation {id}"),
+        )
+    } else {
+        (
+            format!("operation {id} is under way ({})", operation.action),
+            format!("wait for the outcome of operation {id}"),
+        )
+    };
+    Some(Blocker {
+        code: Code::OperationRunning.as_str().to_owned(),
+        detail,
+        subject: FactKey::Operation(id).to_string(),
+        lifted_by,
+    })
+}
+
+fn draft(state: &State, observations: &Observations, action: Action) -> Result<Draft, Refusal> {
     match action.clone() {
         Action::TransferLeadership { group: GroupId::CLUSTER, to } => {
             leadership::plan(state, observations, action, to)
@@ -103,16 +132,19 @@ fn undo(
     if let Some(by) = operation.undone_by {
         return refuse(format!("operation {id} was undone already, by operation {by}"));
     }
-    if operation.status != OperationStatus::Succeeded {
-        return refuse(format!(
-            "operation {id} {}; only what succeeded can be undone",
-            operation.status.as_str().replace('_', " ")
-        ));
+    match operation.status {
+        OperationStatus::Succeeded => {}
+        OperationStatus::AwaitingKeep => {
+            return refuse(format!("operation {id} waits to be kept; abort it to take it back"));
+        }
+        other => {
+            return refuse(format!("operation {id} {}; only what succeeded can be undone", other.as_str()));
+        }
     }
     let Some(back) = record.goal.undone_by() else {
         return refuse(format!("there is no way back from: {}", operation.action));
     };
-    let mut draft = plan(state, observations, back)?;
+    let mut draft = draft(state, observations, back)?;
     draft.action = action;
     draft.undoes = Some(id);
     draft.footprint.extend(footprint(state, [FactKey::Operation(id)]));
