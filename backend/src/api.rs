@@ -13,6 +13,7 @@ mod demo;
 mod events;
 mod extract;
 mod guard;
+mod metrics;
 mod operations;
 mod plans;
 mod probes;
@@ -21,7 +22,7 @@ pub mod server;
 mod settings;
 pub mod stream;
 
-use crate::{raft::cluster_group::ClusterGroup, telemetry::Telemetry};
+use crate::{metrics::Metrics, raft::cluster_group::ClusterGroup, telemetry::Telemetry};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
@@ -46,6 +47,7 @@ pub const WRITE_DEADLINE: Duration = Duration::from_secs(3);
 pub struct Api {
     pub group: ClusterGroup,
     pub telemetry: Arc<Telemetry>,
+    pub metrics: Arc<Metrics>,
     /// The port of the API, to know one's own names.
     pub port: u16,
     /// Host names, besides loopback and the members' addresses, that this node answers to.
@@ -76,12 +78,15 @@ pub fn router(api: Api) -> Router {
         .nest("/v1", v1)
         .route("/livez", get(probes::livez))
         .route("/readyz", get(probes::readyz))
+        .route("/metrics", get(metrics::metrics))
         .fallback(dashboard::asset)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(middleware::from_fn(problem::in_our_words))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn(problem::too_large_to_read))
+        .layer(middleware::from_fn(server::in_time))
         .layer(middleware::from_fn_with_state(api.clone(), guard::guard))
+        .layer(middleware::from_fn_with_state(api.clone(), metrics::count))
         .with_state(api)
 }

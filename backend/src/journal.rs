@@ -38,19 +38,16 @@ use self::{
     image::Image,
     record::Record,
     segment::Segment,
-    writer::{Completion, Failure, Write, Writer},
+    writer::{Completion, Failure, Measured, Write, Writer},
 };
 use crate::durable;
 use bytes::Bytes;
+use prometheus_client::metrics::histogram::Histogram;
 use ringmaster_common::id::GroupId;
 use std::{
-    fmt, io, iter,
+    fmt, fs, io, iter,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
-        mpsc,
-    },
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::Ordering, mpsc},
     thread::{self, JoinHandle},
 };
 use tokio::sync::{Semaphore, oneshot};
@@ -105,9 +102,10 @@ pub struct Journal {
     /// None while it is being dropped.
     queue: Option<mpsc::Sender<Write>>,
     room: Arc<Semaphore>,
-    fsyncs: Arc<AtomicU64>,
+    measured: Measured,
     failure: Arc<OnceLock<Failure>>,
     writer: Option<JoinHandle<()>>,
+    path: PathBuf,
 }
 
 impl Journal {
@@ -135,26 +133,41 @@ impl Journal {
         let path = dir.join(DIRECTORY);
         let replayed = replay::replay(&path)?;
         let image = replayed.image.clone();
-        let (fsyncs, failure) = (Arc::default(), Arc::default());
-        let writer = Writer::new(path.clone(), limits, replayed, Arc::clone(&fsyncs), Arc::clone(&failure));
+        let (measured, failure) = (Measured::default(), Arc::default());
+        let writer = Writer::new(path.clone(), limits, replayed, measured.clone(), Arc::clone(&failure));
         let (queue, queued) = mpsc::channel();
         let writer = thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run(&queued))
-            .map_err(|source| JournalError::Io { path, source })?;
+            .map_err(|source| JournalError::Io { path: path.clone(), source })?;
         Ok(Arc::new(Journal {
             image: Mutex::new(image),
             queue: Some(queue),
             room: Arc::new(Semaphore::new(QUEUE_BYTES as usize)),
-            fsyncs,
+            measured,
             failure,
             writer: Some(writer),
+            path,
         }))
     }
 
     /// How many fsyncs of frames there were since the journal was opened.
     pub fn fsyncs(&self) -> u64 {
-        self.fsyncs.load(Ordering::Relaxed)
+        self.measured.fsyncs.load(Ordering::Relaxed)
+    }
+
+    /// How long they took, in seconds.
+    pub fn fsync_seconds(&self) -> &Histogram {
+        &self.measured.seconds
+    }
+
+    /// How large each segment is on disk.
+    pub fn segment_bytes(&self) -> io::Result<Vec<u64>> {
+        let mut sizes = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            sizes.push(entry?.metadata()?.len());
+        }
+        Ok(sizes)
     }
 
     /// Reads of a group's log. Nothing is appended meanwhile, so `read` should be short.

@@ -9,6 +9,7 @@ use crate::{
     controllers,
     data_dir::{Addresses, DataDir, Identity},
     journal::Journal,
+    metrics::Metrics,
     peer::{Local, Peers},
     raft::{
         cluster_group::ClusterGroup,
@@ -106,6 +107,7 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
     let api = Api {
         group: group.clone(),
         telemetry: telemetry.clone(),
+        metrics: Metrics::new(group.clone(), telemetry.clone(), peers.clone(), journal.clone()),
         port: config.api_addr.port(),
         public_url: config.public_url.clone(),
         encoder: Arc::default(),

@@ -12,6 +12,7 @@ use crate::{
 };
 use bytes::Bytes;
 use hdrhistogram::Histogram;
+use prometheus_client::metrics::histogram::Histogram as Buckets;
 use ringmaster_common::{
     cluster::{Role, Sees},
     duration::{micros, millis},
@@ -23,7 +24,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -54,6 +55,7 @@ pub struct Telemetry {
     /// Counts changes of who leads, by anybody's report.
     shifts: watch::Sender<u64>,
     streams: AtomicU32,
+    elections: AtomicU64,
 }
 
 impl Telemetry {
@@ -65,6 +67,7 @@ impl Telemetry {
             changed: watch::Sender::default(),
             shifts: watch::Sender::default(),
             streams: AtomicU32::new(0),
+            elections: AtomicU64::new(0),
         })
     }
 
@@ -134,6 +137,16 @@ impl Telemetry {
     pub fn streams(&self) -> u32 {
         self.streams.load(Ordering::Relaxed)
     }
+
+    /// How often this node has found another leader, or the same one in another term.
+    pub fn elections(&self) -> u64 {
+        self.elections.load(Ordering::Relaxed)
+    }
+
+    /// How long the node has run.
+    pub fn uptime(&self) -> Duration {
+        clock::now().saturating_duration_since(self.started)
+    }
 }
 
 /// A node's part in the cluster group. When it changes, that is reported and shown at once.
@@ -178,6 +191,7 @@ pub async fn run(telemetry: Arc<Telemetry>, group: ClusterGroup, peers: Peers, j
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut last = None;
     let mut reported = None::<Instant>;
+    let mut led = None;
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -186,7 +200,13 @@ pub async fn run(telemetry: Arc<Telemetry>, group: ClusterGroup, peers: Peers, j
         }
         let links = links(&telemetry, &group, &peers);
         let opinions: Vec<_> = links.iter().map(|link| (link.peer, link.sees)).collect();
-        let news = Some((opinions, group.standing()));
+        let (role, term, leader) = group.standing();
+        let leadership = leader.map(|leader| (leader, term));
+        if leadership.is_some() && leadership != led {
+            telemetry.elections.fetch_add(1, Ordering::Relaxed);
+            led = leadership;
+        }
+        let news = Some((opinions, role, term, leader));
         let due = reported.is_none_or(|at| clock::now().saturating_duration_since(at) >= REPORT_EVERY);
         if !due && news == last {
             continue;
@@ -214,7 +234,7 @@ fn links(telemetry: &Telemetry, group: &ClusterGroup, peers: &Peers) -> Vec<Link
     let state = group.state();
     let suspect_after = Duration::from_millis(state.settings.number(&SUSPECT_AFTER));
     let down_after = Duration::from_millis(state.settings.number(&DOWN_AFTER));
-    let uptime = clock::now().saturating_duration_since(telemetry.started);
+    let uptime = telemetry.uptime();
     let links = peers.links();
     let silence = |link: &LinkState| match link.silent_for {
         Some(silent) => (silent, link.phi),
@@ -257,7 +277,7 @@ fn report(telemetry: &Telemetry, group: &ClusterGroup, fsyncs: u64, links: Vec<L
         committed_index: status.committed_index,
         applied_index: status.applied_index,
         snapshot_index: status.snapshot_index,
-        uptime_ms: millis(clock::now().saturating_duration_since(telemetry.started)),
+        uptime_ms: millis(telemetry.uptime()),
         rss_bytes: resident_bytes(),
         streams: telemetry.streams(),
         proposals_per_s: latencies.per_second,
@@ -269,9 +289,13 @@ fn report(telemetry: &Telemetry, group: &ClusterGroup, fsyncs: u64, links: Vec<L
     }
 }
 
-/// How long commands took from proposing to applied, over the last few seconds.
-#[derive(Debug, Default)]
-pub struct Latencies(Mutex<Option<Window>>);
+/// How long commands took from proposing to applied: over the last few seconds, and ever.
+#[derive(Debug)]
+pub struct Latencies {
+    window: Mutex<Option<Window>>,
+    seconds: Buckets,
+    proposals: AtomicU64,
+}
 
 /// Two histograms: the one that fills, and the one before it.
 #[derive(Debug)]
@@ -294,18 +318,42 @@ pub struct LatencySummary {
 const WINDOW: Duration = Duration::from_secs(2);
 /// The longest latency that is told apart from longer ones.
 const LONGEST: Duration = Duration::from_secs(60);
+/// Upper bounds of the buckets, in seconds.
+const BUCKETS: [f64; 13] =
+    [0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.5, 1.0, 3.0];
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Latencies { window: Mutex::default(), seconds: Buckets::new(BUCKETS), proposals: AtomicU64::new(0) }
+    }
+}
 
 impl Latencies {
+    /// Counts a proposal, however it ends.
+    pub fn proposed(&self) {
+        self.proposals.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn proposals(&self) -> u64 {
+        self.proposals.load(Ordering::Relaxed)
+    }
+
+    /// All latencies since the process started, in seconds.
+    pub fn seconds(&self) -> &Buckets {
+        &self.seconds
+    }
+
     pub fn record(&self, latency: Duration) {
+        self.seconds.observe(latency.as_secs_f64());
         let now = clock::now();
-        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let window = window.get_or_insert_with(|| Window::new(now));
         window.turn(now);
         window.filling.saturating_record(micros(latency));
     }
 
     pub fn summary(&self, now: Instant) -> LatencySummary {
-        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(window) = window.as_mut() else { return LatencySummary::default() };
         window.turn(now);
         let mut all = window.full.clone();
@@ -341,7 +389,7 @@ impl Window {
 }
 
 /// Resident memory, by the kernel's count; 0 where it does not say.
-fn resident_bytes() -> u64 {
+pub fn resident_bytes() -> u64 {
     const PAGE: u64 = 4096;
     std::fs::read_to_string("/proc/self/statm")
         .ok()

@@ -83,3 +83,18 @@ pub enum ServerMessage {
     /// This node is behind the revision that the client has; these are better.
     Behind { revision: Revision, try_urls: Vec<String> },
 }
+
+impl ServerMessage {
+    /// The value of the `type` field.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            ServerMessage::View { .. } => "view",
+            ServerMessage::Resumed { .. } => "resumed",
+            ServerMessage::Events { .. } => "events",
+            ServerMessage::Sample { .. } => "sample",
+            ServerMessage::Audit { .. } => "audit",
+            ServerMessage::Problem { .. } => "problem",
+            ServerMessage::Behind { .. } => "behind",
+        }
+    }
+}

@@ -4,7 +4,7 @@ use crate::api::{REQUEST_TIMEOUT, problem::Refused};
 use axum::{
     Router,
     extract::{ConnectInfo, Request},
-    middleware::{self, Next},
+    middleware::Next,
     response::{IntoResponse, Response},
 };
 use hyper::server::conn::http1;
@@ -29,7 +29,6 @@ const MAX_HEAD_BYTES: usize = 64 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 pub async fn serve(listener: TcpListener, router: Router) {
-    let router = router.layer(middleware::from_fn(in_time));
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -65,7 +64,8 @@ async fn connection(socket: TcpStream, addr: SocketAddr, router: Router) {
     }
 }
 
-async fn in_time(request: Request, next: Next) -> Response {
+/// Gives a request up that takes too long.
+pub async fn in_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Refused::new(

@@ -31,7 +31,7 @@ use ringmaster_common::{
     stream::{ClientMessage, MAX_FOLLOWED, STREAM_FORMAT, ServerMessage, Topic},
 };
 use serde::Deserialize;
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// How many streams a node serves.
@@ -43,6 +43,8 @@ const SIGN_OF_LIFE_EVERY: Duration = Duration::from_millis(500);
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a node that is behind its client waits to catch up before it names better ones.
 const BEHIND_PATIENCE: Duration = Duration::from_secs(2);
+/// A client that takes longer than this for one message is counted as lagging.
+const LAGGING_AFTER: Duration = Duration::from_millis(250);
 /// A client that is this many messages behind is better served with a fresh view.
 const MAX_CATCH_UP: usize = 1024;
 /// The largest message that a client may send.
@@ -184,7 +186,7 @@ impl Stream {
         }
         for batch in batches {
             let message = self.api.encoder.events(self.form, self.cursor, &batch);
-            self.write(message).await?;
+            self.write("events", message).await?;
             self.cursor = batch.revision;
         }
         Ok(())
@@ -208,20 +210,30 @@ impl Stream {
     }
 
     async fn send_sign_of_life(&mut self) -> Result<(), Gone> {
-        let message = if self.samples {
-            self.api.encoder.sample(self.form, &self.api.telemetry)
+        let (kind, message) = if self.samples {
+            ("sample", self.api.encoder.sample(self.form, &self.api.telemetry))
         } else {
-            Message::Ping(Bytes::new())
+            ("ping", Message::Ping(Bytes::new()))
         };
-        self.write(message).await
+        self.write(kind, message).await
     }
 
     async fn send(&mut self, message: &ServerMessage) -> Result<(), Gone> {
-        self.write(encode(self.form, message)).await
+        self.write(message.kind(), encode(self.form, message)).await
     }
 
-    async fn write(&mut self, message: Message) -> Result<(), Gone> {
-        match timeout(SEND_TIMEOUT, self.socket.send(message)).await {
+    async fn write(&mut self, kind: &'static str, message: Message) -> Result<(), Gone> {
+        let metrics = &self.api.metrics;
+        metrics.streamed(kind);
+        let mut sending = pin!(self.socket.send(message));
+        let sent = match timeout(LAGGING_AFTER, &mut sending).await {
+            Ok(sent) => Ok(sent),
+            Err(_) => {
+                let _lagging = metrics.lagging();
+                timeout(SEND_TIMEOUT - LAGGING_AFTER, sending).await
+            }
+        };
+        match sent {
             Ok(Ok(())) => Ok(()),
             _ => Err(Gone),
         }

@@ -8,7 +8,8 @@ use super::{
     replay::Replayed,
     segment::{self, Segment, Segments, Tail},
 };
-use crate::durable;
+use crate::{clock, durable};
+use prometheus_client::metrics::histogram::Histogram;
 use ringmaster_common::id::GroupId;
 use std::{
     collections::BTreeSet,
@@ -27,6 +28,9 @@ use tokio::sync::OwnedSemaphorePermit;
 const FRAME_BYTES: usize = 4 << 20;
 /// How long records that nobody waits for may stay in memory before they get a frame of their own.
 const LAZY_FLUSH_AFTER: Duration = Duration::from_millis(50);
+/// Upper bounds of the buckets for fsyncs, in seconds.
+const FSYNC_BUCKETS: [f64; 12] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.1, 0.5, 2.0];
 
 /// Records to be written in one piece.
 pub(super) struct Write {
@@ -79,6 +83,19 @@ impl Failure {
     }
 }
 
+/// What is told of the disk: how many fsyncs of frames there were, and how long each took.
+#[derive(Clone)]
+pub(super) struct Measured {
+    pub(super) fsyncs: Arc<AtomicU64>,
+    pub(super) seconds: Histogram,
+}
+
+impl Default for Measured {
+    fn default() -> Self {
+        Measured { fsyncs: Arc::default(), seconds: Histogram::new(FSYNC_BUCKETS) }
+    }
+}
+
 pub(super) struct Writer {
     dir: PathBuf,
     limits: Limits,
@@ -90,7 +107,7 @@ pub(super) struct Writer {
     /// Whose records are in the current frame, in the order in which they came.
     waiting: Vec<(Completion, OwnedSemaphorePermit)>,
     urgent: bool,
-    fsyncs: Arc<AtomicU64>,
+    measured: Measured,
     failure: Arc<OnceLock<Failure>>,
 }
 
@@ -99,7 +116,7 @@ impl Writer {
         dir: PathBuf,
         limits: Limits,
         replayed: Replayed,
-        fsyncs: Arc<AtomicU64>,
+        measured: Measured,
         failure: Arc<OnceLock<Failure>>,
     ) -> Self {
         let Replayed { image, segments, tail } = replayed;
@@ -112,7 +129,7 @@ impl Writer {
             frame: Frame::new(),
             waiting: Vec::new(),
             urgent: false,
-            fsyncs,
+            measured,
             failure,
         }
     }
@@ -185,8 +202,11 @@ impl Writer {
         if self.frame.is_empty() {
             return Ok(());
         }
-        self.fsyncs.fetch_add(1, Ordering::Relaxed);
-        self.tail.append(&mut self.frame)
+        self.measured.fsyncs.fetch_add(1, Ordering::Relaxed);
+        let started = clock::now();
+        self.tail.append(&mut self.frame)?;
+        self.measured.seconds.observe(started.elapsed().as_secs_f64());
+        Ok(())
     }
 
     /// From now on all writes fail. The fsync is not tried again: the kernel may have dropped what

@@ -453,6 +453,7 @@ impl ClusterGroup {
             return Answer::NotLeader;
         };
         let record = Record { format: RECORD_FORMAT, stamp, wall: clock::wall(), request, command };
+        self.0.latencies.proposed();
         let (responder, answer) = ProgressResponder::complete_only();
         let submitted = raft
             .write(Payload(record.encode()))

@@ -1,0 +1,57 @@
+//! `/metrics`, and the counting of requests.
+
+use crate::{
+    api::{Api, problem::Refused},
+    clock,
+    metrics::Format,
+};
+use axum::{
+    extract::{MatchedPath, Request, State as Extension},
+    http::{HeaderMap, Method, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use ringmaster_common::error::Code;
+
+/// Where the router matched nothing: a file of the dashboard, a page of it, or nothing at all.
+const UNROUTED: &str = "other";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The figures of this node, as Prometheus reads them.
+pub async fn metrics(Extension(api): Extension<Api>, headers: HeaderMap) -> Result<Response, Refused> {
+    let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let (format, kind) = if accepted.contains("application/openmetrics-text") {
+        (Format::OpenMetrics, OPEN_METRICS)
+    } else {
+        (Format::Prometheus, PROMETHEUS)
+    };
+    let text = tokio::task::spawn_blocking(move || api.metrics.expose(format))
+        .await
+        .map_err(|_| Refused::new(Code::Internal, "the figures could not be read; the log tells why"))?;
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+/// Counts each request, whatever became of it.
+pub async fn count(Extension(api): Extension<Api>, request: Request, next: Next) -> Response {
+    let started = clock::now();
+    let method = label(request.method());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or(UNROUTED, MatchedPath::as_str);
+    api.metrics.answered(route, method, response.status().as_u16(), started.elapsed());
+    response
+}
+
+/// Clients may send methods that they made up.
+fn label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}
