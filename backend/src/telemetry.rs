@@ -109,6 +109,13 @@ impl Telemetry {
             .collect()
     }
 
+    /// Whether this node has heard of `peer` lately. It always hears itself.
+    pub fn hears(&self, peer: NodeId) -> bool {
+        let reports = self.reports();
+        let links = reports.get(&self.me).into_iter().flat_map(|(own, _)| &own.links);
+        peer == self.me || links.into_iter().any(|link| link.peer == peer && link.sees == Sees::Alive)
+    }
+
     pub fn sample(&self) -> Sample {
         Sample { from: self.me, at: clock::wall(), nodes: self.latest() }
     }

@@ -142,6 +142,9 @@ pub struct Problem {
     /// The facts that changed, where the code is `plan_stale`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub facts: Vec<crate::plan::Fact>,
+    /// Everything that keeps the node from being ready, where the code is `not_ready`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
     /// The request's id, to find it in logs and in the audit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
@@ -156,6 +159,7 @@ impl From<Refusal> for Problem {
             code: refusal.code.as_str().to_owned(),
             detail: refusal.detail,
             facts: refusal.facts,
+            reasons: Vec::new(),
             request_id: None,
         }
     }

@@ -1,33 +1,73 @@
 //! `/livez` and `/readyz`, for supervisors and load balancers.
+//!
+//! Alive means that the process answers; to restart it would help nobody. Ready means that a request
+//! sent here is worth sending: the node is a member, a leader that has a quorum answers it, and it has
+//! applied what that leader had committed when it was asked. So a node that is cut off, or comes back
+//! and catches up, says so before a client notices.
 
-use crate::api::{Api, problem::Refused};
+use crate::{
+    api::{Api, problem::Refused},
+    clock,
+    raft::cluster_group::Consistency,
+};
 use axum::extract::State as Extension;
-use ringmaster_common::error::Code;
+use ringmaster_common::error::{Code, Problem, Refusal};
+use std::time::Duration;
+
+/// How long a node that is asked waits for the leader, and then to have caught up with it. It is
+/// shorter than the patience of usual probes, a second, so that they read the reasons.
+const READY_PATIENCE: Duration = Duration::from_millis(700);
 
 /// The process serves.
 pub async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// The node is a member, knows a leader, and has applied what that leader had committed.
+/// The node can do what is asked of it.
 pub async fn readyz(Extension(api): Extension<Api>) -> Result<&'static str, Refused> {
+    let reasons = unready(&api).await;
+    if reasons.is_empty() {
+        return Ok("ok\n");
+    }
+    let refusal = Refusal::new(Code::NotReady, format!("node {} {}", api.group.me(), reasons.join("; it ")));
+    Err(Refused(Box::new(Problem { reasons, ..refusal.into() })))
+}
+
+/// What keeps the node from being ready, each with the node as its subject.
+async fn unready(api: &Api) -> Vec<String> {
     let status = api.group.status();
-    let state = api.group.state();
-    let not = |detail: String| Err(Refused::new(Code::NotReady, detail));
+    let mut reasons = Vec::new();
     if let Some(why) = status.failed {
-        return not(format!("consensus has stopped on this node: {why}"));
+        // Nothing that consensus says is worth asking for any more.
+        return vec![format!("takes no part any more, because its consensus has stopped: {why}")];
     }
-    if state.membership.get(api.group.me()).is_none() {
-        return not("this node is not a member yet".to_owned());
+    if api.group.state().membership.get(api.group.me()).is_none() {
+        reasons.push("is not a member of the cluster yet".to_owned());
     }
-    if status.leader.is_none() {
-        return not("this node knows no leader".to_owned());
+    let leader = match status.leader {
+        Some(leader) if api.telemetry.hears(leader) => leader,
+        Some(leader) => {
+            reasons.push(format!("hears no leader: node {leader}, which led last, is silent"));
+            return reasons;
+        }
+        None => {
+            reasons.push("hears no leader".to_owned());
+            return reasons;
+        }
+    };
+    let asked = api.group.read(Consistency::Linearizable, clock::now() + READY_PATIENCE).await;
+    match asked {
+        Ok(_) => {}
+        Err(Refusal { code: Code::NotReady, .. }) => {
+            let applied = api.group.state().revision;
+            reasons.push(format!(
+                "has applied revision {applied}, and not all that node {leader} had committed when it was asked"
+            ));
+        }
+        Err(_) => reasons.push(format!(
+            "takes node {leader} for the leader, which did not confirm that a quorum follows it within {} ms",
+            READY_PATIENCE.as_millis()
+        )),
     }
-    if status.applied_index < status.committed_index {
-        return not(format!(
-            "this node has applied {} of {} committed entries",
-            status.applied_index, status.committed_index
-        ));
-    }
-    Ok("ok\n")
+    reasons
 }

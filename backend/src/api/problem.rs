@@ -13,24 +13,24 @@ use std::any::Any;
 
 /// A refusal on its way out.
 #[derive(Debug)]
-pub struct Refused(pub Refusal);
+pub struct Refused(pub Box<Problem>);
 
 impl Refused {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Refused(Refusal::new(code, detail))
+        Refusal::new(code, detail).into()
     }
 }
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        Refused(refusal)
+        Refused(Box::new(refusal.into()))
     }
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.code.status()).expect("codes have valid statuses");
-        let mut response = (status, Json(Problem::from(self.0))).into_response();
+        let status = StatusCode::from_u16(self.0.status).expect("codes have valid statuses");
+        let mut response = (status, Json(self.0)).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -26,7 +26,7 @@ use axum::{
     response::Response,
 };
 use ringmaster_common::{
-    error::{Code, Refusal},
+    error::Code,
     id::{Incarnation, Revision},
     stream::{ClientMessage, MAX_FOLLOWED, STREAM_FORMAT, ServerMessage, Topic},
 };
@@ -66,10 +66,10 @@ pub async fn stream(
         Refused::new(Code::InvalidRequest, format!("/v1/stream is a WebSocket: {}", error.body_text()))
     })?;
     if api.telemetry.streams() >= MAX_STREAMS {
-        return Err(Refused(Refusal::new(
+        return Err(Refused::new(
             Code::Overloaded,
             format!("this node serves {MAX_STREAMS} streams already; connect to another node"),
-        )));
+        ));
     }
     let upgrade = upgrade.max_message_size(MAX_CLIENT_MESSAGE).protocols(Form::SUBPROTOCOLS);
     Ok(upgrade.on_upgrade(move |socket| async move {

@@ -32,7 +32,8 @@ impl Reading {
         let mut gauge = |name, help, value: u64| out.gauges(name, help, None, [(group(), value as f64)]);
         gauge("raft_term", "The current term", status.term)?;
         gauge("raft_is_leader", "1 on the node that leads", u64::from(status.role == Role::Leader))?;
-        gauge("raft_has_leader", "1 where this node knows a leader", u64::from(status.leader.is_some()))?;
+        let hears_leader = status.leader.is_some_and(|leader| self.telemetry.hears(leader));
+        gauge("raft_hears_leader", "1 where this node hears a leader, or leads", u64::from(hears_leader))?;
         gauge("raft_last_log_index", "The last entry in this node's log", status.last_log_index)?;
         gauge(
             "raft_committed_index",
