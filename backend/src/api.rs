@@ -7,6 +7,7 @@
 //! Until there is authentication, the API trusts whoever can reach it. So it listens on loopback
 //! alone unless told otherwise, and refuses foreign hosts and origins ([`guard`]).
 
+pub mod admission;
 mod cluster;
 mod dashboard;
 mod demo;
@@ -23,6 +24,7 @@ mod settings;
 pub mod stream;
 
 use crate::{metrics::Metrics, raft::cluster_group::ClusterGroup, telemetry::Telemetry};
+use admission::Admission;
 use axum::{
     Router,
     extract::DefaultBodyLimit,
@@ -48,6 +50,7 @@ pub struct Api {
     pub group: ClusterGroup,
     pub telemetry: Arc<Telemetry>,
     pub metrics: Arc<Metrics>,
+    pub admission: Arc<Admission>,
     /// The port of the API, to know one's own names.
     pub port: u16,
     /// Host names, besides loopback and the members' addresses, that this node answers to.
@@ -85,6 +88,7 @@ pub fn router(api: Api) -> Router {
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn(problem::too_large_to_read))
+        .layer(middleware::from_fn_with_state(api.clone(), admission::admit))
         .layer(middleware::from_fn(server::in_time))
         .layer(middleware::from_fn_with_state(api.clone(), guard::guard))
         .layer(middleware::from_fn_with_state(api.clone(), metrics::count))

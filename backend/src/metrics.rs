@@ -7,7 +7,7 @@
 //! What always holds: the number of series is bounded. Labels are routes as the router spells them,
 //! methods, status codes, kinds of messages and ids of members; never a path, a key or an address.
 
-mod families;
+pub mod families;
 mod process;
 mod reading;
 #[cfg(test)]
@@ -15,6 +15,7 @@ mod tests;
 
 use crate::{journal::Journal, peer::Peers, raft::cluster_group::ClusterGroup, telemetry::Telemetry};
 use prometheus_client::{
+    collector::Collector,
     encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
@@ -71,11 +72,14 @@ impl Metrics {
         telemetry: Arc<Telemetry>,
         peers: Peers,
         journal: Arc<Journal>,
+        admission: Box<dyn Collector>,
     ) -> Arc<Metrics> {
         let mut metrics = Metrics::counted();
         let registry = &mut metrics.registry;
         let reading = reading::Reading::new(group, telemetry, peers, journal);
-        registry.sub_registry_with_prefix(PREFIX).register_collector(Box::new(reading));
+        let named = registry.sub_registry_with_prefix(PREFIX);
+        named.register_collector(Box::new(reading));
+        named.register_collector(admission);
         registry.register_collector(Box::new(process::Process::starting()));
         Arc::new(metrics)
     }

@@ -3,7 +3,7 @@
 mod join;
 
 use crate::{
-    api::{self, Api},
+    api::{self, Api, admission::Admission},
     clock,
     config::{NodeConfig, Start, made_up_name},
     controllers,
@@ -104,10 +104,19 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
             new_node.clone(),
         ));
     }
+    let admission = Admission::new();
+    let metrics = Metrics::new(
+        group.clone(),
+        telemetry.clone(),
+        peers.clone(),
+        journal.clone(),
+        Box::new(admission.clone()),
+    );
     let api = Api {
         group: group.clone(),
         telemetry: telemetry.clone(),
-        metrics: Metrics::new(group.clone(), telemetry.clone(), peers.clone(), journal.clone()),
+        metrics,
+        admission,
         port: config.api_addr.port(),
         public_url: config.public_url.clone(),
         encoder: Arc::default(),

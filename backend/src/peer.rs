@@ -55,7 +55,7 @@ const PATH: &str = "/peer";
 /// The largest frame, header and all.
 pub const MAX_FRAME_BYTES: usize = 16 << 20;
 /// How many bulk calls to one peer may be unanswered.
-const MAX_IN_FLIGHT_BULK: usize = 1024;
+pub const MAX_IN_FLIGHT_BULK: usize = 1024;
 /// How many urgent calls to one peer may be unanswered.
 const MAX_IN_FLIGHT_URGENT: usize = 256;
 /// How many bulk frames may wait to be written to one connection.

@@ -145,9 +145,19 @@ pub struct Problem {
     /// Everything that keeps the node from being ready, where the code is `not_ready`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
+    /// Which bound was reached, where the code is `overloaded`.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub overload: Option<Overload>,
     /// The request's id, to find it in logs and in the audit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+}
+
+/// A class of requests, and how many of it a node has under way at the most.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overload {
+    pub class: String,
+    pub bound: u64,
 }
 
 impl From<Refusal> for Problem {
@@ -160,6 +170,7 @@ impl From<Refusal> for Problem {
             detail: refusal.detail,
             facts: refusal.facts,
             reasons: Vec::new(),
+            overload: None,
             request_id: None,
         }
     }

@@ -13,7 +13,7 @@ pub use encode::Encoder;
 use self::encode::{Form, encode};
 
 use crate::{
-    api::{Api, extract::QueryOf, problem::Refused},
+    api::{Api, admission::Class, extract::QueryOf, problem::Refused},
     clock,
     state::{State, view::view},
 };
@@ -26,7 +26,7 @@ use axum::{
     response::Response,
 };
 use ringmaster_common::{
-    error::Code,
+    error::{Code, Refusal},
     id::{Incarnation, Revision},
     stream::{ClientMessage, MAX_FOLLOWED, STREAM_FORMAT, ServerMessage, Topic},
 };
@@ -34,8 +34,6 @@ use serde::Deserialize;
 use std::{pin::pin, time::Duration};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-/// How many streams a node serves.
-pub const MAX_STREAMS: u32 = 4096;
 /// How often a sample is sent, or a ping to a client that follows none. When somebody else leads, a
 /// sample is sent at once.
 const SIGN_OF_LIFE_EVERY: Duration = Duration::from_millis(500);
@@ -65,14 +63,10 @@ pub async fn stream(
     let upgrade = upgrade.map_err(|error| {
         Refused::new(Code::InvalidRequest, format!("/v1/stream is a WebSocket: {}", error.body_text()))
     })?;
-    if api.telemetry.streams() >= MAX_STREAMS {
-        return Err(Refused::new(
-            Code::Overloaded,
-            format!("this node serves {MAX_STREAMS} streams already; connect to another node"),
-        ));
-    }
+    let admitted = api.admission.enter(Class::Stream)?;
     let upgrade = upgrade.max_message_size(MAX_CLIENT_MESSAGE).protocols(Form::SUBPROTOCOLS);
     Ok(upgrade.on_upgrade(move |socket| async move {
+        let _admitted = admitted;
         let _count = api.telemetry.count_stream();
         let form = Form::of(socket.protocol().and_then(|protocol| protocol.to_str().ok()));
         let stream = Stream { api, socket, form, samples: true, audit: None, cursor: Revision(0) };

@@ -1,0 +1,202 @@
+//! How much is under way at a time, by class of request.
+//!
+//! Each class has a bound of its own, and takes nothing of another's: what control has is its reserve,
+//! so a flood of writes cannot keep an operator from failing over. Beyond the bound a request is
+//! refused at once, before its body is read. It does not wait here: a queue would only make all of
+//! them late, and clients know better than a node when to try again.
+//!
+//! What always holds: what the classes may have under way together, streams apart, finds room on the
+//! link to the leader. Probes and the dashboard's files are in no class: they are answered from memory.
+//!
+//! It deliberately knows nothing of who asks. What a node forwards was admitted where it came in.
+
+use crate::{
+    api::{Api, problem::Refused},
+    metrics::families::Families,
+    peer::MAX_IN_FLIGHT_BULK,
+};
+use axum::{
+    extract::{MatchedPath, Request, State as Extension},
+    http::{HeaderValue, Method, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
+use ringmaster_common::error::{Code, Problem, Refusal};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Plans, operations, and reads of the state.
+pub const CONTROL_BOUND: usize = 256;
+/// Writes of settings.
+pub const SETTINGS_BOUND: usize = 256;
+/// Streams, for as long as they are open.
+pub const STREAM_BOUND: usize = 4096;
+
+const _: () = assert!(CONTROL_BOUND + SETTINGS_BOUND < MAX_IN_FLIGHT_BULK);
+
+/// What a request is counted with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    Control,
+    Settings,
+    Stream,
+}
+
+impl Class {
+    const ALL: [Class; 3] = [Class::Control, Class::Settings, Class::Stream];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Class::Control => "control",
+            Class::Settings => "settings",
+            Class::Stream => "stream",
+        }
+    }
+
+    pub fn bound(self) -> usize {
+        match self {
+            Class::Control => CONTROL_BOUND,
+            Class::Settings => SETTINGS_BOUND,
+            Class::Stream => STREAM_BOUND,
+        }
+    }
+
+    /// The class of a request, by the route that the router matched. A stream is counted for longer
+    /// than its request takes, so it asks for itself.
+    fn of(method: &Method, route: &str) -> Option<Class> {
+        match route.strip_prefix("/v1/")? {
+            "stream" => None,
+            route if route.starts_with("settings") && !method.is_safe() => Some(Class::Settings),
+            _ => Some(Class::Control),
+        }
+    }
+}
+
+/// The bounds of this node, and what is under way within them.
+#[derive(Debug)]
+pub struct Admission([Gate; Class::ALL.len()]);
+
+#[derive(Debug)]
+struct Gate {
+    class: Class,
+    room: Arc<Semaphore>,
+    refused: AtomicU64,
+}
+
+/// A request that is under way until this is dropped.
+#[derive(Debug)]
+pub struct Admitted {
+    _place: OwnedSemaphorePermit,
+}
+
+impl Admission {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Admission(Class::ALL.map(|class| Gate {
+            class,
+            room: Arc::new(Semaphore::new(class.bound())),
+            refused: AtomicU64::new(0),
+        })))
+    }
+
+    pub fn enter(&self, class: Class) -> Result<Admitted, Refused> {
+        let gate = &self.0[class as usize];
+        match gate.room.clone().try_acquire_owned() {
+            Ok(place) => Ok(Admitted { _place: place }),
+            Err(_) => {
+                gate.refused.fetch_add(1, Ordering::Relaxed);
+                Err(overloaded(class))
+            }
+        }
+    }
+}
+
+fn overloaded(class: Class) -> Refused {
+    let (name, bound) = (class.as_str(), class.bound());
+    let detail = format!(
+        "{bound} requests of the class {name} are under way here, its bound; try again, or another node"
+    );
+    let overload = Some(ringmaster_common::error::Overload { class: name.to_owned(), bound: bound as u64 });
+    Refused(Box::new(Problem { overload, ..Refusal::new(Code::Overloaded, detail).into() }))
+}
+
+/// Admits a request, or refuses it and hangs up: whoever floods holds no connection that an operator
+/// may need.
+pub async fn admit(Extension(api): Extension<Api>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let Some(class) = Class::of(request.method(), route) else { return next.run(request).await };
+    match api.admission.enter(class) {
+        Ok(_under_way) => next.run(request).await,
+        Err(refused) => {
+            let mut response = refused.into_response();
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
+    }
+}
+
+impl Collector for Admission {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Families(encoder);
+        let label = |gate: &Gate| [("class", gate.class.as_str().to_owned())];
+        out.gauges(
+            "admission_under_way",
+            "Requests that are under way",
+            None,
+            self.0.iter().map(|gate| {
+                let taken = gate.class.bound().saturating_sub(gate.room.available_permits());
+                (label(gate), taken as f64)
+            }),
+        )?;
+        out.gauges(
+            "admission_bound",
+            "How many may be under way",
+            None,
+            self.0.iter().map(|gate| (label(gate), gate.class.bound() as f64)),
+        )?;
+        out.counters(
+            "admission_refused",
+            "Requests that were refused because the bound of their class was reached",
+            None,
+            self.0.iter().map(|gate| (label(gate), gate.refused.load(Ordering::Relaxed))),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_come_from_routes() {
+        for (method, route, class) in [
+            (Method::GET, "/v1/cluster", Some(Class::Control)),
+            (Method::GET, "/v1/settings/{*key}", Some(Class::Control)),
+            (Method::PUT, "/v1/settings/{*key}", Some(Class::Settings)),
+            (Method::POST, "/v1/plans", Some(Class::Control)),
+            (Method::GET, "/v1/stream", None),
+            (Method::GET, "/readyz", None),
+            (Method::GET, "/metrics", None),
+            (Method::GET, "", None),
+        ] {
+            assert_eq!(Class::of(&method, route), class, "{method} {route}");
+        }
+    }
+
+    #[test]
+    fn a_full_class_takes_nothing_of_another() {
+        let admission = Admission::new();
+        let held: Vec<_> = (0..SETTINGS_BOUND).map(|_| admission.enter(Class::Settings).unwrap()).collect();
+        let refused = admission.enter(Class::Settings).unwrap_err();
+        assert_eq!(refused.0.overload.as_ref().map(|overload| overload.bound), Some(SETTINGS_BOUND as u64));
+        admission.enter(Class::Control).unwrap();
+        drop(held);
+        admission.enter(Class::Settings).unwrap();
+    }
+}
