@@ -11,28 +11,27 @@ pub mod admission;
 mod cluster;
 mod dashboard;
 mod demo;
+mod docs;
 mod events;
 mod extract;
 mod guard;
 mod metrics;
+mod openapi;
 mod operations;
 mod plans;
 mod probes;
 mod problem;
 pub mod server;
 mod settings;
+mod state;
 pub mod stream;
 
 use crate::{metrics::Metrics, raft::cluster_group::ClusterGroup, telemetry::Telemetry};
 use admission::Admission;
-use axum::{
-    Router,
-    extract::DefaultBodyLimit,
-    middleware,
-    routing::{get, post},
-};
+use axum::{Router, extract::DefaultBodyLimit, middleware};
 use std::{sync::Arc, time::Duration};
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// The largest body that is read.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
@@ -58,30 +57,41 @@ pub struct Api {
     pub encoder: Arc<stream::Encoder>,
 }
 
-pub fn router(api: Api) -> Router {
-    let v1 = Router::new()
-        .route("/cluster", get(cluster::cluster))
-        .route("/nodes", get(cluster::nodes))
-        .route("/nodes/{id}", get(cluster::node))
-        .route("/settings", get(settings::list))
-        .route("/settings/{*key}", get(settings::get).put(settings::put))
-        .route("/plans", get(plans::list).post(plans::create))
-        .route("/plans/{id}", get(plans::get))
-        .route("/plans/{id}/apply", post(plans::apply))
-        .route("/operations", get(operations::list))
-        .route("/operations/{id}", get(operations::get))
-        .route("/operations/{id}/abort", post(operations::abort))
-        .route("/operations/{id}/keep", post(operations::keep))
-        .route("/events", get(events::events))
-        .route("/audit", get(events::audit))
-        .route("/stream", get(stream::stream))
-        .route("/demo/nodes", get(demo::list).post(demo::add))
-        .route("/demo/nodes/{id}/{chaos}", post(demo::chaos));
-    Router::new()
+/// Every route, with its description.
+fn routes() -> OpenApiRouter<Api> {
+    let v1 = OpenApiRouter::new()
+        .routes(routes!(cluster::cluster))
+        .routes(routes!(cluster::nodes))
+        .routes(routes!(cluster::node))
+        .routes(routes!(settings::list))
+        .routes(routes!(settings::get, settings::put))
+        .routes(routes!(plans::list, plans::create))
+        .routes(routes!(plans::get))
+        .routes(routes!(plans::apply))
+        .routes(routes!(operations::list))
+        .routes(routes!(operations::get))
+        .routes(routes!(operations::abort))
+        .routes(routes!(operations::keep))
+        .routes(routes!(events::events))
+        .routes(routes!(events::audit))
+        .routes(routes!(state::state))
+        .routes(routes!(stream::stream))
+        .routes(routes!(demo::list, demo::add))
+        .routes(routes!(demo::chaos));
+    OpenApiRouter::with_openapi(openapi::frame())
         .nest("/v1", v1)
-        .route("/livez", get(probes::livez))
-        .route("/readyz", get(probes::readyz))
-        .route("/metrics", get(metrics::metrics))
+        .routes(routes!(probes::livez))
+        .routes(routes!(probes::readyz))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(openapi::document))
+        .routes(routes!(docs::page))
+        .routes(routes!(docs::style))
+        .routes(routes!(docs::icon))
+}
+
+pub fn router(api: Api) -> Router {
+    let (router, _) = routes().split_for_parts();
+    router
         .fallback(dashboard::asset)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(middleware::from_fn(problem::in_our_words))

@@ -20,7 +20,8 @@ use crate::{
     client::{Address, Client, ClientError},
     demo,
 };
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use out::{Closed, Out};
 use queries::{Listing, Query, Watching};
 use ringmaster_common::id::OperationId;
@@ -75,6 +76,13 @@ enum Command {
     Keep(OneOperation),
     /// Plan to take back what an operation did, and apply that once confirmed
     Undo(changes::UndoArguments),
+    /// Print what teaches a shell to complete commands
+    #[command(after_help = "\
+Examples:
+  source <(ringmaster completions bash)
+  ringmaster completions zsh > ~/.zfunc/_ringmaster
+  ringmaster completions fish > ~/.config/fish/completions/ringmaster.fish")]
+    Completions { shell: Shell },
     /// Print the version
     Version,
 }
@@ -200,6 +208,11 @@ fn run(command: Command, out: &Out) -> Result<(), Failure> {
             on_this_thread(changes::keep(operation, &target, out))
         }
         Command::Undo(arguments) => on_this_thread(changes::undo(arguments, out)),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut CommandLine::command(), "ringmaster", &mut script);
+            Ok(out.text(String::from_utf8_lossy(&script))?)
+        }
         Command::Version => Ok(out.line(format!("ringmaster {}", env!("CARGO_PKG_VERSION")))?),
     }
 }

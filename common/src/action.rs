@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, fmt};
 
 /// A request for a change, as it is put into a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Action {
     /// Hands the leadership of a Raft group to another of its voters.
@@ -30,6 +31,7 @@ pub enum Action {
 
 /// A process that asks to become a member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewNode {
     pub id: NodeId,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// A member of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Node {
     pub id: NodeId,
     pub name: String,
@@ -29,6 +30,7 @@ pub struct Node {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum NodeStatus {
     /// Known, and not yet heard from.
@@ -45,6 +47,7 @@ pub enum NodeStatus {
 
 /// What one member says of another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Opinion {
     pub observer: NodeId,
     pub sees: Sees,
@@ -52,6 +55,7 @@ pub struct Opinion {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Sees {
     Alive,
@@ -63,6 +67,7 @@ pub enum Sees {
 
 /// A node's part in a Raft group, as the node itself reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     Leader,
@@ -118,6 +123,7 @@ pub fn may_fail(voters: usize) -> usize {
 
 /// The body of `GET /v1/cluster`: what the answering node knows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Cluster {
     pub name: String,
     pub id: String,
@@ -143,6 +149,7 @@ pub struct Cluster {
 
 /// A member with its role: an item of `GET /v1/cluster` and `GET /v1/nodes`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodeInfo {
     #[serde(flatten)]
     pub node: Node,
@@ -161,6 +168,7 @@ pub struct NodeInfo {
 
 /// "Can I lose this node?"
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CanLose {
     pub answer: bool,
     /// Why, or why not, as a sentence.

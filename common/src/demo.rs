@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// What may be done to a node of the demo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Chaos {
     /// SIGKILL.
@@ -32,6 +33,7 @@ impl Chaos {
 
 /// The state of a node's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ProcessState {
     Running,
@@ -41,6 +43,7 @@ pub enum ProcessState {
 
 /// The answer of `POST /v1/demo/nodes` and `POST /v1/demo/nodes/{id}/…`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DemoNode {
     pub node: NodeId,
     pub state: ProcessState,

@@ -106,6 +106,20 @@ impl<'de> Deserialize<'de> for Code {
     }
 }
 
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for Code {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .description(Some("What went wrong, as one stable word. Codes are never renamed."))
+            .enum_values(Some(Code::ALL.iter().map(|code| code.as_str())))
+            .into()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for Code {}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -114,6 +128,7 @@ impl fmt::Display for Code {
 
 /// A refusal: a code, and a sentence that says what was wrong and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[error("{code}: {detail}")]
 pub struct Refusal {
     pub code: Code,
@@ -131,6 +146,7 @@ impl Refusal {
 
 /// An RFC 9457 problem document: the body of every error answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     #[serde(rename = "type")]
     pub kind: String,
@@ -145,19 +161,15 @@ pub struct Problem {
     /// Everything that keeps the node from being ready, where the code is `not_ready`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
-    /// Which bound was reached, where the code is `overloaded`.
-    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
-    pub overload: Option<Overload>,
+    /// The class of requests whose bound was reached, where the code is `overloaded`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// That bound: how many requests of the class a node has under way at the most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<u64>,
     /// The request's id, to find it in logs and in the audit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
-}
-
-/// A class of requests, and how many of it a node has under way at the most.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Overload {
-    pub class: String,
-    pub bound: u64,
 }
 
 impl From<Refusal> for Problem {
@@ -170,7 +182,8 @@ impl From<Refusal> for Problem {
             detail: refusal.detail,
             facts: refusal.facts,
             reasons: Vec::new(),
-            overload: None,
+            class: None,
+            bound: None,
             request_id: None,
         }
     }

@@ -16,6 +16,7 @@ use std::fmt;
 
 /// All events of one revision, in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EventBatch {
     pub revision: Revision,
     /// When the leader stamped the entry, by its wall clock.
@@ -29,6 +30,7 @@ pub struct EventBatch {
 
 /// A fact.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
     ClusterCreated {
@@ -108,6 +110,7 @@ pub enum Event {
 
 /// Who asked for what, and what came of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditEntry {
     /// Counts from 1, without gaps.
     pub number: u64,

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 /// A proposed change, with its consequences.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Plan {
     pub id: PlanId,
     /// The revision that the plan was computed at.
@@ -36,6 +37,7 @@ pub struct Plan {
 
 /// Something replicated that a plan has read, and the version at which it read it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Fact {
     /// For example `leadership`, `membership`, `node/2`.
     pub fact: String,
@@ -44,6 +46,7 @@ pub struct Fact {
 
 /// Something measured that a plan has read. It is looked at again as the plan's first step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Observation {
     /// For example `node 3 is behind by`.
     pub what: String,
@@ -53,6 +56,7 @@ pub struct Observation {
 
 /// A step as planned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PlannedStep {
     /// A stable word, such as `hand_over`.
     pub name: String,
@@ -64,6 +68,7 @@ pub struct PlannedStep {
 
 /// The blast radius, in figures. A figure that nothing measures is null.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Impact {
     /// How long writes paused at the last change of this kind.
     pub write_pause_ms: Option<u64>,
@@ -82,6 +87,7 @@ pub struct Impact {
 
 /// A thing to know before going on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Warning {
     pub code: String,
     pub detail: String,
@@ -91,6 +97,7 @@ pub struct Warning {
 
 /// A thing that forbids going on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Blocker {
     pub code: String,
     pub detail: String,
@@ -101,6 +108,7 @@ pub struct Blocker {
 
 /// The body of `POST /v1/plans`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PlanRequest {
     pub action: Action,
@@ -108,6 +116,7 @@ pub struct PlanRequest {
 
 /// The body of `POST /v1/plans/{id}/apply`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
     /// Reverts by itself unless it is kept within this time.

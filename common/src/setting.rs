@@ -15,6 +15,7 @@ pub const MAX_SETTINGS: usize = 1024;
 
 /// A setting, at the version that its ETag names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Setting {
     pub key: String,
     pub value: Value,

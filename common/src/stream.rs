@@ -30,6 +30,7 @@ pub const MAX_FOLLOWED: usize = 200;
 
 /// From a client to a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ClientMessage {
     Follow {
@@ -45,6 +46,7 @@ pub enum ClientMessage {
 
 /// What a client may follow beside the events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Topic {
     /// What is measured. Every client follows it until it says otherwise.
@@ -55,6 +57,7 @@ pub enum Topic {
 
 /// From a node to a browser.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ServerMessage {
     View {

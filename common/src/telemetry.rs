@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// The latest report of each node, as the sending node has it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Sample {
     /// The node that sends it.
     pub from: NodeId,
@@ -18,6 +19,7 @@ pub struct Sample {
 
 /// A node's report, and how old it is at the node that passes it on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AgedReport {
     pub age_ms: u64,
     #[serde(flatten)]
@@ -26,6 +28,7 @@ pub struct AgedReport {
 
 /// What one node measured of itself and of its links.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodeReport {
     pub node: NodeId,
     pub role: Role,
@@ -57,6 +60,7 @@ pub struct NodeReport {
 
 /// What a node measures of a peer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Link {
     pub peer: NodeId,
     pub sees: Sees,
@@ -74,6 +78,7 @@ pub struct Link {
 
 /// How far a follower or learner has come, by the leader's count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Replication {
     pub node: NodeId,
     pub matched_index: u64,

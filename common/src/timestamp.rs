@@ -14,6 +14,9 @@ const DAYS_PER_ERA: i64 = 146_097;
 
 /// Milliseconds since 1970, in UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+#[cfg_attr(feature = "openapi", schema(example = "2026-01-31T14:02:11.5Z"))]
 pub struct Timestamp(i64);
 
 /// A text that is not RFC 3339 in UTC.

@@ -22,6 +22,7 @@ pub const VIEW_OPERATIONS: usize = 50;
 
 /// The state of the cluster group, as every browser holds it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ClusterView {
     pub name: String,
     pub id: String,
@@ -33,11 +34,14 @@ pub struct ClusterView {
     /// The latest election that the log tells of.
     pub elected: Option<Election>,
     #[serde(with = "as_list")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<Node>))]
     pub nodes: BTreeMap<NodeId, Node>,
     #[serde(with = "as_list")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<Setting>))]
     pub settings: BTreeMap<String, Setting>,
     /// The latest [`VIEW_OPERATIONS`] operations.
     #[serde(with = "as_list")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<Operation>))]
     pub operations: BTreeMap<OperationId, Operation>,
     /// How many audit entries there have ever been.
     pub audit_count: u64,
@@ -45,6 +49,7 @@ pub struct ClusterView {
 
 /// Who won an election, and when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Election {
     pub term: u64,
     pub leader: NodeId,

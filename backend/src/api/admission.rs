@@ -122,8 +122,12 @@ fn overloaded(class: Class) -> Refused {
     let detail = format!(
         "{bound} requests of the class {name} are under way here, its bound; try again, or another node"
     );
-    let overload = Some(ringmaster_common::error::Overload { class: name.to_owned(), bound: bound as u64 });
-    Refused(Box::new(Problem { overload, ..Refusal::new(Code::Overloaded, detail).into() }))
+    let problem = Problem {
+        class: Some(name.to_owned()),
+        bound: Some(bound as u64),
+        ..Refusal::new(Code::Overloaded, detail).into()
+    };
+    Refused(Box::new(problem))
 }
 
 /// Admits a request, or refuses it and hangs up: whoever floods holds no connection that an operator
@@ -194,7 +198,7 @@ mod tests {
         let admission = Admission::new();
         let held: Vec<_> = (0..SETTINGS_BOUND).map(|_| admission.enter(Class::Settings).unwrap()).collect();
         let refused = admission.enter(Class::Settings).unwrap_err();
-        assert_eq!(refused.0.overload.as_ref().map(|overload| overload.bound), Some(SETTINGS_BOUND as u64));
+        assert_eq!(refused.0.bound, Some(SETTINGS_BOUND as u64));
         admission.enter(Class::Control).unwrap();
         drop(held);
         admission.enter(Class::Settings).unwrap();

@@ -6,6 +6,7 @@ use crate::{
     api::{
         Api,
         extract::{PageQuery, PathId, QueryOf, page},
+        openapi::problems,
         problem::Refused,
     },
     state::State,
@@ -23,6 +24,13 @@ use std::time::Duration;
 /// A role that was reported longer ago than this says nothing about now.
 const ROLE_AGE_LIMIT: Duration = Duration::from_secs(2);
 
+/// The cluster, as the answering node knows it
+///
+/// Answered without a quorum too: it is how one learns that there is none.
+#[utoipa::path(
+    get, path = "/cluster", tag = "cluster", operation_id = "cluster",
+    responses((status = 200, description = "What is agreed, and what was measured", body = Cluster), ClusterRefusals)
+)]
 pub async fn cluster(Extension(api): Extension<Api>) -> Json<Cluster> {
     let state = api.group.state();
     let status = api.group.status();
@@ -44,6 +52,15 @@ pub async fn cluster(Extension(api): Extension<Api>) -> Json<Cluster> {
     })
 }
 
+problems!(ClusterRefusals: []);
+
+/// All members
+///
+/// With what was measured of each, its age, who sees whom, and whether the cluster can lose it.
+#[utoipa::path(
+    get, path = "/nodes", tag = "cluster", operation_id = "nodes", params(PageQuery),
+    responses((status = 200, description = "In the order of ids", body = Page<NodeInfo>), NodesRefusals)
+)]
 pub async fn nodes(
     Extension(api): Extension<Api>,
     QueryOf(query): QueryOf<PageQuery>,
@@ -54,6 +71,13 @@ pub async fn nodes(
     Ok(Json(page(rest, limit, |info| info.node.id.to_string())))
 }
 
+problems!(NodesRefusals: [], InvalidRequest);
+
+/// One member
+#[utoipa::path(
+    get, path = "/nodes/{id}", tag = "cluster", operation_id = "node", params(("id" = NodeId, Path, description = "A node's id", example = 2)),
+    responses((status = 200, description = "The member", body = NodeInfo), NodeRefusals)
+)]
 pub async fn node(
     Extension(api): Extension<Api>,
     PathId(id): PathId<NodeId>,
@@ -67,6 +91,8 @@ pub async fn node(
         )),
     }
 }
+
+problems!(NodeRefusals: [], InvalidRequest, UnknownNode);
 
 /// What is agreed and what was measured, taken at one moment.
 struct Snapshot<'a> {

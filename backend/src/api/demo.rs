@@ -1,7 +1,7 @@
 //! `/v1/demo`: chaos, in a demo alone. The demo's supervisor does it; this node only asks.
 
 use crate::{
-    api::problem::Refused,
+    api::{openapi::problems, problem::Refused},
     demo::socket::{self, Request},
 };
 use axum::{Json, extract::Path, http::StatusCode};
@@ -12,14 +12,37 @@ use ringmaster_common::{
     page::Page,
 };
 
+/// The processes of the demo
+#[utoipa::path(
+    get, path = "/demo/nodes", tag = "demo", operation_id = "demo_nodes",
+    responses((status = 200, description = "In the order of ids", body = Page<DemoNode>), ListRefusals)
+)]
 pub async fn list() -> Result<Json<Page<DemoNode>>, Refused> {
     Ok(Json(Page { items: socket::ask(Request::List).await?, next: None }))
 }
 
+problems!(ListRefusals: [], NotADemo, DemoFailed);
+
+/// Start one more node
+#[utoipa::path(
+    post, path = "/demo/nodes", tag = "demo", operation_id = "add_demo_node",
+    responses((status = 201, description = "It has started", body = DemoNode), AddRefusals)
+)]
 pub async fn add() -> Result<(StatusCode, Json<DemoNode>), Refused> {
     Ok((StatusCode::CREATED, Json(one(Request::AddNode).await?)))
 }
 
+problems!(AddRefusals: [], NotADemo, DemoFailed);
+
+/// Send a real signal to a node's process, or restart it
+#[utoipa::path(
+    post, path = "/demo/nodes/{id}/{chaos}", tag = "demo", operation_id = "chaos",
+    params(
+        ("id" = NodeId, Path, description = "A node's id", example = 2),
+        ("chaos" = Chaos, Path, description = "What is done to it", example = "pause")
+    ),
+    responses((status = 200, description = "It is done", body = DemoNode), ChaosRefusals)
+)]
 pub async fn chaos(Path((id, chaos)): Path<(String, String)>) -> Result<Json<DemoNode>, Refused> {
     let node: NodeId =
         id.parse().map_err(|_| Refused::new(Code::InvalidRequest, format!("{id:?} is not a node's id")))?;
@@ -32,6 +55,8 @@ pub async fn chaos(Path((id, chaos)): Path<(String, String)>) -> Result<Json<Dem
     };
     Ok(Json(one(Request::Chaos { node, chaos }).await?))
 }
+
+problems!(ChaosRefusals: [], InvalidRequest, UnknownRoute, UnknownNode, NotADemo, DemoFailed);
 
 async fn one(request: Request) -> Result<DemoNode, Refused> {
     let answer = socket::ask(request).await?;

@@ -4,6 +4,7 @@ use crate::{
     api::{
         Api,
         extract::{PageQuery, QueryOf, page},
+        openapi::problems,
         problem::Refused,
     },
     state::history::HISTORY_REVISIONS,
@@ -17,20 +18,26 @@ use ringmaster_common::{
 };
 use serde::Deserialize;
 use std::sync::Arc;
+use utoipa::{IntoParams, ToSchema};
 
 /// Which events.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct EventsQuery {
     /// Oldest first, from behind this revision.
     after: Option<Revision>,
     /// `asc` (from `after`, the default) or `desc` (from the newest).
     #[serde(default)]
+    #[param(inline)]
     order: Order,
+    /// How many items the page may have.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
+    /// Where the page begins: `next` of the page before it.
     cursor: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Order {
     #[default]
@@ -38,6 +45,11 @@ enum Order {
     Desc,
 }
 
+/// What happened, as the answering node has applied it
+#[utoipa::path(
+    get, path = "/events", tag = "history", operation_id = "events", params(EventsQuery),
+    responses((status = 200, description = "One item for each revision that made events", body = Page<EventBatch>), EventsRefusals)
+)]
 pub async fn events(
     Extension(api): Extension<Api>,
     QueryOf(query): QueryOf<EventsQuery>,
@@ -66,6 +78,13 @@ pub async fn events(
     }
 }
 
+problems!(EventsRefusals: [], InvalidRequest, HistoryGone);
+
+/// Who asked for what, and what came of it
+#[utoipa::path(
+    get, path = "/audit", tag = "history", operation_id = "audit", params(PageQuery),
+    responses((status = 200, description = "The latest first", body = Page<AuditEntry>), AuditRefusals)
+)]
 pub async fn audit(
     Extension(api): Extension<Api>,
     QueryOf(query): QueryOf<PageQuery>,
@@ -74,3 +93,5 @@ pub async fn audit(
     let state = api.read(query.consistency).await?;
     Ok(Json(page(state.audit.before(before).cloned(), limit, |entry| entry.number.to_string())))
 }
+
+problems!(AuditRefusals: [READ]);

@@ -20,6 +20,7 @@ use ringmaster_common::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{net::SocketAddr, str::FromStr, time::Instant};
+use utoipa::IntoParams;
 
 /// How many items a page has unless the client asks for fewer or more.
 pub const DEFAULT_LIMIT: usize = 100;
@@ -125,10 +126,16 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryOf<T> {
 }
 
 /// Which page of a list.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct PageQuery {
+    /// How many items the page may have.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     pub limit: Option<usize>,
+    /// Where the page begins: `next` of the page before it.
     pub cursor: Option<String>,
+    /// How fresh the answer must be.
+    #[param(inline)]
     pub consistency: Option<Consistency>,
 }
 
@@ -164,8 +171,11 @@ pub fn page<T>(mut rest: impl Iterator<Item = T>, limit: usize, cursor: impl Fn(
 }
 
 /// Which state a single resource is read from.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct ReadQuery {
+    /// How fresh the answer must be.
+    #[param(inline)]
     pub consistency: Option<Consistency>,
 }
 

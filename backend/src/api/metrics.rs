@@ -1,7 +1,7 @@
 //! `/metrics`, and the counting of requests.
 
 use crate::{
-    api::{Api, problem::Refused},
+    api::{Api, openapi::problems, problem::Refused},
     clock,
     metrics::Format,
 };
@@ -18,7 +18,13 @@ const UNROUTED: &str = "other";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The figures of this node, as Prometheus reads them.
+/// The figures of this node, as Prometheus reads them
+///
+/// OpenMetrics where it is accepted, else the older text format.
+#[utoipa::path(
+    get, path = "/metrics", tag = "node", operation_id = "metrics",
+    responses((status = 200, description = "The figures", body = String, content_type = "text/plain"), MetricsRefusals)
+)]
 pub async fn metrics(Extension(api): Extension<Api>, headers: HeaderMap) -> Result<Response, Refused> {
     let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let (format, kind) = if accepted.contains("application/openmetrics-text") {
@@ -31,6 +37,8 @@ pub async fn metrics(Extension(api): Extension<Api>, headers: HeaderMap) -> Resu
         .map_err(|_| Refused::new(Code::Internal, "the figures could not be read; the log tells why"))?;
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
+
+problems!(MetricsRefusals: []);
 
 /// Counts each request, whatever became of it.
 pub async fn count(Extension(api): Extension<Api>, request: Request, next: Next) -> Response {

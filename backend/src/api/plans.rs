@@ -4,6 +4,7 @@ use crate::{
     api::{
         Api,
         extract::{JsonBody, Mutation, OptionalJson, PageQuery, PathId, QueryOf, ReadQuery, page},
+        openapi::problems,
         problem::Refused,
     },
     state::command::Command,
@@ -18,8 +19,9 @@ use ringmaster_common::{
     action::Action,
     error::Code,
     id::PlanId,
+    operation::Operation,
     page::Page,
-    plan::{ApplyRequest, Plan},
+    plan::{ApplyRequest, Plan, PlanRequest},
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -31,6 +33,49 @@ pub struct RawPlanRequest {
     action: Value,
 }
 
+/// Make a plan
+///
+/// It says what the action would do, what forbids it, and what it looked at. It changes nothing.
+#[utoipa::path(
+    post, path = "/plans", tag = "plans", operation_id = "create_plan", params(Mutation),
+    request_body(content = PlanRequest, examples(
+        ("transfer_leadership" = (
+            summary = "Hand the leadership of the cluster group to node 2",
+            value = json!({ "action": { "type": "transfer_leadership", "group": 0, "to": 2 } })
+        )),
+        ("add_node" = (
+            summary = "Make a running process a member",
+            value = json!({ "action": { "type": "add_node", "node": {
+                "id": 9, "name": "nine", "zone": "b", "weight": 1, "api_addr": "127.0.0.1:7709",
+                "peer_addr": "127.0.0.1:7809", "public_url": "http://127.0.0.1:7709"
+            } } })
+        )),
+        ("change_voters" = (
+            summary = "Have other nodes vote",
+            value = json!({ "action": { "type": "change_voters", "voters": [1] } })
+        )),
+        ("remove_node" = (
+            summary = "Take node 3 out of the cluster for good",
+            value = json!({ "action": { "type": "remove_node", "node": 3 } })
+        )),
+        ("drain_node" = (
+            summary = "Have others do what node 3 does",
+            value = json!({ "action": { "type": "drain_node", "node": 3 } })
+        )),
+        ("activate_node" = (
+            summary = "End a drain",
+            value = json!({ "action": { "type": "activate_node", "node": 3 } })
+        )),
+        ("undo" = (
+            summary = "Take back what operation 1 did",
+            value = json!({ "action": { "type": "undo", "operation": 1 } })
+        ))
+    )),
+    responses(
+        (status = 201, description = "The plan", body = Plan, headers(("Location" = String, description = "Where it is"))),
+        CreateRefusals
+    )
+)]
 pub async fn create(
     Extension(api): Extension<Api>,
     mutation: Mutation,
@@ -41,6 +86,8 @@ pub async fn create(
     let location = format!("/v1/plans/{}", plan.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(plan)).into_response())
 }
+
+problems!(CreateRefusals: [WRITE, BODY], UnknownAction, UnknownNode, UnknownGroup, UnknownOperation, NotUndoable, LimitReached);
 
 fn parse(action: Value) -> Result<Action, Refused> {
     let kind = action.get("type").and_then(Value::as_str).unwrap_or_default();
@@ -53,6 +100,11 @@ fn parse(action: Value) -> Result<Action, Refused> {
     serde_json::from_value(action).map_err(|error| Refused::new(Code::InvalidRequest, error.to_string()))
 }
 
+/// All plans that are kept, the latest first
+#[utoipa::path(
+    get, path = "/plans", tag = "plans", operation_id = "plans", params(PageQuery),
+    responses((status = 200, description = "The latest first", body = Page<Plan>), ListRefusals)
+)]
 pub async fn list(
     Extension(api): Extension<Api>,
     QueryOf(query): QueryOf<PageQuery>,
@@ -62,6 +114,13 @@ pub async fn list(
     Ok(Json(page(state.plans.before(before).cloned(), limit, |plan| plan.id.to_string())))
 }
 
+problems!(ListRefusals: [READ]);
+
+/// One plan
+#[utoipa::path(
+    get, path = "/plans/{id}", tag = "plans", operation_id = "plan", params(("id" = PlanId, Path, description = "A plan's id", example = 1), ReadQuery),
+    responses((status = 200, description = "The plan", body = Plan), GetRefusals)
+)]
 pub async fn get(
     Extension(api): Extension<Api>,
     PathId(id): PathId<PlanId>,
@@ -71,6 +130,25 @@ pub async fn get(
     Ok(Json(state.plans.find(id)?.plan.clone()))
 }
 
+problems!(GetRefusals: [READ], UnknownPlan);
+
+/// Apply a plan
+///
+/// It is refused if anything in its footprint has changed since it was made.
+#[utoipa::path(
+    post, path = "/plans/{id}/apply", tag = "plans", operation_id = "apply_plan", params(("id" = PlanId, Path, description = "A plan's id", example = 1), Mutation),
+    request_body(content = Option<ApplyRequest>, examples(
+        ("plain" = (summary = "For good", value = json!({}))),
+        ("keep_within" = (summary = "Revert by itself unless it is kept", value = json!({ "keep_within_ms": 60000 })))
+    )),
+    responses(
+        (status = 202, description = "The operation has started", body = Operation,
+            headers(("Location" = String, description = "Where it is"))),
+        (status = 200, description = "The operation that has started when the plan was applied before", body = Operation,
+            headers(("Location" = String, description = "Where it is"))),
+        ApplyRefusals
+    )
+)]
 pub async fn apply(
     Extension(api): Extension<Api>,
     PathId(id): PathId<PlanId>,
@@ -83,3 +161,5 @@ pub async fn apply(
     let location = format!("/v1/operations/{}", operation.id);
     Ok((status, [(header::LOCATION, location)], Json(operation)).into_response())
 }
+
+problems!(ApplyRefusals: [WRITE, BODY], UnknownPlan, PlanStale, PlanExpired, PlanBlocked, OperationRunning, NotUndoable);

@@ -6,7 +6,7 @@
 //! and catches up, says so before a client notices.
 
 use crate::{
-    api::{Api, problem::Refused},
+    api::{Api, openapi::problems, problem::Refused},
     clock,
     raft::cluster_group::Consistency,
 };
@@ -18,12 +18,25 @@ use std::time::Duration;
 /// shorter than the patience of usual probes, a second, so that they read the reasons.
 const READY_PATIENCE: Duration = Duration::from_millis(700);
 
-/// The process serves.
+/// Whether the process serves
+#[utoipa::path(
+    get, path = "/livez", tag = "node", operation_id = "livez",
+    responses((status = 200, description = "It does", body = String, content_type = "text/plain"), LivezRefusals)
+)]
 pub async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// The node can do what is asked of it.
+problems!(LivezRefusals: []);
+
+/// Whether a request sent here is worth sending
+///
+/// The node is a member, a leader that has a quorum answers it, and it has applied what that leader had committed
+/// when it was asked.
+#[utoipa::path(
+    get, path = "/readyz", tag = "node", operation_id = "readyz",
+    responses((status = 200, description = "It is", body = String, content_type = "text/plain"), ReadyzRefusals)
+)]
 pub async fn readyz(Extension(api): Extension<Api>) -> Result<&'static str, Refused> {
     let reasons = unready(&api).await;
     if reasons.is_empty() {
@@ -32,6 +45,8 @@ pub async fn readyz(Extension(api): Extension<Api>) -> Result<&'static str, Refu
     let refusal = Refusal::new(Code::NotReady, format!("node {} {}", api.group.me(), reasons.join("; it ")));
     Err(Refused(Box::new(Problem { reasons, ..refusal.into() })))
 }
+
+problems!(ReadyzRefusals: [], NotReady);
 
 /// What keeps the node from being ready, each with the node as its subject.
 async fn unready(api: &Api) -> Vec<String> {

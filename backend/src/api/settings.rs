@@ -4,6 +4,7 @@ use crate::{
     api::{
         Api,
         extract::{JsonBody, Mutation, PageQuery, QueryOf, ReadQuery, page},
+        openapi::problems,
         problem::Refused,
     },
     raft::cluster_group::Consistency,
@@ -29,14 +30,20 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// The body of a PUT.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PutSetting {
+    /// Any JSON up to 4 KiB.
     value: Value,
     /// May be given again, and must be that of the path then.
     key: Option<String>,
 }
 
+/// All settings that are set, and those with defaults
+#[utoipa::path(
+    get, path = "/settings", tag = "settings", operation_id = "settings", params(PageQuery),
+    responses((status = 200, description = "In the order of keys", body = Page<Setting>), ListRefusals)
+)]
 pub async fn list(
     Extension(api): Extension<Api>,
     QueryOf(query): QueryOf<PageQuery>,
@@ -50,6 +57,17 @@ pub async fn list(
     Ok(Json(page(rest, limit, |setting| setting.key.clone())))
 }
 
+problems!(ListRefusals: [READ]);
+
+/// One setting
+#[utoipa::path(
+    get, path = "/settings/{*key}", tag = "settings", operation_id = "setting",
+    params(("key" = String, Path, description = "May hold slashes", example = "nodes.suspect_after_ms"), ReadQuery),
+    responses(
+        (status = 200, description = "The setting", body = Setting, headers(("ETag" = String, description = "Its version"))),
+        GetRefusals
+    )
+)]
 pub async fn get(
     Extension(api): Extension<Api>,
     Path(key): Path<String>,
@@ -62,6 +80,32 @@ pub async fn get(
     }
 }
 
+problems!(GetRefusals: [READ], UnknownSetting);
+
+/// Write a setting
+///
+/// A setting that Ringmaster knows is validated; every other key is free.
+#[utoipa::path(
+    put, path = "/settings/{*key}", tag = "settings", operation_id = "put_setting",
+    params(
+        ("key" = String, Path, description = "May hold slashes", example = "team"),
+        ("If-Match" = Option<String>, Header, description = "Write it only if it is at one of these versions"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: write it only if nobody has set it"),
+        Mutation
+    ),
+    request_body(content = PutSetting, examples(
+        ("text" = (summary = "A text", value = json!({ "value": "blue" }))),
+        ("object" = (summary = "Any JSON up to 4 KiB", value = json!({ "value": { "cpu": 4, "on_call": ["ada", "bob"] } })))
+    )),
+    responses(
+        (status = 200, description = "It is written", body = Setting, headers(("ETag" = String, description = "Its version"))),
+        (status = 201, description = "It is written, for the first time", body = Setting, headers(
+            ("ETag" = String, description = "Its version"),
+            ("Location" = String, description = "Where it is")
+        )),
+        PutRefusals
+    )
+)]
 pub async fn put(
     Extension(api): Extension<Api>,
     Path(key): Path<String>,
@@ -88,6 +132,8 @@ pub async fn put(
         _ => Err(Refused::new(Code::Internal, "the cluster answered with something else")),
     }
 }
+
+problems!(PutRefusals: [WRITE, BODY], InvalidSetting, ValueTooLarge, PreconditionFailed, LimitReached);
 
 fn default_of(known: &Known) -> Setting {
     Setting {

@@ -13,7 +13,7 @@ pub use encode::Encoder;
 use self::encode::{Form, encode};
 
 use crate::{
-    api::{Api, admission::Class, extract::QueryOf, problem::Refused},
+    api::{Api, admission::Class, extract::QueryOf, openapi::problems, problem::Refused},
     clock,
     state::{State, view::view},
 };
@@ -49,12 +49,24 @@ const MAX_CATCH_UP: usize = 1024;
 const MAX_CLIENT_MESSAGE: usize = 64 << 10;
 
 /// Where the client left off.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct StreamQuery {
+    /// Go on behind this revision.
     after: Option<Revision>,
+    /// The incarnation that `after` belongs to.
     incarnation: Option<Incarnation>,
 }
 
+/// The view, and then every event, over a WebSocket
+///
+/// Messages are of the type `ServerMessage`: first a `view` (or, where `after` could be honoured, `resumed` and the
+/// events behind it), then one `events` for each revision that made any. `prev` names the one before it, so that
+/// a gap can be seen. A reader that falls behind gets a fresh view. What a client may say is a `ClientMessage`.
+#[utoipa::path(
+    get, path = "/stream", tag = "history", operation_id = "stream", params(StreamQuery),
+    responses((status = 101, description = "Messages follow"), StreamRefusals)
+)]
 pub async fn stream(
     Extension(api): Extension<Api>,
     QueryOf(query): QueryOf<StreamQuery>,
@@ -74,6 +86,8 @@ pub async fn stream(
         let _ = stream.run(query).await;
     }))
 }
+
+problems!(StreamRefusals: [], InvalidRequest);
 
 /// The client is gone, or too slow to keep.
 struct Gone;
