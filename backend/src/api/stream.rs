@@ -4,7 +4,7 @@
 //! applied, it is sent what lies behind its cursor. A client that reads slowly holds up itself alone:
 //! when its cursor falls out of the history, or too far behind, it gets a fresh view. Samples are
 //! made as they are sent, so a slow client gets fewer of them, never old ones. All who read the same
-//! are given the same bytes ([`encode`]).
+//! are given the same bytes ([`mod@encode`]).
 
 mod encode;
 
