@@ -147,7 +147,7 @@ impl Dashboard {
             );
         }
         let wasm = self.asset("app_bg", "wasm", &bindings.wasm_mut().emit_wasm())?;
-        let glue = self.asset("app", "js", bindings.js().as_bytes())?;
+        let glue = self.asset("app", "js", without_comments(bindings.js()).as_bytes())?;
         let boot = self.asset("boot", "js", boot(&glue, &wasm).as_bytes())?;
         let style =
             self.asset("style", "css", compact(&fs::read_to_string(frontend.join("style.css"))?).as_bytes())?;
@@ -213,6 +213,18 @@ fn compact(style: &str) -> String {
     let mut code = pieces.next().unwrap_or_default().to_owned();
     code.extend(pieces.filter_map(|piece| piece.split_once("*/")).map(|(_, code)| code));
     code.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+/// A script without indentation, and without the lines that hold a comment and nothing else.
+fn without_comments(script: &str) -> String {
+    let mut in_comment = false;
+    let is_code = |line: &&str| {
+        let begins = line.starts_with("/*");
+        let is_comment = in_comment || begins || line.starts_with("//");
+        in_comment = (in_comment || begins) && !line.ends_with("*/");
+        !is_comment && !line.is_empty()
+    };
+    script.lines().map(str::trim).filter(is_code).collect::<Vec<_>>().join("\n")
 }
 
 /// The script that starts the page. It is a file of its own, because the content security policy

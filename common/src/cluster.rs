@@ -3,6 +3,7 @@
 use crate::{
     Timestamp,
     id::{NodeId, Revision},
+    word::as_word,
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,9 +30,8 @@ pub struct Node {
     pub opinions: Vec<Opinion>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
 pub enum NodeStatus {
     /// Known, and not yet heard from.
     Joining,
@@ -44,6 +44,8 @@ pub enum NodeStatus {
     Drained,
     Left,
 }
+
+as_word!(NodeStatus: Joining Up Suspect Down Draining Drained Left);
 
 /// What one member says of another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

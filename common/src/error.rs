@@ -1,7 +1,8 @@
 //! Errors as every client sees them: RFC 9457 problem documents with a stable code.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use std::{borrow::Cow, fmt};
+use crate::word::as_word;
+use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// The media type of a [`Problem`].
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -92,19 +93,7 @@ codes! {
     DemoFailed = "demo_failed", 503, "The demo's supervisor did not do it";
 }
 
-impl Serialize for Code {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
-impl<'de> Deserialize<'de> for Code {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<str>::deserialize(deserializer)?;
-        let known = Code::ALL.iter().find(|code| code.as_str() == text);
-        known.copied().ok_or_else(|| de::Error::custom(format_args!("there is no code {text:?}")))
-    }
-}
+as_word!(Code);
 
 #[cfg(feature = "openapi")]
 impl utoipa::PartialSchema for Code {

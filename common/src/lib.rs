@@ -24,5 +24,6 @@ pub mod stream;
 pub mod telemetry;
 pub mod timestamp;
 pub mod view;
+mod word;
 
 pub use timestamp::Timestamp;

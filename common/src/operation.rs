@@ -5,6 +5,7 @@ use crate::{
     action::Action,
     error::Refusal,
     id::{OperationId, PlanId, Revision},
+    word::as_word,
 };
 use serde::{Deserialize, Serialize};
 
@@ -36,9 +37,8 @@ pub struct Operation {
     pub revision: Revision,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
 pub enum OperationStatus {
     Running,
     /// All is done, and will be reverted unless the operator keeps it.
@@ -48,6 +48,8 @@ pub enum OperationStatus {
     Aborted,
     Reverted,
 }
+
+as_word!(OperationStatus: Running AwaitingKeep Succeeded Failed Aborted Reverted);
 
 /// A step of an operation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,9 +66,8 @@ pub struct Step {
     pub detail: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
 pub enum StepStatus {
     Pending,
     Running,
@@ -75,6 +76,8 @@ pub enum StepStatus {
     /// The operation ended before its turn came.
     Skipped,
 }
+
+as_word!(StepStatus: Pending Running Succeeded Failed Skipped);
 
 impl OperationStatus {
     /// Whether nothing more will happen.

@@ -3,6 +3,7 @@
 //!
 //! A report counts while it is fresh. An old one is not shown as if it were now.
 
+use crate::format::decimal;
 use ringmaster_common::{
     cluster::Role,
     id::NodeId,
@@ -147,7 +148,10 @@ pub fn spark_path(values: &[Option<f64>], least_top: f64, width: f64, height: f6
         let x = start + step * position as f64;
         let share = if top > 0.0 { value / top } else { 0.0 };
         let y = (height - 1.5) - share * (height - 3.0);
-        path.push_str(&format!("{}{x:.1} {y:.1}", if pen_down { "L" } else { "M" }));
+        path.push(if pen_down { 'L' } else { 'M' });
+        path.push_str(&decimal(x, 1));
+        path.push(' ');
+        path.push_str(&decimal(y, 1));
         pen_down = true;
     }
     path

@@ -33,13 +33,25 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
+/// A number with so many digits behind the point. The standard library rounds by exact arithmetic, of
+/// which a page would have to load more than of all that it measures.
+pub fn decimal(value: f64, digits: u32) -> String {
+    let scale = 10_u64.pow(digits);
+    let scaled = (value.abs() * scale as f64).round() as u64;
+    let sign = if value < 0.0 && scaled > 0 { "-" } else { "" };
+    match digits {
+        0 => format!("{sign}{scaled}"),
+        _ => format!("{sign}{}.{:0digits$}", scaled / scale, scaled % scale, digits = digits as usize),
+    }
+}
+
 /// A rate with as many digits as mean something.
 pub fn rate(per_second: f64) -> Quantity {
     let number = if per_second >= 9.95 {
         // A rate is never negative, and one beyond 2^53 is not measured here.
         grouped(per_second.round().max(0.0) as u64)
     } else {
-        format!("{per_second:.1}")
+        decimal(per_second, 1)
     };
     Quantity::new(number, "/s")
 }
@@ -48,10 +60,10 @@ pub fn rate(per_second: f64) -> Quantity {
 pub fn micros(us: u64) -> Quantity {
     let ms = us as f64 / 1_000.0;
     match us {
-        0..1_000 => Quantity::new(format!("{ms:.2}"), "ms"),
-        1_000..10_000 => Quantity::new(format!("{ms:.1}"), "ms"),
-        10_000..1_000_000 => Quantity::new(format!("{ms:.0}"), "ms"),
-        _ => Quantity::new(format!("{:.1}", ms / 1_000.0), "s"),
+        0..1_000 => Quantity::new(decimal(ms, 2), "ms"),
+        1_000..10_000 => Quantity::new(decimal(ms, 1), "ms"),
+        10_000..1_000_000 => Quantity::new(decimal(ms, 0), "ms"),
+        _ => Quantity::new(decimal(ms / 1_000.0, 1), "s"),
     }
 }
 
@@ -186,6 +198,20 @@ mod tests {
             [(0, "0"), (999, "999"), (1_000, "1,000"), (18_204, "18,204"), (1_234_567, "1,234,567")]
         {
             assert_eq!(grouped(number), text);
+        }
+    }
+
+    #[test]
+    fn decimals_are_rounded() {
+        for (value, digits, text) in [
+            (0.0, 1, "0.0"),
+            (0.96, 1, "1.0"),
+            (-0.04, 1, "0.0"),
+            (-1.25, 1, "-1.3"),
+            (3.456, 2, "3.46"),
+            (7.5, 0, "8"),
+        ] {
+            assert_eq!(decimal(value, digits), text);
         }
     }
 

@@ -172,7 +172,17 @@ async fn pages_can_be_linked_to_and_fit_a_phone() {
     browser
         .wait_text("main", "about node 2", |text| text.contains("calm-wren") || text.contains("node 2"))
         .await;
-    for path in ["/", "/nodes", "/operations", "/events"] {
+    for path in [
+        "/",
+        "/nodes",
+        "/nodes/1",
+        "/consensus",
+        "/operations",
+        "/operations/1",
+        "/events",
+        "/audit",
+        "/settings",
+    ] {
         browser.page.goto(format!("{}{path}", demo.url)).await.expect("the page opens");
         browser.wait_text("main", "there", |text| text.len() > 40).await;
         browser
@@ -182,6 +192,183 @@ async fn pages_can_be_linked_to_and_fit_a_phone() {
             browser.eval("document.documentElement.scrollWidth - document.documentElement.clientWidth").await;
         assert_eq!(wider, 0, "{path} is wider than the screen");
     }
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    browser.close().await;
+}
+
+/// Empties a field and types into it, as a user would.
+async fn fill(browser: &Browser, id: &str, text: &str) {
+    browser.click(&by_id(id)).await;
+    let cleared: bool = browser
+        .eval(&format!("(() => {{ document.querySelector('{}').select(); return true; }})()", by_id(id)))
+        .await;
+    assert!(cleared);
+    let field = browser.page.find_element(by_id(id)).await.expect("it was there a moment ago");
+    field.type_str(text).await.expect("a field takes text");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setting_is_edited_and_nothing_is_overwritten_unseen() {
+    const KEY: &str = "nodes.suspect_after_ms";
+    let demo = Demo::start(&["--no-load"]).await;
+    demo.wait_complete().await;
+    let browser = Browser::open(&format!("{}/settings", demo.url), 1280, 800).await;
+    let value = by_id(&format!("setting-value-{KEY}"));
+    browser.wait_text(&value, "the default", |text| text == "500").await;
+
+    browser.click(&by_id(&format!("edit-{KEY}"))).await;
+    fill(&browser, "setting-input", "700").await;
+    browser.click(&by_id("setting-save")).await;
+    browser.wait_text(&value, "as it was set", |text| text == "700").await;
+
+    // A value that it does not take is refused with its bounds, and nothing changes.
+    browser.click(&by_id(&format!("edit-{KEY}"))).await;
+    fill(&browser, "setting-input", "7").await;
+    browser.click(&by_id("setting-save")).await;
+    browser.wait_text(&by_id("refusal"), "about the bounds", |text| text.contains("from 200 to 60000")).await;
+    browser.wait_text(&value, "as it was", |text| text == "700").await;
+
+    // Somebody else is quicker: the form shows what is there now, and saving is refused.
+    let url = format!("{}/v1/settings/{KEY}", demo.url);
+    let put = demo.http.put(&url).json(&json!({ "value": 650 })).send().await.expect("an answer");
+    assert!(put.status().is_success(), "{put:?}");
+    browser.wait_text(&by_id("setting-conflict"), "about 650", |text| text.contains("650")).await;
+    fill(&browser, "setting-input", "800").await;
+    browser.click(&by_id("setting-save")).await;
+    browser
+        .wait_text(&by_id("refusal"), "a precondition that failed", |text| {
+            text.contains("precondition_failed")
+        })
+        .await;
+    browser.wait_text(&value, "what the other wrote", |text| text == "650").await;
+
+    // Seen and decided: now it is overwritten.
+    browser.click(&by_id("setting-overwrite")).await;
+    browser.click(&by_id("setting-save")).await;
+    browser.wait_text(&value, "as decided", |text| text == "800").await;
+    let stored: serde_json::Value =
+        demo.http.get(&url).send().await.expect("an answer").json().await.expect("a setting");
+    assert_eq!(stored["value"], 800);
+
+    // The refusal is in the audit, with its code, and can be linked to.
+    browser.click(&by_id("nav-audit")).await;
+    browser.click(&by_id("filter-outcome-refused")).await;
+    let refused = "[data-testid=\"audit-row\"][data-outcome=\"refused\"]";
+    browser
+        .wait_text(refused, "the refused write", |text| {
+            text.contains("Set nodes.suspect_after_ms") && text.contains("precondition_failed")
+        })
+        .await;
+    browser.click(&format!("{refused} a.plain")).await;
+    browser
+        .wait_text(&by_id("audit-entry"), "all of the entry", |text| {
+            text.contains("dashboard@127.0.0.1") && text.contains("precondition_failed")
+        })
+        .await;
+    let link: String = browser.eval("location.pathname + location.search").await;
+    assert!(link.starts_with("/audit?") && link.contains("entry="), "{link}");
+
+    // The refusals are the browser's only complaints.
+    let others: Vec<_> = browser
+        .complaints()
+        .into_iter()
+        .filter(|complaint| !(complaint.starts_with("log: ") && complaint.contains("/v1/settings/")))
+        .collect();
+    assert_eq!(others, Vec::<String>::new());
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consensus_shows_live_lag_and_changes_members() {
+    let demo = Demo::start(&[]).await;
+    demo.wait_complete().await;
+    let leads = leader(&demo, 1).await;
+    let paused = leads % 3 + 1;
+    let browser = Browser::open(&format!("{}/consensus", demo.node_url(leads as u16)), 1440, 900).await;
+    browser
+        .wait_text(&by_id("quorum"), "the arithmetic", |text| text.contains("needs two of three voters"))
+        .await;
+    let lag = by_id(&format!("log-lag-{paused}"));
+    browser.wait_text(&lag, "a number", |text| text.parse::<u64>().is_ok()).await;
+
+    // A follower that stands still falls behind, on the page too; its line rises.
+    let chaos = async |what: &str| {
+        let url = format!("{}/v1/demo/nodes/{paused}/{what}", demo.node_url(leads as u16));
+        let done = demo.http.post(url).send().await.expect("an answer");
+        assert!(done.status().is_success(), "{what}: {done:?}");
+    };
+    chaos("pause").await;
+    browser.wait_text(&lag, "growing", |text| text.parse::<u64>().is_ok_and(|lag| lag >= 3)).await;
+    chaos("resume").await;
+    browser.wait_text(&lag, "small again", |text| text.parse::<u64>().is_ok_and(|lag| lag <= 1)).await;
+    browser.wait_text(&by_id(&format!("log-row-{paused}")), "up", |text| text.contains("follower")).await;
+
+    // Fewer voters: the page counts before anything happens, and the plan says the same.
+    browser.click(&by_id(&format!("voter-{paused}"))).await;
+    browser
+        .wait_text("main", "about an even number", |text| text.contains("no more failures than one"))
+        .await;
+    browser.click(&by_id("plan-voters")).await;
+    let summary = browser.wait_text(&by_id("plan-summary"), "there", |text| !text.is_empty()).await;
+    assert!(summary.contains("in place of nodes 1, 2 and 3"), "{summary}");
+    browser.click(&by_id("plan-cancel")).await;
+    assert_eq!(
+        demo.cluster(1).await.expect("an answer").nodes.iter().filter(|node| node.node.voter).count(),
+        3
+    );
+
+    // A drain by click, and its end.
+    browser.click(&by_id(&format!("drain-{paused}"))).await;
+    browser.click(&by_id("plan-apply")).await;
+    browser
+        .wait_text(&by_id("operation-status"), "done", |text| text.to_lowercase().contains("succeeded"))
+        .await;
+    browser.click(&by_id("plan-cancel")).await;
+    browser.click(&by_id(&format!("activate-{paused}"))).await;
+    browser.click(&by_id("plan-apply")).await;
+    browser
+        .wait_text(&by_id("operation-status"), "done", |text| text.to_lowercase().contains("succeeded"))
+        .await;
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_list_rolls_up_and_holds_still() {
+    let demo = Demo::start(&[]).await;
+    demo.wait_complete().await;
+    let browser = Browser::open(&format!("{}/events?kind=settings", demo.url), 1280, 800).await;
+    // The heartbeat is a line or two, however often it beats.
+    let row = by_id("event-row");
+    let beats = |text: &str| text.split("latest of ").nth(1)?.split_whitespace().next()?.parse::<u64>().ok();
+    browser
+        .wait_text(&row, "rolled up", |text| text.contains("demo.heartbeat") && beats(text) >= Some(10))
+        .await;
+    let rows: u64 = browser.eval("document.querySelectorAll('[data-testid=event-row]').length").await;
+    assert!(rows < 5, "{rows} lines");
+    let marked: bool = browser
+        .eval(
+            "(() => { document.querySelector('[data-testid=event-row]').dataset.kept = 1; return true; })()",
+        )
+        .await;
+    assert!(marked);
+    let first = browser.text(&row).await.expect("a row");
+    browser.wait_text(&row, "another beat", |text| text != first).await;
+    let kept: Option<String> =
+        browser.eval("document.querySelector('[data-testid=event-row]').dataset.kept ?? null").await;
+    assert_eq!(kept.as_deref(), Some("1"), "the row changed in place");
+
+    // Held, it stands still, and says what came in.
+    browser.click(&by_id("hold")).await;
+    browser.wait_text(&by_id("hold"), "held", |text| text.contains("Held")).await;
+    let held = browser.text(&row).await.expect("a row");
+    let put =
+        demo.http.put(format!("{}/v1/settings/mine", demo.url)).json(&json!({ "value": 1 })).send().await;
+    assert!(put.expect("an answer").status().is_success());
+    browser.wait_text(&by_id("hold"), "about a new line", |text| text.contains("new line")).await;
+    assert_eq!(browser.text(&row).await.expect("a row"), held);
+    browser.click(&by_id("hold")).await;
+    browser.wait_text("main", "about the new setting", |text| text.contains("Setting mine is now 1")).await;
     assert_eq!(browser.complaints(), Vec::<String>::new());
     browser.close().await;
 }

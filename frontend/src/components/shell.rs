@@ -139,7 +139,8 @@ fn connection_pill(store: Store) -> AnyView {
         LinkPhase::Lost => "lost",
     };
     let text = words(move || {
-        let latency = store.latency_ms.get().map(|ms| format!(" · {ms:.0} ms")).unwrap_or_default();
+        let latency =
+            store.latency_ms.get().map(|ms| format!(" · {} ms", format::decimal(ms, 0))).unwrap_or_default();
         store.link.with(|link| {
             let peer = link.peer.label();
             match (link.phase, link.node) {

@@ -133,7 +133,7 @@ fn measured(node: NodeSignals) -> AnyView {
             {line("Applied", text(|report| grouped(report.applied_index)))}
             {line("Snapshot", text(|report| grouped(report.snapshot_index)))}
             {line("Runs for", text(|report| duration(report.uptime_ms)))}
-            {line("Memory", text(|report| format!("{:.1} MiB", report.rss_bytes as f64 / 1_048_576.0)))}
+            {line("Memory", text(|report| format!("{} MiB", format::decimal(report.rss_bytes as f64 / 1_048_576.0, 1))))}
             {line("Fsyncs", text(|report| format!("{} since it started", grouped(report.fsyncs))))}
             {line("Streams to", text(|report| count(report.streams.into(), "browser")))}
         </dl>
