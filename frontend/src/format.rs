@@ -164,9 +164,12 @@ pub fn in_words(number: u64) -> String {
         .map_or_else(|| number.to_string(), |word| (*word).to_owned())
 }
 
-/// The text with its first letter as a capital.
+/// The text with its first letter as a capital, unless it begins with a name such as `demo.beat`.
 pub fn capitalised(text: &str) -> String {
     let mut text = text.to_owned();
+    if text.split(' ').next().is_some_and(|word| word.contains(['.', '_', '/'])) {
+        return text;
+    }
     if let Some(first) = text.get_mut(..1) {
         first.make_ascii_uppercase();
     }
@@ -273,6 +276,7 @@ mod tests {
         assert_eq!(in_words(1), "one");
         assert_eq!(in_words(12), "12");
         assert_eq!(capitalised("node 2 is down"), "Node 2 is down");
+        assert_eq!(capitalised("demo.beat is at version 3"), "demo.beat is at version 3");
     }
 
     #[test]

@@ -306,10 +306,17 @@ impl Store {
         self.publish();
     }
 
+    /// The first revision that the stream is still to bring. An answer may be ahead of the stream, and
+    /// what is in both would be there twice.
+    fn not_yet_streamed(self) -> u64 {
+        self.revision.get_untracked().0 + 1
+    }
+
     /// Takes in what the history says of elections before the ones that are known.
     pub fn learn_reigns(self, page: &Page<EventBatch>) {
-        let known = self.reigns.with_untracked(|known| known.last().map_or(u64::MAX, |last| last.revision));
-        let older = page.items.iter().filter(|batch| batch.revision.0 < known);
+        let known = self.reigns.with_untracked(|known| known.last().map(|last| last.revision));
+        let before = known.unwrap_or_else(|| self.not_yet_streamed());
+        let older = page.items.iter().filter(|batch| batch.revision.0 < before);
         let older: Vec<Reign> = older.flat_map(timeline::reigns).collect();
         self.reigns.update(|reigns| {
             reigns.extend(older);
@@ -326,10 +333,9 @@ impl Store {
             // Where it fails, the list shows what is streamed; the events page says what went wrong.
             let Ok(page) = self.api.events(None, FIRST_EVENTS).await else { return };
             self.learn_reigns(&page);
-            let known = self
-                .entries
-                .with_untracked(|entries| entries.back().map_or(u64::MAX, |oldest| oldest.revision));
-            let older = page.items.iter().filter(|batch| batch.revision.0 < known);
+            let known = self.entries.with_untracked(|entries| entries.back().map(|oldest| oldest.revision));
+            let before = known.unwrap_or_else(|| self.not_yet_streamed());
+            let older = page.items.iter().filter(|batch| batch.revision.0 < before);
             let older: Vec<Entry> = older.flat_map(timeline::entries).collect();
             self.headlines.update(|headlines| {
                 older.iter().for_each(|entry| timeline::add_older(headlines, entry.clone()));

@@ -75,7 +75,7 @@ fn event_row(line: Signal<Entry>, extent: Extent) -> AnyView {
         >
             {live(move || moment(line.with(|line| line.at)))} {sign(first.tone)}
             <span class="sentence" title=words(move || line.with(|line| line.sentence.clone()))>
-                {roll_up(line)} {live(move || line.with(|line| prose(&line.sentence)))}
+                {roll_up(line)} " " {live(move || line.with(|line| prose(&line.sentence)))}
             </span>
             {actor} {live(move || revision(Revision(line.with(|line| line.revision))))}
         </li>

@@ -345,7 +345,7 @@ fn election_row(store: Store, known: Memo<Vec<Reign>>, reign: &Reign) -> AnyView
         duration(age_ms(at, next.unwrap_or_else(|| store.now.get())))
     });
     let how = match reign.by {
-        Some(operation) => format!("operation {operation} handed over"),
+        Some(operation) => format!("by operation {operation}"),
         None => "elected".to_owned(),
     };
     view! {

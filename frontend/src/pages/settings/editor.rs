@@ -147,9 +147,9 @@ pub fn editor(key: Option<String>, said: RwSignal<String>) -> AnyView {
     .into_any()
 }
 
-/// The version that a change of it names; none where nobody has set it yet.
+/// The version that a change of it names: 0 for a default, none where there is no such setting.
 fn version(setting: Option<&Setting>) -> Option<u64> {
-    setting.map(|setting| setting.version.0).filter(|version| *version > 0)
+    setting.map(|setting| setting.version.0)
 }
 
 /// What somebody else has written since the reader began.
