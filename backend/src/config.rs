@@ -81,7 +81,7 @@ impl Default for Elections {
         Elections {
             heartbeat: Duration::from_millis(50),
             timeout_min: Duration::from_millis(150),
-            timeout_max: Duration::from_millis(250),
+            timeout_max: Duration::from_millis(200),
         }
     }
 }
@@ -153,7 +153,7 @@ pub struct NodeOptions {
     /// How long a leader may be silent at the least before there is an election [default: 150]
     #[arg(long, value_name = "MS")]
     pub election_timeout_min_ms: Option<u64>,
-    /// How long a leader may be silent at the most before there is an election [default: 250]
+    /// How long a leader may be silent at the most before there is an election [default: 200]
     #[arg(long, value_name = "MS")]
     pub election_timeout_max_ms: Option<u64>,
     /// After how many entries the log is compacted into a snapshot [default: 10000]

@@ -34,7 +34,7 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = Fault::Kill)]
     fault: Fault,
     /// How long the writer waits for a node before it turns to the next
-    #[arg(long, default_value_t = 300, value_name = "MS")]
+    #[arg(long, default_value_t = 100, value_name = "MS")]
     patience_ms: u64,
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::{task::block_in_place, time::sleep};
 
 /// How long the writer waits for a node before it turns to the next.
-const PATIENCE: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_millis(100);
 /// Longer than the rule by which a restarted node does not vote yet.
 const PAUSE: Duration = Duration::from_millis(600);
 
