@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{
-    HeaderMap, Method, Request, StatusCode,
+    HeaderMap, Method, Request,
     client::conn::{http1, http2},
     header,
 };
@@ -89,7 +89,7 @@ impl Connection {
             let (head, body) = response.into_parts();
             let body = body.collect().await?;
             let failed = [Some(&head.headers), body.trailers()].into_iter().flatten().any(grpc_failed);
-            Ok::<_, hyper::Error>((head.status == StatusCode::OK && !failed, body.to_bytes()))
+            Ok::<_, hyper::Error>((head.status.is_success() && !failed, body.to_bytes()))
         };
         answer.await.map_err(|error| format!("{}: {error}", self.host))
     }
