@@ -195,14 +195,14 @@ fn verdict(node: &Node, leader: NodeId, voters: &[(NodeId, Sees)]) -> Option<(No
             voters.iter().filter(|(_, seen)| *seen >= sees).map(|(id, _)| format!("node {id}")).collect();
         (ids.join(" and "), if ids.len() == 1 { "has" } else { "have" })
     };
+    // A node that nobody has heard from yet is still joining, however long that takes.
+    if node.status == NodeStatus::Joining && at_least(Sees::Suspect) {
+        return None;
+    }
     Some(if at_least(Sees::Dead) {
         let (who, have) = who(Sees::Dead);
         (NodeStatus::Down, format!("{who} {have} not heard from it for too long"))
     } else if at_least(Sees::Suspect) {
-        // A node that nobody has heard from yet is still joining.
-        if node.status == NodeStatus::Joining {
-            return None;
-        }
         let (who, have) = who(Sees::Suspect);
         (NodeStatus::Suspect, format!("{who} {have} not heard from it lately"))
     } else {
@@ -254,6 +254,7 @@ mod tests {
         assert_eq!(verdict_of(Up, &[Dead]), Some(Down), "of two voters, the other one decides");
         assert_eq!(verdict_of(Up, &[]), None, "nobody reports: nothing is claimed");
         assert_eq!(verdict_of(Joining, &[Sees::Suspect, Sees::Suspect]), None);
+        assert_eq!(verdict_of(Joining, &[Dead, Dead]), None);
         assert_eq!(verdict_of(NodeStatus::Draining, &[Dead, Dead]), None);
     }
 

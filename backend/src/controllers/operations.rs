@@ -39,10 +39,11 @@ pub async fn run(group: ClusterGroup) {
             if done != Some(this) {
                 done = Some(this);
                 tracing::info!(operation = %step.operation, step = step.kind.name(), term, "running a step");
-                if !bring_about(&group, term, &step).await {
-                    done = None;
+                if bring_about(&group, term, &step).await {
+                    continue;
                 }
-                continue;
+                // What was not taken is tried again, after a pause.
+                done = None;
             }
         }
         if let Ok(Err(_)) = tokio::time::timeout(LOOK_EVERY, applied.changed()).await {

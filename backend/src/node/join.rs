@@ -12,7 +12,7 @@ use crate::{
 };
 use ringmaster_common::{
     action::{Action, NewNode},
-    cluster::Cluster,
+    cluster::{Cluster, Node, NodeStatus},
     error::Code,
     operation::Operation,
     page::Page,
@@ -110,12 +110,23 @@ pub async fn run(group: ClusterGroup, urls: Vec<String>, node: NewNode) -> Resul
 
 /// Plans and applies. An error is one that no waiting mends.
 async fn start(client: &Client, node: &NewNode) -> Result<Joining, NodeError> {
-    // A plan that could not be applied now would only be noise in the history.
-    match client.get::<Page<Operation>>("/v1/operations?limit=1").await {
-        Ok(latest) if latest.items.iter().any(|operation| !operation.status.is_final()) => {
-            return Ok(Joining::NotNow("another operation is under way".to_owned()));
+    // The answer to an earlier try may have been lost with the leader that gave it.
+    match client.get::<Cluster>("/v1/cluster").await {
+        Ok(cluster) if cluster.nodes.iter().any(|info| is_expected(&info.node, node)) => {
+            return Ok(Joining::Started);
         }
         Ok(_) => {}
+        Err(error) => return Ok(Joining::NotNow(reason(&error))),
+    }
+    // A plan that could not be applied now would only be noise in the history.
+    match client.get::<Page<Operation>>("/v1/operations?limit=1").await {
+        Ok(latest) => match latest.items.iter().find(|operation| !operation.status.is_final()) {
+            Some(Operation { action: Action::AddNode { node: added }, .. }) if added == node => {
+                return Ok(Joining::Started);
+            }
+            Some(other) => return Ok(Joining::NotNow(format!("operation {} is under way", other.id))),
+            None => {}
+        },
         Err(error) => return Ok(Joining::NotNow(reason(&error))),
     }
     let request = PlanRequest { action: Action::AddNode { node: node.clone() } };
@@ -143,6 +154,12 @@ async fn start(client: &Client, node: &NewNode) -> Result<Joining, NodeError> {
         }
         Err(error) => not_now(error),
     }
+}
+
+/// Whether the cluster waits for this very node to come. One that it has heard of before may have lost
+/// what it once acknowledged, and is not expected in the same place.
+fn is_expected(member: &Node, node: &NewNode) -> bool {
+    member.id == node.id && member.peer_addr == node.peer_addr && member.status == NodeStatus::Joining
 }
 
 fn not_now(error: ClientError) -> Result<Joining, NodeError> {
