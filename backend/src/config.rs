@@ -7,9 +7,8 @@
 //! Deliberately absent: everything that the whole cluster must agree on. That is a setting, lives in
 //! the log and is changed at run time.
 
-use crate::state::membership::MAX_NAME_BYTES;
 use clap::{Args, ValueEnum};
-use ringmaster_common::{id::NodeId, origin::check_origin};
+use ringmaster_common::{cluster::MAX_NAME_BYTES, id::NodeId, origin::check_origin};
 use serde::Deserialize;
 use std::{
     fs,

@@ -16,14 +16,13 @@ pub mod socket;
 use crate::{
     cli::out::{Closed, Out},
     client::{Address, Client},
-    state::membership::{MAX_NODES, VOTERS},
 };
 use clap::Args;
 use fleet::{Fleet, Launcher};
 use futures::future::join_all;
 use home::Home;
 use ringmaster_common::{
-    cluster::{Cluster, NodeStatus},
+    cluster::{Cluster, MAX_NODES, NodeStatus, VOTERS},
     demo::Chaos,
     error::{Code, Refusal},
     id::NodeId,

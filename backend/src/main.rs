@@ -10,6 +10,7 @@ mod data_dir;
 mod demo;
 mod durable;
 mod journal;
+mod latencies;
 mod metrics;
 mod node;
 mod peer;

@@ -19,7 +19,7 @@ use crate::{
         command::{Actor, Command, Request},
         planner,
     },
-    telemetry::{self, Telemetry},
+    telemetry::{self, Reports, Telemetry},
     version::{self, FEATURE_LEVEL},
 };
 use ringmaster_common::{
@@ -90,8 +90,9 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
         incarnation: identity.incarnation,
         feature_level: FEATURE_LEVEL,
     };
+    let reports = Arc::new(Reports(telemetry.clone())) as _;
     let Started { group, peers, journal } =
-        start(&data_dir, local, peer_listener, &config.elections, config.snapshot_every, telemetry.clone())
+        start(&data_dir, local, peer_listener, &config.elections, config.snapshot_every, vec![reports])
             .await
             .map_err(|error| NodeError(error.to_string()))?;
 

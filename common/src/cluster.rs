@@ -7,6 +7,13 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
+/// How many voters the cluster group has before further nodes become learners.
+pub const VOTERS: usize = 3;
+/// How many nodes a cluster holds.
+pub const MAX_NODES: usize = 7;
+/// The longest name of a node or zone, in bytes.
+pub const MAX_NAME_BYTES: usize = 64;
+
 /// A member of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -4,13 +4,13 @@
 //! that was given the process id of a node that is gone.
 
 use super::{child, home::Home};
-use crate::state::membership::MAX_NODES;
 use futures::future::select_all;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use ringmaster_common::{
+    cluster::MAX_NODES,
     demo::{Chaos, DemoNode, ProcessState},
     error::{Code, Refusal},
     id::NodeId,

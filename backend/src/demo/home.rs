@@ -113,7 +113,7 @@ impl Home {
 
     /// How many nodes have been members before, counted from 1 to the last.
     pub fn known_nodes(&self) -> u64 {
-        (1..=crate::state::membership::MAX_NODES as u64)
+        (1..=ringmaster_common::cluster::MAX_NODES as u64)
             .filter(|id| self.has_identity(NodeId(*id)))
             .max()
             .unwrap_or(0)

@@ -5,9 +5,17 @@
 //! leadership moves, until a deadline. A request that was sent and not answered by then may or may
 //! not have taken effect, and the answer says so.
 
+mod forward;
+mod members;
+mod standing;
+
+pub use self::forward::Forwarded;
+
+use self::forward::{Answer, Call};
 use crate::{
     clock,
-    peer::{self, Channel, Lane, Peers, Service, Session, Trace},
+    latencies::Latencies,
+    peer::Peers,
     raft::{
         leader_clock::LeaderClock,
         state_machine::{Published, StateMachine},
@@ -16,43 +24,32 @@ use crate::{
     state::{
         State,
         command::{ClusterTime, Command, Outcome, RECORD_FORMAT, Record, Request, Response},
-        planner::{self, Observations, PeerObservation},
+        planner,
     },
-    telemetry::Latencies,
 };
-use bytes::Bytes;
 use openraft::{
-    BasicNode, ChangeMembers, Raft, ReadPolicy, ServerState,
+    Raft, ReadPolicy,
     async_runtime::WatchReceiver,
-    errors::{ChangeMembershipError, ClientWriteError, LinearizableReadError, RaftError},
+    errors::{ClientWriteError, LinearizableReadError, RaftError},
     impls::ProgressResponder,
 };
 use ringmaster_common::{
     action::Action,
-    cluster::Role,
-    duration::millis,
     error::{Code, Refusal},
-    id::{GroupId, NodeId, Revision},
+    id::{NodeId, Revision},
     operation::Operation,
     plan::Plan,
-    telemetry::Replication,
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::time::{timeout, timeout_at};
 
 /// How long to wait before asking again for the leader.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
-/// How long a single call to the leader may take before leadership is looked at again.
-const CALL_TIMEOUT: Duration = Duration::from_millis(1_500);
-
-/// What other nodes forward to the leader.
-pub const FORWARD: Channel = Channel(16);
 
 pub type ClusterRaft = Raft<TypeConfig, StateMachine>;
 
@@ -86,65 +83,6 @@ pub enum Consistency {
     Lease,
     /// Whatever this node has applied.
     Stale,
-}
-
-/// What openraft says of this node's part in the group.
-#[derive(Clone, Debug, PartialEq)]
-pub struct GroupStatus {
-    pub role: Role,
-    pub term: u64,
-    pub leader: Option<NodeId>,
-    pub last_log_index: u64,
-    pub committed_index: u64,
-    pub applied_index: u64,
-    pub snapshot_index: u64,
-    /// For a leader.
-    pub replication: Vec<Replication>,
-    /// Whether consensus has stopped for good, and why.
-    pub failed: Option<String>,
-}
-
-/// What only the leader can do.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-enum Call {
-    Propose { request: Request, command: Command },
-    Plan { request: Request, action: Action },
-    ReadIndex { lease: bool },
-}
-
-/// A call on its way to the leader, and how long whoever sent it will wait.
-#[derive(Debug, Serialize, Deserialize)]
-struct Forward<C> {
-    left_ms: u64,
-    call: C,
-}
-
-impl Call {
-    /// It was sent before, after this revision, and perhaps carried out.
-    fn resent(&mut self, after: Revision) {
-        if let Call::Propose { request, .. } | Call::Plan { request, .. } = self {
-            request.resent_after = Some(after);
-        }
-    }
-
-    /// What ties it to the request that caused it, on this node and the next.
-    fn trace(&self) -> Trace {
-        match self {
-            Call::Propose { request, .. } | Call::Plan { request, .. } => request.trace(),
-            Call::ReadIndex { .. } => Trace::default(),
-        }
-    }
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-enum Answer {
-    Response(Box<Response>),
-    Refused(Refusal),
-    ReadIndex(u64),
-    /// Not led here, or not yet. Nothing was done.
-    NotLeader,
-    /// It may have been done or not.
-    Unknown,
 }
 
 impl ClusterGroup {
@@ -348,45 +286,6 @@ impl ClusterGroup {
         }
     }
 
-    async fn ask(&self, leader: NodeId, call: &Call, deadline: Instant) -> Answer {
-        let left = deadline.saturating_duration_since(clock::now()).min(CALL_TIMEOUT);
-        let body = encode(&Forward { left_ms: millis(left), call });
-        let request = peer::Request {
-            channel: FORWARD,
-            group: GroupId::CLUSTER,
-            trace: call.trace(),
-            lane: Lane::Bulk,
-            body,
-        };
-        let call = self.0.peers.call(leader, request, left);
-        tokio::select! {
-            biased;
-            answer = call => match answer {
-                Ok(answer) => rmp_serde::from_slice(&answer).unwrap_or(Answer::Unknown),
-                Err(error) if error.may_have_been_served() => Answer::Unknown,
-                Err(_) => Answer::NotLeader,
-            },
-            // One that was cut off will not answer; who leads instead learns of the request's id.
-            () = self.leader_other_than(Some(leader)) => Answer::Unknown,
-        }
-    }
-
-    /// What other nodes forward. It is not forwarded again: the node that has the client
-    /// looks for the leader.
-    async fn serve_forwarded(&self, body: &[u8]) -> Bytes {
-        let answer = match rmp_serde::from_slice::<Forward<Call>>(body) {
-            Ok(Forward { left_ms, call }) => {
-                let left = Duration::from_millis(left_ms).min(CALL_TIMEOUT);
-                self.serve(call, clock::now() + left).await
-            }
-            Err(error) => Answer::Refused(Refusal::new(
-                Code::Internal,
-                format!("node {} does not understand the forwarded request: {error}", self.me()),
-            )),
-        };
-        encode(&answer)
-    }
-
     async fn serve(&self, call: Call, deadline: Instant) -> Answer {
         match call {
             Call::Propose { request, command } => self.propose_here(request, command, None, deadline).await,
@@ -481,184 +380,10 @@ impl ClusterGroup {
         self.0.raft.server_metrics().borrow_watched().current_leader
     }
 
-    /// What the leader measured, for planners and for the first step of an operation.
-    pub fn observations(&self) -> Observations {
-        let links = self.0.peers.links();
-        let peers = self
-            .status()
-            .replication
-            .iter()
-            .map(|replication| {
-                let silent =
-                    links.iter().find(|link| link.peer == replication.node).and_then(|link| link.silent_for);
-                let age = silent.unwrap_or(Duration::MAX);
-                (replication.node, PeerObservation { lag: Some(replication.lag), age })
-            })
-            .collect();
-        Observations { peers, election_bound: self.0.election_bound }
-    }
-
-    /// This node's part in the group, at the cost of a glance.
-    pub fn standing(&self) -> (Role, u64, Option<NodeId>) {
-        let metrics = self.0.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        (role(metrics.state), metrics.vote.leader_id.term, metrics.current_leader)
-    }
-
-    pub fn status(&self) -> GroupStatus {
-        let metrics = self.0.raft.metrics().borrow_watched().clone();
-        let index = |id: &Option<crate::raft::types::LogId>| id.as_ref().map_or(0, |id| id.index);
-        let last_log_index = metrics.last_log_index.unwrap_or(0);
-        GroupStatus {
-            role: role(metrics.state),
-            term: metrics.current_term,
-            leader: metrics.current_leader,
-            last_log_index,
-            committed_index: index(&metrics.local_committed),
-            applied_index: index(&metrics.last_applied),
-            snapshot_index: index(&metrics.snapshot),
-            replication: metrics
-                .replication
-                .iter()
-                .flatten()
-                .filter(|(node, _)| **node != self.me())
-                // Of whom this leader has not heard yet, it does not know how far behind they are.
-                .filter_map(|(node, matched)| {
-                    let matched_index = matched.as_ref()?.index;
-                    let lag = last_log_index.saturating_sub(matched_index);
-                    Some(Replication { node: *node, matched_index, lag })
-                })
-                .collect(),
-            failed: metrics.running_state.err().map(|error| error.to_string()),
-        }
-    }
-
-    /// Everybody to keep a link with: the members that the state tells of, and those that consensus
-    /// already counts, which may be more while the state is behind.
-    pub fn members(&self) -> Vec<(NodeId, String)> {
-        let metrics = self.0.raft.server_metrics().borrow_watched().clone();
-        let counted =
-            metrics.membership_config.membership().nodes().map(|(id, node)| (*id, node.addr.clone()));
-        let state = self.state();
-        let told = state.membership.iter().map(|node| (node.id, node.peer_addr.clone()));
-        counted.chain(told).collect::<BTreeMap<_, _>>().into_iter().collect()
-    }
-
-    /// Starts the group with this node as its only voter, unless it has ever been started.
-    pub async fn bootstrap(&self, peer_addr: &str) -> Result<(), String> {
-        if self.0.raft.is_initialized().await.map_err(|error| error.to_string())? {
-            return Ok(());
-        }
-        let members = [(self.me(), BasicNode::new(peer_addr))];
-        self.0.raft.initialize(BTreeMap::from(members)).await.map_err(|error| error.to_string())
-    }
-
-    /// Asks openraft to hand the leadership over. That it did is seen by the election alone.
-    pub async fn transfer(&self, to: NodeId) -> Result<(), String> {
-        self.0.raft.trigger().transfer_leader(to).await.map_err(|error| error.to_string())
-    }
-
-    /// Adds a learner; nothing happens where it is a member already.
-    pub async fn add_learner(&self, node: NodeId, peer_addr: &str) -> Result<(), String> {
-        self.change_members(ChangeMembers::AddNodes([(node, BasicNode::new(peer_addr))].into())).await
-    }
-
-    /// Makes a learner a voter; nothing happens where it is one already.
-    pub async fn promote(&self, node: NodeId) -> Result<(), String> {
-        self.change_members(ChangeMembers::AddVoterIds([node].into())).await
-    }
-
-    /// Has these vote, and nobody else. Who no longer votes goes on as a learner.
-    pub async fn change_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), String> {
-        self.change_members(ChangeMembers::ReplaceAllVoters(voters)).await
-    }
-
-    /// Lets a learner go; nothing happens where it is gone already.
-    pub async fn remove_learner(&self, node: NodeId) -> Result<(), String> {
-        let metrics = self.0.raft.server_metrics().borrow_watched().clone();
-        if metrics.membership_config.membership().get_node(&node).is_none() {
-            return Ok(());
-        }
-        self.change_members(ChangeMembers::RemoveNodes([node].into())).await
-    }
-
-    /// One change of members is made at a time: one that is under way, perhaps by a leader before
-    /// this one, is waited for. The caller says for how long.
-    async fn change_members(&self, change: ChangeMembers<NodeId, BasicNode>) -> Result<(), String> {
-        loop {
-            match self.0.raft.change_membership(change.clone(), true).await {
-                Ok(_) => return Ok(()),
-                Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
-                    ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
-                ))) => tokio::time::sleep(RETRY_PAUSE).await,
-                Err(error) => return Err(error.to_string()),
-            }
-        }
-    }
-
-    /// Whether this node may stand for election.
-    pub fn stand(&self, may: bool) {
-        self.0.raft.runtime_config().elect(may);
-    }
-
     pub async fn shutdown(&self) {
         // The process ends next; there is nobody to tell of an error.
         let _ = self.0.raft.shutdown().await;
     }
-}
-
-/// The receiving end of [`FORWARD`]. The group comes later than the links that it needs.
-#[derive(Clone, Default)]
-pub struct Forwarded(Arc<OnceLock<ClusterGroup>>);
-
-impl Forwarded {
-    pub fn serve(&self, group: ClusterGroup) {
-        // It is set once, when the node starts.
-        let _ = self.0.set(group);
-    }
-}
-
-impl Service for Forwarded {
-    fn serves(&self, channel: Channel) -> bool {
-        channel == FORWARD
-    }
-
-    fn connected(&self, _: NodeId) -> Box<dyn Session> {
-        Box::new(self.clone())
-    }
-}
-
-impl Session for Forwarded {
-    fn receive(&mut self, request: peer::Incoming) {
-        // Without a group yet, the request is dropped, and its asker tries again.
-        let Some(group) = self.0.get().cloned() else { return };
-        tracing::debug!(from = %request.from, trace = %request.trace, "a request was forwarded here");
-        tokio::spawn(async move {
-            let body = group.serve_forwarded(&request.body).await;
-            request.answer.reply(body);
-        });
-    }
-}
-
-impl Request {
-    /// Ids that nodes make up are UUIDs; others are hashed, so that a trace has one form.
-    fn trace(&self) -> Trace {
-        let id = uuid::Uuid::parse_str(&self.id).map(|id| id.as_u128());
-        Trace(id.unwrap_or_else(|_| u128::from(crc32fast::hash(self.id.as_bytes()))))
-    }
-}
-
-fn role(state: ServerState) -> Role {
-    match state {
-        ServerState::Leader => Role::Leader,
-        ServerState::Candidate => Role::Candidate,
-        ServerState::Learner => Role::Learner,
-        _ => Role::Follower,
-    }
-}
-
-fn encode(value: &impl Serialize) -> Bytes {
-    rmp_serde::to_vec_named(value).expect("plain data encodes").into()
 }
 
 fn out_of_protocol() -> Refusal {

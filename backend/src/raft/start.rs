@@ -5,7 +5,7 @@ use crate::{
     config::Elections,
     data_dir::DataDir,
     journal::Journal,
-    peer::{Local, Peers},
+    peer::{Local, Peers, Service},
     raft::{
         cluster_group::{ClusterGroup, ClusterRaft, Forwarded},
         log_store::LogStore,
@@ -15,7 +15,6 @@ use crate::{
         state_machine::StateMachine,
         succession,
     },
-    telemetry::{Reports, Telemetry},
 };
 use openraft::{Config, Raft, SnapshotPolicy, storage::RaftLogStorage};
 use ringmaster_common::{duration::millis, id::GroupId};
@@ -38,14 +37,15 @@ pub struct Started {
     pub journal: Arc<Journal>,
 }
 
-/// Starts the cluster group of this node, with what it has on disk.
+/// Starts the cluster group of this node, with what it has on disk. Beside it, `others` are served to
+/// peers.
 pub async fn start(
     data_dir: &DataDir,
     local: Local,
     listener: TcpListener,
     elections: &Elections,
     snapshot_every: u64,
-    telemetry: Arc<Telemetry>,
+    others: Vec<Arc<dyn Service>>,
 ) -> io::Result<Started> {
     let me = local.node_id;
     let journal = Journal::open(data_dir.path()).map_err(io::Error::other)?;
@@ -58,11 +58,8 @@ pub async fn start(
     let quiet = if has_past { elections.timeout_max } else { Duration::ZERO };
     let service = RaftService::new(VoteGuard::until(clock::now() + quiet));
     let forwarded = Forwarded::default();
-    let services = vec![
-        Arc::new(service.clone()) as _,
-        Arc::new(forwarded.clone()) as _,
-        Arc::new(Reports(telemetry)) as _,
-    ];
+    let own = [Arc::new(service.clone()) as _, Arc::new(forwarded.clone()) as _];
+    let services = others.into_iter().chain(own).collect();
     let peers = Peers::start(local, listener, services);
 
     let config = Config {

@@ -14,14 +14,8 @@ use ringmaster_common::{
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, sync::Arc};
 
-/// How many voters the cluster group has before further nodes become learners.
-pub const VOTERS: usize = 3;
-/// How many nodes a cluster holds.
-pub const MAX_NODES: usize = 7;
 /// How many former members are remembered.
 pub const MAX_DEPARTED: usize = 1024;
-/// The longest name of a node or zone, in bytes.
-pub const MAX_NAME_BYTES: usize = 64;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Membership {

@@ -10,12 +10,12 @@ use super::{
 };
 use crate::state::{
     State,
-    membership::{MAX_DEPARTED, MAX_NAME_BYTES, MAX_NODES, VOTERS},
+    membership::MAX_DEPARTED,
     plans::{Draft, FactKey, Goal},
 };
 use ringmaster_common::{
     action::{Action, NewNode},
-    cluster::{Node, NodeStatus, may_fail},
+    cluster::{MAX_NAME_BYTES, MAX_NODES, Node, NodeStatus, VOTERS, may_fail},
     duration::millis,
     error::{Code, Refusal},
     id::NodeId,

@@ -1,0 +1,89 @@
+//! What openraft says of this node's part in the group, and what that means to planners.
+
+use super::ClusterGroup;
+use crate::{
+    raft::types::LogId,
+    state::planner::{Observations, PeerObservation},
+};
+use openraft::{ServerState, async_runtime::WatchReceiver};
+use ringmaster_common::{cluster::Role, id::NodeId, telemetry::Replication};
+use std::time::Duration;
+
+/// What openraft says of this node's part in the group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupStatus {
+    pub role: Role,
+    pub term: u64,
+    pub leader: Option<NodeId>,
+    pub last_log_index: u64,
+    pub committed_index: u64,
+    pub applied_index: u64,
+    pub snapshot_index: u64,
+    /// For a leader.
+    pub replication: Vec<Replication>,
+    /// Whether consensus has stopped for good, and why.
+    pub failed: Option<String>,
+}
+
+impl ClusterGroup {
+    /// What the leader measured, for planners and for the first step of an operation.
+    pub fn observations(&self) -> Observations {
+        let links = self.0.peers.links();
+        let peers = self
+            .status()
+            .replication
+            .iter()
+            .map(|replication| {
+                let silent =
+                    links.iter().find(|link| link.peer == replication.node).and_then(|link| link.silent_for);
+                let age = silent.unwrap_or(Duration::MAX);
+                (replication.node, PeerObservation { lag: Some(replication.lag), age })
+            })
+            .collect();
+        Observations { peers, election_bound: self.0.election_bound }
+    }
+
+    /// This node's part in the group, at the cost of a glance.
+    pub fn standing(&self) -> (Role, u64, Option<NodeId>) {
+        let metrics = self.0.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        (role(metrics.state), metrics.vote.leader_id.term, metrics.current_leader)
+    }
+
+    pub fn status(&self) -> GroupStatus {
+        let metrics = self.0.raft.metrics().borrow_watched().clone();
+        let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
+        let last_log_index = metrics.last_log_index.unwrap_or(0);
+        GroupStatus {
+            role: role(metrics.state),
+            term: metrics.current_term,
+            leader: metrics.current_leader,
+            last_log_index,
+            committed_index: index(&metrics.local_committed),
+            applied_index: index(&metrics.last_applied),
+            snapshot_index: index(&metrics.snapshot),
+            replication: metrics
+                .replication
+                .iter()
+                .flatten()
+                .filter(|(node, _)| **node != self.me())
+                // Of whom this leader has not heard yet, it does not know how far behind they are.
+                .filter_map(|(node, matched)| {
+                    let matched_index = matched.as_ref()?.index;
+                    let lag = last_log_index.saturating_sub(matched_index);
+                    Some(Replication { node: *node, matched_index, lag })
+                })
+                .collect(),
+            failed: metrics.running_state.err().map(|error| error.to_string()),
+        }
+    }
+}
+
+fn role(state: ServerState) -> Role {
+    match state {
+        ServerState::Leader => Role::Leader,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Learner => Role::Learner,
+        _ => Role::Follower,
+    }
+}
