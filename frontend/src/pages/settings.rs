@@ -5,7 +5,7 @@
 //! filters and the order are in the page's address.
 //!
 //! Test ids: `setting-<key>`, `setting-value-<key>`, `edit-<key>`, `new-setting`, `setting-said`, those
-//! of [`editor`], and those of [`crate::components::filters`].
+//! of [`mod@editor`], and those of [`crate::components::filters`].
 
 mod editor;
 
