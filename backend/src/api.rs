@@ -15,6 +15,7 @@ mod docs;
 mod events;
 mod extract;
 mod guard;
+mod locks;
 mod metrics;
 mod openapi;
 mod operations;
@@ -68,6 +69,12 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(plans::list, plans::create))
         .routes(routes!(plans::get))
         .routes(routes!(plans::apply))
+        .routes(routes!(locks::list))
+        .routes(routes!(locks::acquire))
+        .routes(routes!(locks::renew))
+        .routes(routes!(locks::release))
+        .routes(routes!(locks::verify))
+        .routes(routes!(locks::get))
         .routes(routes!(operations::list))
         .routes(routes!(operations::get))
         .routes(routes!(operations::abort))

@@ -128,6 +128,7 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
     tokio::spawn(controllers::elections::run(group.clone()));
     tokio::spawn(controllers::health::run(group.clone(), telemetry));
     tokio::spawn(controllers::operations::run(group.clone()));
+    tokio::spawn(group.clone().announce_start());
     tokio::spawn(controllers::features::run(group.clone(), peers.clone()));
     tracing::info!(api = %config.api_addr, peer = %config.peer_addr, "serving");
 

@@ -12,4 +12,5 @@ pub mod start;
 pub mod state_machine;
 mod succession;
 mod types;
+mod waiting_room;
 mod wire;

@@ -15,6 +15,7 @@
 pub mod audit;
 pub mod command;
 pub mod history;
+pub mod locks;
 pub mod membership;
 pub mod operations;
 pub mod planner;
@@ -26,14 +27,16 @@ mod tests;
 pub mod view;
 
 use audit::Audit;
-use command::{Actor, ClusterTime, Command, Outcome, Record, Response};
+use command::{Actor, ClusterTime, Command, Outcome, Record, Request, Response};
 use history::History;
+use locks::{Locks, Notice};
 use membership::Membership;
 use operations::Operations;
 use plans::Plans;
 use requests::Requests;
 use ringmaster_common::{
     Timestamp,
+    cluster::NodeStatus,
     event::{Event, EventBatch},
     id::{Incarnation, NodeId, Revision},
     view::Election,
@@ -58,6 +61,8 @@ pub struct State {
     pub election: Option<Election>,
     pub membership: Membership,
     pub settings: Settings,
+    #[serde(default)]
+    pub locks: Locks,
     pub plans: Plans,
     pub operations: Operations,
     pub audit: Audit,
@@ -92,6 +97,17 @@ struct Context {
     wall: Timestamp,
     actor: Actor,
     events: Vec<Event>,
+    notices: Vec<Notice>,
+}
+
+/// What came of an entry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Effect {
+    pub response: Response,
+    /// The events it made, if any.
+    pub batch: Option<Arc<EventBatch>>,
+    /// For those on this node who wait for a lock. They are no part of the state.
+    pub notices: Vec<Notice>,
 }
 
 impl Context {
@@ -102,14 +118,8 @@ impl Context {
 
 impl State {
     /// Applies the next entry of the log.
-    pub fn apply(&mut self, entry: Entry) -> (Response, Option<Arc<EventBatch>>) {
-        let mut context = Context {
-            revision: Revision(entry.index),
-            now: self.clock,
-            wall: self.wall,
-            actor: Actor::Consensus,
-            events: Vec::new(),
-        };
+    pub fn apply(&mut self, entry: Entry) -> Effect {
+        let mut context = Context { revision: Revision(entry.index), ..self.context() };
         let mut request_id = String::new();
         let response = match entry.body {
             Body::Blank => Response { revision: context.revision, outcome: Outcome::Done },
@@ -125,6 +135,7 @@ impl State {
                 context.actor = record.request.actor.clone();
                 request_id.clone_from(&record.request.id);
                 self.operations.expire(&mut context);
+                self.locks.expire(&mut context);
                 self.answer(&mut context, *record)
             }
         };
@@ -143,12 +154,30 @@ impl State {
         if let Some(batch) = &batch {
             self.history.push(batch.clone());
         }
-        (response, batch)
+        Effect { response, batch, notices: context.notices }
+    }
+
+    /// The moment that the state stands at.
+    fn context(&self) -> Context {
+        Context {
+            revision: self.revision,
+            now: self.clock,
+            wall: self.wall,
+            actor: Actor::Consensus,
+            events: Vec::new(),
+            notices: Vec::new(),
+        }
     }
 
     /// Answers a repeat with the first outcome; else executes, audits and remembers.
     fn answer(&mut self, context: &mut Context, record: Record) -> Response {
         let Record { request, command, .. } = record;
+        if !command.is_remembered() {
+            return Response {
+                revision: context.revision,
+                outcome: self.execute(context, &request, command),
+            };
+        }
         let fingerprint = command.fingerprint();
         if let Some(answer) = self.requests.find(&request, fingerprint) {
             return answer.unwrap_or_else(|refusal| Response {
@@ -157,7 +186,8 @@ impl State {
             });
         }
         let audited_as = command.audited_as().filter(|_| matches!(request.actor, Actor::Operator(_)));
-        let response = Response { revision: context.revision, outcome: self.execute(context, command) };
+        let response =
+            Response { revision: context.revision, outcome: self.execute(context, &request, command) };
         if let Some(asked) = audited_as {
             self.audit.record(context, &request, asked, &response.outcome);
         }
@@ -165,7 +195,7 @@ impl State {
         response
     }
 
-    fn execute(&mut self, context: &mut Context, command: Command) -> Outcome {
+    fn execute(&mut self, context: &mut Context, request: &Request, command: Command) -> Outcome {
         match command {
             Command::CreateCluster { name, id, incarnation, feature_level, first } => {
                 if self.id.is_empty() {
@@ -192,6 +222,9 @@ impl State {
             }
             Command::RecordHealth { opinions, statuses } => {
                 self.membership.record_health(context, &opinions, &statuses);
+                for gone in statuses.iter().filter(|change| change.status == NodeStatus::Down) {
+                    self.locks.detach(context, gone.node, None);
+                }
                 Outcome::Done
             }
             Command::AdmitNode { node } => {
@@ -204,6 +237,7 @@ impl State {
             }
             Command::DismissNode { node } => {
                 self.membership.dismiss(context, node);
+                self.locks.detach(context, node, None);
                 Outcome::Done
             }
             Command::PutSetting { key, value, precondition } => {
@@ -235,10 +269,35 @@ impl State {
                 }
                 Outcome::Done
             }
+            Command::AcquireLock { acquire, attachment } => {
+                self.locks.acquire(context, &request.id, attachment, acquire).unwrap_or_else(Outcome::Refused)
+            }
+            Command::RenewLock(renew) => self.locks.renew(context, &renew).unwrap_or_else(Outcome::Refused),
+            Command::ReleaseLock(release) => {
+                self.locks.release(context, &request.id, &release).unwrap_or_else(Outcome::Refused)
+            }
+            Command::LeaveLock { name, attachment } => {
+                self.locks.leave(context, &name, attachment);
+                Outcome::Done
+            }
+            Command::DetachWaiters { node, lifetime } => {
+                self.locks.detach(context, node, Some(lifetime));
+                Outcome::Done
+            }
+            Command::ForceRelease { name, tokens } => {
+                self.locks.force(context, &name, &tokens);
+                Outcome::Done
+            }
             Command::Tick => Outcome::Done,
             #[cfg(feature = "next-version")]
             Command::Novelty => Outcome::Done,
         }
+    }
+
+    /// When time has to pass in the log, because something is due.
+    pub fn next_due(&self) -> Option<ClusterTime> {
+        let operation = self.operations.current().and_then(|record| record.due);
+        operation.into_iter().chain(self.locks.next_due()).min()
     }
 
     /// Who the log last told to lead.

@@ -1,8 +1,8 @@
 //! What an operator may ask for. Every action goes through a plan.
 
-use crate::id::{GroupId, NodeId, OperationId};
+use crate::id::{GroupId, NodeId, OperationId, Token};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, fmt};
+use std::{borrow::Cow, collections::BTreeSet, fmt};
 
 /// A request for a change, as it is put into a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,12 @@ pub enum Action {
     DrainNode { node: NodeId },
     /// Ends a drain.
     ActivateNode { node: NodeId },
+    /// Takes a lock away from whoever holds it, or from the one holder with this token.
+    ReleaseLock {
+        name: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<Token>,
+    },
     /// Takes back what a finished operation did.
     Undo { operation: OperationId },
 }
@@ -55,6 +61,7 @@ impl Action {
         "remove_node",
         "drain_node",
         "activate_node",
+        "release_lock",
         "undo",
     ];
 
@@ -67,6 +74,7 @@ impl Action {
             Action::RemoveNode { .. } => "remove_node",
             Action::DrainNode { .. } => "drain_node",
             Action::ActivateNode { .. } => "activate_node",
+            Action::ReleaseLock { .. } => "release_lock",
             Action::Undo { .. } => "undo",
         }
     }
@@ -87,6 +95,10 @@ impl Action {
             Action::RemoveNode { node } => format!("remove_node --node {node}"),
             Action::DrainNode { node } => format!("drain_node --node {node}"),
             Action::ActivateNode { node } => format!("activate_node --node {node}"),
+            Action::ReleaseLock { name, token: None } => format!("release_lock --name {}", quoted(name)),
+            Action::ReleaseLock { name, token: Some(token) } => {
+                format!("release_lock --name {} --token {token}", quoted(name))
+            }
             Action::Undo { operation } => format!("undo --operation {operation}"),
         }
     }
@@ -105,9 +117,18 @@ impl fmt::Display for Action {
             Action::RemoveNode { node } => write!(f, "remove node {node}"),
             Action::DrainNode { node } => write!(f, "drain node {node}"),
             Action::ActivateNode { node } => write!(f, "activate node {node}"),
+            Action::ReleaseLock { name, token: None } => write!(f, "release lock {name}"),
+            Action::ReleaseLock { name, token: Some(token) } => {
+                write!(f, "release lock {name} (token {token})")
+            }
             Action::Undo { operation } => write!(f, "undo operation {operation}"),
         }
     }
+}
+
+/// As a shell takes it. Names hold no NUL, the only thing that cannot be quoted.
+fn quoted(name: &str) -> Cow<'_, str> {
+    shlex::try_quote(name).unwrap_or(Cow::Borrowed(name))
 }
 
 fn listed(nodes: &BTreeSet<NodeId>, separator: &str) -> String {

@@ -49,6 +49,7 @@ codes! {
     UnknownGroup = "unknown_group", 404, "There is no such Raft group";
     UnknownSetting = "unknown_setting", 404, "There is no such setting";
     UnknownPlan = "unknown_plan", 404, "There is no such plan";
+    UnknownLock = "unknown_lock", 404, "Nobody holds, waits for or lately held such a lock";
     UnknownOperation = "unknown_operation", 404, "There is no such operation";
     NotADemo = "not_a_demo", 404, "Chaos is offered by a demo cluster alone";
     MethodNotAllowed = "method_not_allowed", 405, "This address does not take that method";
@@ -56,6 +57,12 @@ codes! {
     /// Something that the plan looked at has changed since.
     PlanStale = "plan_stale", 409, "What the plan looked at has changed";
     OperationRunning = "operation_running", 409, "Another operation is running";
+    /// Others hold the lock, and the wait has passed.
+    LockHeld = "lock_held", 409, "The lock is held";
+    /// The lease has ended: it ran out, was released or was taken away.
+    LockLost = "lock_lost", 409, "The token does not hold the lock";
+    /// The lock is in use under another limit.
+    LockLimitDiffers = "lock_limit_differs", 409, "The lock is in use under another limit";
     NotAbortable = "not_abortable", 409, "The operation can no longer be aborted";
     NotAwaitingKeep = "not_awaiting_keep", 409, "The operation does not wait to be kept";
     NotUndoable = "not_undoable", 409, "The operation cannot be undone";
@@ -125,11 +132,14 @@ pub struct Refusal {
     /// For [`Code::PlanStale`]: the facts that changed, as they stood in the plan's footprint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub facts: Vec<crate::plan::Fact>,
+    /// For [`Code::LockHeld`]: who has held the lock longest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Box<crate::lock::LockHolder>>,
 }
 
 impl Refusal {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Refusal { code, detail: detail.into(), facts: Vec::new() }
+        Refusal { code, detail: detail.into(), facts: Vec::new(), holder: None }
     }
 }
 
@@ -147,6 +157,9 @@ pub struct Problem {
     /// The facts that changed, where the code is `plan_stale`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub facts: Vec<crate::plan::Fact>,
+    /// Who holds the lock, where the code is `lock_held`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Box<crate::lock::LockHolder>>,
     /// Everything that keeps the node from being ready, where the code is `not_ready`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
@@ -170,6 +183,7 @@ impl From<Refusal> for Problem {
             code: refusal.code.as_str().to_owned(),
             detail: refusal.detail,
             facts: refusal.facts,
+            holder: refusal.holder,
             reasons: Vec::new(),
             class: None,
             bound: None,

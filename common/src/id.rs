@@ -53,6 +53,11 @@ id!(
     OperationId
 );
 id!(
+    /// A fencing token: one for each grant, from one counter of the whole cluster. Tokens only grow,
+    /// across restarts, changes of leader and restores.
+    Token
+);
+id!(
     /// A Raft group. [`GroupId::CLUSTER`] holds the control plane.
     GroupId
 );

@@ -15,6 +15,7 @@ pub mod duration;
 pub mod error;
 pub mod event;
 pub mod id;
+pub mod lock;
 pub mod operation;
 pub mod origin;
 pub mod page;

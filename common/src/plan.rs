@@ -6,7 +6,8 @@
 use crate::{
     Timestamp,
     action::Action,
-    id::{NodeId, OperationId, PlanId, Revision},
+    id::{NodeId, OperationId, PlanId, Revision, Token},
+    lock::LockHolder,
 };
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +84,21 @@ pub struct Impact {
     pub may_fail_after: u64,
     pub leader_before: Option<NodeId>,
     pub leader_after: Option<NodeId>,
+    /// Where a lock is taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<LockImpact>,
+}
+
+/// Who loses a lock, and who gets it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LockImpact {
+    /// Those whom it is taken away from.
+    pub holders: Vec<LockHolder>,
+    /// Those who are granted it next, with the tokens that they would get now.
+    pub promoted: Vec<LockHolder>,
+    /// The next grant has this token or a higher one; lower ones of those who lose it are void.
+    pub next_token: Token,
 }
 
 /// A thing to know before going on.

@@ -13,6 +13,8 @@ use crate::{
     error::Problem,
     event::{AuditEntry, EventBatch},
     id::{Incarnation, NodeId, Revision},
+    lock::{Lock, LockCounts},
+    page::Page,
     telemetry::Sample,
     view::ClusterView,
 };
@@ -35,9 +37,18 @@ pub const MAX_FOLLOWED: usize = 200;
 pub enum ClientMessage {
     Follow {
         topic: Topic,
-        /// Of a topic with a past: how many of the latest entries to begin with.
+        /// How many: of the audit, of the latest entries to begin with; of the locks, of those that are shown.
         #[serde(default)]
         limit: Option<usize>,
+        /// Of the locks: only those whose names begin with this.
+        #[serde(default)]
+        prefix: String,
+        /// Of the locks: only those whose names are behind this one.
+        #[serde(default)]
+        after: Option<String>,
+        /// Of the locks: only those that somebody waits for.
+        #[serde(default)]
+        contended: bool,
     },
     Unfollow {
         topic: Topic,
@@ -53,6 +64,8 @@ pub enum Topic {
     Samples,
     /// The entries of the audit.
     Audit,
+    /// A page of the locks in use. Following another page ends the one before.
+    Locks,
 }
 
 /// From a node to a browser.
@@ -78,9 +91,18 @@ pub enum ServerMessage {
     Sample {
         #[serde(flatten)]
         sample: Box<Sample>,
+        #[serde(default)]
+        locks: LockCounts,
     },
     /// New entries of the audit, oldest first, to those who follow it.
     Audit { entries: Vec<AuditEntry> },
+    /// The page of locks that the client follows, whenever one of them changed.
+    Locks {
+        /// When any lock changed last.
+        revision: Revision,
+        #[serde(flatten)]
+        page: Page<Lock>,
+    },
     /// Something that the client sent was not understood. The stream goes on.
     Problem { problem: Problem },
     /// This node is behind the revision that the client has; these are better.
@@ -96,6 +118,7 @@ impl ServerMessage {
             ServerMessage::Events { .. } => "events",
             ServerMessage::Sample { .. } => "sample",
             ServerMessage::Audit { .. } => "audit",
+            ServerMessage::Locks { .. } => "locks",
             ServerMessage::Problem { .. } => "problem",
             ServerMessage::Behind { .. } => "behind",
         }

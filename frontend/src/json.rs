@@ -149,6 +149,7 @@ mod tests {
         cluster::{NodeStatus, Role},
         event::{Event, EventBatch},
         id::{NodeId, Revision},
+        lock::LockCounts,
         page::Page,
         stream::ServerMessage,
         telemetry::Sample,
@@ -184,7 +185,7 @@ mod tests {
         lead.report.proposals_per_s = 812.5;
         lead.report.commit_p99_us = Some(3_400);
         let sample: Sample = crate::figures::tests::sample(vec![lead]);
-        read_back(&ServerMessage::Sample { sample: Box::new(sample) });
+        read_back(&ServerMessage::Sample { sample: Box::new(sample), locks: LockCounts::default() });
     }
 
     #[test]

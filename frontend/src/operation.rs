@@ -20,6 +20,7 @@ pub fn title(action: &Action) -> String {
         Action::RemoveNode { node } => format!("Remove node {node}"),
         Action::DrainNode { node } => format!("Drain node {node}"),
         Action::ActivateNode { node } => format!("Activate node {node}"),
+        Action::ReleaseLock { name, .. } => format!("Release {name}"),
         Action::Undo { operation } => format!("Undo operation {operation}"),
     }
 }

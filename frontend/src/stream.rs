@@ -230,12 +230,14 @@ impl Stream {
                 }
                 verdict
             }
-            ServerMessage::Sample { sample } => {
+            ServerMessage::Sample { sample, .. } => {
                 self.store.take_sample(*sample);
                 Verdict::Accept
             }
             // Nothing of the kind is asked for.
-            ServerMessage::Audit { .. } | ServerMessage::Problem { .. } => Verdict::Ignore,
+            ServerMessage::Audit { .. } | ServerMessage::Locks { .. } | ServerMessage::Problem { .. } => {
+                Verdict::Ignore
+            }
             ServerMessage::Behind { try_urls, .. } => {
                 self.lose();
                 if let Some(url) = try_urls.first() {

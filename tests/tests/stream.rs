@@ -276,7 +276,7 @@ async fn readers_that_stall_cost_little_and_are_let_go() {
 async fn report(observer: &mut Client) -> NodeReport {
     loop {
         let message = observer.next().await.expect("the node goes on");
-        if let ServerMessage::Sample { sample } = message
+        if let ServerMessage::Sample { sample, .. } = message
             && let Some(aged) = sample.nodes.into_iter().next()
         {
             return aged.report;

@@ -14,6 +14,7 @@ use crate::{
     api::{Api, problem::Refused},
     metrics::families::Families,
     peer::MAX_IN_FLIGHT_BULK,
+    raft::cluster_group::locks::MAX_PROPOSING_WAITERS,
 };
 use axum::{
     extract::{MatchedPath, Request, State as Extension},
@@ -36,26 +37,35 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub const CONTROL_BOUND: usize = 256;
 /// Writes of settings.
 pub const SETTINGS_BOUND: usize = 256;
+/// Locks: requests that do not wait, or no longer.
+pub const LOCKS_BOUND: usize = 256;
+/// Requests that wait for a lock.
+pub const LOCK_WAITS_BOUND: usize = 4096;
 /// Streams, for as long as they are open.
 pub const STREAM_BOUND: usize = 4096;
 
-const _: () = assert!(CONTROL_BOUND + SETTINGS_BOUND < MAX_IN_FLIGHT_BULK);
+const _: () =
+    assert!(CONTROL_BOUND + SETTINGS_BOUND + LOCKS_BOUND + MAX_PROPOSING_WAITERS <= MAX_IN_FLIGHT_BULK);
 
 /// What a request is counted with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     Control,
     Settings,
+    Locks,
+    LockWaits,
     Stream,
 }
 
 impl Class {
-    const ALL: [Class; 3] = [Class::Control, Class::Settings, Class::Stream];
+    const ALL: [Class; 5] = [Class::Control, Class::Settings, Class::Locks, Class::LockWaits, Class::Stream];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Class::Control => "control",
             Class::Settings => "settings",
+            Class::Locks => "locks",
+            Class::LockWaits => "lock_waits",
             Class::Stream => "stream",
         }
     }
@@ -64,16 +74,19 @@ impl Class {
         match self {
             Class::Control => CONTROL_BOUND,
             Class::Settings => SETTINGS_BOUND,
+            Class::Locks => LOCKS_BOUND,
+            Class::LockWaits => LOCK_WAITS_BOUND,
             Class::Stream => STREAM_BOUND,
         }
     }
 
     /// The class of a request, by the route that the router matched. A stream is counted for longer
-    /// than its request takes, so it asks for itself.
+    /// than its request takes, and who acquires a lock may wait for it or not, so these ask for themselves.
     fn of(method: &Method, route: &str) -> Option<Class> {
         match route.strip_prefix("/v1/")? {
-            "stream" => None,
+            "stream" | "locks/acquire" => None,
             route if route.starts_with("settings") && !method.is_safe() => Some(Class::Settings),
+            route if route.starts_with("locks") && !method.is_safe() => Some(Class::Locks),
             _ => Some(Class::Control),
         }
     }

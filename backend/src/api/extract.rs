@@ -1,7 +1,7 @@
 //! What handlers take from a request, with errors of ours.
 
 use crate::{
-    api::{MAX_BODY_BYTES, WRITE_DEADLINE, problem::Refused},
+    api::{MAX_BODY_BYTES, REQUEST_TIMEOUT, WRITE_DEADLINE, problem::Refused},
     clock,
     raft::cluster_group::Consistency,
     state::{
@@ -20,6 +20,7 @@ use ringmaster_common::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{net::SocketAddr, str::FromStr, time::Instant};
+use tokio::time::timeout;
 use utoipa::IntoParams;
 
 /// How many items a page has unless the client asks for fewer or more.
@@ -36,12 +37,15 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
         expect_json(request.headers())?;
-        let bytes = Bytes::from_request(request, state).await.map_err(|_| {
-            Refused::new(
-                Code::BodyTooLarge,
-                format!("the body did not arrive whole; it may have {MAX_BODY_BYTES} bytes"),
-            )
-        })?;
+        let arrived = timeout(REQUEST_TIMEOUT, Bytes::from_request(request, state)).await;
+        let bytes = arrived
+            .map_err(|_| Refused::new(Code::RequestTimeout, "the body did not arrive in time"))?
+            .map_err(|_| {
+                Refused::new(
+                    Code::BodyTooLarge,
+                    format!("the body did not arrive whole; it may have {MAX_BODY_BYTES} bytes"),
+                )
+            })?;
         parse(&bytes).map(JsonBody)
     }
 }

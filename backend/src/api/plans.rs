@@ -87,7 +87,7 @@ pub async fn create(
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(plan)).into_response())
 }
 
-problems!(CreateRefusals: [WRITE, BODY], UnknownAction, UnknownNode, UnknownGroup, UnknownOperation, NotUndoable, LimitReached);
+problems!(CreateRefusals: [WRITE, BODY], UnknownAction, UnknownNode, UnknownGroup, UnknownOperation, UnknownLock, LockLost, NotUndoable, LimitReached);
 
 fn parse(action: Value) -> Result<Action, Refused> {
     let kind = action.get("type").and_then(Value::as_str).unwrap_or_default();

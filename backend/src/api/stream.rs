@@ -13,7 +13,13 @@ pub use encode::Encoder;
 use self::encode::{Form, encode};
 
 use crate::{
-    api::{Api, admission::Class, extract::QueryOf, openapi::problems, problem::Refused},
+    api::{
+        Api,
+        admission::Class,
+        extract::{self, QueryOf},
+        openapi::problems,
+        problem::Refused,
+    },
     clock,
     state::{State, view::view},
 };
@@ -37,6 +43,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 /// How often a sample is sent, or a ping to a client that follows none. When somebody else leads, a
 /// sample is sent at once.
 const SIGN_OF_LIFE_EVERY: Duration = Duration::from_millis(500);
+/// How often a client that follows locks is told of them, at the most.
+const LOCKS_EVERY: Duration = Duration::from_millis(100);
 /// How long a client may take to read one message.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a node that is behind its client waits to catch up before it names better ones.
@@ -81,7 +89,8 @@ pub async fn stream(
         let _admitted = admitted;
         let _count = api.telemetry.count_stream();
         let form = Form::of(socket.protocol().and_then(|protocol| protocol.to_str().ok()));
-        let stream = Stream { api, socket, form, samples: true, audit: None, cursor: Revision(0) };
+        let stream =
+            Stream { api, socket, form, samples: true, audit: None, locks: None, cursor: Revision(0) };
         // A client that goes away is how every stream ends; there is nobody to tell.
         let _ = stream.run(query).await;
     }))
@@ -100,8 +109,19 @@ struct Stream {
     samples: bool,
     /// The number of the last entry of the audit that the client has, where it follows them.
     audit: Option<u64>,
+    locks: Option<FollowedLocks>,
     /// The revision of the last message that carried one.
     cursor: Revision,
+}
+
+/// The page of locks that a client looks at.
+struct FollowedLocks {
+    prefix: String,
+    after: Option<String>,
+    contended: bool,
+    limit: usize,
+    /// How far the locks had come when it was sent.
+    sent: Option<Revision>,
 }
 
 impl Stream {
@@ -115,6 +135,8 @@ impl Stream {
         let mut shifts = self.api.telemetry.watch_shifts();
         let mut ticks = interval(SIGN_OF_LIFE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = interval(LOCKS_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 changed = applied.changed() => {
@@ -124,6 +146,7 @@ impl Stream {
                     self.send_audit(&state).await?;
                 }
                 _ = ticks.tick() => self.send_sign_of_life().await?,
+                _ = looks.tick(), if self.locks.is_some() => self.send_locks().await?,
                 shift = shifts.changed(), if self.samples => {
                     shift.map_err(|_| Gone)?;
                     self.send_sign_of_life().await?;
@@ -143,7 +166,13 @@ impl Stream {
             Ok(ClientMessage::Follow { topic: Topic::Samples, .. }) => self.samples = true,
             Ok(ClientMessage::Unfollow { topic: Topic::Samples }) => self.samples = false,
             Ok(ClientMessage::Unfollow { topic: Topic::Audit }) => self.audit = None,
-            Ok(ClientMessage::Follow { topic: Topic::Audit, limit }) => {
+            Ok(ClientMessage::Unfollow { topic: Topic::Locks }) => self.locks = None,
+            Ok(ClientMessage::Follow { topic: Topic::Locks, limit, prefix, after, contended }) => {
+                let limit = limit.unwrap_or(MAX_FOLLOWED).min(MAX_FOLLOWED);
+                self.locks = Some(FollowedLocks { prefix, after, contended, limit, sent: None });
+                self.send_locks().await?;
+            }
+            Ok(ClientMessage::Follow { topic: Topic::Audit, limit, .. }) => {
                 let state = self.api.group.state();
                 let past = limit.unwrap_or(MAX_FOLLOWED).min(MAX_FOLLOWED) as u64;
                 self.audit = Some(state.audit.count.saturating_sub(past));
@@ -217,9 +246,30 @@ impl Stream {
         self.send(&ServerMessage::Audit { entries }).await
     }
 
+    /// Sends the page of locks that the client looks at, if any lock has changed since.
+    async fn send_locks(&mut self) -> Result<(), Gone> {
+        let state = self.api.group.state();
+        let revision = state.locks.revision;
+        let Some(page) = self.locks.as_mut().filter(|page| page.sent != Some(revision)) else {
+            return Ok(());
+        };
+        page.sent = Some(revision);
+        let now = self.api.group.cluster_time_here();
+        let locks = state.locks.list(&page.prefix, page.after.as_deref(), page.contended, now);
+        let page = extract::page(locks, page.limit, |lock| lock.name.clone());
+        self.send(&ServerMessage::Locks { revision, page }).await
+    }
+
     async fn send_sign_of_life(&mut self) -> Result<(), Gone> {
         let (kind, message) = if self.samples {
-            ("sample", self.api.encoder.sample(self.form, &self.api.telemetry))
+            (
+                "sample",
+                self.api.encoder.sample(
+                    self.form,
+                    &self.api.telemetry,
+                    self.api.group.state().locks.counts(),
+                ),
+            )
         } else {
             ("ping", Message::Ping(Bytes::new()))
         };

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use ringmaster_common::{
     action::{Action, NewNode},
-    id::{GroupId, NodeId, OperationId},
+    id::{GroupId, NodeId, OperationId, Token},
 };
 
 #[derive(Clone, Debug, Subcommand)]
@@ -47,6 +47,16 @@ pub enum ActionArguments {
         /// The node to activate
         #[arg(long, value_name = "NODE")]
         node: NodeId,
+    },
+    /// Take a lock away from whoever holds it
+    #[command(after_help = "Example: ringmaster apply release_lock --name jobs/nightly")]
+    ReleaseLock {
+        /// The lock
+        #[arg(long, allow_hyphen_values = true)]
+        name: String,
+        /// Only from the holder with this token
+        #[arg(long)]
+        token: Option<Token>,
     },
     /// Take back what a finished operation did
     #[command(after_help = "Example: ringmaster plan undo --operation 17")]
@@ -94,6 +104,7 @@ impl From<ActionArguments> for Action {
             ActionArguments::RemoveNode { node } => Action::RemoveNode { node },
             ActionArguments::DrainNode { node } => Action::DrainNode { node },
             ActionArguments::ActivateNode { node } => Action::ActivateNode { node },
+            ActionArguments::ReleaseLock { name, token } => Action::ReleaseLock { name, token },
             ActionArguments::Undo { operation } => Action::Undo { operation },
         }
     }
@@ -112,7 +123,10 @@ mod tests {
     }
 
     fn parse(line: &str) -> Action {
-        Line::try_parse_from(std::iter::once("action").chain(line.split_whitespace())).unwrap().action.into()
+        Line::try_parse_from(std::iter::once("action".to_owned()).chain(shlex::split(line).unwrap()))
+            .unwrap()
+            .action
+            .into()
     }
 
     fn examples() -> Vec<Action> {
@@ -134,6 +148,8 @@ mod tests {
             Action::RemoveNode { node: NodeId(3) },
             Action::DrainNode { node: NodeId(3) },
             Action::ActivateNode { node: NodeId(3) },
+            Action::ReleaseLock { name: "jobs/nightly".to_owned(), token: None },
+            Action::ReleaseLock { name: "-it's/☂".to_owned(), token: Some(Token(412)) },
             Action::Undo { operation: OperationId(17) },
         ]
     }

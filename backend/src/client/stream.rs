@@ -174,7 +174,9 @@ impl Stream {
                 Ok(Some(Update::Events(batch)))
             }
             // Nothing of the kind is asked for.
-            ServerMessage::Audit { .. } | ServerMessage::Problem { .. } => Ok(None),
+            ServerMessage::Audit { .. } | ServerMessage::Locks { .. } | ServerMessage::Problem { .. } => {
+                Ok(None)
+            }
             ServerMessage::Sample { .. } => Ok(self.view.as_ref().map(|_| Update::Sample)),
             ServerMessage::Behind { try_urls, .. } => {
                 self.client.learn(try_urls.iter().map(String::as_str));

@@ -10,11 +10,11 @@ use crate::{
 };
 use std::time::Duration;
 
-/// How often the leader looks whether something is due, while an operation is under way.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How often it looks otherwise. What makes it leader, or begins an operation, is applied and seen at
-/// once; this is for the proposal that was not taken.
+/// How long it rests at the most. What makes it leader, or has a new thing be due, is applied and seen
+/// at once; this is for the proposal that was not taken.
 const IDLE: Duration = Duration::from_secs(1);
+/// How long it rests at the least: what is due may have been proposed and not been taken.
+const BREATH: Duration = Duration::from_millis(5);
 
 pub async fn run(group: ClusterGroup) {
     let mut applied = group.published().watch();
@@ -25,7 +25,7 @@ pub async fn run(group: ClusterGroup) {
                 tracing::debug!(%refusal, "the leader's own proposal was not taken; it looks again");
             }
         }
-        let pause = if group.state().operations.current().is_some() { LOOK_EVERY } else { IDLE };
+        let pause = until_due(&group).map_or(IDLE, |left| left.clamp(BREATH, IDLE));
         // A closed channel means that the node is shutting down.
         if let Ok(Err(_)) = tokio::time::timeout(pause, applied.changed()).await {
             return;
@@ -40,6 +40,11 @@ fn what_to_propose(group: &ClusterGroup) -> Option<(u64, Command)> {
     if state.election.as_ref().is_none_or(|election| election.term != term) {
         return Some((term, Command::RecordElection { term, leader: group.me() }));
     }
-    let due = state.operations.current()?.due?;
-    (group.cluster_time()? >= due).then_some((term, Command::Tick))
+    (group.cluster_time()? >= state.next_due()?).then_some((term, Command::Tick))
+}
+
+/// How long nothing is due yet, for a leader where something will be.
+fn until_due(group: &ClusterGroup) -> Option<Duration> {
+    let due = group.state().next_due()?;
+    Some(Duration::from_millis(due.0.saturating_sub(group.cluster_time()?.0)))
 }

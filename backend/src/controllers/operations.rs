@@ -88,6 +88,7 @@ async fn bring_about(group: &ClusterGroup, term: u64, step: &RunningStep) -> boo
             order(group, term, step, NodeStatus::Draining, "it is being emptied of its duties").await
         }
         StepKind::Settle => order(group, term, step, NodeStatus::Drained, "it can be stopped").await,
+        StepKind::ReleaseLock => release_lock(group, term, step).await,
         StepKind::Activate => order(group, term, step, NodeStatus::Up, "it was activated").await,
     };
     report(group, term, step, result).await
@@ -137,6 +138,20 @@ async fn order(
     let deadline = clock::now() + PROPOSAL_DEADLINE;
     group.propose_in(term, request(group.me()), Command::OrderStatus { change }, deadline).await?;
     Ok(format!("node {node} is {}", status.as_str()))
+}
+
+/// Takes a lock away from those whom the plan named, if they hold it still.
+async fn release_lock(group: &ClusterGroup, term: u64, step: &RunningStep) -> Result<String, Refusal> {
+    let Goal::ReleaseLock { name, tokens } = &step.goal else { return Err(out_of_place(step)) };
+    let command = Command::ForceRelease { name: name.clone(), tokens: tokens.clone() };
+    let deadline = clock::now() + PROPOSAL_DEADLINE;
+    group.propose_in(term, request(group.me()), command, deadline).await?;
+    let state = group.state();
+    let holders = state.locks.detail(name, state.clock).map(|detail| detail.lock.holders).unwrap_or_default();
+    Ok(match holders.as_slice() {
+        [] => format!("nobody holds {name}"),
+        [first, ..] => format!("{} holds {name} now, by token {}", first.owner, first.token),
+    })
 }
 
 /// A goal has the steps that it has; a log that says otherwise was written by another version.

@@ -132,6 +132,16 @@ impl Reading {
         )
     }
 
+    fn locks(&self, out: &mut Families<'_>) -> fmt::Result {
+        let counts = self.group.state().locks.counts();
+        out.gauge("locks_held", "Locks that somebody holds", None, counts.held as f64)?;
+        out.gauge("lock_leases", "Leases that run: one for each holder", None, counts.holders as f64)?;
+        out.gauge("lock_waiters", "Those who wait for a lock", None, counts.waiting as f64)?;
+        out.counter("lock_grants", "Grants of locks, ever", counts.granted)?;
+        out.counter("lock_expirations", "Leases that ran out, ever", counts.expired)?;
+        out.counter("lock_forced_releases", "Leases that operators took away, ever", counts.forced)
+    }
+
     fn node(&self, out: &mut Families<'_>) -> fmt::Result {
         let version = [("version", env!("CARGO_PKG_VERSION").to_owned())];
         out.gauges("build_info", "1; the labels tell what runs here", None, [(version, 1.0)])?;
@@ -147,6 +157,7 @@ impl Collector for Reading {
         self.raft(&mut out)?;
         self.storage(&mut out)?;
         self.links(&mut out)?;
+        self.locks(&mut out)?;
         self.node(&mut out)
     }
 }

@@ -6,12 +6,16 @@
 //! not have taken effect, and the answer says so.
 
 mod forward;
+pub mod locks;
 mod members;
 mod standing;
 
 pub use self::forward::Forwarded;
 
-use self::forward::{Answer, Call};
+use self::{
+    forward::{Answer, Call},
+    locks::Waiters,
+};
 use crate::{
     clock,
     latencies::Latencies,
@@ -69,6 +73,7 @@ struct Inner {
     peers: Peers,
     clock: LeaderClock,
     latencies: Latencies,
+    waiters: Waiters,
     election_bound: Duration,
 }
 
@@ -94,7 +99,16 @@ impl ClusterGroup {
         election_bound: Duration,
     ) -> Self {
         let (clock, latencies) = (LeaderClock::default(), Latencies::default());
-        ClusterGroup(Arc::new(Inner { me, raft, published, peers, clock, latencies, election_bound }))
+        ClusterGroup(Arc::new(Inner {
+            me,
+            raft,
+            published,
+            peers,
+            clock,
+            latencies,
+            waiters: Waiters::default(),
+            election_bound,
+        }))
     }
 
     pub fn me(&self) -> NodeId {

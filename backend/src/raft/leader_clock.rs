@@ -50,7 +50,7 @@ mod tests {
     use std::time::Duration;
 
     fn applied(term: u64) -> Applied {
-        Applied { revision: Revision(10), term }
+        Applied { revision: Revision(10), term, at: None }
     }
 
     #[test]

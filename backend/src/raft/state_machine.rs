@@ -5,11 +5,13 @@
 //! did. Taking the state costs a reference count, and never holds up `apply`.
 
 use crate::{
+    clock,
     raft::{
         snapshot_store::SnapshotStore,
         types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig},
+        waiting_room::WaitingRoom,
     },
-    state::{self, Body, State, command::Record},
+    state::{self, Body, State, command::Record, locks::Notice},
     version,
 };
 use arc_swap::ArcSwap;
@@ -22,7 +24,7 @@ use openraft::{
 };
 use ringmaster_common::id::{NodeId, Revision};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, io, sync::Arc};
+use std::{collections::BTreeSet, io, sync::Arc, time::Instant};
 use tokio::sync::watch;
 
 /// The format of snapshots that this version writes.
@@ -31,10 +33,11 @@ const SNAPSHOT_FORMAT: u16 = 1;
 const PUBLISH_EVERY: usize = 256;
 
 /// The latest state, for everybody who reads.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Published {
     state: ArcSwap<State>,
     applied: watch::Sender<Applied>,
+    waiting: WaitingRoom,
 }
 
 /// How far the state has come.
@@ -43,19 +46,22 @@ pub struct Applied {
     pub revision: Revision,
     /// The term of the last applied entry.
     pub term: u64,
+    /// When it was, by this node's monotonic clock; none before anything was.
+    pub at: Option<Instant>,
 }
 
 impl Published {
-    fn new() -> Arc<Self> {
-        Arc::new(Published { state: ArcSwap::default(), applied: watch::Sender::default() })
-    }
-
     pub fn state(&self) -> Arc<State> {
         self.state.load_full()
     }
 
     pub fn applied(&self) -> Applied {
         *self.applied.borrow()
+    }
+
+    /// Where those wait who are told of a lock.
+    pub fn waiting(&self) -> &WaitingRoom {
+        &self.waiting
     }
 
     /// Tells whenever more was applied.
@@ -83,7 +89,7 @@ struct SnapshotBody<S> {
 impl StateMachine {
     /// Starts from the latest snapshot, or from nothing. The log brings the rest.
     pub fn open(snapshots: Arc<SnapshotStore>) -> io::Result<(Self, Arc<Published>)> {
-        let published = Published::new();
+        let published = Arc::<Published>::default();
         let mut machine = StateMachine {
             state: State::default(),
             last_applied: None,
@@ -116,10 +122,14 @@ impl StateMachine {
     fn publish(&self) {
         self.published.state.store(Arc::new(self.state.clone()));
         let term = self.last_applied.map_or(0, |id| id.leader_id.term);
-        self.published.applied.send_replace(Applied { revision: self.state.revision, term });
+        self.published.applied.send_replace(Applied {
+            revision: self.state.revision,
+            term,
+            at: Some(clock::now()),
+        });
     }
 
-    fn apply_one(&mut self, entry: Entry) -> io::Result<Bytes> {
+    fn apply_one(&mut self, entry: Entry, notices: &mut Vec<Notice>) -> io::Result<Bytes> {
         let log_id = entry.log_id();
         self.last_applied = Some(log_id);
         let body = match entry.payload {
@@ -142,9 +152,10 @@ impl StateMachine {
                 Body::Membership { voters, learners }
             }
         };
-        let (response, _) = self.state.apply(state::Entry { index: log_id.index, body });
+        let effect = self.state.apply(state::Entry { index: log_id.index, body });
         version::check(self.state.feature_level)?;
-        Ok(response.encode())
+        notices.extend(effect.notices);
+        Ok(effect.response.encode())
     }
 }
 
@@ -163,14 +174,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let mut batches = entries.ready_chunks(PUBLISH_EVERY);
         while let Some(batch) = batches.next().await {
             let mut answers = Vec::with_capacity(batch.len());
+            let mut notices = Vec::new();
             for item in batch {
                 let (entry, responder) = item?;
-                let answer = self.apply_one(entry)?;
+                let answer = self.apply_one(entry, &mut notices)?;
                 if let Some(responder) = responder {
                     answers.push((responder, answer));
                 }
             }
             self.publish();
+            self.published.waiting.tell(notices);
             for (responder, answer) in answers {
                 responder.send(answer);
             }
@@ -188,6 +201,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, body: Bytes) -> Result<(), io::Error> {
         self.restore(meta, &body)?;
+        // What was skipped may have been news for some of them.
+        self.published.waiting.look_again();
         let (snapshots, meta) = (self.snapshots.clone(), meta.clone());
         blocking(move || snapshots.save(&meta, &body)).await
     }

@@ -5,7 +5,7 @@
 //! A command that this version does not know cannot be decoded, and stops the node; it is never
 //! skipped, because then this node's state would differ from that of the others.
 
-use crate::state::plans::Draft;
+use crate::state::{locks::Attachment, plans::Draft};
 use bytes::Bytes;
 use ringmaster_common::{
     Timestamp,
@@ -13,14 +13,15 @@ use ringmaster_common::{
     cluster::{NodeStatus, Sees},
     duration::millis,
     error::Refusal,
-    id::{Incarnation, NodeId, OperationId, PlanId, Revision},
+    id::{Incarnation, NodeId, OperationId, PlanId, Revision, Token},
+    lock::{AcquireLock, LockGrant, ReleaseLock, RenewLock},
     operation::Operation,
     plan::Plan,
     setting::Setting,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 /// The format of [`Record`]s that this version writes.
 pub const RECORD_FORMAT: u16 = 1;
@@ -145,6 +146,28 @@ pub enum Command {
     KeepOperation {
         operation: OperationId,
     },
+    /// The same request again is the same holder, or the same waiter.
+    AcquireLock {
+        acquire: AcquireLock,
+        attachment: Attachment,
+    },
+    RenewLock(RenewLock),
+    ReleaseLock(ReleaseLock),
+    /// The client of this connection is gone.
+    LeaveLock {
+        name: String,
+        attachment: Attachment,
+    },
+    /// The node has started, and knows nothing of the clients that it had.
+    DetachWaiters {
+        node: NodeId,
+        lifetime: u64,
+    },
+    /// A step of an operation takes the lock away from these.
+    ForceRelease {
+        name: String,
+        tokens: BTreeSet<Token>,
+    },
     /// Lets time pass: what is due is done.
     Tick,
     /// What a version before this one does not understand.
@@ -198,6 +221,9 @@ pub enum Outcome {
         created: bool,
     },
     Plan(Box<Plan>),
+    LockGranted(LockGrant),
+    /// They wait; their node is told what becomes of it.
+    LockQueued,
     /// `started` tells whether this very command started it.
     Operation {
         operation: Box<Operation>,
@@ -257,6 +283,18 @@ impl Command {
         crc32fast::hash(&encode(action))
     }
 
+    /// Whether a repeat is answered from the table of requests. Locks know their requests themselves,
+    /// and there are too many of them for a table.
+    pub fn is_remembered(&self) -> bool {
+        !matches!(
+            self,
+            Command::AcquireLock { .. }
+                | Command::RenewLock(_)
+                | Command::ReleaseLock(_)
+                | Command::LeaveLock { .. }
+        )
+    }
+
     /// In a few words, for the audit; none for what no operator asks for.
     pub fn audited_as(&self) -> Option<String> {
         match self {
@@ -276,6 +314,12 @@ impl Command {
             | Command::CreatePlan { .. }
             | Command::ReportStep { .. }
             | Command::RaiseFeatureLevel { .. }
+            | Command::AcquireLock { .. }
+            | Command::RenewLock(_)
+            | Command::ReleaseLock(_)
+            | Command::LeaveLock { .. }
+            | Command::DetachWaiters { .. }
+            | Command::ForceRelease { .. }
             | Command::Tick => None,
             #[cfg(feature = "next-version")]
             Command::Novelty => None,

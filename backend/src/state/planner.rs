@@ -7,6 +7,7 @@
 
 mod drain;
 mod leadership;
+mod locks;
 mod membership;
 
 use crate::state::{
@@ -19,7 +20,7 @@ use ringmaster_common::{
     error::{Code, Refusal},
     id::{GroupId, NodeId, OperationId},
     operation::OperationStatus,
-    plan::{Blocker, Fact},
+    plan::{Blocker, Fact, Impact},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -94,6 +95,7 @@ fn draft(state: &State, observations: &Observations, action: Action) -> Result<D
         Action::RemoveNode { node } => membership::remove(state, observations, action, node),
         Action::DrainNode { node } => drain::drain(state, observations, action, node),
         Action::ActivateNode { node } => drain::activate(state, action, node),
+        Action::ReleaseLock { name, token } => locks::release(state, action, name, token),
         Action::Undo { operation } => undo(state, observations, action, operation),
     }
 }
@@ -113,9 +115,10 @@ pub fn preflight(state: &State, observations: &Observations, goal: &Goal) -> Vec
             Some(target) => drain::blockers(state, observations, target),
             None => vec![gone(*node)],
         },
-        Goal::AddNode { .. } | Goal::RemoveNode { voters: None, .. } | Goal::ActivateNode { .. } => {
-            Vec::new()
-        }
+        Goal::AddNode { .. }
+        | Goal::RemoveNode { voters: None, .. }
+        | Goal::ActivateNode { .. }
+        | Goal::ReleaseLock { .. } => Vec::new(),
     }
 }
 
@@ -198,7 +201,19 @@ fn gone(id: NodeId) -> Blocker {
 }
 
 fn footprint(state: &State, facts: impl IntoIterator<Item = FactKey>) -> Vec<Fact> {
-    facts.into_iter().map(|fact| Fact { fact: fact.to_string(), version: state.version(fact) }).collect()
+    facts.into_iter().map(|fact| Fact { fact: fact.to_string(), version: state.version(&fact) }).collect()
+}
+
+fn unchanged(state: &State) -> Impact {
+    let voters = &state.membership.voters;
+    let spare = spare_voters(state, voters);
+    Impact {
+        voters_before: voters.len() as u64,
+        voters_after: voters.len() as u64,
+        may_fail_before: spare,
+        may_fail_after: spare,
+        ..Impact::default()
+    }
 }
 
 fn subject(id: NodeId) -> String {

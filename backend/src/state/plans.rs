@@ -7,7 +7,7 @@ use ringmaster_common::{
     duration::millis,
     error::{Code, Refusal},
     event::Event,
-    id::{GroupId, NodeId, OperationId, PlanId, Revision},
+    id::{GroupId, NodeId, OperationId, PlanId, Revision, Token},
     plan::{Blocker, Fact, Impact, Observation, Plan, PlannedStep, Warning},
 };
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,10 @@ pub enum Goal {
     ActivateNode {
         node: NodeId,
     },
+    ReleaseLock {
+        name: String,
+        tokens: BTreeSet<Token>,
+    },
 }
 
 /// What a step does. Steps are desired states: doing one twice is doing it once.
@@ -85,6 +89,8 @@ pub enum StepKind {
     /// Mark the node as drained.
     Settle,
     Activate,
+    /// The lock is held by none of those whom it is taken away from.
+    ReleaseLock,
 }
 
 /// A plan as the planner made it, before the log gave it an id.
@@ -103,7 +109,7 @@ pub struct Draft {
 }
 
 /// A fact that a plan can stand on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FactKey {
     /// Who leads, and since when.
     Leadership,
@@ -113,13 +119,16 @@ pub enum FactKey {
     Node(NodeId),
     /// How far an operation has come.
     Operation(OperationId),
+    /// Who holds a lock.
+    Lock(String),
 }
 
 impl Goal {
     /// The steps that lead there.
     pub fn steps(&self) -> &'static [StepKind] {
         use StepKind::{
-            Activate, CatchUp, ChangeVoters, Drain, HandOver, Join, Leave, Preflight, Promote, Settle, Verify,
+            Activate, CatchUp, ChangeVoters, Drain, HandOver, Join, Leave, Preflight, Promote, ReleaseLock,
+            Settle, Verify,
         };
         match self {
             Goal::TransferLeadership { .. } => &[Preflight, CatchUp, HandOver, Verify],
@@ -130,6 +139,7 @@ impl Goal {
             Goal::RemoveNode { voters: None, .. } => &[Leave],
             Goal::DrainNode { .. } => &[Preflight, Drain, HandOver, Settle],
             Goal::ActivateNode { .. } => &[Activate],
+            Goal::ReleaseLock { .. } => &[ReleaseLock],
         }
     }
 
@@ -146,7 +156,8 @@ impl Goal {
                 | StepKind::Verify
                 | StepKind::Drain
                 | StepKind::Settle
-                | StepKind::Activate,
+                | StepKind::Activate
+                | StepKind::ReleaseLock,
             ) => Duration::from_secs(2),
             (_, StepKind::Join | StepKind::Promote | StepKind::ChangeVoters | StepKind::Leave) => {
                 Duration::from_secs(10)
@@ -158,7 +169,10 @@ impl Goal {
     pub fn may_lead(&self, node: NodeId) -> bool {
         match self {
             Goal::TransferLeadership { to, .. } => node == *to,
-            Goal::AddNode { .. } | Goal::ActivateNode { .. } | Goal::RemoveNode { voters: None, .. } => true,
+            Goal::AddNode { .. }
+            | Goal::ActivateNode { .. }
+            | Goal::RemoveNode { voters: None, .. }
+            | Goal::ReleaseLock { .. } => true,
             Goal::ChangeVoters { before, after } => before.contains(&node) && after.contains(&node),
             Goal::RemoveNode { voters: Some((before, after)), .. } => {
                 before.contains(&node) && after.contains(&node)
@@ -175,9 +189,10 @@ impl Goal {
             Goal::ChangeVoters { before, after } | Goal::RemoveNode { voters: Some((before, after)), .. } => {
                 after - before
             }
-            Goal::RemoveNode { voters: None, .. } | Goal::DrainNode { .. } | Goal::ActivateNode { .. } => {
-                BTreeSet::new()
-            }
+            Goal::RemoveNode { voters: None, .. }
+            | Goal::DrainNode { .. }
+            | Goal::ActivateNode { .. }
+            | Goal::ReleaseLock { .. } => BTreeSet::new(),
         }
     }
 
@@ -192,7 +207,7 @@ impl Goal {
             }
             Goal::DrainNode { node } => Some(Goal::ActivateNode { node: *node }),
             Goal::ActivateNode { node } => Some(Goal::DrainNode { node: *node }),
-            Goal::AddNode { .. } | Goal::RemoveNode { .. } => None,
+            Goal::AddNode { .. } | Goal::RemoveNode { .. } | Goal::ReleaseLock { .. } => None,
         }
     }
 
@@ -206,7 +221,7 @@ impl Goal {
             Goal::ChangeVoters { before, .. } => Some(Action::ChangeVoters { voters: before.clone() }),
             Goal::DrainNode { node } => Some(Action::ActivateNode { node: *node }),
             Goal::ActivateNode { node } => Some(Action::DrainNode { node: *node }),
-            Goal::RemoveNode { .. } => None,
+            Goal::RemoveNode { .. } | Goal::ReleaseLock { .. } => None,
         }
     }
 
@@ -257,6 +272,7 @@ impl Goal {
             (Goal::RemoveNode { node, .. }, _) => format!("Let node {node} go"),
             (Goal::DrainNode { node }, StepKind::Drain) => format!("Give node {node} nothing new"),
             (Goal::DrainNode { node }, _) => format!("Note that node {node} is drained"),
+            (Goal::ReleaseLock { name, .. }, _) => format!("Take {name} away from those who hold it"),
             (Goal::ActivateNode { node }, _) => format!("Give node {node} duties again"),
             _ => kind.name().to_owned(),
         }
@@ -277,6 +293,7 @@ impl StepKind {
             StepKind::Drain => "drain",
             StepKind::Settle => "settle",
             StepKind::Activate => "activate",
+            StepKind::ReleaseLock => "release_lock",
         }
     }
 
@@ -289,14 +306,15 @@ impl StepKind {
 
 impl State {
     /// The version of a fact: the revision that last changed it, or 0 where it never was.
-    pub fn version(&self, fact: FactKey) -> Revision {
+    pub fn version(&self, fact: &FactKey) -> Revision {
         match fact {
             FactKey::Leadership => self.election.as_ref().map_or(Revision(0), |election| election.revision),
             FactKey::Membership => self.membership.version,
-            FactKey::Node(id) => self.membership.get(id).map_or(Revision(0), |node| node.status_revision),
+            FactKey::Node(id) => self.membership.get(*id).map_or(Revision(0), |node| node.status_revision),
             FactKey::Operation(id) => {
-                self.operations.get(id).map_or(Revision(0), |operation| operation.revision)
+                self.operations.get(*id).map_or(Revision(0), |operation| operation.revision)
             }
+            FactKey::Lock(name) => self.locks.version(name),
         }
     }
 
@@ -305,7 +323,7 @@ impl State {
         footprint
             .iter()
             .filter(|fact| match fact.fact.parse::<FactKey>() {
-                Ok(key) => self.version(key) != fact.version,
+                Ok(key) => self.version(&key) != fact.version,
                 // A fact that this version does not know cannot be vouched for.
                 Err(_) => true,
             })
@@ -388,6 +406,7 @@ impl fmt::Display for FactKey {
             FactKey::Membership => f.write_str("membership"),
             FactKey::Node(id) => write!(f, "node/{id}"),
             FactKey::Operation(id) => write!(f, "operation/{id}"),
+            FactKey::Lock(name) => write!(f, "lock/{name}"),
         }
     }
 }
@@ -405,6 +424,7 @@ impl FromStr for FactKey {
             None if text == "membership" => Ok(FactKey::Membership),
             Some(("node", id)) => id.parse().map(FactKey::Node).map_err(|_| UnknownFact),
             Some(("operation", id)) => id.parse().map(FactKey::Operation).map_err(|_| UnknownFact),
+            Some(("lock", name)) => Ok(FactKey::Lock(name.to_owned())),
             _ => Err(UnknownFact),
         }
     }

@@ -9,6 +9,7 @@ use flate2::{Compression, write::DeflateEncoder};
 use ringmaster_common::{
     event::EventBatch,
     id::Revision,
+    lock::LockCounts,
     stream::{JSON, PACKED, ServerMessage},
 };
 use std::{
@@ -71,7 +72,7 @@ impl Encoder {
     }
 
     /// What is measured now, or was a moment ago.
-    pub fn sample(&self, form: Form, telemetry: &Telemetry) -> Message {
+    pub fn sample(&self, form: Form, telemetry: &Telemetry, locks: LockCounts) -> Message {
         let (now, shifts) = (clock::now(), telemetry.shifts());
         let mut samples = lock(&self.samples);
         match samples.get(&form) {
@@ -79,7 +80,8 @@ impl Encoder {
                 kept.message.clone()
             }
             _ => {
-                let message = encode(form, &ServerMessage::Sample { sample: Box::new(telemetry.sample()) });
+                let message =
+                    encode(form, &ServerMessage::Sample { sample: Box::new(telemetry.sample()), locks });
                 samples.insert(form, Sample { message: message.clone(), at: now, shifts });
                 message
             }

@@ -6,6 +6,7 @@
 
 use super::{
     Observations, find, footprint, living, majority, named, no_leader, spare_voters, subject, successor,
+    unchanged,
 };
 use crate::state::{
     State,
@@ -149,16 +150,4 @@ fn facts(state: &State, id: NodeId) -> Vec<ringmaster_common::plan::Fact> {
     let mut nodes = state.membership.voters.clone();
     nodes.insert(id);
     footprint(state, [FactKey::Membership].into_iter().chain(nodes.into_iter().map(FactKey::Node)))
-}
-
-fn unchanged(state: &State) -> Impact {
-    let voters = &state.membership.voters;
-    let spare = spare_voters(state, voters);
-    Impact {
-        voters_before: voters.len() as u64,
-        voters_after: voters.len() as u64,
-        may_fail_before: spare,
-        may_fail_after: spare,
-        ..Impact::default()
-    }
 }

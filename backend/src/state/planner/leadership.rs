@@ -74,6 +74,7 @@ pub(super) fn plan(
             may_fail_after: spare,
             leader_before: Some(from),
             leader_after: Some(to),
+            lock: None,
         },
         warnings: if from == to { Vec::new() } else { transfer_warnings(state, observations, target, spare) },
         blockers,

@@ -1,7 +1,7 @@
 //! What holds for every history.
 
 use crate::state::{
-    Body, Entry, State,
+    Body, Effect, Entry, State,
     command::{
         Actor, ClusterTime, Command, OpinionChange, Outcome, Precondition, RECORD_FORMAT, Record, Request,
         StatusChange,
@@ -252,14 +252,15 @@ proptest! {
             let before = state.clone();
 
             let restored = entry.index.is_multiple_of(SNAPSHOT_EVERY).then(|| through_snapshot(&state));
-            let (response, batch) = state.apply(entry.clone());
+            let effect = state.apply(entry.clone());
             // The same entry does the same to a state that went through a snapshot.
             if let Some(mut restored) = restored {
                 prop_assert_eq!(&restored, &before);
-                prop_assert_eq!(restored.apply(entry), (response.clone(), batch.clone()));
+                prop_assert_eq!(&restored.apply(entry), &effect);
                 prop_assert_eq!(&restored, &state);
             }
 
+            let Effect { response, batch, .. } = effect;
             // The view is the fold.
             if let Some(batch) = &batch {
                 prop_assert!(batch.revision > folded.revision);

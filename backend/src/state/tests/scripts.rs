@@ -13,7 +13,7 @@
 //! `UPDATE_GOLDEN=1 cargo nextest run scripts` writes what came out into the files; read the diff.
 
 use crate::state::{
-    Body, Entry, State,
+    Body, Effect, Entry, State,
     command::{Actor, ClusterTime, Command, Outcome, RECORD_FORMAT, Record, Request},
     planner::{Observations, PeerObservation, plan},
     view::view,
@@ -125,7 +125,7 @@ impl Script {
 
     fn apply(&mut self, body: Body) {
         let index = self.state.revision.0 + 1;
-        let (response, batch) = self.state.apply(Entry { index, body });
+        let Effect { response, batch, notices } = self.state.apply(Entry { index, body });
         let outcome = match response.outcome {
             Outcome::Done => "done".to_owned(),
             Outcome::Refused(refusal) => format!("refused, {refusal}"),
@@ -147,6 +147,11 @@ impl Script {
                 }
                 text
             }
+            Outcome::LockGranted(grant) => format!(
+                "token {} for {}, {} ms left, depth {}",
+                grant.token, grant.owner, grant.expires_in_ms, grant.depth
+            ),
+            Outcome::LockQueued => "queued".to_owned(),
             Outcome::Operation { operation, started } => format!(
                 "operation {} {}{}",
                 operation.id,
@@ -165,6 +170,9 @@ impl Script {
                 writeln!(self.output, "    - {event}").unwrap();
             }
             self.view.fold(&batch);
+        }
+        for notice in notices {
+            writeln!(self.output, "    > {} {:?}", notice.request, notice.fate).unwrap();
         }
         assert_eq!(self.view, view(&self.state), "the fold at #{index}");
     }
