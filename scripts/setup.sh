@@ -46,6 +46,11 @@ need_strace() {
     command -v strace >/dev/null || install strace "the tests of crash points"
 }
 
+# What has the clocks of single processes jump.
+need_faketime() {
+    ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || install faketime "the tests of locks"
+}
+
 # The test runner. It comes from crates.io where it is missing, which takes a few minutes to build.
 need_nextest() {
     cargo nextest --version >/dev/null 2>&1 || {

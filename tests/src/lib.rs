@@ -7,6 +7,7 @@
 #[cfg(feature = "browser")]
 pub mod browser;
 pub mod cluster;
+pub mod contention;
 pub mod crash_points;
 pub mod demo;
 pub mod process;

@@ -31,6 +31,15 @@ pub fn binary() -> PathBuf {
     path
 }
 
+/// A program of this package, which is built with the tests.
+pub fn beside(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("a process knows its own path");
+    let places = own.ancestors().skip(1).take(2).map(|place| place.join(name));
+    places.into_iter().find(|path| path.exists()).unwrap_or_else(|| {
+        panic!("{name} is not built beside {}; run `cargo build --workspace` first", own.display())
+    })
+}
+
 /// The same program, playing the version after this one. `scripts/test` builds it.
 pub fn next_binary() -> PathBuf {
     let path = binary().with_file_name("ringmaster-next");

@@ -63,7 +63,7 @@ problems!(AcquireRefusals: [WRITE, BODY], LockHeld, LockLimitDiffers, LimitReach
 #[utoipa::path(
     post, path = "/locks/renew", tag = "locks", operation_id = "renew_lock", params(Mutation),
     request_body(content = RenewLock, examples(
-        ("plain" = (value = json!({ "name": "jobs/nightly", "owner": "worker-7", "token": 1, "ttl_ms": 10000 })))
+        ("plain" = (value = json!({ "name": "schema", "owner": "reader-1", "token": 3, "ttl_ms": 10000 })))
     )),
     responses((status = 200, description = "It runs on", body = LockGrant), RenewRefusals)
 )]

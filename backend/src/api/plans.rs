@@ -66,6 +66,10 @@ pub struct RawPlanRequest {
             summary = "End a drain",
             value = json!({ "action": { "type": "activate_node", "node": 3 } })
         )),
+        ("release_lock" = (
+            summary = "Take a lock away from whoever holds it",
+            value = json!({ "action": { "type": "release_lock", "name": "uploads" } })
+        )),
         ("undo" = (
             summary = "Take back what operation 1 did",
             value = json!({ "action": { "type": "undo", "operation": 1 } })

@@ -1,0 +1,256 @@
+//! Contention for locks, with everything that goes wrong: holders that are paused for longer than
+//! their TTL, leaders that are killed, a wall clock that jumps.
+//!
+//! Contenders and the resource are processes of their own, so that a pause is a real one. Each writes
+//! down what it saw ([`record`]); afterwards it is checked whether that can have been ([`checker`]).
+
+pub mod checker;
+pub mod record;
+
+use crate::{
+    SOON,
+    cluster::{Cluster, Host, Program},
+    process::{Process, beside, free_ports},
+};
+use checker::Findings;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use record::{Deed, Write};
+use reqwest::Client;
+use ringmaster_common::lock::LockDetail;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::{Instant, sleep};
+
+const NODES: usize = 3;
+/// How far the wall clock jumps, as libfaketime reads it.
+const JUMP: &str = "+2h";
+/// Longer than any pause takes to come about.
+const PAUSE_LIMIT: Duration = Duration::from_secs(60);
+
+/// What is to happen.
+#[derive(Clone, Debug)]
+pub struct Contention {
+    pub contenders: usize,
+    pub locks: usize,
+    pub ttl: Duration,
+    /// How often a holder is paused for three times the TTL.
+    pub pauses: u32,
+    /// After so many pauses each, the leader is killed and started again.
+    pub kill_every: Option<u32>,
+    /// Has the leader's wall clock jump with each kill.
+    pub clock_jumps: bool,
+    /// Planted: the resource looks at no token.
+    pub unchecked_resource: bool,
+    /// Planted: the nodes' monotonic clocks run by a quarter too fast, so that leases end a fifth early.
+    pub fast_clocks: bool,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub pauses: u32,
+    pub kills: u32,
+    pub jumps: u32,
+    pub grants: usize,
+    pub unknown: usize,
+    pub writes: usize,
+    /// Writes that the resource refused, for it had seen a higher token.
+    pub refused_writes: usize,
+    pub findings: Findings,
+}
+
+/// Where libfaketime is.
+fn faketime() -> PathBuf {
+    let places = fs::read_dir("/usr/lib").expect("a system has libraries");
+    let candidates = places.flatten().map(|place| place.path().join("faketime/libfaketimeMT.so.1"));
+    let found = candidates.into_iter().find(|path| path.exists());
+    found.expect("libfaketime is not installed (Debian: apt-get install faketime)")
+}
+
+impl Contention {
+    pub async fn run(&self, program: Program) -> Outcome {
+        let mut cluster = Cluster::empty(program);
+        let dir = cluster.dir().to_owned();
+        for id in 1..=NODES {
+            let enter = self.clock(&dir, id);
+            let node = cluster.add_on(&Host::default());
+            node.enter = enter;
+            node.start();
+        }
+        cluster.wait_formed(NODES as u64).await;
+
+        let [port] = free_ports();
+        let resource_addr = format!("127.0.0.1:{port}");
+        let writes = dir.join("writes");
+        let mut resource = Command::new(beside("lock-resource"));
+        let checks = if self.unchecked_resource { "unchecked" } else { "checks" };
+        resource.arg(&resource_addr).arg(&writes).arg(checks);
+        let _resource = Process::start(&mut resource, &dir.join("resource.log"));
+        listening(&resource_addr).await;
+
+        let urls: Vec<_> = cluster.nodes.iter().map(|node| node.url.clone()).collect();
+        let deeds = |number: usize| dir.join(format!("deeds-{number}"));
+        let contenders: Vec<_> = (0..self.contenders)
+            .map(|number| {
+                let mut command = Command::new(beside("lock-contender"));
+                command
+                    .arg(format!("contender-{number}"))
+                    .arg(self.ttl.as_millis().to_string())
+                    .arg(lock(number % self.locks))
+                    .arg(&resource_addr)
+                    .arg(deeds(number))
+                    .args(urls.iter().cycle().skip(number % NODES).take(NODES));
+                Process::start(&mut command, &dir.join(format!("contender-{number}.log")))
+            })
+            .collect();
+        let pids: Vec<Pid> = contenders.iter().map(Process::pid).collect();
+
+        let pauses = Arc::new(AtomicU32::new(0));
+        let pausers: Vec<_> = (0..self.locks)
+            .map(|number| {
+                let pauser = Pauser {
+                    lock: lock(number),
+                    urls: urls.clone(),
+                    pids: pids.clone(),
+                    length: self.ttl * 3,
+                    wanted: self.pauses,
+                    pauses: pauses.clone(),
+                };
+                tokio::spawn(pauser.run())
+            })
+            .collect();
+        let (mut kills, mut jumps) = (0, 0);
+        while !pausers.iter().all(tokio::task::JoinHandle::is_finished) {
+            sleep(Duration::from_millis(20)).await;
+            let due =
+                self.kill_every.is_some_and(|every| pauses.load(Ordering::Relaxed) >= (kills + 1) * every);
+            if !due {
+                continue;
+            }
+            let leader = cluster.leader().await;
+            if self.clock_jumps {
+                // One after the other, there and back.
+                let clock = if jumps % 2 == 0 { JUMP } else { "+0" };
+                fs::write(clock_file(&dir, leader as usize), clock).expect("the file can be written");
+                jumps += 1;
+                sleep(self.ttl).await;
+            }
+            cluster.node_mut(leader).kill();
+            kills += 1;
+            sleep(self.ttl).await;
+            cluster.node_mut(leader).start();
+        }
+        for pauser in pausers {
+            pauser.await.expect("a pauser does not panic");
+        }
+        cluster.leader().await;
+        drop(contenders);
+
+        let deeds: Vec<Vec<Deed>> = (0..self.contenders)
+            .map(|number| record::read(&deeds(number)).expect("they are whole"))
+            .collect();
+        let writes: Vec<Write> = record::read(&writes).expect("they are whole");
+        let count = |is: fn(&Deed) -> bool| deeds.iter().flatten().filter(|deed| is(deed)).count();
+        Outcome {
+            pauses: pauses.load(Ordering::Relaxed),
+            kills,
+            jumps,
+            grants: count(|deed| matches!(deed, Deed::Granted { .. })),
+            unknown: count(|deed| matches!(deed, Deed::Unknown { .. })),
+            writes: writes.len(),
+            refused_writes: writes.iter().filter(|write| !write.accepted).count(),
+            findings: checker::check(&deeds, &writes),
+        }
+    }
+
+    /// What a node's command line begins with, so that it has the clock that it is to have.
+    fn clock(&self, dir: &Path, id: usize) -> Vec<String> {
+        let preload = || format!("LD_PRELOAD={}", faketime().display());
+        if self.fast_clocks {
+            return vec!["env".to_owned(), preload(), "FAKETIME=+0 x1.25".to_owned()];
+        }
+        if !self.clock_jumps {
+            return Vec::new();
+        }
+        let file = clock_file(dir, id);
+        fs::write(&file, "+0").expect("the file can be written");
+        vec![
+            "env".to_owned(),
+            preload(),
+            format!("FAKETIME_TIMESTAMP_FILE={}", file.display()),
+            "FAKETIME_CACHE_DURATION=1".to_owned(),
+            // Monotonic clocks do not jump.
+            "DONT_FAKE_MONOTONIC=1".to_owned(),
+        ]
+    }
+}
+
+fn clock_file(dir: &Path, id: usize) -> PathBuf {
+    dir.join(format!("clock-{id}"))
+}
+
+fn lock(number: usize) -> String {
+    format!("lock-{number}")
+}
+
+async fn listening(addr: &str) {
+    crate::eventually("the resource to listen", SOON, async || {
+        tokio::net::TcpStream::connect(addr).await.map(drop).map_err(|error| error.to_string())
+    })
+    .await;
+}
+
+/// Pauses whoever holds one lock, again and again.
+struct Pauser {
+    lock: String,
+    urls: Vec<String>,
+    pids: Vec<Pid>,
+    length: Duration,
+    wanted: u32,
+    pauses: Arc<AtomicU32>,
+}
+
+impl Pauser {
+    async fn run(self) {
+        let http =
+            Client::builder().timeout(Duration::from_secs(1)).build().expect("the client needs nothing");
+        let mut last = Instant::now();
+        while self.pauses.load(Ordering::Relaxed) < self.wanted {
+            assert!(last.elapsed() < PAUSE_LIMIT, "nobody holds {} for {PAUSE_LIMIT:?}", self.lock);
+            let Some(holder) = self.holder(&http).await else {
+                sleep(Duration::from_millis(5)).await;
+                continue;
+            };
+            // It may have passed the lock on by now; a pause is a pause.
+            let _ = kill(self.pids[holder], Signal::SIGSTOP);
+            sleep(self.length).await;
+            let _ = kill(self.pids[holder], Signal::SIGCONT);
+            self.pauses.fetch_add(1, Ordering::Relaxed);
+            last = Instant::now();
+            // What it wakes up to, it is to do.
+            sleep(self.length / 6).await;
+        }
+    }
+
+    async fn holder(&self, http: &Client) -> Option<usize> {
+        for url in &self.urls {
+            let url = format!("{url}/v1/locks/{}?consistency=stale", self.lock);
+            let Ok(response) = http.get(url).send().await else { continue };
+            let Ok(detail) = response.json::<LockDetail>().await else { continue };
+            let owner = detail.lock.holders.first()?.owner.clone();
+            return owner.strip_prefix("contender-")?.parse().ok();
+        }
+        None
+    }
+}
