@@ -20,6 +20,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
+use walrus::Module;
 use wasm_bindgen_cli_support::Bindgen;
 
 const SKIP: &str = "RINGMASTER_SKIP_DASHBOARD";
@@ -140,14 +141,17 @@ impl Dashboard {
             .remove_producers_section(true)
             .omit_default_module_path(true)
             .generate_output()?;
+        prune(bindings.wasm_mut());
         let foreign = bindings.snippets().values().flatten().next().is_some();
         if foreign || !bindings.local_modules().is_empty() {
             return Err(
                 "a dependency of the dashboard brings JavaScript of its own, which is not laid out".into()
             );
         }
+        let script = without_comments(bindings.js());
+        let script = shorten_imports(bindings.wasm_mut(), own_part(&script)?)?;
         let wasm = self.asset("app_bg", "wasm", &bindings.wasm_mut().emit_wasm())?;
-        let glue = self.asset("app", "js", without_comments(bindings.js()).as_bytes())?;
+        let glue = self.asset("app", "js", script.as_bytes())?;
         let boot = self.asset("boot", "js", boot(&glue, &wasm).as_bytes())?;
         let style =
             self.asset("style", "css", compact(&fs::read_to_string(frontend.join("style.css"))?).as_bytes())?;
@@ -207,12 +211,59 @@ impl Dashboard {
     }
 }
 
-/// A style sheet without comments and indentation. Neither may occur inside a string of it.
+/// What the classes that Leptos' server functions bring along export. There are no such functions here,
+/// and nobody calls them; but an export keeps all alive that it calls.
+const UNCALLED: &str = "intounderlying";
+
+fn prune(module: &mut Module) {
+    let is_uncalled = |export: &&walrus::Export| export.name.contains(UNCALLED);
+    let uncalled: Vec<_> = module.exports.iter().filter(is_uncalled).map(walrus::Export::id).collect();
+    for export in uncalled {
+        module.exports.delete(export);
+    }
+    walrus::passes::gc::run(module);
+}
+
+/// The script without those classes, which stand at its head.
+fn own_part(script: &str) -> Result<&str> {
+    let start = script.find("function __wbg_get_imports()").ok_or("the imports of the page are not found")?;
+    Ok(&script[start..])
+}
+
+/// Gives every import a name of two or three letters, in the module and in the script. The names that
+/// wasm-bindgen makes have sixteen digits of a hash each, which do not compress.
+fn shorten_imports(module: &mut Module, script: &str) -> Result<String> {
+    let mut script = script.to_owned();
+    for (index, import) in module.imports.iter_mut().enumerate() {
+        let (long, short) = (format!("\n{}:", import.name), format!("i{index}"));
+        if !script.contains(&long) {
+            return Err(format!("the script of the page does not define {}", import.name).into());
+        }
+        script = script.replacen(&long, &format!("\n{short}:"), 1);
+        import.name = short;
+    }
+    Ok(script)
+}
+
+/// A style sheet without comments, indentation and most spaces. None of these may occur inside a string
+/// of it.
 fn compact(style: &str) -> String {
     let mut pieces = style.split("/*");
     let mut code = pieces.next().unwrap_or_default().to_owned();
     code.extend(pieces.filter_map(|piece| piece.split_once("*/")).map(|(_, code)| code));
-    code.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+    let code = code.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
+    let spaced = [
+        (" { ", "{"),
+        (" {\n", "{"),
+        ("; }", "}"),
+        (";\n}", "}"),
+        (";\n", ";"),
+        ("; ", ";"),
+        (": ", ":"),
+        (", ", ","),
+        ("}\n", "}"),
+    ];
+    spaced.iter().fold(code, |code, (long, short)| code.replace(long, short))
 }
 
 /// A script without indentation, and without the lines that hold a comment and nothing else.

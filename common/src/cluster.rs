@@ -63,9 +63,8 @@ pub struct Opinion {
     pub since: Timestamp,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
 pub enum Sees {
     Alive,
     /// Silent for longer than `nodes.suspect_after_ms`.
@@ -75,15 +74,18 @@ pub enum Sees {
 }
 
 /// A node's part in a Raft group, as the node itself reports it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
 pub enum Role {
     Leader,
     Follower,
     Learner,
     Candidate,
 }
+
+as_word!(Sees: Alive Suspect Dead);
+
+as_word!(Role: Leader Follower Learner Candidate);
 
 impl NodeStatus {
     /// Whether an operator ordered it, rather than the failure detector.

@@ -1,12 +1,11 @@
 //! Chaos, which a demo cluster alone offers: real signals to real processes.
 
-use crate::id::NodeId;
+use crate::{id::NodeId, word::as_word};
 use serde::{Deserialize, Serialize};
 
 /// What may be done to a node of the demo.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
 pub enum Chaos {
     /// SIGKILL.
     Kill,
@@ -18,9 +17,9 @@ pub enum Chaos {
     Restart,
 }
 
-impl Chaos {
-    pub const ALL: &[Chaos] = &[Chaos::Kill, Chaos::Pause, Chaos::Resume, Chaos::Restart];
+as_word!(Chaos: Kill Pause Resume Restart);
 
+impl Chaos {
     pub fn as_str(self) -> &'static str {
         match self {
             Chaos::Kill => "kill",
@@ -32,13 +31,24 @@ impl Chaos {
 }
 
 /// The state of a node's process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
 pub enum ProcessState {
     Running,
     Paused,
     Exited,
+}
+
+as_word!(ProcessState: Running Paused Exited);
+
+impl ProcessState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ProcessState::Running => "running",
+            ProcessState::Paused => "paused",
+            ProcessState::Exited => "exited",
+        }
+    }
 }
 
 /// The answer of `POST /v1/demo/nodes` and `POST /v1/demo/nodes/{id}/…`.

@@ -5,7 +5,6 @@
 //! key, if the node dies under it: by then another node may have taken over.
 
 use crate::{address::escaped, browser, json};
-use gloo_net::http::{Method, RequestBuilder};
 use gloo_timers::future::TimeoutFuture;
 use leptos::prelude::*;
 use ringmaster_common::{
@@ -16,12 +15,14 @@ use ringmaster_common::{
     id::{NodeId, OperationId, PlanId, Revision},
     operation::Operation,
     page::Page,
-    plan::{ApplyRequest, Fact, Plan, PlanRequest},
+    plan::{Fact, Plan},
     setting::Setting,
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 use std::{fmt, pin::Pin};
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
 
 /// A node that takes longer than this to answer is as good as silent.
 const TIMEOUT_MS: u32 = 15_000;
@@ -120,7 +121,7 @@ impl Api {
     }
 
     pub async fn operation(self, id: OperationId) -> Answer<Operation> {
-        one(self.send(Method::GET, format!("/v1/operations/{id}?consistency=stale"), None).await?)
+        one(self.send(format!("/v1/operations/{id}?consistency=stale"), None).await?)
     }
 
     /// Operations, the latest first, from before one or from now. What is history is read as this node
@@ -141,8 +142,7 @@ impl Api {
             Some(version) => ("If-Match", format!("\"{version}\"")),
             None => ("If-None-Match", "*".to_owned()),
         };
-        let body = Value::Object([("value".to_owned(), value)].into_iter().collect());
-        one(self.mutate(Method::PUT, path, &body, Some(condition)).await?)
+        one(self.mutate("PUT", path, json!({ "value": value }), Some(condition)).await?)
     }
 
     /// The latest events first, from before a revision, or from now.
@@ -151,29 +151,29 @@ impl Api {
     }
 
     pub async fn propose(self, action: Action) -> Answer<Plan> {
-        self.post("/v1/plans", &PlanRequest { action }).await
+        self.post("/v1/plans", json!({ "action": json::tagged(&action) })).await
     }
 
     pub async fn apply(self, id: PlanId, keep_within_ms: Option<u64>) -> Answer<Operation> {
-        self.operate(format!("/v1/plans/{id}/apply"), &ApplyRequest { keep_within_ms }).await
+        self.operate(format!("/v1/plans/{id}/apply"), json!({ "keep_within_ms": keep_within_ms })).await
     }
 
     pub async fn abort(self, id: OperationId) -> Answer<Operation> {
-        self.operate(format!("/v1/operations/{id}/abort"), &Empty {}).await
+        self.operate(format!("/v1/operations/{id}/abort"), json!({})).await
     }
 
     pub async fn keep(self, id: OperationId) -> Answer<Operation> {
-        self.operate(format!("/v1/operations/{id}/keep"), &Empty {}).await
+        self.operate(format!("/v1/operations/{id}/keep"), json!({})).await
     }
 
     /// Asks the node at `through`, because `node` itself may not live to answer.
     pub async fn chaos(self, through: Option<String>, node: NodeId, chaos: Chaos) -> Answer<DemoNode> {
         let api = through.map_or(self, |url| Api { base: RwSignal::new(url) });
-        api.post(&format!("/v1/demo/nodes/{node}/{}", chaos.as_str()), &Empty {}).await
+        api.post(&format!("/v1/demo/nodes/{node}/{}", chaos.as_str()), json!({})).await
     }
 
     pub async fn add_demo_node(self) -> Answer<DemoNode> {
-        self.post("/v1/demo/nodes", &Empty {}).await
+        self.post("/v1/demo/nodes", json!({})).await
     }
 
     /// How long a node takes to answer at all, in milliseconds. The better of two: the first may have
@@ -183,8 +183,9 @@ impl Api {
         let mut best: Option<f64> = None;
         for _ in 0..2 {
             let started = browser::monotonic_ms();
-            let answer =
-                gloo_net::http::Request::get(&url).abort_signal(Some(&timeout())).send().await.ok()?;
+            let request = web_sys::RequestInit::new();
+            request.set_signal(Some(&timeout()));
+            let answer = fetch(&url, &request).await.ok()?;
             let took = browser::monotonic_ms() - started;
             best = Some(best.map_or(took, |best| best.min(took))).filter(|_| answer.ok());
         }
@@ -192,34 +193,30 @@ impl Api {
     }
 
     async fn get<T: DeserializeOwned>(self, path: &str) -> Answer<T> {
-        decode(self.send(Method::GET, path.to_owned(), None).await?)
+        decode(self.send(path.to_owned(), None).await?)
     }
 
-    async fn post<T: DeserializeOwned>(self, path: &str, body: &impl Serialize) -> Answer<T> {
-        decode(self.mutate(Method::POST, path.to_owned(), body, None).await?)
+    async fn post<T: DeserializeOwned>(self, path: &str, body: Value) -> Answer<T> {
+        decode(self.mutate("POST", path.to_owned(), body, None).await?)
     }
 
-    async fn operate(self, path: String, body: &impl Serialize) -> Answer<Operation> {
-        one(self.mutate(Method::POST, path, body, None).await?)
-    }
-
-    fn mutate(
-        self,
-        method: Method,
-        path: String,
-        body: &impl Serialize,
-        condition: Option<(&'static str, String)>,
-    ) -> LocalBoxFuture<Raw> {
-        let body = serde_json::to_string(body).expect("plain data encodes");
-        self.send_until_answered(method, path, Mutation { body, key: browser::unique_key(), condition })
+    async fn operate(self, path: String, body: Value) -> Answer<Operation> {
+        one(self.mutate("POST", path, body, None).await?)
     }
 
     /// Boxed, so that there is one of it, whatever is sent and awaited.
-    fn send_until_answered(self, method: Method, path: String, mutation: Mutation) -> LocalBoxFuture<Raw> {
+    fn mutate(
+        self,
+        method: &'static str,
+        path: String,
+        body: Value,
+        condition: Option<(&'static str, String)>,
+    ) -> LocalBoxFuture<Raw> {
+        let mutation = Mutation { method, body: body.to_string(), key: browser::unique_key(), condition };
         Box::pin(async move {
             let mut tries = 1;
             loop {
-                match self.send(method.clone(), path.clone(), Some(mutation.clone())).await {
+                match self.send(path.clone(), Some(mutation.clone())).await {
                     Err(ApiError::Unreachable { .. }) if tries < MAX_TRIES => {
                         tries += 1;
                         TimeoutFuture::new(RETRY_WAIT_MS).await;
@@ -230,36 +227,44 @@ impl Api {
         })
     }
 
-    fn send(self, method: Method, path: String, mutation: Option<Mutation>) -> LocalBoxFuture<Raw> {
+    fn send(self, path: String, mutation: Option<Mutation>) -> LocalBoxFuture<Raw> {
         Box::pin(async move {
             let base = self.base.get_untracked();
-            let unreachable = |_| ApiError::Unreachable { url: base.clone() };
-            let mut request = RequestBuilder::new(&format!("{base}{path}"))
-                .method(method)
-                .header("Ringmaster-Client", "dashboard")
-                .abort_signal(Some(&timeout()));
-            let answer = match mutation {
-                None => request.send().await,
-                Some(Mutation { body, key, condition }) => {
-                    request =
-                        request.header("Idempotency-Key", &key).header("Content-Type", "application/json");
-                    if let Some((header, value)) = condition {
-                        request = request.header(header, &value);
-                    }
-                    request.body(body).map_err(unreachable)?.send().await
-                }
-            };
-            let answer = answer.map_err(unreachable)?;
-            let (status, ok) = (answer.status(), answer.ok());
-            let text = answer.text().await.map_err(unreachable)?;
-            Ok((status, ok, text))
+            let answer = exchange(&format!("{base}{path}"), mutation).await;
+            answer.map_err(|_| ApiError::Unreachable { url: base })
         })
     }
+}
+
+/// Sends a request and reads the whole answer. Whatever fails of that, fails in the network.
+async fn exchange(url: &str, mutation: Option<Mutation>) -> Result<(u16, bool, String), JsValue> {
+    let request = web_sys::RequestInit::new();
+    let headers = web_sys::Headers::new()?;
+    headers.set("Ringmaster-Client", "dashboard")?;
+    if let Some(Mutation { method, body, key, condition }) = mutation {
+        request.set_method(method);
+        request.set_body(&JsValue::from_str(&body));
+        headers.set("Content-Type", "application/json")?;
+        headers.set("Idempotency-Key", &key)?;
+        if let Some((header, value)) = condition {
+            headers.set(header, &value)?;
+        }
+    }
+    request.set_headers(&headers);
+    request.set_signal(Some(&timeout()));
+    let answer = fetch(url, &request).await?;
+    let text = JsFuture::from(answer.text()?).await?;
+    Ok((answer.status(), answer.ok(), text.as_string().unwrap_or_default()))
+}
+
+async fn fetch(url: &str, request: &web_sys::RequestInit) -> Result<web_sys::Response, JsValue> {
+    Ok(JsFuture::from(window().fetch_with_str_and_init(url, request)).await?.unchecked_into())
 }
 
 /// What a request that changes something carries.
 #[derive(Clone, Debug)]
 struct Mutation {
+    method: &'static str,
     body: String,
     /// The idempotency key.
     key: String,
@@ -270,10 +275,6 @@ struct Mutation {
 pub type LocalBoxFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 /// Status, whether that is a success, and the body.
 type Raw = Answer<(u16, bool, String)>;
-
-/// The body of a request that says all by its address.
-#[derive(Serialize)]
-struct Empty {}
 
 fn timeout() -> web_sys::AbortSignal {
     web_sys::AbortSignal::timeout_with_u32(TIMEOUT_MS)

@@ -167,7 +167,7 @@ impl Stream {
     }
 
     fn receive(&mut self, text: &str) {
-        let message = match json::from_str(text) {
+        let message = match json::message(text) {
             Ok(message) => message,
             Err(error) => {
                 // A newer node may send what this page does not know; what it changes would be a gap.
