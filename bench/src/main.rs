@@ -8,14 +8,18 @@
 
 #![expect(clippy::print_stdout, reason = "a report on standard output is what these commands are for")]
 
+mod contention;
 mod crash_points;
 mod elections;
 mod etcd;
+mod figures;
 mod http;
 mod idle;
 mod load;
+mod locks;
 mod network;
 mod quiet;
+mod redis;
 mod report;
 mod usage;
 mod writes;
@@ -55,6 +59,10 @@ enum Command {
     Writes(writes::Arguments),
     /// What three nodes cost that do nothing
     Idle(idle::Arguments),
+    /// Pairs of acquire and release per second and CPU per pair, beside etcd and Redis
+    Locks(locks::Arguments),
+    /// Pauses holders of locks, kills leaders, has clocks jump, and checks what everybody saw
+    Contention(contention::Arguments),
     /// Kills a node at each of its fsyncs in turn, and looks whether anything was lost
     CrashPoints(crash_points::Arguments),
 }
@@ -111,6 +119,8 @@ async fn run(arguments: &Arguments) -> Result<Report, String> {
         Command::Quiet(arguments) => quiet::run(&program, arguments).await,
         Command::Writes(arguments) => writes::run(&program, arguments).await,
         Command::Idle(arguments) => idle::run(&program, arguments).await,
+        Command::Locks(arguments) => locks::run(&program, arguments).await,
+        Command::Contention(arguments) => contention::run(&program, arguments).await,
         Command::CrashPoints(arguments) => crash_points::run(&program, arguments).await,
     }
 }

@@ -7,6 +7,7 @@
 
 use crate::{
     etcd::Etcd,
+    figures::Figures,
     http::{Ask, Protocol},
     load::{self, Target},
     report::Report,
@@ -42,15 +43,6 @@ struct Contender {
     name: &'static str,
     target: Target,
     pids: Vec<Pid>,
-}
-
-/// What one measurement says.
-#[derive(Clone, Copy)]
-struct Figures {
-    per_second: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    cpu_us: f64,
 }
 
 pub fn target(cluster: &Cluster, leader: u64) -> Target {
@@ -92,7 +84,7 @@ pub async fn run(program: &Program, arguments: &Arguments) -> Result<Report, Str
                 measured.push(measure(contender, *clients, arguments.seconds).await?);
             }
         }
-        let medians: Vec<Figures> = measured.iter().map(|figures| median(figures)).collect();
+        let medians: Vec<Figures> = measured.iter().map(|figures| Figures::median(figures)).collect();
         for (contender, figures) in contenders.iter().zip(&medians) {
             report.row(vec![
                 ("clients", json!(clients)),
@@ -120,26 +112,5 @@ async fn measure(contender: &Contender, clients: u64, seconds: u64) -> Result<Fi
     if load.failures > 0 {
         return Err(format!("{} refused {} writes", contender.name, load.failures));
     }
-    let ms = |q| load.latencies.quantile(q).as_secs_f64() * 1e3;
-    Ok(Figures {
-        per_second: load.per_second(),
-        p50_ms: ms(0.5),
-        p99_ms: ms(0.99),
-        cpu_us: cpu.as_secs_f64() * 1e6 / load.writes as f64,
-    })
-}
-
-/// Of each figure by itself.
-fn median(figures: &[Figures]) -> Figures {
-    let of = |figure: fn(&Figures) -> f64| {
-        let mut values: Vec<f64> = figures.iter().map(figure).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-    };
-    Figures {
-        per_second: of(|figures| figures.per_second),
-        p50_ms: of(|figures| figures.p50_ms),
-        p99_ms: of(|figures| figures.p99_ms),
-        cpu_us: of(|figures| figures.cpu_us),
-    }
+    Ok(Figures::new(load.latencies, load.writes, load.took, cpu))
 }

@@ -79,6 +79,7 @@ pub const BODY: &[Code] = &[Code::MalformedJson, Code::BodyTooLarge, Code::Unsup
         (name = "plans", description = "The one door for what operators do."),
         (name = "operations", description = "Plans being run. They outlive the node that runs them."),
         (name = "settings", description = "Configuration that the whole cluster agrees on: plain GET and PUT, with ETags."),
+        (name = "locks", description = "Leases with fencing tokens, and fair queues. A resource is safe if it keeps the highest token that it has seen."),
         (name = "history", description = "What happened, and who asked for it."),
         (name = "node", description = "This node itself, for supervisors, load balancers and monitoring."),
         (name = "demo", description = "Chaos, in a demo alone."),
