@@ -84,7 +84,7 @@ pub async fn start(
     let raft: ClusterRaft =
         Raft::new(me, config, network, log, state_machine).await.map_err(io::Error::other)?;
     service.insert(GroupId::CLUSTER, raft.clone());
-    let group = ClusterGroup::new(me, raft, published, peers.clone(), 2 * elections.timeout_max);
+    let group = ClusterGroup::new(me, raft, published, peers.clone(), elections.timeout_max);
     forwarded.serve(group.clone());
     // Links come from the log's members until the state is known: without them there is no election.
     peers.set_members(&group.members());

@@ -40,7 +40,7 @@ impl ClusterGroup {
                 (replication.node, PeerObservation { lag: Some(replication.lag), age })
             })
             .collect();
-        Observations { peers, election_bound: self.0.election_bound }
+        Observations { peers, election_bound: 2 * self.0.lease }
     }
 
     /// This node's part in the group, at the cost of a glance.
