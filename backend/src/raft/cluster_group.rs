@@ -250,6 +250,7 @@ impl ClusterGroup {
 
     /// Asks the leader, whoever that is by then, until the deadline.
     async fn at_leader(&self, mut call: Call, deadline: Instant) -> Result<Answer, Refusal> {
+        tracing::debug!(request = call.request_id(), node = %self.me(), "a request for the leader");
         let mut sent = false;
         // Whatever becomes of the first attempt, it is ordered after this.
         let first_sent = self.0.published.applied().revision;

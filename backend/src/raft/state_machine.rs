@@ -143,6 +143,7 @@ impl StateMachine {
                         log_id.index
                     ))
                 })?;
+                tracing::debug!(request = record.request.id, revision = log_id.index, "applying");
                 Body::Command(Box::new(record))
             }
             EntryPayload::Membership(membership) => {

@@ -50,6 +50,13 @@ impl Call {
         }
     }
 
+    pub(super) fn request_id(&self) -> &str {
+        match self {
+            Call::Propose { request, .. } | Call::Plan { request, .. } => &request.id,
+            Call::ReadIndex { .. } => "",
+        }
+    }
+
     /// What ties it to the request that caused it, on this node and the next.
     fn trace(&self) -> Trace {
         match self {
@@ -99,6 +106,7 @@ impl ClusterGroup {
     async fn serve_forwarded(&self, body: &[u8]) -> Bytes {
         let answer = match rmp_serde::from_slice::<Forward<Call>>(body) {
             Ok(Forward { left_ms, call }) => {
+                tracing::debug!(request = call.request_id(), "a request was forwarded here");
                 let left = Duration::from_millis(left_ms).min(CALL_TIMEOUT);
                 self.serve(call, clock::now() + left).await
             }
@@ -136,7 +144,7 @@ impl Session for Forwarded {
     fn receive(&mut self, request: peer::Incoming) {
         // Without a group yet, the request is dropped, and its asker tries again.
         let Some(group) = self.0.get().cloned() else { return };
-        tracing::debug!(from = %request.from, trace = %request.trace, "a request was forwarded here");
+        tracing::debug!(from = %request.from, trace = %request.trace, "a frame for the leader came");
         tokio::spawn(async move {
             let body = group.serve_forwarded(&request.body).await;
             request.answer.reply(body);
