@@ -78,7 +78,7 @@ pub struct Elections {
 impl Default for Elections {
     fn default() -> Self {
         Elections {
-            heartbeat: Duration::from_millis(50),
+            heartbeat: Duration::from_millis(65),
             timeout_min: Duration::from_millis(150),
             timeout_max: Duration::from_millis(200),
         }
