@@ -44,13 +44,15 @@ enum Fault {
     Kill,
     /// Cut off from everybody, the writer included (needs root)
     Partition,
+    /// It hears the others, and they do not hear it (needs root)
+    Mute,
     /// SIGTERM: it hands over first
     Term,
 }
 
 impl Arguments {
     pub fn needs_network(&self) -> bool {
-        self.fault == Fault::Partition
+        matches!(self.fault, Fault::Partition | Fault::Mute)
     }
 }
 
@@ -68,7 +70,7 @@ pub async fn run(program: &Program, arguments: &Arguments) -> Result<Report, Str
         // Another phase between heartbeats and time-outs each time, and no node that may not vote yet.
         sleep(Duration::from_millis(rand::random_range(600..1_200))).await;
         let outage = match &network {
-            Some(network) => partition(&cluster, network, &writers, leader).await?,
+            Some(network) => partition(&cluster, network, &writers, leader, arguments.fault).await?,
             None => stop(&mut cluster, &writers, leader, arguments.fault).await?,
         };
         outages.push(outage);
@@ -90,6 +92,7 @@ pub async fn run(program: &Program, arguments: &Arguments) -> Result<Report, Str
     let seconds = |q| times.quantile(q).as_secs_f64();
     let mut report = Report::new(match arguments.fault {
         Fault::Kill => "The leader is killed: seconds until a write is acknowledged",
+        Fault::Mute => "The leader is heard by nobody, and hears: seconds until a write is acknowledged",
         Fault::Partition => "The leader is cut off: seconds until a write is acknowledged",
         Fault::Term => "The leader is told to stop: the longest gap between acknowledged writes, in seconds",
     });
@@ -109,7 +112,7 @@ pub async fn run(program: &Program, arguments: &Arguments) -> Result<Report, Str
             report.check("p50", seconds(0.5), 0.3);
             report.check("p99", seconds(0.99), 0.8);
         }
-        Fault::Partition => {
+        Fault::Partition | Fault::Mute => {
             report.check("p50", seconds(0.5), 0.6);
             report.check("p99", seconds(0.99), 1.2);
         }
@@ -146,11 +149,20 @@ async fn partition(
     network: &Network,
     writers: &Writers,
     leader: u64,
+    fault: Fault,
 ) -> Result<Duration, String> {
     let start = Instant::now();
-    network.cut_off(leader)?;
-    let outage = outage(writers, start).await?;
-    network.heal(leader)?;
+    let outage = if fault == Fault::Mute {
+        network.mute(leader)?;
+        let outage = outage(writers, start).await?;
+        network.unmute(leader)?;
+        outage
+    } else {
+        network.cut_off(leader)?;
+        let outage = outage(writers, start).await?;
+        network.heal(leader)?;
+        outage
+    };
     // Its own view of who leads is stale until it hears of the election.
     let witness = leader % cluster.nodes.len() as u64 + 1;
     cluster.wait_status(witness, leader, ringmaster_common::cluster::NodeStatus::Up).await;

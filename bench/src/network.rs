@@ -12,6 +12,8 @@ use ringmaster_tests::cluster::Host;
 use std::process::Command;
 
 const BRIDGE: &str = "br0";
+/// A link-layer address that nobody has.
+const NOBODY: &str = "02:00:00:00:00:ff";
 
 /// Takes the calling thread into a network namespace that has nothing in it.
 pub fn enter_namespace() -> Result<(), String> {
@@ -53,6 +55,26 @@ impl Network {
             enter: ["ip", "netns", "exec", name].map(str::to_owned).to_vec(),
         };
         self.namespaces.iter().zip(1..).map(host).collect()
+    }
+
+    /// Has what a node sends to the others get lost, and what they send to it arrive: it takes them for
+    /// somebody who is not there.
+    pub fn mute(&self, node: u64) -> Result<(), String> {
+        let name = self.name(node)?;
+        for other in (1..=self.namespaces.len() as u64).filter(|other| *other != node) {
+            ip(&format!("-n {name} neigh replace 10.77.0.{other} lladdr {NOBODY} dev eth0 nud permanent"))?;
+        }
+        Ok(())
+    }
+
+    pub fn unmute(&self, node: u64) -> Result<(), String> {
+        let name = self.name(node)?;
+        ip(&format!("-n {name} neigh flush dev eth0 nud permanent"))
+    }
+
+    fn name(&self, node: u64) -> Result<&str, String> {
+        let name = self.namespaces.get(node as usize - 1);
+        name.map(String::as_str).ok_or_else(|| format!("there is no node {node}"))
     }
 
     pub fn cut_off(&self, node: u64) -> Result<(), String> {
