@@ -82,6 +82,8 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
     }
     let me = identity.node_id;
     tracing::info!(node = %me, name = identity.name, cluster = identity.cluster_id, "starting");
+    // From here on a signal is an orderly stop, also one that comes before the node serves.
+    let stopped = stop_signal();
 
     let telemetry = Telemetry::new(me);
     let local = Local {
@@ -133,7 +135,7 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
     tracing::info!(api = %config.api_addr, peer = %config.peer_addr, "serving");
 
     tokio::select! {
-        () = stop_signal() => {
+        () = stopped => {
             tracing::info!("stopping");
             hand_over(&group).await;
             // First the links: what peers send from now on, Raft could not take any more.
@@ -299,16 +301,18 @@ async fn follow_members(group: ClusterGroup, peers: Peers) {
     }
 }
 
-async fn stop_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        // Without handlers, the signals end the process by themselves.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// Listens from now on, and is done when a signal says to stop.
+fn stop_signal() -> impl Future<Output = ()> {
+    let handlers = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async {
+        let (Ok(mut terminate), Ok(mut interrupt)) = handlers else {
+            // Without handlers, the signals end the process by themselves.
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
 }
 
