@@ -166,10 +166,10 @@ impl Locks {
             };
         };
         if let Some(position) = lock.holder_by_request(request) {
-            return Ok(Place::Holder(position));
+            return lock.holders[position].ask.repeated_by(acquire).map(|()| Place::Holder(position));
         }
         if let Some(position) = lock.waiter_by_request(request) {
-            return Ok(Place::Waiter(position));
+            return lock.waiters[position].ask.repeated_by(acquire).map(|()| Place::Waiter(position));
         }
         if acquire.reentrant
             && let Some(position) = lock.reentry(&acquire.owner, acquire.mode())?

@@ -39,6 +39,20 @@ pub(super) struct Ask {
     pub acquire: AcquireLock,
 }
 
+impl Ask {
+    /// A repeat may wait for less, and nothing else may differ.
+    pub fn repeated_by(&self, acquire: &AcquireLock) -> Result<(), Refusal> {
+        let first = &self.acquire;
+        if (&first.owner, first.mode(), first.limit) == (&acquire.owner, acquire.mode(), acquire.limit) {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Code::IdempotencyKeyReused,
+            format!("{} was the key of another request for {}; choose a new one", self.request, first.name),
+        ))
+    }
+}
+
 /// A lease.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Hold {
@@ -58,7 +72,7 @@ pub(super) struct Hold {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Waiter {
-    ask: Arc<Ask>,
+    pub ask: Arc<Ask>,
     attachment: Attachment,
     since: Timestamp,
     gives_up: ClusterTime,
