@@ -114,6 +114,10 @@ impl Replay<'_> {
             let payload = match frame::read(&bytes[read.end..], read.header.mark) {
                 Ok(payload) => payload,
                 Err(what) => {
+                    if bytes[read.end..].iter().all(|byte| *byte == 0) {
+                        // Nothing was written there yet.
+                        break;
+                    }
                     if let Some(next) = frame::find(&bytes, read.end + 1, read.header.mark) {
                         return Err(damaged(
                             read.end,
@@ -163,8 +167,8 @@ impl ReadSegment {
                 "{}: a write that was cut short by a crash and never confirmed; it is cut off",
                 broken.what
             );
-            file.set_len(self.end as u64).map_err(failed)?;
         }
+        file.set_len(self.end as u64).map_err(failed)?;
         // A process that was killed may have left frames that were written and not yet synced. From
         // now on the node acts on them, so they must not go away.
         file.sync_all().map_err(failed)?;
@@ -174,6 +178,7 @@ impl ReadSegment {
             sequence: self.sequence,
             end: self.end as u64,
             checkpoint_end: self.checkpoint_end.unwrap_or(self.end) as u64,
+            length: self.end as u64,
         })
     }
 }

@@ -8,10 +8,15 @@
 //!     20     8  mark of this segment's frames
 //!     28     4  CRC-32 of the above
 //!     32     …  frames
+//!      …     …  zeros, while frames are still added
 //! ```
 //!
 //! The first frames are the checkpoint: what must survive the deletion of older segments. A segment
 //! gets its name when its checkpoint is durable, so a checkpoint is never torn.
+//!
+//! Frames are written over zeros. A frame that made the file longer would have to wait for the file
+//! system's own journal at each fsync, and with it for everybody else who writes to that disk. So the
+//! file grows ahead of the frames, by [`AHEAD_BYTES`] at a time.
 
 use super::{frame::Frame, image::Image, record::Record};
 use crate::durable;
@@ -24,10 +29,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The format of segments that this version writes.
-pub(super) const FORMAT: u32 = 1;
+/// The format of segments that this version writes. The first one had no zeros behind its frames; it is
+/// read, and written on, as if it were this one.
+pub(super) const FORMAT: u32 = 2;
 pub(super) const HEADER_BYTES: usize = 32;
 const MAGIC: [u8; 8] = *b"RMjournl";
+
+/// How far the file is ahead of its frames, at the most.
+const AHEAD_BYTES: u64 = 1 << 20;
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// How large a frame of a checkpoint grows, roughly.
 const CHECKPOINT_FRAME_BYTES: usize = 1 << 20;
@@ -68,7 +78,7 @@ impl Header {
             return Err(BadHeader::Damaged("the file is no segment of a journal"));
         }
         // First the format: another one may have another header.
-        if four(8) != FORMAT {
+        if !(1..=FORMAT).contains(&four(8)) {
             return Err(BadHeader::Format(four(8)));
         }
         if crc32fast::hash(&header[..28]) != four(28) {
@@ -153,16 +163,40 @@ pub(super) struct Tail {
     pub(super) end: u64,
     /// Where the checkpoint ends.
     pub(super) checkpoint_end: u64,
+    /// Where the file ends: there are zeros up to here.
+    pub(super) length: u64,
 }
 
 impl Tail {
-    /// Adds a frame, and returns when it is durable.
-    pub(super) fn append(&mut self, frame: &mut Frame) -> io::Result<()> {
+    /// Adds a frame, and returns when it is durable. The file does not grow ahead of its frames by more
+    /// than `ahead`.
+    pub(super) fn append(&mut self, frame: &mut Frame, ahead: u64) -> io::Result<()> {
         self.file.write_all_at(frame.seal(self.mark), self.end)?;
+        let end = self.end + frame.len() as u64;
+        if end > self.length {
+            self.grow(end, ahead.min(AHEAD_BYTES))?;
+        }
         self.file.sync_data()?;
         self.sequence += 1;
-        self.end += frame.len() as u64;
+        self.end = end;
         Ok(())
+    }
+
+    /// Writes zeros behind `end`. They become durable with the frame before them.
+    fn grow(&mut self, end: u64, ahead: u64) -> io::Result<()> {
+        self.length = end;
+        while self.length < end + ahead {
+            let zeros = &ZEROS[..ZEROS.len().min((end + ahead - self.length) as usize)];
+            self.file.write_all_at(zeros, self.length)?;
+            self.length += zeros.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Cuts off what no frame was written to. A crash may undo it.
+    pub(super) fn trim(&mut self) -> io::Result<()> {
+        self.length = self.end;
+        self.file.set_len(self.end)
     }
 
     /// How much was written behind the checkpoint.
@@ -199,5 +233,5 @@ pub(super) fn create(
         frame.push(&Record::CheckpointEnd);
         write(&mut frame)
     })?;
-    Ok(Tail { file, mark: header.mark, sequence: sequence + frames, end, checkpoint_end: end })
+    Ok(Tail { file, mark: header.mark, sequence: sequence + frames, end, checkpoint_end: end, length: end })
 }

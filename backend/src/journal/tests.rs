@@ -179,7 +179,9 @@ async fn a_write_cut_short_at_any_byte_is_cut_off() {
     let journal = Journal::open(dir.path()).unwrap();
     append(&journal, GROUP, 1..4).await;
     journal.save_vote(GROUP, Bytes::from("the vote")).await.unwrap();
+    drop(journal);
     let kept = fs::metadata(last_segment(&dir)).unwrap().len() as usize;
+    let journal = Journal::open(dir.path()).unwrap();
     append(&journal, GROUP, 4..7).await;
     let before = seen(&journal, GROUP);
     drop(journal);
@@ -211,6 +213,55 @@ async fn a_write_cut_short_at_any_byte_is_cut_off() {
         hole[kept..=byte].fill(0);
         check(format!("zeros up to byte {byte}"), &hole);
     }
+}
+
+#[tokio::test]
+async fn frames_are_written_over_zeros_which_are_no_damage() {
+    let dir = fresh();
+    let path = last_segment(&dir);
+    let length = || fs::metadata(&path).unwrap().len();
+    let journal = Journal::open(dir.path()).unwrap();
+    append(&journal, GROUP, 0..1).await;
+    let ahead = length();
+    append(&journal, GROUP, 1..20).await;
+    assert_eq!(length(), ahead, "there was room for it");
+    // A killed process leaves what is in the file now.
+    let left = fs::read(&path).unwrap();
+    let before = seen(&journal, GROUP);
+    drop(journal);
+    let end = *frame_bounds(&left).last().unwrap();
+    assert_eq!(length(), end as u64, "a clean end leaves no zeros");
+    assert!(left.len() > end && left[end..].iter().all(|byte| *byte == 0));
+
+    fs::write(&path, &left).unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    assert_eq!(seen(&journal, GROUP), before);
+    assert_eq!(length(), end as u64, "they are cut off");
+    drop(journal);
+
+    let last = frame_bounds(&left).len() - 2;
+    let last = frame_bounds(&left)[last];
+    let mut behind = left.clone();
+    behind.copy_within(last..end, end + 100);
+    fs::write(&path, &behind).unwrap();
+    let error = Journal::open(dir.path()).expect_err("a whole frame behind zeros").to_string();
+    assert!(error.contains("a whole frame follows"), "{error}");
+}
+
+#[tokio::test]
+async fn a_segment_without_zeros_is_written_on() {
+    let dir = fresh();
+    append(&Journal::open(dir.path()).unwrap(), GROUP, 0..3).await;
+    let path = last_segment(&dir);
+    let mut bytes = fs::read(&path).unwrap();
+    let header = segment::Header::decode(&bytes).unwrap();
+    bytes[8] = 1;
+    let crc = crc32fast::hash(&bytes[..28]).to_le_bytes();
+    bytes[28..32].copy_from_slice(&crc);
+    assert_eq!(segment::Header::decode(&bytes).unwrap(), header);
+    fs::write(&path, bytes).unwrap();
+    append(&Journal::open(dir.path()).unwrap(), GROUP, 3..6).await;
+    assert_eq!(seen(&Journal::open(dir.path()).unwrap(), GROUP).entries.len(), 6);
 }
 
 #[tokio::test]
@@ -283,10 +334,10 @@ async fn another_format_is_refused() {
     let dir = fresh();
     let path = last_segment(&dir);
     let mut bytes = fs::read(&path).unwrap();
-    bytes[8] = 2;
+    bytes[8] = 3;
     fs::write(&path, bytes).unwrap();
     let error = Journal::open(dir.path()).expect_err("another format is seen");
-    assert!(matches!(error, JournalError::Format { found: 2, supported: 1, .. }), "{error}");
+    assert!(matches!(error, JournalError::Format { found: 3, supported: 2, .. }), "{error}");
     assert!(error.to_string().contains("run the version that wrote it"), "{error}");
 }
 

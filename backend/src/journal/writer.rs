@@ -145,7 +145,10 @@ impl Writer {
             match next {
                 Ok(write) => self.take(write),
                 Err(RecvTimeoutError::Timeout) => self.flush(),
-                Err(RecvTimeoutError::Disconnected) => return self.flush(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.flush();
+                    return self.trim();
+                }
             }
             while self.frame.len() < FRAME_BYTES
                 && let Ok(write) = queue.try_recv()
@@ -204,7 +207,8 @@ impl Writer {
         }
         self.measured.fsyncs.fetch_add(1, Ordering::Relaxed);
         let started = clock::now();
-        self.tail.append(&mut self.frame)?;
+        let ahead = self.limits.segment_bytes.saturating_sub(self.tail.written());
+        self.tail.append(&mut self.frame, ahead)?;
         self.measured.seconds.observe(started.elapsed().as_secs_f64());
         Ok(())
     }
@@ -216,10 +220,18 @@ impl Writer {
         self.failure.get_or_init(|| Failure::new(error)).clone()
     }
 
+    /// The file ends where its frames do, unless the process crashes.
+    fn trim(&mut self) {
+        if let Err(error) = self.tail.trim() {
+            tracing::debug!(%error, journal = %self.dir.display(), "zeros are left behind the last frame");
+        }
+    }
+
     /// Goes on in a new segment. Groups whose entries would keep too many old ones are copied.
     fn begin_segment(&mut self) -> io::Result<()> {
         let copied = self.segments.stragglers(self.limits.segments - 1, &self.image);
         let path = Segment::path(&self.dir, self.tail.sequence);
+        self.trim();
         self.tail = segment::create(&path, self.tail.sequence, checkpoint(&self.image, &copied))?;
         self.segments.begin(path);
         for record in checkpoint(&self.image, &copied) {
