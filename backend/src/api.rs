@@ -29,9 +29,13 @@ pub mod stream;
 
 use crate::{metrics::Metrics, raft::cluster_group::ClusterGroup, telemetry::Telemetry};
 use admission::Admission;
-use axum::{Router, extract::DefaultBodyLimit, middleware};
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request, State},
+    middleware::{self, Next},
+    response::Response,
+};
 use std::{sync::Arc, time::Duration};
-use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// The largest body that is read.
@@ -54,7 +58,7 @@ pub struct Api {
     /// The port of the API, to know one's own names.
     pub port: u16,
     /// Host names, besides loopback and the members' addresses, that this node answers to.
-    pub public_url: String,
+    pub public_url: Arc<str>,
     pub encoder: Arc<stream::Encoder>,
 }
 
@@ -101,13 +105,20 @@ pub fn router(api: Api) -> Router {
     router
         .fallback(dashboard::asset)
         .method_not_allowed_fallback(problem::method_not_allowed)
-        .layer(middleware::from_fn(problem::in_our_words))
-        .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(middleware::from_fn(problem::too_large_to_read))
-        .layer(middleware::from_fn_with_state(api.clone(), admission::admit))
-        .layer(middleware::from_fn(server::in_time))
-        .layer(middleware::from_fn_with_state(api.clone(), guard::guard))
-        .layer(middleware::from_fn_with_state(api.clone(), metrics::count))
+        .layer(middleware::from_fn_with_state(api.clone(), pass))
         .with_state(api)
+}
+
+/// What every request passes on its way in, and every answer on its way out. It is one layer, because
+/// for each layer the router copies all that are below it, at each request.
+async fn pass(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let routed = |mut request| {
+        DefaultBodyLimit::max(MAX_BODY_BYTES).apply(&mut request);
+        problem::without_panic(problem::in_our_words(request, |request| next.run(request)))
+    };
+    let readable = |request| problem::too_large_to_read(request, routed);
+    let admitted = |request| admission::admit(&api, request, readable);
+    let in_time = |request| server::in_time(request, admitted);
+    let guarded = |request| guard::guard(&api, request, in_time);
+    metrics::count(&api, request, guarded).await
 }

@@ -30,6 +30,8 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::timeout,
 };
 
 /// How long a node that stops waits for its leadership to be taken over.
@@ -38,6 +40,8 @@ const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
 const HAND_OVER_AGAIN: Duration = Duration::from_millis(100);
 /// How often a stopping leader looks whether somebody else leads.
 const HAND_OVER_LOOK: Duration = Duration::from_millis(5);
+/// How long a node that stops waits for what its clients have under way.
+const FAREWELL_PATIENCE: Duration = Duration::from_millis(500);
 /// How long the first command of a cluster may take before it is tried again.
 const CREATE_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the first node looks whether it may create the cluster.
@@ -121,10 +125,11 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
         metrics,
         admission,
         port: config.api_addr.port(),
-        public_url: config.public_url.clone(),
+        public_url: config.public_url.as_str().into(),
         encoder: Arc::default(),
     };
-    tokio::spawn(api::server::serve(api_listener, api::router(api)));
+    let (stop_serving, stop) = watch::channel(false);
+    let serving = tokio::spawn(api::server::serve(api_listener, api::router(api), stop));
     tokio::spawn(follow_members(group.clone(), peers.clone()));
     tokio::spawn(telemetry::run(telemetry.clone(), group.clone(), peers.clone(), journal));
     tokio::spawn(controllers::elections::run(group.clone()));
@@ -138,7 +143,10 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
         () = stopped => {
             tracing::info!("stopping");
             hand_over(&group).await;
-            // First the links: what peers send from now on, Raft could not take any more.
+            // First the clients: what they have under way may still need the new leader.
+            stop_serving.send_replace(true);
+            let _ = timeout(FAREWELL_PATIENCE, serving).await;
+            // Then the links: what peers send from now on, Raft could not take any more.
             peers.shutdown();
             group.shutdown().await;
             Ok(())
@@ -280,7 +288,7 @@ async fn create_cluster(group: ClusterGroup, name: String, identity: Identity, f
             }
         }
         // Leading begins with an entry that is applied.
-        let _ = tokio::time::timeout(CREATE_PAUSE, applied.changed()).await;
+        let _ = timeout(CREATE_PAUSE, applied.changed()).await;
     }
 }
 

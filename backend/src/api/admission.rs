@@ -17,9 +17,8 @@ use crate::{
     raft::cluster_group::locks::MAX_PROPOSING_WAITERS,
 };
 use axum::{
-    extract::{MatchedPath, Request, State as Extension},
+    extract::{MatchedPath, Request},
     http::{HeaderValue, Method, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
@@ -145,11 +144,15 @@ fn overloaded(class: Class) -> Refused {
 
 /// Admits a request, or refuses it and hangs up: whoever floods holds no connection that an operator
 /// may need.
-pub async fn admit(Extension(api): Extension<Api>, request: Request, next: Next) -> Response {
+pub async fn admit<F: Future<Output = Response>>(
+    api: &Api,
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let Some(class) = Class::of(request.method(), route) else { return next.run(request).await };
+    let Some(class) = Class::of(request.method(), route) else { return next(request).await };
     match api.admission.enter(class) {
-        Ok(_under_way) => next.run(request).await,
+        Ok(_under_way) => next(request).await,
         Err(refused) => {
             let mut response = refused.into_response();
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

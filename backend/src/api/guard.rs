@@ -11,9 +11,8 @@ use crate::{
     state::State,
 };
 use axum::{
-    extract::{Request, State as Extension},
+    extract::Request,
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use ringmaster_common::error::Code;
@@ -21,16 +20,19 @@ use ringmaster_common::error::Code;
 /// How long a browser may remember what CORS allows.
 const PREFLIGHT_MAX_AGE: &str = "60";
 
-pub async fn guard(Extension(api): Extension<Api>, request: Request, next: Next) -> Response {
+pub async fn guard<F: Future<Output = Response>>(
+    api: &Api,
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
     let state = api.group.state();
-    let origin = match admit(&api, &state, request.headers()) {
+    let origin = match admit(api, &state, request.headers()) {
         Ok(origin) => origin,
         Err(refused) => return secure(refused.into_response(), &state),
     };
     let preflight = request.method() == Method::OPTIONS
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response =
-        if preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+    let mut response = if preflight { StatusCode::NO_CONTENT.into_response() } else { next(request).await };
     let headers = response.headers_mut();
     if let Some(origin) = origin {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -114,6 +116,30 @@ fn authority(url: &str) -> Option<&str> {
 
 /// What every answer carries.
 fn secure(mut response: Response, state: &State) -> Response {
+    let headers = response.headers_mut();
+    let is_page =
+        headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    let policy = if is_page { page_policy(state) } else { no_page_policy() };
+    let set = [
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
+    ];
+    for (name, value) in set {
+        headers.insert(name, value);
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// What is no page does nothing, wherever a browser puts it.
+fn no_page_policy() -> HeaderValue {
+    HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")
+}
+
+/// A page talks to the members alone.
+fn page_policy(state: &State) -> HeaderValue {
     let members: Vec<String> =
         origins(state).flat_map(|origin| [origin.to_owned(), origin.replacen("http", "ws", 1)]).collect();
     let policy = format!(
@@ -121,19 +147,7 @@ fn secure(mut response: Response, state: &State) -> Response {
          frame-ancestors 'none'; base-uri 'none'; object-src 'none'; form-action 'none'",
         members.join(" ")
     );
-    let headers = response.headers_mut();
-    let set = [
-        (header::CONTENT_SECURITY_POLICY, policy.as_str()),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-    ];
-    for (name, value) in set {
-        let value = HeaderValue::from_str(value).expect("what a public URL may hold fits a header");
-        headers.insert(name, value);
-    }
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    response
+    HeaderValue::from_str(&policy).expect("what a public URL may hold fits a header")
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use crate::{
 use axum::{
     extract::{MatchedPath, Request, State as Extension},
     http::{HeaderMap, Method, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use ringmaster_common::error::Code;
@@ -41,11 +40,15 @@ pub async fn metrics(Extension(api): Extension<Api>, headers: HeaderMap) -> Resu
 problems!(MetricsRefusals: []);
 
 /// Counts each request, whatever became of it.
-pub async fn count(Extension(api): Extension<Api>, request: Request, next: Next) -> Response {
+pub async fn count<F: Future<Output = Response>>(
+    api: &Api,
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
     let started = clock::now();
     let method = label(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = next.run(request).await;
+    let response = next(request).await;
     let route = route.as_ref().map_or(UNROUTED, MatchedPath::as_str);
     api.metrics.answered(route, method, response.status().as_u16(), started.elapsed());
     response

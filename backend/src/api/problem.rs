@@ -4,12 +4,11 @@ use axum::{
     Json,
     extract::Request,
     http::{HeaderValue, StatusCode, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use ringmaster_common::error::{Code, PROBLEM_JSON, Problem, Refusal};
-use std::any::Any;
+use std::panic::AssertUnwindSafe;
 
 /// A refusal on its way out.
 #[derive(Debug)]
@@ -51,17 +50,23 @@ pub async fn method_not_allowed(request: Request) -> Refused {
 }
 
 /// A defect of ours costs one answer, not the connection. The panic itself is in the log.
-pub fn panicked(_: Box<dyn Any + Send>) -> Response {
-    Refused::new(Code::Internal, "the node failed to answer; its log tells why").into_response()
+pub async fn without_panic(answer: impl Future<Output = Response>) -> Response {
+    // What the answer had borrowed is dropped with it, and locks tell those who take them next.
+    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
+        Refused::new(Code::Internal, "the node failed to answer; its log tells why").into_response()
+    })
 }
 
 /// Refuses a body that says it is too large. It is read all the same, within a bound: who is still
 /// sending when the connection closes never sees the answer.
-pub async fn too_large_to_read(request: Request, next: Next) -> Response {
+pub async fn too_large_to_read<F: Future<Output = Response>>(
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
     let declared =
         request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let Some(length) = declared.filter(|length: &u64| *length > super::MAX_BODY_BYTES as u64) else {
-        return next.run(request).await;
+        return next(request).await;
     };
     if length <= super::MAX_DISCARDED_BYTES {
         let mut body = request.into_body().into_data_stream();
@@ -72,9 +77,12 @@ pub async fn too_large_to_read(request: Request, next: Next) -> Response {
 }
 
 /// Answers that the framework made by itself get a body of ours.
-pub async fn in_our_words(request: Request, next: Next) -> Response {
-    let path = request.uri().path().to_owned();
-    let response = next.run(request).await;
+pub async fn in_our_words<F: Future<Output = Response>>(
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
+    let uri = request.uri().clone();
+    let response = next(request).await;
     let ours = response
         .headers()
         .get(header::CONTENT_TYPE)
@@ -82,6 +90,7 @@ pub async fn in_our_words(request: Request, next: Next) -> Response {
     if ours || !response.status().is_client_error() {
         return response;
     }
+    let path = uri.path();
     let (code, detail) = match response.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
             (Code::BodyTooLarge, format!("the body may have {} bytes", super::MAX_BODY_BYTES))

@@ -1,22 +1,28 @@
 //! Serving connections, with bounds on how many there are and how long they take.
+//!
+//! A node that stops takes no more of them, and ends each when what is under way on it is answered. Its
+//! clients turn to another node then, and none is left wondering what became of its request.
 
 use crate::api::{REQUEST_TIMEOUT, problem::Refused};
 use axum::{
     Router,
     extract::{ConnectInfo, Request},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
-use hyper::server::conn::http1;
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use ringmaster_common::error::Code;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
 };
 
 /// How many connections a node serves. Further ones wait to be accepted.
@@ -28,15 +34,25 @@ const MAX_HEAD_BYTES: usize = 64 << 10;
 /// How long to wait before accepting again after an error, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-pub async fn serve(listener: TcpListener, router: Router) {
+/// Serves until `stop` says so, and then until every connection has ended.
+pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let accept = accept(listener, router, permits.clone(), stop.clone());
+    tokio::select! {
+        () = accept => {}
+        () = stopped(&mut stop) => {}
+    }
+    let _all = permits.acquire_many(MAX_CONNECTIONS as u32).await;
+}
+
+async fn accept(listener: TcpListener, router: Router, permits: Arc<Semaphore>, stop: watch::Receiver<bool>) {
     loop {
         let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((socket, addr)) => {
-                let router = router.clone();
+                let (router, stop) = (router.clone(), stop.clone());
                 tokio::spawn(async move {
-                    connection(socket, addr, router).await;
+                    connection(socket, addr, router, stop).await;
                     drop(permit);
                 });
             }
@@ -48,28 +64,48 @@ pub async fn serve(listener: TcpListener, router: Router) {
     }
 }
 
-async fn connection(socket: TcpStream, addr: SocketAddr, router: Router) {
+async fn connection(socket: TcpStream, addr: SocketAddr, router: Router, mut stop: watch::Receiver<bool>) {
     // Small answers must not wait for more to send.
     let _ = socket.set_nodelay(true);
-    let service = TowerToHyperService::new(router.layer(axum::Extension(ConnectInfo(addr))));
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(socket), service)
-        .with_upgrades()
-        .await;
-    if let Err(error) = served {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(addr));
+        router.call(request)
+    });
+    let mut served = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .serve_connection(TokioIo::new(socket), service)
+            .with_upgrades()
+    );
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = stopped(&mut stop) => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%addr, %error, "a connection ended early");
     }
 }
 
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // Whoever could say so is gone with the node.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
 /// Gives a request up that takes too long. Who waits for a lock says for how long.
-pub async fn in_time(request: Request, next: Next) -> Response {
+pub async fn in_time<F: Future<Output = Response>>(
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
     if request.uri().path() == "/v1/locks/acquire" {
-        return next.run(request).await;
+        return next(request).await;
     }
-    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+    match tokio::time::timeout(REQUEST_TIMEOUT, next(request)).await {
         Ok(response) => response,
         Err(_) => Refused::new(
             Code::RequestTimeout,
