@@ -8,7 +8,10 @@ mod tests;
 
 use crate::{
     journal::Journal,
-    raft::types::{Entry, LogId, TypeConfig, Vote},
+    raft::{
+        types::{Entry, LogId, TypeConfig, Vote},
+        wire,
+    },
 };
 use bytes::Bytes;
 use futures::{Stream, stream};
@@ -50,7 +53,7 @@ impl LogStore {
 }
 
 fn encode(value: &impl Serialize) -> io::Result<Bytes> {
-    postcard::to_stdvec(value).map(Bytes::from).map_err(io::Error::other)
+    wire::encode(value).map_err(io::Error::other)
 }
 
 /// The journal has checked the bytes: what cannot be decoded was written by another version.
@@ -159,7 +162,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         let mut entries = entries.into_iter().peekable();
         let first = entries.peek().map_or(0, RaftEntry::index);
-        let entries = entries.map(|entry| encode(&entry)).collect::<io::Result<Vec<_>>>()?;
+        let entries = entries
+            .map(|entry| wire::encode_within(&entry, wire::entry_bytes(&entry)).map_err(io::Error::other))
+            .collect::<io::Result<Vec<_>>>()?;
         self.journal.append(self.group, first, entries, |result| callback.io_completed(result)).await
     }
 

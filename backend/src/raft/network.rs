@@ -1,7 +1,7 @@
 //! The sending side of Raft between nodes: openraft's network traits over [`Peers`].
 //!
-//! Appends are pipelined: up to [`APPEND_WINDOW`] are on their way to a follower, in order, and
-//! their answers come back in order. Heartbeats, votes and transfers of leadership go in the urgent
+//! Appends are pipelined: up to [`APPENDS_UNDER_WAY`] are on their way to a follower, in order, and
+//! their answers come back in order. What is proposed meanwhile goes into the next one together. Heartbeats, votes and transfers of leadership go in the urgent
 //! lane, so that neither a large append nor a snapshot delays them. A snapshot goes piece by piece.
 //!
 //! Time-outs: what is small is waited for as long as openraft says (`soft_ttl`). An append waits for
@@ -13,7 +13,7 @@
 //! [`Peers::set_members`].
 
 use super::{
-    types::{Payload, TypeConfig, Vote},
+    types::{TypeConfig, Vote},
     wire::{self, APPEND_WINDOW, Append, SNAPSHOT_PIECE_BYTES, SnapshotMessage},
 };
 use crate::peer::{CallError, Channel, FailureCode, Lane, Peers, Request, Trace};
@@ -24,7 +24,7 @@ use futures::{
     stream,
 };
 use openraft::{
-    BasicNode, EntryPayload, OptionalSend, RaftNetworkFactory,
+    BasicNode, OptionalSend, RaftNetworkFactory,
     alias::SnapshotOf,
     base::{BoxFuture, BoxStream},
     entry::RaftEntry,
@@ -47,11 +47,12 @@ const BACKOFF: Duration = Duration::from_millis(30);
 const APPEND_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a follower may take to install a snapshot that it has got, on a link that lives.
 const INSTALL_PATIENCE: Duration = Duration::from_secs(60);
+/// How many appends may be unanswered: one that the follower's disk works on, and one that waits for the
+/// disk. With more of them each would carry less, and nothing would be durable any sooner.
+const APPENDS_UNDER_WAY: usize = 2;
+const _: () = assert!(APPENDS_UNDER_WAY <= APPEND_WINDOW);
 /// An append with more than this is sent in parts, so that what is urgent is not held up for long.
 const APPEND_BYTES: usize = 1 << 20;
-/// What an entry takes on the wire beside its command, at most; of a membership, roughly.
-const ENTRY_OVERHEAD: usize = 64;
-const MEMBERSHIP_BYTES: usize = 4096;
 
 /// Makes the clients of one Raft group.
 #[derive(Clone, Debug)]
@@ -108,9 +109,19 @@ impl Client {
         message: &M,
         limit: Duration,
     ) -> impl Future<Output = Result<T, RPCError<TypeConfig>>> + Send + use<M, T> {
+        self.send(action, channel, lane, wire::encode(message), limit)
+    }
+
+    fn send<T: DeserializeOwned>(
+        &self,
+        action: RPCTypes,
+        channel: Channel,
+        lane: Lane,
+        body: Result<Bytes, postcard::Error>,
+        limit: Duration,
+    ) -> impl Future<Output = Result<T, RPCError<TypeConfig>>> + Send + use<T> {
         let (local, target) = (self.peers.local().node_id, self.target);
-        let call = wire::encode(message)
-            .map(|body| self.peers.call(target, self.request(channel, lane, body), limit));
+        let call = body.map(|body| self.peers.call(target, self.request(channel, lane, body), limit));
         async move {
             let call = call.map_err(|error| NetworkError::new(&error))?;
             let reply = call.await.map_err(|error| rpc_error(action, local, target, error))?;
@@ -132,7 +143,8 @@ impl Client {
             Appends::Entries => (wire::APPEND, Lane::Bulk, soft_ttl.max(APPEND_PATIENCE)),
             Appends::Heartbeats => (wire::HEARTBEAT, Lane::Urgent, soft_ttl),
         };
-        self.ask(RPCTypes::AppendEntries, channel, lane, request, limit)
+        let bytes = wire::ENTRY_OVERHEAD + request.entries.iter().map(wire::entry_bytes).sum::<usize>();
+        self.send(RPCTypes::AppendEntries, channel, lane, wire::encode_within(request, bytes), limit)
     }
 
     async fn send_snapshot(
@@ -198,7 +210,7 @@ impl NetStreamAppend<TypeConfig> for Client {
         let answers = input
             .flat_map(|request| stream::iter(parts(request)))
             .map(move |part| client.append(&part, option.soft_ttl()))
-            .buffered(APPEND_WINDOW);
+            .buffered(APPENDS_UNDER_WAY);
         // The first error is the last answer: what was sent after it is of no use.
         let until_error = stream::unfold(Some(answers), |answers| async {
             let mut answers = answers?;
@@ -276,12 +288,7 @@ fn parts(request: Append) -> Vec<Append> {
     let mut bytes = 0;
     let mut next_prev = prev_log_id;
     for entry in entries {
-        let size = ENTRY_OVERHEAD
-            + match &entry.payload {
-                EntryPayload::Normal(Payload(command)) => command.len(),
-                EntryPayload::Blank => 0,
-                EntryPayload::Membership(_) => MEMBERSHIP_BYTES,
-            };
+        let size = wire::entry_bytes(&entry);
         if !part.is_empty() && bytes + size > APPEND_BYTES {
             parts.push(Append { vote, prev_log_id, entries: std::mem::take(&mut part), leader_commit });
             prev_log_id = next_prev;
@@ -317,8 +324,8 @@ fn rpc_error(action: RPCTypes, id: NodeId, target: NodeId, error: CallError) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft::types::{Entry, LogId};
-    use openraft::alias::CommittedLeaderIdOf;
+    use crate::raft::types::{Entry, LogId, Payload};
+    use openraft::{EntryPayload, alias::CommittedLeaderIdOf};
 
     fn log_id(index: u64) -> LogId {
         LogId::new(CommittedLeaderIdOf::<TypeConfig>::new(3), index)

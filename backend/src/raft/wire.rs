@@ -3,10 +3,10 @@
 //! Every body is postcard. A reply's body is what the comment on its channel says; a request that
 //! cannot be served is answered with a [`Failure`] instead.
 
-use super::types::{SnapshotMeta, TypeConfig, Vote};
+use super::types::{Entry, Payload, SnapshotMeta, TypeConfig, Vote};
 use crate::peer::{Channel, Failure, FailureCode};
 use bytes::Bytes;
-use openraft::raft::AppendEntriesRequest;
+use openraft::{EntryPayload, raft::AppendEntriesRequest};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub type Append = AppendEntriesRequest<TypeConfig>;
@@ -58,8 +58,27 @@ pub enum SnapshotMessage {
     },
 }
 
+/// What an entry takes beside its command, at most; of a membership, roughly.
+pub const ENTRY_OVERHEAD: usize = 64;
+const MEMBERSHIP_BYTES: usize = 4096;
+
+/// How long an entry is when it is encoded, at most; roughly, where it holds a membership.
+pub fn entry_bytes(entry: &Entry) -> usize {
+    ENTRY_OVERHEAD
+        + match &entry.payload {
+            EntryPayload::Normal(Payload(command)) => command.len(),
+            EntryPayload::Blank => 0,
+            EntryPayload::Membership(_) => MEMBERSHIP_BYTES,
+        }
+}
+
 pub fn encode(message: &impl Serialize) -> Result<Bytes, postcard::Error> {
-    postcard::to_stdvec(message).map(Bytes::from)
+    encode_within(message, 0)
+}
+
+/// Encodes what takes about `bytes`: with room from the start, it need not be moved as it grows.
+pub fn encode_within(message: &impl Serialize, bytes: usize) -> Result<Bytes, postcard::Error> {
+    postcard::to_extend(message, Vec::with_capacity(bytes)).map(Bytes::from)
 }
 
 /// Decodes a request.
