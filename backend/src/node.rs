@@ -179,7 +179,7 @@ async fn join(start: &Start, group: &ClusterGroup, node: NewNode) -> Result<(), 
 
 /// Sees to it that a node is where the cluster knows it to be: elsewhere, nobody would find it.
 async fn moved(config: &NodeConfig, group: &ClusterGroup) -> Result<(), NodeError> {
-    let (me, mut applied) = (group.me(), group.published().watch());
+    let (me, mut applied) = (group.me(), group.published().watch_control());
     loop {
         let state = group.state();
         if let Some(node) = state.membership.get(me) {
@@ -267,7 +267,7 @@ async fn create_cluster(group: ClusterGroup, name: String, identity: Identity, f
         tracing::error!(why, "the cluster cannot be created");
         return;
     }
-    let mut applied = group.published().watch();
+    let mut applied = group.published().watch_control();
     while group.state().id.is_empty() {
         if group.leading().is_some() {
             let command = Command::CreateCluster {
@@ -294,7 +294,7 @@ async fn create_cluster(group: ClusterGroup, name: String, identity: Identity, f
 
 /// Keeps links to all members, whoever they are.
 async fn follow_members(group: ClusterGroup, peers: Peers) {
-    let mut applied = group.published().watch();
+    let mut applied = group.published().watch_control();
     let mut linked = Vec::new();
     loop {
         let members = group.members();

@@ -59,7 +59,7 @@ pub struct State {
     pub clock: ClusterTime,
     pub wall: Timestamp,
     pub election: Option<Election>,
-    pub membership: Membership,
+    pub membership: Arc<Membership>,
     pub settings: Settings,
     #[serde(default)]
     pub locks: Locks,
@@ -103,11 +103,13 @@ struct Context {
 /// What came of an entry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Effect {
-    pub response: Response,
+    pub response: Arc<Response>,
     /// The events it made, if any.
     pub batch: Option<Arc<EventBatch>>,
     /// For those on this node who wait for a lock. They are no part of the state.
     pub notices: Vec<Notice>,
+    /// Whether it is more than what clients write.
+    pub concerns_controllers: bool,
 }
 
 impl Context {
@@ -121,11 +123,12 @@ impl State {
     pub fn apply(&mut self, entry: Entry) -> Effect {
         let mut context = Context { revision: Revision(entry.index), ..self.context() };
         let mut request_id = String::new();
+        let mut of_clients = false;
         let response = match entry.body {
-            Body::Blank => Response { revision: context.revision, outcome: Outcome::Done },
+            Body::Blank => Arc::new(Response { revision: context.revision, outcome: Outcome::Done }),
             Body::Membership { voters, learners } => {
-                self.membership.adopt(&mut context, voters, learners);
-                Response { revision: context.revision, outcome: Outcome::Done }
+                Arc::make_mut(&mut self.membership).adopt(&mut context, voters, learners);
+                Arc::new(Response { revision: context.revision, outcome: Outcome::Done })
             }
             Body::Command(record) => {
                 // A stamp from before the last one is possible where a leader was slow; time stands
@@ -134,6 +137,7 @@ impl State {
                 context.wall = record.wall;
                 context.actor = record.request.actor.clone();
                 request_id.clone_from(&record.request.id);
+                of_clients = record.command.is_of_clients();
                 self.operations.expire(&mut context);
                 self.locks.expire(&mut context);
                 self.answer(&mut context, *record)
@@ -142,6 +146,9 @@ impl State {
         self.revision = context.revision;
         self.clock = context.now;
         self.wall = context.wall;
+        let is_of_clients =
+            |event: &Event| matches!(event, Event::SettingChanged { .. } | Event::Audited { .. });
+        let concerns_controllers = !(of_clients && context.events.iter().all(is_of_clients));
         let batch = (!context.events.is_empty()).then(|| {
             Arc::new(EventBatch {
                 revision: context.revision,
@@ -154,7 +161,7 @@ impl State {
         if let Some(batch) = &batch {
             self.history.push(batch.clone());
         }
-        Effect { response, batch, notices: context.notices }
+        Effect { response, batch, notices: context.notices, concerns_controllers }
     }
 
     /// The moment that the state stands at.
@@ -170,28 +177,25 @@ impl State {
     }
 
     /// Answers a repeat with the first outcome; else executes, audits and remembers.
-    fn answer(&mut self, context: &mut Context, record: Record) -> Response {
+    fn answer(&mut self, context: &mut Context, record: Record) -> Arc<Response> {
         let Record { request, command, .. } = record;
         if !command.is_remembered() {
-            return Response {
-                revision: context.revision,
-                outcome: self.execute(context, &request, command),
-            };
+            let outcome = self.execute(context, &request, command);
+            return Arc::new(Response { revision: context.revision, outcome });
         }
         let fingerprint = command.fingerprint();
         if let Some(answer) = self.requests.find(&request, fingerprint) {
-            return answer.unwrap_or_else(|refusal| Response {
-                revision: context.revision,
-                outcome: Outcome::Refused(refusal),
+            return answer.unwrap_or_else(|refusal| {
+                Arc::new(Response { revision: context.revision, outcome: Outcome::Refused(refusal) })
             });
         }
         let audited_as = command.audited_as().filter(|_| matches!(request.actor, Actor::Operator(_)));
-        let response =
-            Response { revision: context.revision, outcome: self.execute(context, &request, command) };
+        let outcome = self.execute(context, &request, command);
+        let response = Arc::new(Response { revision: context.revision, outcome });
         if let Some(asked) = audited_as {
             self.audit.record(context, &request, asked, &response.outcome);
         }
-        self.requests.remember(request, fingerprint, &response);
+        self.requests.remember(request, fingerprint, response.clone());
         response
     }
 
@@ -204,7 +208,7 @@ impl State {
                     self.incarnation = incarnation;
                     self.feature_level = feature_level;
                     context.emit(Event::ClusterCreated { name, id, incarnation, feature_level });
-                    self.membership.admit(context, &first);
+                    Arc::make_mut(&mut self.membership).admit(context, &first);
                 }
                 Outcome::Done
             }
@@ -221,22 +225,22 @@ impl State {
                 Outcome::Done
             }
             Command::RecordHealth { opinions, statuses } => {
-                self.membership.record_health(context, &opinions, &statuses);
+                Arc::make_mut(&mut self.membership).record_health(context, &opinions, &statuses);
                 for gone in statuses.iter().filter(|change| change.status == NodeStatus::Down) {
                     self.locks.detach(context, gone.node, None);
                 }
                 Outcome::Done
             }
             Command::AdmitNode { node } => {
-                self.membership.admit(context, &node);
+                Arc::make_mut(&mut self.membership).admit(context, &node);
                 Outcome::Done
             }
             Command::OrderStatus { change } => {
-                self.membership.order(context, &change);
+                Arc::make_mut(&mut self.membership).order(context, &change);
                 Outcome::Done
             }
             Command::DismissNode { node } => {
-                self.membership.dismiss(context, node);
+                Arc::make_mut(&mut self.membership).dismiss(context, node);
                 self.locks.detach(context, node, None);
                 Outcome::Done
             }

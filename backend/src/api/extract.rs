@@ -19,7 +19,15 @@ use ringmaster_common::{
     page::Page,
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use std::{net::SocketAddr, str::FromStr, time::Instant};
+use std::{
+    net::SocketAddr,
+    str::FromStr,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 use tokio::time::timeout;
 use utoipa::IntoParams;
 
@@ -207,12 +215,22 @@ impl<S: Send + Sync> FromRequestParts<S> for Mutation {
             request: CommandRequest {
                 repeatable: key.is_some(),
                 resent_after: None,
-                id: key.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned),
+                id: key.map_or_else(made_up_id, str::to_owned),
                 actor: Actor::Operator(actor(parts)),
             },
             deadline: clock::now() + WRITE_DEADLINE,
         })
     }
+}
+
+/// The id of a request whose client chose none: a UUID of this process and a count. So those of one process
+/// follow each other, and what is written about them lies side by side.
+fn made_up_id() -> String {
+    static PROCESS: LazyLock<u64> = LazyLock::new(rand::random);
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let bytes = (u128::from(*PROCESS) << 64 | u128::from(count)).to_be_bytes();
+    uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
 }
 
 /// How the audit names who asks: by what they use and where they are. Nobody is authenticated yet,

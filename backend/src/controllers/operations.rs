@@ -30,7 +30,7 @@ const POLL_EVERY: Duration = Duration::from_millis(5);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub async fn run(group: ClusterGroup) {
-    let mut applied = group.published().watch();
+    let mut applied = group.published().watch_control();
     // The step that was last brought about, and in which term; another term does it again.
     let mut done = None;
     loop {

@@ -316,7 +316,7 @@ impl ClusterGroup {
                 let state = self.state();
                 // Planned again, a repeat might be refused; it is answered as it was the first time.
                 match state.requests.find(&request, Command::fingerprint_of_plan(&action)) {
-                    Some(Ok(response)) => return Answer::Response(Box::new(response)),
+                    Some(Ok(response)) => return Answer::Response(Box::new(response.as_ref().clone())),
                     Some(Err(refusal)) => return Answer::Refused(refusal),
                     None => {}
                 }

@@ -101,7 +101,7 @@ pub async fn start(
 /// drained.
 async fn stand_for_election(group: ClusterGroup, quiet: Duration) {
     tokio::time::sleep(quiet).await;
-    let mut applied = group.published().watch();
+    let mut applied = group.published().watch_control();
     loop {
         let state = group.state();
         let drained = state.membership.get(group.me()).is_some_and(|node| node.status.is_ordered());

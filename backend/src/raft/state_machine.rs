@@ -11,7 +11,7 @@ use crate::{
         types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig},
         waiting_room::WaitingRoom,
     },
-    state::{self, Body, State, command::Record, locks::Notice},
+    state::{self, Body, Effect, State, command::Record},
     version,
 };
 use arc_swap::ArcSwap;
@@ -37,6 +37,7 @@ const PUBLISH_EVERY: usize = 256;
 pub struct Published {
     state: ArcSwap<State>,
     applied: watch::Sender<Applied>,
+    control: watch::Sender<Applied>,
     waiting: WaitingRoom,
 }
 
@@ -67,6 +68,11 @@ impl Published {
     /// Tells whenever more was applied.
     pub fn watch(&self) -> watch::Receiver<Applied> {
         self.applied.subscribe()
+    }
+
+    /// Tells when more was applied than what clients write at a high rate, which no controller follows.
+    pub fn watch_control(&self) -> watch::Receiver<Applied> {
+        self.control.subscribe()
     }
 }
 
@@ -115,21 +121,21 @@ impl StateMachine {
         self.state = body.state;
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        self.publish();
+        self.publish(true);
         Ok(())
     }
 
-    fn publish(&self) {
+    fn publish(&self, control: bool) {
         self.published.state.store(Arc::new(self.state.clone()));
         let term = self.last_applied.map_or(0, |id| id.leader_id.term);
-        self.published.applied.send_replace(Applied {
-            revision: self.state.revision,
-            term,
-            at: Some(clock::now()),
-        });
+        let applied = Applied { revision: self.state.revision, term, at: Some(clock::now()) };
+        self.published.applied.send_replace(applied);
+        if control {
+            self.published.control.send_replace(applied);
+        }
     }
 
-    fn apply_one(&mut self, entry: Entry, notices: &mut Vec<Notice>) -> io::Result<Bytes> {
+    fn apply_one(&mut self, entry: Entry) -> io::Result<Effect> {
         let log_id = entry.log_id();
         self.last_applied = Some(log_id);
         let body = match entry.payload {
@@ -155,8 +161,7 @@ impl StateMachine {
         };
         let effect = self.state.apply(state::Entry { index: log_id.index, body });
         version::check(self.state.feature_level)?;
-        notices.extend(effect.notices);
-        Ok(effect.response.encode())
+        Ok(effect)
     }
 }
 
@@ -176,14 +181,17 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         while let Some(batch) = batches.next().await {
             let mut answers = Vec::with_capacity(batch.len());
             let mut notices = Vec::new();
+            let mut control = false;
             for item in batch {
                 let (entry, responder) = item?;
-                let answer = self.apply_one(entry, &mut notices)?;
+                let effect = self.apply_one(entry)?;
+                notices.extend(effect.notices);
+                control |= effect.concerns_controllers;
                 if let Some(responder) = responder {
-                    answers.push((responder, answer));
+                    answers.push((responder, effect.response.encode()));
                 }
             }
-            self.publish();
+            self.publish(control);
             self.published.waiting.tell(notices);
             for (responder, answer) in answers {
                 responder.send(answer);

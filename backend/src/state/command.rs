@@ -264,8 +264,13 @@ impl Response {
     }
 }
 
+/// Room for most of what is encoded, so that it need not be moved as it grows.
+const USUAL_BYTES: usize = 1024;
+
 fn encode(value: &impl Serialize) -> Bytes {
-    rmp_serde::to_vec_named(value).expect("plain data encodes").into()
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    rmp_serde::encode::write_named(&mut bytes, value).expect("plain data encodes");
+    bytes.into()
 }
 
 impl Command {
@@ -293,6 +298,11 @@ impl Command {
                 | Command::ReleaseLock(_)
                 | Command::LeaveLock { .. }
         )
+    }
+
+    /// Whether clients ask for it, at a high rate, and for what no controller follows.
+    pub fn is_of_clients(&self) -> bool {
+        matches!(self, Command::PutSetting { .. }) || !self.is_remembered()
     }
 
     /// In a few words, for the audit; none for what no operator asks for.

@@ -45,7 +45,7 @@ struct Answer {
 impl Requests {
     /// The answer that was given before under this id, or a refusal if it was to another request, or
     /// if nobody can tell any more whether it was answered.
-    pub fn find(&self, request: &Request, fingerprint: u32) -> Option<Result<Response, Refusal>> {
+    pub fn find(&self, request: &Request, fingerprint: u32) -> Option<Result<Arc<Response>, Refusal>> {
         let answers = if request.repeatable { &self.repeatable } else { &self.plain };
         let Some(answer) = answers.by_id.get(request.id.as_str()) else {
             // Carried out again, it might undo what others did in between.
@@ -58,7 +58,7 @@ impl Requests {
             });
         };
         Some(if answer.fingerprint == fingerprint {
-            Ok(answer.response.as_ref().clone())
+            Ok(answer.response.clone())
         } else {
             Err(Refusal::new(
                 Code::IdempotencyKeyReused,
@@ -70,14 +70,14 @@ impl Requests {
         })
     }
 
-    pub fn remember(&mut self, request: Request, fingerprint: u32, response: &Response) {
+    pub fn remember(&mut self, request: Request, fingerprint: u32, response: Arc<Response>) {
         let (answers, bound) = if request.repeatable {
             (&mut self.repeatable, REMEMBERED_REPEATABLE)
         } else {
             (&mut self.plain, REMEMBERED_PLAIN)
         };
         let id: Arc<str> = request.id.into();
-        let answer = Answer { fingerprint, response: Arc::new(response.clone()) };
+        let answer = Answer { fingerprint, response };
         answers.by_id.insert(id.clone(), answer);
         answers.ids.push_back(id);
         if answers.ids.len() > bound

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    by_key: OrdMap<String, Arc<Setting>>,
+    by_key: OrdMap<Arc<str>, Arc<Setting>>,
 }
 
 impl Settings {
@@ -62,7 +62,7 @@ impl Settings {
             updated_at: Some(context.wall),
             updated_by: Some(context.actor.to_string()),
         };
-        self.by_key.insert(key, Arc::new(setting.clone()));
+        self.by_key.insert(key.into(), Arc::new(setting.clone()));
         context.emit(Event::SettingChanged { setting: setting.clone() });
         Ok(Outcome::Setting { setting, created: version.is_none() })
     }

@@ -125,8 +125,8 @@ impl Script {
 
     fn apply(&mut self, body: Body) {
         let index = self.state.revision.0 + 1;
-        let Effect { response, batch, notices } = self.state.apply(Entry { index, body });
-        let outcome = match response.outcome {
+        let Effect { response, batch, notices, .. } = self.state.apply(Entry { index, body });
+        let outcome = match response.outcome.clone() {
             Outcome::Done => "done".to_owned(),
             Outcome::Refused(refusal) => format!("refused, {refusal}"),
             Outcome::Setting { setting, created } => {
