@@ -3,11 +3,13 @@
 //! Every command but `serve` and `demo` is a client of the HTTP API, and can do nothing that a
 //! browser or a script could not. Answers go to standard output, errors to standard error. The exit
 //! code is 0 where it is done, 1 where it was refused or failed, 2 where the command line is wrong,
-//! 3 where no node could be reached.
+//! 3 where no node could be reached. `lock` alone has the codes of the command that it runs, and, as
+//! `timeout` and shells do, 124 to 127 for its own.
 
 mod action;
 mod changes;
 mod duration;
+mod lock;
 pub mod out;
 mod progress;
 mod queries;
@@ -16,16 +18,14 @@ mod settings;
 mod show;
 mod table;
 
-use crate::{
-    client::{Address, Client, ClientError},
-    demo,
-};
+use crate::demo;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use out::{Closed, Out};
 use queries::{Listing, Query, Watching};
+use ringmaster_client::{Address, Client, ClientError};
 use ringmaster_common::id::OperationId;
-use std::{io, process::ExitCode};
+use std::{env, ffi::OsString, io, process::ExitCode};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,8 +36,10 @@ Examples:
   ringmaster status --watch                            how the cluster is, as it changes
   ringmaster plan transfer_leadership --to 2           what handing over would do; changes nothing
   ringmaster apply transfer_leadership --to 2          do it, once you have confirmed
+  ringmaster lock jobs/nightly -- ./nightly.sh         one at a time in the whole fleet
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no node could be reached.";
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no node could be reached;
+            those of lock are in its own help.";
 
 /// The control room of a small fleet.
 #[derive(Debug, Parser)]
@@ -66,6 +68,10 @@ enum Command {
     /// Read and write what the whole cluster agrees on
     #[command(subcommand)]
     Settings(settings::Arguments),
+    /// Run a command while a lock is held
+    Lock(lock::Arguments),
+    /// List the locks in use, or show one
+    Locks(queries::Locks),
     /// Show what an action would do, and change nothing
     Plan(changes::PlanArguments),
     /// Apply a plan, or plan an action and apply it once confirmed
@@ -87,9 +93,9 @@ Examples:
     Version,
 }
 
-/// Which cluster to ask, and how to print its answers.
+/// Which cluster to ask.
 #[derive(Args, Clone, Debug)]
-struct Target {
+struct Addresses {
     /// The address of a node; may be repeated, to be tried in turn
     #[arg(
         long,
@@ -100,6 +106,13 @@ struct Target {
         default_value = "http://127.0.0.1:7701"
     )]
     url: Vec<Address>,
+}
+
+/// Which cluster to ask, and how to print its answers.
+#[derive(Args, Clone, Debug)]
+struct Target {
+    #[command(flatten)]
+    addresses: Addresses,
     /// Print the API's JSON, one document a line
     #[arg(long, global = true)]
     json: bool,
@@ -123,11 +136,19 @@ enum Failure {
     Unreachable(String),
     /// Nobody reads the answer any more.
     Closed,
+    /// What `lock` ends with: the code of its command, or one that says why there is none.
+    Lock { code: u8, message: Option<String> },
+}
+
+impl Addresses {
+    fn client(&self) -> Client {
+        Client::new(self.url.iter().cloned()).named("cli")
+    }
 }
 
 impl Target {
     fn client(&self) -> Client {
-        Client::new(self.url.iter().cloned())
+        self.addresses.client()
     }
 }
 
@@ -138,6 +159,7 @@ impl Failure {
             Failure::Failed(_) => 1,
             Failure::Usage(_) => 2,
             Failure::Unreachable(_) => 3,
+            Failure::Lock { code, .. } => *code,
         }
     }
 
@@ -146,6 +168,7 @@ impl Failure {
             Failure::Usage(message) | Failure::Failed(message) | Failure::Unreachable(message) => {
                 Some(message)
             }
+            Failure::Lock { message, .. } => message.as_deref(),
             Failure::Closed => None,
         }
     }
@@ -154,7 +177,9 @@ impl Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         match error {
-            ClientError::Unreachable(_) => Failure::Unreachable(error.to_string()),
+            ClientError::Unreachable(_) => {
+                Failure::Unreachable(format!("{error}; name a living node with --url or RINGMASTER_URL"))
+            }
             ClientError::Problem(_) | ClientError::Protocol { .. } => Failure::Failed(error.to_string()),
         }
     }
@@ -172,7 +197,15 @@ impl From<Closed> for Failure {
 /// Does what the command line says.
 pub fn main() -> ExitCode {
     let out = Out::stdout();
-    match run(CommandLine::parse().command, &out) {
+    let command = match CommandLine::try_parse() {
+        Ok(line) => line.command,
+        Err(error) => {
+            // Where nobody reads it, the code still tells.
+            let _ = error.print();
+            return ExitCode::from(usage_code(&error, env::args_os().nth(1)));
+        }
+    };
+    match run(command, &out) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(message) = failure.message() {
@@ -180,6 +213,15 @@ pub fn main() -> ExitCode {
             }
             ExitCode::from(failure.exit_code())
         }
+    }
+}
+
+/// Whoever reads the code of `lock` must not take a wrong command line for what their command said.
+fn usage_code(error: &clap::Error, subcommand: Option<OsString>) -> u8 {
+    match error.exit_code() {
+        0 => 0,
+        _ if subcommand.is_some_and(|name| name == "lock") => lock::FAILED,
+        _ => 2,
     }
 }
 
@@ -199,6 +241,11 @@ fn run(command: Command, out: &Out) -> Result<(), Failure> {
             on_this_thread(queries::run(Query::Audit { limit }, &watching, out))
         }
         Command::Settings(arguments) => on_this_thread(settings::run(arguments, out)),
+        Command::Lock(arguments) => on_this_thread(lock::run(arguments)),
+        Command::Locks(arguments) => {
+            let (query, watching) = arguments.query();
+            on_this_thread(queries::run(query, &watching, out))
+        }
         Command::Plan(arguments) => on_this_thread(changes::plan(arguments, out)),
         Command::Apply(arguments) => on_this_thread(changes::apply(arguments, out)),
         Command::Abort(OneOperation { operation, target }) => {

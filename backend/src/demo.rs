@@ -13,14 +13,12 @@ mod home;
 mod load;
 pub mod socket;
 
-use crate::{
-    cli::out::{Closed, Out},
-    client::{Address, Client},
-};
+use crate::cli::out::{Closed, Out};
 use clap::Args;
 use fleet::{Fleet, Launcher};
 use futures::future::join_all;
 use home::Home;
+use ringmaster_client::{Address, Client};
 use ringmaster_common::{
     cluster::{Cluster, MAX_NODES, NodeStatus, VOTERS},
     demo::Chaos,

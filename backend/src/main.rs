@@ -2,7 +2,6 @@
 
 mod api;
 mod cli;
-mod client;
 mod clock;
 mod config;
 mod controllers;

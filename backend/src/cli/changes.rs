@@ -1,8 +1,8 @@
 //! Changes: every one is a plan first, which an operator reads and confirms.
 
 use super::{Failure, Target, action::ActionArguments, duration, out::Out, progress, show};
-use crate::client::Client;
 use clap::Args;
+use ringmaster_client::Client;
 use ringmaster_common::{
     action::Action,
     id::{OperationId, PlanId},

@@ -7,10 +7,7 @@ use super::{
     queries::to_json,
     show,
 };
-use crate::client::{
-    Client,
-    stream::{Stream, Update},
-};
+use ringmaster_client::{Client, Stream, Update};
 use ringmaster_common::operation::{Operation, OperationStatus, Step, StepStatus};
 use std::time::Duration;
 use tokio::{signal::ctrl_c, time::timeout};

@@ -4,17 +4,16 @@
 //! that was asked for once are the same.
 
 use super::{Failure, Target, out::Out, out::Paint, show};
-use crate::client::{
-    Client, ClientError,
-    stream::{Stream, Update},
-};
-use clap::Args;
+use clap::{Args, Subcommand};
+use ringmaster_client::{Client, ClientError, Stream, Update, segment};
 use ringmaster_common::{
     cluster::Cluster,
     event::{AuditEntry, Event, EventBatch},
     id::Revision,
+    lock::LockDetail,
     operation::Operation,
     page::Page,
+    stream::{ClientMessage, Topic},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -56,28 +55,78 @@ pub struct EventListing {
     listing: Listing,
 }
 
+#[derive(Args, Debug)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  ringmaster locks jobs/ --watch
+  ringmaster locks --contended
+  ringmaster locks show jobs/nightly"
+)]
+pub struct Locks {
+    #[command(subcommand)]
+    one: Option<OneLock>,
+    /// Only those whose names begin with this
+    prefix: Option<String>,
+    /// Only those that somebody waits for
+    #[arg(long)]
+    contended: bool,
+    #[command(flatten)]
+    watching: Watching,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum OneLock {
+    /// Show one lock: who holds it, who waits, and what became of it lately
+    Show {
+        name: String,
+        #[command(flatten)]
+        watching: Watching,
+    },
+}
+
+impl Locks {
+    pub fn query(self) -> (Query, Watching) {
+        match self.one {
+            Some(OneLock::Show { name, watching }) => (Query::Lock { name }, watching),
+            None => {
+                let prefix = self.prefix.unwrap_or_default();
+                (Query::Locks { prefix, contended: self.contended }, self.watching)
+            }
+        }
+    }
+}
+
 /// What may be asked, and watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
     Status,
     Nodes,
     Operations { limit: usize },
     Audit { limit: usize },
     Settings,
+    Locks { prefix: String, contended: bool },
+    Lock { name: String },
 }
 
 impl Query {
-    async fn fetch(self, client: &Client) -> Result<Value, ClientError> {
+    async fn fetch(&self, client: &Client) -> Result<Value, ClientError> {
         match self {
             Query::Status => client.get("/v1/cluster").await,
             Query::Nodes => list(client, "/v1/nodes", MAX_LIMIT).await,
-            Query::Operations { limit } => list(client, "/v1/operations", limit).await,
-            Query::Audit { limit } => list(client, "/v1/audit", limit).await,
+            Query::Operations { limit } => list(client, "/v1/operations", *limit).await,
+            Query::Audit { limit } => list(client, "/v1/audit", *limit).await,
             Query::Settings => list(client, "/v1/settings", MAX_LIMIT).await,
+            Query::Locks { prefix, contended } => {
+                let path = format!("/v1/locks?prefix={}&contended={contended}", segment(prefix));
+                list(client, &path, MAX_LIMIT).await
+            }
+            Query::Lock { name } => client.get(&format!("/v1/locks/{}", segment(name))).await,
         }
     }
 
-    fn show(self, answer: Value, paint: Paint) -> Result<String, Failure> {
+    fn show(&self, answer: Value, paint: Paint) -> Result<String, Failure> {
         Ok(match self {
             Query::Status => show::cluster(&read::<Cluster>(answer)?, paint),
             Query::Nodes => show::nodes(&items(answer)?, paint),
@@ -92,19 +141,24 @@ impl Query {
                 show::audit(&entries, paint)
             }
             Query::Settings => show::settings(&items(answer)?, paint),
+            Query::Locks { .. } => show::locks(&items(answer)?, paint),
+            Query::Lock { .. } => show::lock(&read::<LockDetail>(answer)?, paint),
         })
     }
 
     /// Whether the answer may be another one now.
-    fn is_touched_by(self, update: &Update) -> bool {
+    fn is_touched_by(&self, update: &Update) -> bool {
         match update {
-            Update::View => true,
-            Update::Sample => matches!(self, Query::Status | Query::Nodes),
+            Update::View | Update::Locks(_) => true,
+            // They show what is measured, or what is left of a lease.
+            Update::Sample => {
+                matches!(self, Query::Status | Query::Nodes | Query::Locks { .. } | Query::Lock { .. })
+            }
             Update::Events(batch) => batch.events.iter().any(|event| self.is_touched_by_event(event)),
         }
     }
 
-    fn is_touched_by_event(self, event: &Event) -> bool {
+    fn is_touched_by_event(&self, event: &Event) -> bool {
         match self {
             // They show the revision, or the age of what was measured.
             Query::Status | Query::Nodes => true,
@@ -118,7 +172,19 @@ impl Query {
             ),
             Query::Audit { .. } => matches!(event, Event::Audited { .. }),
             Query::Settings => matches!(event, Event::SettingChanged { .. }),
+            // They make no events.
+            Query::Locks { .. } | Query::Lock { .. } => false,
         }
+    }
+
+    /// What to follow beside the events, to hear when to ask again.
+    fn topic(&self) -> Option<ClientMessage> {
+        let (prefix, contended) = match self {
+            Query::Locks { prefix, contended } => (prefix.clone(), *contended),
+            Query::Lock { name } => (name.clone(), false),
+            _ => return None,
+        };
+        Some(ClientMessage::Follow { topic: Topic::Locks, limit: None, prefix, after: None, contended })
     }
 }
 
@@ -136,6 +202,9 @@ pub async fn run(query: Query, watching: &Watching, out: &Out) -> Result<(), Fai
 
 async fn watch(query: Query, client: &Client, json: bool, out: &Out) -> Result<(), Failure> {
     let mut stream = Stream::open(client);
+    if let Some(topic) = query.topic() {
+        stream = stream.following(topic);
+    }
     let mut last = String::new();
     loop {
         let mut touched = query.is_touched_by(&stream.next().await?);
@@ -199,7 +268,7 @@ pub async fn events(arguments: &EventListing, out: &Out) -> Result<(), Failure> 
                 in_order(items(list(&client, &history(shown), known).await?)?)
             }
             Update::Events(batch) => vec![batch],
-            Update::Sample => continue,
+            Update::Sample | Update::Locks(_) => continue,
         };
         for batch in batches.iter().filter(|batch| shown.is_none_or(|revision| batch.revision > revision)) {
             if target.json {
@@ -231,8 +300,7 @@ pub async fn list(client: &Client, path: &str, limit: usize) -> Result<Value, Cl
     let mut all = Page { items: Vec::new(), next: None };
     loop {
         let want = (limit - all.items.len()).min(PAGE_ITEMS);
-        let cursor =
-            all.next.as_deref().map(|cursor: &str| format!("&cursor={}", crate::client::segment(cursor)));
+        let cursor = all.next.as_deref().map(|cursor: &str| format!("&cursor={}", segment(cursor)));
         let path = format!("{path}{separator}limit={want}{}", cursor.unwrap_or_default());
         let page: Page<Value> = client.get(&path).await?;
         let more = page.next.is_some() && !page.items.is_empty();

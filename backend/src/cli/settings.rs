@@ -6,8 +6,8 @@ use super::{
     queries::{self, Query, Watching, read},
     show,
 };
-use crate::client::segment;
 use clap::Subcommand;
+use ringmaster_client::segment;
 use ringmaster_common::id::Revision;
 use serde_json::{Value, json};
 

@@ -1,5 +1,9 @@
 //! How the API's answers look to people. All pure: values in, text out.
 
+mod locks;
+
+pub use locks::{lock, locks};
+
 use super::{
     duration::show_ms,
     out::{Paint, Tone},
@@ -10,7 +14,7 @@ use ringmaster_common::{
     cluster::{Cluster, NodeInfo, NodeStatus, Role, Sees},
     event::{AuditEntry, EventBatch},
     operation::{Operation, OperationStatus},
-    plan::{Impact, Plan},
+    plan::{Impact, LockImpact, Plan},
     setting::Setting,
 };
 use std::fmt::Write as _;
@@ -307,9 +311,21 @@ fn impact(impact: &Impact) -> Vec<(&'static str, String)> {
     if let Some(entries) = impact.entries_behind {
         figures.push(("target is behind", format!("{entries} entries")));
     }
+    figures.extend(impact.lock.iter().flat_map(lock_impact));
     figures.push(("voters", change(impact.voters_before, impact.voters_after)));
     figures.push(("may fail", change(impact.may_fail_before, impact.may_fail_after)));
     figures
+}
+
+fn lock_impact(lock: &LockImpact) -> Vec<(&'static str, String)> {
+    let losers = lock.holders.iter().map(|holder| {
+        let left = show_ms(holder.expires_in_ms);
+        ("taken from", format!("{}, who holds it by token {} for {left} more", holder.owner, holder.token))
+    });
+    let winners = lock.promoted.iter().map(|holder| ("granted next", holder.owner.clone()));
+    let nobody = lock.promoted.is_empty().then(|| ("granted next", "nobody".to_owned()));
+    let token = ("next token", format!("{} or higher", lock.next_token));
+    losers.chain(winners).chain(nobody).chain([token]).collect()
 }
 
 fn change(before: u64, after: u64) -> String {

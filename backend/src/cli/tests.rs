@@ -43,6 +43,13 @@ fn options_may_stand_before_and_after_the_action() {
         "events --after 12 --limit 5",
         "settings put a.b -1",
         "settings list --watch",
+        "lock jobs/nightly -- true",
+        "lock x --ttl 10s --wait 0s --owner me --shared --url http://a:1 -- sh -c true --flag",
+        "lock --limit 3 x -- true",
+        "locks",
+        "locks jobs/ --contended --watch --json",
+        "locks show jobs/nightly --json",
+        "plan release_lock --name jobs/nightly --token 7",
         "demo --nodes 5 --base-port 9000 --no-open --no-load",
         "serve --data-dir d --bootstrap --heartbeat-ms 50",
         "serve --data-dir d --join http://a:1 --join http://b:1,http://c:1",
@@ -65,6 +72,14 @@ fn what_is_wrong_is_bad_usage() {
         "status --url https://a",
         "events --limit 0",
         "settings put a.b {",
+        "lock x",
+        "lock x true",
+        "lock x --",
+        "lock -- true",
+        "lock x --ttl 10 -- true",
+        "lock x --shared --limit 3 -- true",
+        "locks jobs/ show x",
+        "locks show",
         "demo --nodes 0",
         "demo --nodes 8",
         "demo --base-port 65535",
@@ -79,6 +94,19 @@ fn what_is_wrong_is_bad_usage() {
     for action in ringmaster_common::action::Action::TYPES {
         assert!(error.contains(action), "{error}");
     }
+}
+
+/// `lock` ends with its command's code, so it keeps its own apart.
+#[test]
+fn a_wrong_command_line_of_lock_has_a_code_of_its_own() {
+    let code = |line: &str| {
+        let subcommand = line.split_whitespace().next().map(OsString::from);
+        usage_code(&parse(line).unwrap_err(), subcommand)
+    };
+    assert_eq!(code("lock x"), 125);
+    assert_eq!(code("lock --help"), 0);
+    assert_eq!(code("locks show"), 2);
+    assert_eq!(code("statsu"), 2);
 }
 
 #[test]

@@ -5,11 +5,8 @@
 //! less often: every try is written into the cluster's history.
 
 use super::NodeError;
-use crate::{
-    client::{Address, Client, ClientError},
-    clock,
-    raft::cluster_group::ClusterGroup,
-};
+use crate::{clock, raft::cluster_group::ClusterGroup};
+use ringmaster_client::{Address, Client, ClientError};
 use ringmaster_common::{
     action::{Action, NewNode},
     cluster::{Cluster, Node, NodeStatus},
@@ -41,7 +38,7 @@ enum Joining {
 
 fn client(urls: &[String]) -> Client {
     // The configuration has checked them.
-    Client::new(urls.iter().filter_map(|url| url.parse::<Address>().ok())).for_node()
+    Client::new(urls.iter().filter_map(|url| url.parse::<Address>().ok())).named("node")
 }
 
 /// Says why it does not get on, not too often.

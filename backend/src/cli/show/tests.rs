@@ -3,9 +3,11 @@ use ringmaster_common::{
     action::Action,
     cluster::{CanLose, Node},
     event::Event,
-    id::{GroupId, Incarnation, NodeId, OperationId, PlanId, Revision},
+    id::{GroupId, Incarnation, NodeId, OperationId, PlanId, Revision, Token},
+    lock::{Lock, LockDetail, LockFact, LockHolder, LockMode, LockRecord, LockWaiter, Wait},
     plan::{Blocker, PlannedStep, Warning},
 };
+use std::collections::BTreeMap;
 
 fn at() -> Timestamp {
     "2026-01-02T03:04:05.678Z".parse().unwrap()
@@ -162,4 +164,135 @@ fn a_plan_says_what_to_do_with_it() {
     assert!(text.contains("  node_down (node/2): node 2 is down\n    lifted by: start node 2\n"), "{text}");
     plan.operation = Some(OperationId(4));
     assert_eq!(how_to_apply(&plan), "It was applied, as operation 4.");
+}
+
+#[test]
+fn a_plan_to_take_a_lock_away_says_from_whom_and_for_whom() {
+    let mut plan = example();
+    let holder = |owner: &str, token| holder(owner, token, LockMode::Exclusive);
+    plan.impact.lock = Some(LockImpact {
+        holders: vec![holder("worker-7", 412)],
+        promoted: vec![holder("worker-8", 413)],
+        next_token: Token(413),
+    });
+    let text = super::plan(&plan, Paint::NONE);
+    for line in [
+        "  taken from        worker-7, who holds it by token 412 for 7.50 s more\n",
+        "  granted next      worker-8\n",
+        "  next token        413 or higher\n",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    plan.impact.lock.as_mut().unwrap().promoted.clear();
+    let text = super::plan(&plan, Paint::NONE);
+    assert!(text.contains("  granted next      nobody\n"), "{text}");
+}
+
+fn holder(owner: &str, token: u64, mode: LockMode) -> LockHolder {
+    LockHolder {
+        owner: owner.to_owned(),
+        token: Token(token),
+        mode,
+        since: at(),
+        ttl_ms: 10_000,
+        expires_in_ms: 7_500,
+        depth: 1,
+        meta: [("command".to_owned(), "nightly.sh".to_owned())].into(),
+    }
+}
+
+fn waiter(owner: &str, node: Option<u64>) -> LockWaiter {
+    LockWaiter {
+        owner: owner.to_owned(),
+        mode: LockMode::Exclusive,
+        since: at(),
+        gives_up_in_ms: 30_000,
+        node: node.map(NodeId),
+        meta: BTreeMap::new(),
+    }
+}
+
+fn a_lock(name: &str, holders: Vec<LockHolder>, waiters: Vec<LockWaiter>) -> Lock {
+    Lock {
+        name: name.to_owned(),
+        limit: None,
+        held_by: holders.len() as u64,
+        holders,
+        waited_by: waiters.len() as u64,
+        waiters,
+        fence: Token(412),
+        delayed_for_ms: None,
+        deadlocked: false,
+        version: Revision(90),
+    }
+}
+
+#[test]
+fn locks_in_a_list() {
+    let shared = |owner, token| holder(owner, token, LockMode::Shared);
+    let list = [
+        a_lock(
+            "jobs/nightly",
+            vec![holder("worker-7", 412, LockMode::Exclusive)],
+            vec![waiter("worker-8", Some(1))],
+        ),
+        Lock { held_by: 4, ..a_lock("schema", vec![shared("a", 3), shared("b", 4)], vec![]) },
+        Lock { limit: Some(3), deadlocked: true, ..a_lock("uploads", vec![shared("a", 9)], vec![]) },
+        Lock { delayed_for_ms: Some(5_000), ..a_lock("z", vec![], vec![waiter("b", Some(1))]) },
+    ];
+    let expected = "\
+NAME          MODE            HOLDER        TOKEN  REMAINING  WAITERS  REMARK
+jobs/nightly  exclusive       worker-7        412     7.50 s        1
+schema        shared          a and 3 more      3     7.50 s        0
+uploads       shared, 1 of 3  a                 9     7.50 s        0  deadlocked
+z             exclusive       -                 -          -        1  nobody gets it for 5 s, after an unclean end
+";
+    assert_eq!(locks(&list, Paint::NONE), expected);
+    assert_eq!(locks(&[], Paint::NONE), "No lock is in use.\n");
+}
+
+#[test]
+fn one_lock_with_all_that_is_known_of_it() {
+    let detail = LockDetail {
+        lock: a_lock(
+            "jobs/nightly",
+            vec![holder("worker-7", 412, LockMode::Exclusive)],
+            vec![waiter("worker-8", Some(2)), waiter("worker-9", None)],
+        ),
+        history: vec![LockRecord {
+            revision: Revision(90),
+            at: at(),
+            what: LockFact::Granted,
+            owner: "worker-7".to_owned(),
+            token: Some(Token(412)),
+        }],
+        waits: vec![Wait {
+            waiter: "worker-8".to_owned(),
+            lock: "jobs/nightly".to_owned(),
+            holder: "worker-7".to_owned(),
+            deadlocked: false,
+        }],
+    };
+    let expected = "\
+Lock   jobs/nightly
+Mode   exclusive
+Fence  no token below 412 is valid
+
+Held by
+TOKEN  OWNER     REMAINING   TTL  SINCE                     TELLS
+  412  worker-7     7.50 s  10 s  2026-01-02T03:04:05.678Z  command: nightly.sh
+
+Next in the queue
+NO  OWNER     MODE       GIVES UP IN  THROUGH           SINCE                     TELLS
+ 1  worker-8  exclusive         30 s  node 2            2026-01-02T03:04:05.678Z
+ 2  worker-9  exclusive         30 s  its node is gone  2026-01-02T03:04:05.678Z
+
+Who waits for whom
+  worker-8 waits for worker-7, who holds jobs/nightly
+
+Lately
+REVISION  TIME                      WHAT     OWNER     TOKEN
+      90  2026-01-02T03:04:05.678Z  granted  worker-7    412
+";
+    assert_eq!(lock(&detail, Paint::NONE), expected);
 }

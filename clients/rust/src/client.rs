@@ -1,16 +1,9 @@
-//! A client of the HTTP API.
-//!
-//! It knows several addresses of one cluster and asks them in turn: any node can answer, so the
-//! first that does is as good as another, and is asked first the next time. A change carries one
-//! idempotency key through all its attempts, so that it takes effect once, however often it is sent.
-//!
-//! Deliberately absent: TLS and credentials. The nodes have neither yet, and refuse to listen beyond
-//! loopback unless told that it is acceptable.
+//! Requests: one address after the other, under one key.
 
-pub mod stream;
-
+use crate::{Address, Attempt, ClientError};
 use reqwest::{Method, StatusCode, header};
 use ringmaster_common::{
+    cluster::Cluster,
     error::{Code, Problem},
     id::Revision,
 };
@@ -18,12 +11,13 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{
     collections::VecDeque,
-    fmt,
-    str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::time::sleep;
+use tokio::{
+    sync::OnceCell,
+    time::{Instant, sleep},
+};
 use uuid::Uuid;
 
 /// How long a node may take to accept a connection.
@@ -40,55 +34,66 @@ pub const NO_LEADER_PAUSE: Duration = Duration::from_millis(250);
 pub const MAX_ADDRESSES: usize = 16;
 /// The longest answer that is read.
 pub const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// How often a node that takes its time, as it may, is asked whether it lives.
+pub const PROBE_EVERY: Duration = Duration::from_secs(2);
+/// How long it may take to say so, before the request is taken to the next one.
+pub const PROBE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Tells nodes that no browser asks, so that no page of another site can be behind the request.
-const CLIENT_HEADER: &str = "ringmaster-client";
-/// What most clients are: somebody at a terminal, or a script of theirs.
-const CLI: &str = "cli";
+pub(crate) const CLIENT_HEADER: &str = "ringmaster-client";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// The address of a node: `http://host:port`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address(String);
-
-/// A client of one cluster.
+/// A client of one cluster. Clones share what they know of it.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// How the audit names what asks.
-    name: &'static str,
+    pub(crate) name: &'static str,
     http: reqwest::Client,
     addresses: Arc<Mutex<VecDeque<Address>>>,
+    discovered: Arc<OnceCell<()>>,
 }
 
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// A node answered that it does not, cannot or will not do it.
-    #[error("{}", show_problem(.0))]
-    Problem(Box<Problem>),
-    /// No node answered.
-    #[error("{}", show_unreachable(.0))]
-    Unreachable(Vec<Attempt>),
-    /// Something answered that a node would not.
-    #[error("{url} does not answer as a Ringmaster node of this version would: {detail}")]
-    Protocol { url: Address, detail: String },
-}
-
-/// An address that was tried in vain.
-#[derive(Debug)]
-pub struct Attempt {
-    pub url: Address,
-    pub reason: String,
-    /// Whether a change was sent, so that it may have taken effect.
-    pub in_doubt: bool,
-}
-
-struct Request {
+pub(crate) struct Request {
     method: Method,
     path: String,
     body: Option<Value>,
     if_match: Option<Revision>,
     idempotency_key: Option<Uuid>,
+    /// How long a node may take for it.
+    within: Duration,
+}
+
+impl Request {
+    fn get(path: &str) -> Request {
+        Request {
+            method: Method::GET,
+            path: path.to_owned(),
+            body: None,
+            if_match: None,
+            idempotency_key: None,
+            within: ANSWER_WITHIN,
+        }
+    }
+
+    fn change(method: Method, path: &str, body: &impl Serialize) -> Request {
+        Request {
+            method,
+            body: Some(serde_json::to_value(body).expect("the API's types are JSON")),
+            idempotency_key: Some(Uuid::new_v4()),
+            ..Request::get(path)
+        }
+    }
+
+    pub(crate) fn post(path: &str, body: &impl Serialize) -> Request {
+        Request::change(Method::POST, path, body)
+    }
+
+    pub(crate) fn under(self, key: Uuid) -> Request {
+        Request { idempotency_key: Some(key), ..self }
+    }
+
+    pub(crate) fn within(self, within: Duration) -> Request {
+        Request { within, ..self }
+    }
 }
 
 impl Client {
@@ -96,33 +101,26 @@ impl Client {
     pub fn new(addresses: impl IntoIterator<Item = Address>) -> Client {
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_WITHIN)
-            .timeout(ANSWER_WITHIN)
             // Nodes are reached directly: a proxy of the environment is for the internet.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("the options are constant");
         Client {
-            name: CLI,
+            name: "client",
             http,
             addresses: Arc::new(Mutex::new(addresses.into_iter().take(MAX_ADDRESSES).collect())),
+            discovered: Arc::default(),
         }
     }
 
-    /// A client that asks for a node rather than for somebody at a terminal.
-    pub fn for_node(self) -> Client {
-        Client { name: "node", ..self }
+    /// What asks, as the audit names it: `cli` or `node`. All others are `api` there.
+    pub fn named(self, name: &'static str) -> Client {
+        Client { name, ..self }
     }
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.ask(Request {
-            method: Method::GET,
-            path: path.to_owned(),
-            body: None,
-            if_match: None,
-            idempotency_key: None,
-        })
-        .await
+        self.ask(Request::get(path)).await
     }
 
     pub async fn post<T: DeserializeOwned>(
@@ -130,7 +128,7 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
-        self.change(Method::POST, path, body, None).await
+        self.ask(Request::post(path, body)).await
     }
 
     /// Replaces what is at `path`, where `if_match` is given only if it is at that version.
@@ -140,25 +138,17 @@ impl Client {
         body: &impl Serialize,
         if_match: Option<Revision>,
     ) -> Result<T, ClientError> {
-        self.change(Method::PUT, path, body, if_match).await
+        self.ask(Request { if_match, ..Request::change(Method::PUT, path, body) }).await
     }
 
-    async fn change<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        body: &impl Serialize,
-        if_match: Option<Revision>,
-    ) -> Result<T, ClientError> {
-        let body = serde_json::to_value(body).expect("the API's types are JSON");
-        self.ask(Request {
-            method,
-            path: path.to_owned(),
-            body: Some(body),
-            if_match,
-            idempotency_key: Some(Uuid::new_v4()),
-        })
-        .await
+    /// Asks a node for the addresses of the others, unless one was asked before.
+    pub async fn discover(&self) -> Result<(), ClientError> {
+        let members = async {
+            let cluster: Cluster = self.get("/v1/cluster").await?;
+            self.learn(cluster.nodes.iter().map(|info| info.node.public_url.as_str()));
+            Ok(())
+        };
+        self.discovered.get_or_try_init(|| members).await.copied()
     }
 
     /// Sends the request until there is a leader to answer it, or patience ends. A change whose outcome
@@ -167,10 +157,8 @@ impl Client {
         let mut retries = 0;
         loop {
             match self.ask_in_turn(&request).await {
-                Err(ClientError::Problem(problem))
-                    if [Code::NoLeader, Code::OutcomeUnknown]
-                        .iter()
-                        .any(|code| problem.code == code.as_str())
+                Err(error)
+                    if (error.is(Code::NoLeader) || error.is(Code::OutcomeUnknown))
                         && retries < NO_LEADER_RETRIES =>
                 {
                     retries += 1;
@@ -185,16 +173,59 @@ impl Client {
     async fn ask_in_turn<T: DeserializeOwned>(&self, request: &Request) -> Result<T, ClientError> {
         let mut attempts = Vec::new();
         for address in self.addresses() {
-            match self.send(&address, request).await {
-                Ok((status, body)) => return self.read(&address, status, &body),
-                Err(error) => attempts.push(Attempt {
-                    reason: innermost(&error),
-                    in_doubt: request.idempotency_key.is_some() && !error.is_connect(),
-                    url: address,
-                }),
+            match self.try_at(address, request).await {
+                Ok(answer) => return answer,
+                Err(attempt) => attempts.push(attempt),
             }
         }
         Err(ClientError::Unreachable(attempts))
+    }
+
+    /// Sends a change to one node after the other until one has a final answer, or `until` has come.
+    /// `request` makes it anew for each attempt; all of them carry the same key.
+    pub(crate) async fn insist<T: DeserializeOwned>(
+        &self,
+        until: Instant,
+        request: impl Fn() -> Request,
+    ) -> Result<T, ClientError> {
+        loop {
+            let mut attempts = Vec::new();
+            let mut passing = None;
+            for address in self.addresses() {
+                match self.try_at(address, &request()).await {
+                    Ok(Err(error)) if may_pass(&error) => passing = Some(error),
+                    Ok(answer) => return answer,
+                    Err(attempt) => attempts.push(attempt),
+                }
+                if Instant::now() >= until {
+                    break;
+                }
+            }
+            if Instant::now() + NO_LEADER_PAUSE >= until {
+                return Err(passing.unwrap_or(ClientError::Unreachable(attempts)));
+            }
+            sleep(NO_LEADER_PAUSE).await;
+        }
+    }
+
+    /// The answer of one node, if there is one.
+    async fn try_at<T: DeserializeOwned>(
+        &self,
+        address: Address,
+        request: &Request,
+    ) -> Result<Result<T, ClientError>, Attempt> {
+        let sending = tokio::time::timeout(request.within, self.send(&address, request));
+        let lost = tokio::select! {
+            outcome = sending => match outcome {
+                Ok(Ok((status, body))) => return Ok(self.read(&address, status, &body)),
+                Ok(Err(error)) => (innermost(&error), !error.is_connect()),
+                Err(_) => ("no answer in time".to_owned(), true),
+            },
+            () = self.silence(&address), if request.within > ANSWER_WITHIN => ("it fell silent".to_owned(), true),
+        };
+        let (reason, was_sent) = lost;
+        self.put_off(&address);
+        Err(Attempt { reason, in_doubt: request.idempotency_key.is_some() && was_sent, url: address })
     }
 
     /// The status, and the body up to just beyond the longest that is read.
@@ -223,6 +254,17 @@ impl Client {
         Ok((response.status(), body))
     }
 
+    /// Ends once the node does not answer: a connection to one that is paused or cut off stays open.
+    async fn silence(&self, address: &Address) {
+        loop {
+            sleep(PROBE_EVERY).await;
+            let probe = self.http.get(format!("{address}/livez")).timeout(PROBE_WITHIN);
+            if probe.send().await.is_err() {
+                return;
+            }
+        }
+    }
+
     fn read<T: DeserializeOwned>(
         &self,
         address: &Address,
@@ -235,6 +277,7 @@ impl Client {
         }
         if status.is_success() {
             self.prefer(address);
+            let body = if status == StatusCode::NO_CONTENT { b"null".as_slice() } else { body };
             return serde_json::from_slice(body).map_err(|error| protocol(error.to_string()));
         }
         let problem: Problem =
@@ -249,12 +292,12 @@ impl Client {
     }
 
     /// The addresses, in the order in which to try them.
-    fn addresses(&self) -> Vec<Address> {
+    pub(crate) fn addresses(&self) -> Vec<Address> {
         self.locked().iter().cloned().collect()
     }
 
     /// Remembers more addresses of the cluster, and tries them after those that it knows.
-    fn learn<'a>(&self, urls: impl IntoIterator<Item = &'a str>) {
+    pub(crate) fn learn<'a>(&self, urls: impl IntoIterator<Item = &'a str>) {
         let mut addresses = self.locked();
         for address in urls.into_iter().filter_map(|url| url.parse::<Address>().ok()) {
             if addresses.len() < MAX_ADDRESSES && !addresses.contains(&address) {
@@ -263,13 +306,13 @@ impl Client {
         }
     }
 
-    fn prefer(&self, address: &Address) {
+    pub(crate) fn prefer(&self, address: &Address) {
         let mut addresses = self.locked();
         addresses.retain(|known| known != address);
         addresses.push_front(address.clone());
     }
 
-    fn put_off(&self, address: &Address) {
+    pub(crate) fn put_off(&self, address: &Address) {
         let mut addresses = self.locked();
         addresses.retain(|known| known != address);
         addresses.push_back(address.clone());
@@ -281,51 +324,10 @@ impl Client {
     }
 }
 
-impl FromStr for Address {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Address, String> {
-        let url = reqwest::Url::parse(text)
-            .ok()
-            .filter(|url| url.scheme() == "http" && url.has_host())
-            .filter(|url| url.path() == "/" && url.query().is_none() && url.fragment().is_none())
-            .filter(|url| url.username().is_empty() && url.password().is_none());
-        match url {
-            Some(url) => Ok(Address(url.as_str().trim_end_matches('/').to_owned())),
-            None => Err("a node's address is like http://127.0.0.1:7701".to_owned()),
-        }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A path segment that may hold any character.
-pub fn segment(text: &str) -> String {
-    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
-}
-
-fn show_problem(problem: &Problem) -> String {
-    let mut text = problem.to_string();
-    if !problem.facts.is_empty() {
-        let facts: Vec<_> = problem.facts.iter().map(|fact| fact.fact.as_str()).collect();
-        text.push_str(&format!("; changed since: {}", facts.join(", ")));
-    }
-    text
-}
-
-fn show_unreachable(attempts: &[Attempt]) -> String {
-    let tried: Vec<_> =
-        attempts.iter().map(|attempt| format!("{} ({})", attempt.url, attempt.reason)).collect();
-    let doubt = if attempts.iter().any(|attempt| attempt.in_doubt) {
-        "; the request was sent, and may or may not have taken effect"
-    } else {
-        ""
-    };
-    format!("no node answers: {}{doubt}; name a living node with --url or RINGMASTER_URL", tried.join(", "))
+/// Whether the same request may well be answered otherwise soon, or by another node.
+fn may_pass(error: &ClientError) -> bool {
+    let ClientError::Problem(problem) = error else { return false };
+    problem.status >= 500 || [Code::Overloaded, Code::RequestTimeout].iter().any(|code| error.is(*code))
 }
 
 /// What went wrong at the bottom: "connection refused" rather than "error sending request".

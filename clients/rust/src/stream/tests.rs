@@ -1,5 +1,5 @@
 use super::*;
-use crate::client::tests::{nobody, serve};
+use crate::fake::{nobody, serve};
 use axum::{
     Router,
     extract::{
@@ -68,6 +68,7 @@ async fn updates(stream: &mut Stream, count: usize) -> Vec<(&'static str, u64)> 
             Update::View => "view",
             Update::Events(_) => "events",
             Update::Sample => "sample",
+            Update::Locks(_) => "locks",
         };
         seen.push((what, stream.view().unwrap().revision.0));
     }
@@ -130,4 +131,27 @@ async fn a_stream_that_is_never_understood_ends() {
     let error = stream.next().await.unwrap_err();
     assert!(error.to_string().contains("not understood"), "{error}");
     assert_eq!(asked.lock().unwrap().len(), 2, "it was asked twice more, and no further");
+}
+
+#[tokio::test]
+async fn what_is_followed_is_asked_for_on_every_connection() {
+    type Heard = Arc<Mutex<Vec<Value>>>;
+    async fn upgrade(State(heard): State<Heard>, upgrade: WebSocketUpgrade) -> Response {
+        upgrade.on_upgrade(|mut socket: WebSocket| async move {
+            socket.send(Frame::text(view(10, "http://x").to_string())).await.unwrap();
+            let Some(Ok(Frame::Text(text))) = socket.recv().await else { return };
+            heard.lock().unwrap().push(serde_json::from_str(&text).unwrap());
+            let locks = json!({"type": "locks", "revision": 9, "items": [], "next": null});
+            socket.send(Frame::text(locks.to_string())).await.unwrap();
+        })
+    }
+    let heard = Heard::default();
+    let router = Router::new().route("/v1/stream", get(upgrade)).with_state(heard.clone());
+    let topic: ClientMessage =
+        serde_json::from_value(json!({"type": "follow", "topic": "locks", "prefix": "jobs/"})).unwrap();
+    let mut stream = Stream::open(&Client::new([serve(router).await])).following(topic);
+    let seen = updates(&mut stream, 4).await;
+    assert_eq!(seen, [("view", 10), ("locks", 10), ("view", 10), ("locks", 10)]);
+    let heard = heard.lock().unwrap();
+    assert!(heard.len() >= 2 && heard.iter().all(|message| message["prefix"] == "jobs/"), "{heard:?}");
 }

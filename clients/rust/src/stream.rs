@@ -4,12 +4,17 @@
 //! lost, or falls silent as that of a paused node does, the stream goes on with another member from
 //! the revision that it has. Where events are missing, it takes a fresh view, and says so.
 
-use super::{Address, Attempt, CLI, CLIENT_HEADER, CONNECT_WITHIN, Client, ClientError};
-use futures::StreamExt;
+use crate::{
+    Address, Attempt, Client, ClientError,
+    client::{CLIENT_HEADER, CONNECT_WITHIN},
+};
+use futures::{SinkExt, StreamExt};
 use ringmaster_common::{
     event::{Event, EventBatch},
     id::Revision,
-    stream::ServerMessage,
+    lock::Lock,
+    page::Page,
+    stream::{ClientMessage, ServerMessage},
     view::ClusterView,
 };
 use std::time::Duration;
@@ -44,11 +49,15 @@ pub enum Update {
     Events(EventBatch),
     /// New telemetry is there. The view is as it was.
     Sample,
+    /// Locks that are followed have changed: this is how they stand now.
+    Locks(Page<Lock>),
 }
 
 #[derive(Debug)]
 pub struct Stream {
     client: Client,
+    /// What is followed beside the events, to be asked for on each connection.
+    topics: Vec<ClientMessage>,
     connection: Option<(Address, Socket)>,
     view: Option<ClusterView>,
     /// Whether the next connection resumes; not after a gap.
@@ -68,7 +77,21 @@ struct Lost(String);
 impl Stream {
     /// Connects to the first node that answers. The first update is [`Update::View`].
     pub fn open(client: &Client) -> Stream {
-        Stream { client: client.clone(), connection: None, view: None, resume: true, rounds: 0, lost: None }
+        Stream {
+            client: client.clone(),
+            topics: Vec::new(),
+            connection: None,
+            view: None,
+            resume: true,
+            rounds: 0,
+            lost: None,
+        }
+    }
+
+    /// Follows a topic, too, on every connection from the next one on.
+    pub fn following(mut self, topic: ClientMessage) -> Stream {
+        self.topics.push(topic);
+        self
     }
 
     /// The view; none before the first update.
@@ -113,7 +136,7 @@ impl Stream {
             self.rounds += 1;
             let mut failed = Vec::new();
             for address in self.client.addresses() {
-                match connect(&address, self.position()).await {
+                match connect(&address, &self.client, self.position(), &self.topics).await {
                     Ok(socket) => {
                         self.connection = Some((address, socket));
                         return Ok(());
@@ -173,10 +196,9 @@ impl Stream {
                 }
                 Ok(Some(Update::Events(batch)))
             }
+            ServerMessage::Locks { page, .. } => Ok(self.view.as_ref().map(|_| Update::Locks(page))),
             // Nothing of the kind is asked for.
-            ServerMessage::Audit { .. } | ServerMessage::Locks { .. } | ServerMessage::Problem { .. } => {
-                Ok(None)
-            }
+            ServerMessage::Audit { .. } | ServerMessage::Problem { .. } => Ok(None),
             ServerMessage::Sample { .. } => Ok(self.view.as_ref().map(|_| Update::Sample)),
             ServerMessage::Behind { try_urls, .. } => {
                 self.client.learn(try_urls.iter().map(String::as_str));
@@ -189,18 +211,30 @@ impl Stream {
     }
 }
 
-async fn connect(address: &Address, after: Option<Revision>) -> Result<Socket, Lost> {
+async fn connect(
+    address: &Address,
+    client: &Client,
+    after: Option<Revision>,
+    topics: &[ClientMessage],
+) -> Result<Socket, Lost> {
     let host = address.to_string().replacen("http://", "ws://", 1);
     let query = after.map(|revision| format!("?after={revision}")).unwrap_or_default();
     let uri: Uri =
         format!("{host}/v1/stream{query}").parse().map_err(|_| Lost("no valid address".to_owned()))?;
-    let request = ClientRequestBuilder::new(uri).with_header(CLIENT_HEADER, CLI);
+    let request = ClientRequestBuilder::new(uri).with_header(CLIENT_HEADER, client.name);
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE_BYTES))
         .max_frame_size(Some(MAX_MESSAGE_BYTES));
-    match timeout(CONNECT_WITHIN, connect_async_with_config(request, Some(config), true)).await {
-        Ok(Ok((socket, _))) => Ok(socket),
-        Ok(Err(error)) => Err(Lost(reason(&error))),
+    let connecting = async {
+        let (mut socket, _) = connect_async_with_config(request, Some(config), true).await?;
+        for topic in topics {
+            let message = serde_json::to_string(topic).expect("the API's types are JSON");
+            socket.send(Message::text(message)).await?;
+        }
+        Ok(socket)
+    };
+    match timeout(CONNECT_WITHIN, connecting).await {
+        Ok(outcome) => outcome.map_err(|error: tungstenite::Error| Lost(reason(&error))),
         Err(_) => Err(Lost("no answer in time".to_owned())),
     }
 }

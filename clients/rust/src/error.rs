@@ -1,0 +1,53 @@
+//! Why there is no answer.
+
+use crate::Address;
+use ringmaster_common::error::{Code, Problem};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// A node answered that it does not, cannot or will not do it.
+    #[error("{}", show_problem(.0))]
+    Problem(Box<Problem>),
+    /// No node answered.
+    #[error("{}", show_unreachable(.0))]
+    Unreachable(Vec<Attempt>),
+    /// Something answered that a node would not.
+    #[error("{url} does not answer as a Ringmaster node of this version would: {detail}")]
+    Protocol { url: Address, detail: String },
+}
+
+/// An address that was tried in vain.
+#[derive(Debug)]
+pub struct Attempt {
+    pub url: Address,
+    pub reason: String,
+    /// Whether a change was sent, so that it may have taken effect.
+    pub in_doubt: bool,
+}
+
+impl ClientError {
+    /// Whether a node refused with this code.
+    pub fn is(&self, code: Code) -> bool {
+        matches!(self, ClientError::Problem(problem) if problem.code == code.as_str())
+    }
+}
+
+fn show_problem(problem: &Problem) -> String {
+    let mut text = problem.to_string();
+    if !problem.facts.is_empty() {
+        let facts: Vec<_> = problem.facts.iter().map(|fact| fact.fact.as_str()).collect();
+        text.push_str(&format!("; changed since: {}", facts.join(", ")));
+    }
+    text
+}
+
+fn show_unreachable(attempts: &[Attempt]) -> String {
+    let tried: Vec<_> =
+        attempts.iter().map(|attempt| format!("{} ({})", attempt.url, attempt.reason)).collect();
+    let doubt = if attempts.iter().any(|attempt| attempt.in_doubt) {
+        "; the request was sent, and may or may not have taken effect"
+    } else {
+        ""
+    };
+    format!("no node answers: {}{doubt}", tried.join(", "))
+}
