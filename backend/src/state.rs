@@ -27,7 +27,7 @@ mod tests;
 pub mod view;
 
 use audit::Audit;
-use command::{Actor, ClusterTime, Command, Outcome, Record, Request, Response};
+use command::{Actor, ClusterTime, Command, OpinionChange, Outcome, Record, Request, Response, StatusChange};
 use history::History;
 use locks::{Locks, Notice};
 use membership::Membership;
@@ -36,7 +36,7 @@ use plans::Plans;
 use requests::Requests;
 use ringmaster_common::{
     Timestamp,
-    cluster::NodeStatus,
+    cluster::{Node, NodeStatus},
     event::{Event, EventBatch},
     id::{Incarnation, NodeId, Revision},
     view::Election,
@@ -226,9 +226,7 @@ impl State {
             }
             Command::RecordHealth { opinions, statuses } => {
                 Arc::make_mut(&mut self.membership).record_health(context, &opinions, &statuses);
-                for gone in statuses.iter().filter(|change| change.status == NodeStatus::Down) {
-                    self.locks.detach(context, gone.node, None);
-                }
+                self.mind_attachments(context, &opinions, &statuses);
                 Outcome::Done
             }
             Command::AdmitNode { node } => {
@@ -280,8 +278,8 @@ impl State {
             Command::ReleaseLock(release) => {
                 self.locks.release(context, &request.id, &release).unwrap_or_else(Outcome::Refused)
             }
-            Command::LeaveLock { name, attachment } => {
-                self.locks.leave(context, &name, attachment);
+            Command::LeaveLock { name, attachment, may_return } => {
+                self.locks.leave(context, &name, attachment, may_return);
                 Outcome::Done
             }
             Command::DetachWaiters { node, lifetime } => {
@@ -295,6 +293,26 @@ impl State {
             Command::Tick => Outcome::Done,
             #[cfg(feature = "next-version")]
             Command::Novelty => Outcome::Done,
+        }
+    }
+
+    /// Clients of a node that most others find dead may come back by another; those of one that is up
+    /// again are where they were. What an operator has ordered a node to be says nothing of that.
+    fn mind_attachments(
+        &mut self,
+        context: &mut Context,
+        opinions: &[OpinionChange],
+        statuses: &[StatusChange],
+    ) {
+        let lost = |node: &NodeId| self.membership.get(*node).is_some_and(Node::is_lost);
+        let subjects = opinions.iter().map(|change| change.subject);
+        let concerned: BTreeSet<NodeId> = subjects.chain(statuses.iter().map(|change| change.node)).collect();
+        let gone: Vec<NodeId> = concerned.into_iter().filter(lost).collect();
+        for node in gone {
+            self.locks.detach(context, node, None);
+        }
+        for back in statuses.iter().filter(|change| change.status == NodeStatus::Up) {
+            self.locks.reattach(context, back.node);
         }
     }
 

@@ -224,6 +224,18 @@ pub fn can_lose<'a>(id: NodeId, nodes: impl Iterator<Item = &'a Node>, leader: O
 }
 
 impl Node {
+    /// Whether the node has gone without a word, as far as most others can tell.
+    pub fn is_lost(&self) -> bool {
+        match self.status {
+            NodeStatus::Down => true,
+            NodeStatus::Draining | NodeStatus::Drained => {
+                let dead = self.opinions.iter().filter(|opinion| opinion.sees == Sees::Dead).count();
+                2 * dead > self.opinions.len()
+            }
+            NodeStatus::Joining | NodeStatus::Up | NodeStatus::Suspect | NodeStatus::Left => false,
+        }
+    }
+
     /// Whether the node answers. Of one whose status was ordered, its observers tell.
     pub fn is_alive(&self) -> bool {
         match self.status {

@@ -184,7 +184,7 @@ pub struct LockHolder {
     pub mode: LockMode,
     pub since: Timestamp,
     pub ttl_ms: u64,
-    /// What the lease has left, unless it is renewed. It may end later than that, never earlier.
+    /// What the lease has left, unless it is renewed: an estimate of the node that answers.
     pub expires_in_ms: u64,
     pub depth: u32,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

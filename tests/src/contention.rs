@@ -189,7 +189,7 @@ impl Contention {
             "env".to_owned(),
             preload(),
             format!("FAKETIME_TIMESTAMP_FILE={}", file.display()),
-            "FAKETIME_CACHE_DURATION=1".to_owned(),
+            "FAKETIME_NO_CACHE=1".to_owned(),
             // Monotonic clocks do not jump.
             "DONT_FAKE_MONOTONIC=1".to_owned(),
         ]

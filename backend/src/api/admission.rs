@@ -36,15 +36,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub const CONTROL_BOUND: usize = 256;
 /// Writes of settings.
 pub const SETTINGS_BOUND: usize = 256;
-/// Locks: requests that do not wait, or no longer.
-pub const LOCKS_BOUND: usize = 256;
+/// Acquiring locks without waiting for them, and asking for tokens.
+pub const LOCKS_BOUND: usize = 160;
+/// Renewals and releases of leases: a reserve of those who hold locks.
+pub const LEASES_BOUND: usize = 160;
 /// Requests that wait for a lock.
 pub const LOCK_WAITS_BOUND: usize = 4096;
 /// Streams, for as long as they are open.
 pub const STREAM_BOUND: usize = 4096;
 
-const _: () =
-    assert!(CONTROL_BOUND + SETTINGS_BOUND + LOCKS_BOUND + MAX_PROPOSING_WAITERS <= MAX_IN_FLIGHT_BULK);
+const _: () = assert!(
+    CONTROL_BOUND + SETTINGS_BOUND + LOCKS_BOUND + LEASES_BOUND + MAX_PROPOSING_WAITERS <= MAX_IN_FLIGHT_BULK
+);
 
 /// What a request is counted with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +55,7 @@ pub enum Class {
     Control,
     Settings,
     Locks,
+    Leases,
     LockWaits,
     Stream,
 }
@@ -64,6 +68,7 @@ impl Class {
             Class::Control => "control",
             Class::Settings => "settings",
             Class::Locks => "locks",
+            Class::Leases => "leases",
             Class::LockWaits => "lock_waits",
             Class::Stream => "stream",
         }
@@ -74,6 +79,7 @@ impl Class {
             Class::Control => CONTROL_BOUND,
             Class::Settings => SETTINGS_BOUND,
             Class::Locks => LOCKS_BOUND,
+            Class::Leases => LEASES_BOUND,
             Class::LockWaits => LOCK_WAITS_BOUND,
             Class::Stream => STREAM_BOUND,
         }
@@ -84,6 +90,7 @@ impl Class {
     fn of(method: &Method, route: &str) -> Option<Class> {
         match route.strip_prefix("/v1/")? {
             "stream" | "locks/acquire" => None,
+            "locks/renew" | "locks/release" => Some(Class::Leases),
             route if route.starts_with("settings") && !method.is_safe() => Some(Class::Settings),
             route if route.starts_with("locks") && !method.is_safe() => Some(Class::Locks),
             _ => Some(Class::Control),

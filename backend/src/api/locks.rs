@@ -6,17 +6,13 @@ use crate::{
     api::{
         Api,
         admission::Class,
-        extract::{JsonBody, Mutation, PageQuery, QueryOf, ReadQuery, page},
+        extract::{JsonBody, Mutation, PageQuery, PathId, QueryOf, ReadQuery, page},
         openapi::problems,
         problem::Refused,
     },
     state::command::{Command, Outcome},
 };
-use axum::{
-    Json,
-    extract::{Path, State as Extension},
-    http::StatusCode,
-};
+use axum::{Json, extract::State as Extension, http::StatusCode};
 use ringmaster_common::{
     error::{Code, Refusal},
     lock::{
@@ -166,7 +162,7 @@ problems!(ListRefusals: [READ]);
 )]
 pub async fn get(
     Extension(api): Extension<Api>,
-    Path(name): Path<String>,
+    PathId(name): PathId<String>,
     QueryOf(query): QueryOf<ReadQuery>,
 ) -> Result<Json<LockDetail>, Refused> {
     let state = api.read(query.consistency).await?;

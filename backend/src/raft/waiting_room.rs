@@ -20,26 +20,36 @@ pub enum News {
     LookAgain,
 }
 
+type Place = (Arc<str>, Arc<str>);
+
+#[derive(Debug, Default)]
+struct Guests {
+    count: usize,
+    news: watch::Sender<News>,
+}
+
 #[derive(Debug, Default)]
 pub struct WaitingRoom {
-    /// By the ids of their requests. A client that comes back while its first connection lingers
-    /// shares the place with that.
-    guests: Mutex<HashMap<Arc<str>, watch::Sender<News>>>,
+    /// By the lock and the id of the request. A client that comes back while its first connection
+    /// lingers shares the place with that.
+    guests: Mutex<HashMap<Place, Guests>>,
 }
 
 /// A place in the room, for as long as it is kept.
 #[derive(Debug)]
 pub struct Guest<'a> {
     room: &'a WaitingRoom,
-    request: Arc<str>,
+    place: Place,
     news: watch::Receiver<News>,
 }
 
 impl WaitingRoom {
-    pub fn enter(&self, request: &str) -> Guest<'_> {
-        let request: Arc<str> = request.into();
-        let news = self.guests().entry(request.clone()).or_default().subscribe();
-        Guest { room: self, request, news }
+    pub fn enter(&self, lock: &str, request: &str) -> Guest<'_> {
+        let place: Place = (lock.into(), request.into());
+        let mut guests = self.guests();
+        let here = guests.entry(place.clone()).or_default();
+        here.count += 1;
+        Guest { room: self, place, news: here.news.subscribe() }
     }
 
     pub(super) fn tell(&self, notices: Vec<Notice>) {
@@ -47,20 +57,20 @@ impl WaitingRoom {
             return;
         }
         let guests = self.guests();
-        for Notice { request, fate } in notices {
-            if let Some(guest) = guests.get(&request) {
-                guest.send_replace(News::Fate(fate));
+        for Notice { lock, request, fate } in notices {
+            if let Some(here) = guests.get(&(lock, request)) {
+                here.news.send_replace(News::Fate(fate));
             }
         }
     }
 
     pub(super) fn look_again(&self) {
-        for guest in self.guests().values() {
-            guest.send_replace(News::LookAgain);
+        for here in self.guests().values() {
+            here.news.send_replace(News::LookAgain);
         }
     }
 
-    fn guests(&self) -> MutexGuard<'_, HashMap<Arc<str>, watch::Sender<News>>> {
+    fn guests(&self) -> MutexGuard<'_, HashMap<Place, Guests>> {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -77,9 +87,10 @@ impl Guest<'_> {
 impl Drop for Guest<'_> {
     fn drop(&mut self) {
         let mut guests = self.room.guests();
-        // This one's own receiver is still counted.
-        if guests.get(&self.request).is_some_and(|guest| guest.receiver_count() <= 1) {
-            guests.remove(&self.request);
+        let Some(here) = guests.get_mut(&self.place) else { return };
+        here.count -= 1;
+        if here.count == 0 {
+            guests.remove(&self.place);
         }
     }
 }

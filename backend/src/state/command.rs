@@ -157,6 +157,9 @@ pub enum Command {
     LeaveLock {
         name: String,
         attachment: Attachment,
+        /// Whether it may send its request again, by another node.
+        #[serde(default)]
+        may_return: bool,
     },
     /// The node has started, and knows nothing of the clients that it had.
     DetachWaiters {

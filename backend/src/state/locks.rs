@@ -22,7 +22,7 @@ use crate::state::{
     Context,
     command::{ClusterTime, Outcome},
 };
-use imbl::{OrdMap, OrdSet, Vector};
+use imbl::{OrdMap, OrdSet};
 use lock::{Ask, Lock, Turn};
 use ringmaster_common::{
     error::{Code, Refusal},
@@ -43,6 +43,8 @@ pub const MAX_WAITERS: usize = 1000;
 pub const MAX_FREE: usize = 4096;
 /// How many entries the history of a lock has.
 pub const MAX_RECORDS: usize = 32;
+/// How many ends of leases a lock remembers, to answer a release that is repeated.
+pub const MAX_ENDED: usize = 8;
 /// How long a grant to a waiter is kept for its node to claim it.
 pub const CLAIM_WITHIN: Duration = Duration::from_secs(2);
 /// How long a waiter whose node is gone keeps its place, for its client to come back by another.
@@ -57,8 +59,8 @@ pub struct Locks {
     due: OrdSet<(ClusterTime, Arc<str>)>,
     /// Those that somebody waits for.
     contended: OrdSet<Arc<str>>,
-    /// Those that became free, oldest first, by the version at which they did.
-    freed: Vector<(Revision, Arc<str>)>,
+    /// Those that nobody uses, by when they became free.
+    free: OrdSet<(Revision, Arc<str>)>,
     last_token: Token,
     counts: LockCounts,
     /// When any of them changed last.
@@ -76,6 +78,7 @@ pub struct Attachment {
 /// What the node of a waiter is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
+    pub lock: Arc<str>,
     /// The id of the waiter's request.
     pub request: Arc<str>,
     pub fate: Fate,
@@ -129,15 +132,16 @@ impl Locks {
         let name = acquire.name.clone();
         match self.place(context, request, &acquire)? {
             Place::Holder(position) => Ok(self.change(context, &name, |lock, turn| {
-                lock.claim(turn, position, attachment);
+                lock.claim(turn, position, request, attachment);
                 Outcome::LockGranted(lock.grant_at(position, &name, turn.context.now))
             })),
-            Place::Waiter(position) => Ok(self.change(context, &name, |lock, _| {
-                lock.attach(position, attachment);
+            Place::Waiter(position) => Ok(self.change(context, &name, |lock, turn| {
+                lock.attach(turn, position, attachment, acquire.wait_ms);
                 Outcome::LockQueued
             })),
             Place::Reentry(position) => Ok(self.change(context, &name, |lock, turn| {
-                lock.reenter(turn, position, request.into(), acquire.ttl_ms);
+                let ask = Arc::new(Ask { request: request.into(), acquire });
+                lock.reenter(turn, position, ask, attachment);
                 Outcome::LockGranted(lock.grant_at(position, &name, turn.context.now))
             })),
             Place::Free => Ok(self.change(context, &name, |lock, turn| {
@@ -165,22 +169,22 @@ impl Locks {
                 ))
             };
         };
-        if let Some(position) = lock.holder_by_request(request) {
-            return lock.holders[position].ask.repeated_by(acquire).map(|()| Place::Holder(position));
+        if let Some((position, entry)) = lock.holder_by_request(request) {
+            return entry.ask.repeated_by(acquire).map(|()| Place::Holder(position));
         }
         if let Some(position) = lock.waiter_by_request(request) {
             return lock.waiters[position].ask.repeated_by(acquire).map(|()| Place::Waiter(position));
-        }
-        if acquire.reentrant
-            && let Some(position) = lock.reentry(&acquire.owner, acquire.mode())?
-        {
-            return Ok(Place::Reentry(position));
         }
         if let Some(limit) = lock.limit_other_than(acquire) {
             return Err(Refusal::new(
                 Code::LockLimitDiffers,
                 format!("{name} is in use with {limit}; ask for the same, or wait until nobody uses it"),
             ));
+        }
+        if acquire.reentrant
+            && let Some(position) = lock.reentry(&acquire.owner, acquire.mode())?
+        {
+            return Ok(Place::Reentry(position));
         }
         if lock.waiters.is_empty() && lock.admits(acquire, context.now) {
             return Ok(Place::Free);
@@ -201,7 +205,7 @@ impl Locks {
         check_ttl(renew.ttl_ms).map_err(|detail| Refusal::new(Code::InvalidRequest, detail))?;
         let position = self.held_by(&renew.name, &renew.owner, renew.token)?;
         Ok(self.change(context, &renew.name, |lock, turn| {
-            lock.extend(turn, position, renew.ttl_ms);
+            lock.renew(turn, position, renew.ttl_ms);
             Outcome::LockGranted(lock.grant_at(position, &renew.name, turn.context.now))
         }))
     }
@@ -224,13 +228,8 @@ impl Locks {
     }
 
     fn was_released(&self, release: &ReleaseLock) -> bool {
-        self.by_name.get(release.name.as_str()).is_some_and(|lock| {
-            lock.history.iter().any(|record| {
-                record.what == LockFact::Released
-                    && record.token == Some(release.token)
-                    && record.owner == release.owner
-            })
-        })
+        let end = self.by_name.get(release.name.as_str()).and_then(|lock| lock.end_of(release.token));
+        end.is_some_and(|end| end.what == LockFact::Released && end.owner == release.owner)
     }
 
     fn held_by(&self, name: &str, owner: &str, token: Token) -> Result<usize, Refusal> {
@@ -256,24 +255,37 @@ impl Locks {
     }
 
     /// The client of a connection is gone: it does not wait any more, and a grant that it was not
-    /// told of is nobody's.
-    pub(super) fn leave(&mut self, context: &mut Context, name: &str, attachment: Attachment) {
+    /// told of is nobody's, unless it may come back by another.
+    pub(super) fn leave(
+        &mut self,
+        context: &mut Context,
+        name: &str,
+        attachment: Attachment,
+        may_return: bool,
+    ) {
         let Some(lock) = self.by_name.get(name) else { return };
         if lock.is_attached(attachment) {
-            self.change(context, name, |lock, turn| lock.leave(turn, attachment));
+            self.change(context, name, |lock, turn| lock.leave(turn, attachment, may_return));
         }
+    }
+
+    /// A node that was gone is there again.
+    pub(super) fn reattach(&mut self, context: &mut Context, node: NodeId) {
+        for name in self.waited_for_at(|at| at.node == node) {
+            self.change(context, &name, |lock, _| lock.reattach(node));
+        }
+    }
+
+    fn waited_for_at(&self, is_there: impl Fn(&Attachment) -> bool + Copy) -> Vec<Arc<str>> {
+        let waited_for =
+            |name: &&Arc<str>| self.by_name.get(*name).is_some_and(|lock| lock.has_waiter_at(is_there));
+        self.contended.iter().filter(waited_for).cloned().collect()
     }
 
     /// A node is gone, or has started a new `lifetime`: the waiters that it had may come back by another.
     pub(super) fn detach(&mut self, context: &mut Context, node: NodeId, lifetime: Option<u64>) {
         let gone = |at: &Attachment| at.node == node && lifetime.is_none_or(|new| at.lifetime != new);
-        let names: Vec<_> = self
-            .contended
-            .iter()
-            .filter(|name| self.by_name.get(*name).is_some_and(|lock| lock.has_waiter_at(gone)))
-            .cloned()
-            .collect();
-        for name in names {
+        for name in self.waited_for_at(gone) {
             self.change(context, &name, |lock, turn| lock.detach(turn, gone));
         }
     }
@@ -308,7 +320,8 @@ impl Locks {
         let before = Standing::of(&lock);
         let revision = context.revision;
         let changing = Arc::make_mut(&mut lock);
-        let mut turn = Turn { context, last_token: &mut self.last_token, counts: &mut self.counts };
+        let mut turn =
+            Turn { name: key.clone(), context, last_token: &mut self.last_token, counts: &mut self.counts };
         let outcome = work(changing, &mut turn);
         changing.settle(&mut turn);
         let after = Standing::of(&lock);
@@ -326,8 +339,11 @@ impl Locks {
         } else {
             self.contended.remove(&key);
         }
-        if after.is_free() && !(before.is_free() && before.version == after.version) {
-            self.freed.push_back((after.version, key.clone()));
+        if before.is_free() {
+            self.free.remove(&(before.version, key.clone()));
+        }
+        if after.is_free() {
+            self.free.insert((after.version, key.clone()));
         }
         self.by_name.insert(key, lock);
         self.forget();
@@ -337,13 +353,10 @@ impl Locks {
 
     /// Lets go of the locks that were free for longest.
     fn forget(&mut self) {
-        while self.freed.len() > MAX_FREE
-            && let Some((version, name)) = self.freed.pop_front()
+        while self.free.len() > MAX_FREE
+            && let Some((_, name)) = self.free.remove_min()
         {
-            let still_free = |lock: &Arc<Lock>| lock.version == version && Standing::of(lock).is_free();
-            if self.by_name.get(&name).is_some_and(still_free) {
-                self.by_name.remove(&name);
-            }
+            self.by_name.remove(&name);
         }
     }
 

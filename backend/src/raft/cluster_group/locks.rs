@@ -32,7 +32,7 @@ use tokio::{
 };
 
 /// How many of those who wait are let propose at a time; the others queue up for that.
-pub const MAX_PROPOSING_WAITERS: usize = 256;
+pub const MAX_PROPOSING_WAITERS: usize = 192;
 /// How long a proposal of a waiter may take. Those who wait have queued up for theirs.
 const PROPOSAL_DEADLINE: Duration = Duration::from_secs(3);
 /// How much longer than they asked for somebody waits to hear that their wait has passed.
@@ -69,16 +69,21 @@ impl ClusterGroup {
             lifetime: waiters.lifetime,
             serial: waiters.serial.fetch_add(1, Ordering::Relaxed),
         };
-        let mut departure = Departure { group: self, name: &acquire.name, attachment, is_due: true };
-        let mut guest = self.0.published.waiting().enter(&request.id);
+        let may_return = request.repeatable;
+        let mut departure =
+            Departure { group: self, name: &acquire.name, attachment, may_return, is_due: true };
+        let mut guest = self.0.published.waiting().enter(&acquire.name, &request.id);
         let waits_until = clock::now() + Duration::from_millis(acquire.wait_ms);
+        let mut queued = false;
         loop {
-            let _turn = if acquire.wait_ms > 0 { waiters.turns.acquire().await.ok() } else { None };
+            let turn = timeout_at((waits_until + PATIENCE).into(), waiters.turns.acquire());
+            let turn = if acquire.wait_ms > 0 { turn.await.ok() } else { None };
             let asked = clock::now();
             let left = waits_until.saturating_duration_since(asked);
             let acquire = AcquireLock { wait_ms: millis(left), ..acquire.clone() };
             let command = Command::AcquireLock { acquire, attachment };
             let outcome = self.propose(request.clone(), command, asked + PROPOSAL_DEADLINE).await;
+            drop(turn);
             match outcome.map(|response| response.outcome) {
                 Ok(Outcome::LockGranted(grant)) => {
                     departure.is_due = false;
@@ -88,15 +93,15 @@ impl ClusterGroup {
                         ..grant
                     });
                 }
-                Ok(Outcome::LockQueued) => {}
+                Ok(Outcome::LockQueued) => queued = true,
                 Ok(_) => return Err(out_of_protocol()),
+                // It has a place, and whether it still has one is not known.
+                Err(_) if queued => return Err(self.unanswered(true)),
                 Err(refusal) => {
-                    // Whether it was done is known, but where it is not.
                     departure.is_due = refusal.code == Code::OutcomeUnknown;
                     return Err(refusal);
                 }
             }
-            drop(_turn);
             match timeout_at((waits_until + PATIENCE).into(), guest.news()).await {
                 Ok(News::Fate(Fate::GaveUp)) if clock::now() >= waits_until => {
                     departure.is_due = false;
@@ -146,6 +151,8 @@ struct Departure<'a> {
     group: &'a ClusterGroup,
     name: &'a str,
     attachment: Attachment,
+    /// Whether the client named its request, and so can come back for what it asked for.
+    may_return: bool,
     is_due: bool,
 }
 
@@ -154,10 +161,17 @@ impl Drop for Departure<'_> {
         if !self.is_due {
             return;
         }
-        let command = Command::LeaveLock { name: self.name.to_owned(), attachment: self.attachment };
+        let command = Command::LeaveLock {
+            name: self.name.to_owned(),
+            attachment: self.attachment,
+            may_return: self.may_return,
+        };
         let group = self.group.clone();
         tokio::spawn(async move {
-            // Untold, the cluster finds out by itself: by the grant that nobody claims.
+            // As many at a time as of those who come.
+            let _turn = group.0.waiters.turns.acquire().await;
+            // Untold, a place in the queue is found out by the grant that nobody claims; a lease that
+            // was granted at once lasts for its TTL.
             let _ = group.propose(group.own_request(), command, clock::now() + PROPOSAL_DEADLINE).await;
         });
     }

@@ -1,12 +1,12 @@
 //! One lock: who holds it, who waits, and what became of it lately.
 
-use super::{Attachment, CLAIM_WITHIN, Fate, MAX_RECORDS, Notice, REATTACH_WITHIN};
+use super::{Attachment, CLAIM_WITHIN, Fate, MAX_ENDED, MAX_RECORDS, Notice, REATTACH_WITHIN};
 use crate::state::{Context, command::ClusterTime};
 use imbl::Vector;
 use ringmaster_common::{
     Timestamp,
     error::{Code, Refusal},
-    id::{Revision, Token},
+    id::{NodeId, Revision, Token},
     lock::{
         AcquireLock, LockCounts, LockFact, LockGrant, LockHolder, LockMode, LockRecord, LockWaiter,
         MAX_HOLDERS,
@@ -28,6 +28,8 @@ pub(super) struct Lock {
     pub delayed_until: Option<ClusterTime>,
     /// Oldest first.
     pub history: Vector<Arc<LockRecord>>,
+    /// How the latest leases ended, for those who ask again. A long queue pushes none of them out.
+    ended: Vector<Arc<LockRecord>>,
     /// When it was last granted or given up.
     pub version: Revision,
 }
@@ -43,7 +45,7 @@ impl Ask {
     /// A repeat may wait for less, and nothing else may differ.
     pub fn repeated_by(&self, acquire: &AcquireLock) -> Result<(), Refusal> {
         let first = &self.acquire;
-        if (&first.owner, first.mode(), first.limit) == (&acquire.owner, acquire.mode(), acquire.limit) {
+        if *first == (AcquireLock { wait_ms: first.wait_ms, ..acquire.clone() }) {
             return Ok(());
         }
         Err(Refusal::new(
@@ -58,16 +60,23 @@ impl Ask {
 pub(super) struct Hold {
     pub ask: Arc<Ask>,
     pub token: Token,
-    attachment: Attachment,
+    /// The requests by which its owner came in, the first of them first.
+    entries: Vec<Entry>,
     since: Timestamp,
     ttl_ms: u64,
     expires: ClusterTime,
     /// Whether the holder was told, for all that is known here.
     claimed: bool,
-    /// The requests by which the owner entered again.
-    reentries: Vec<Arc<str>>,
-    /// The latest request that left it without ending it.
-    left_by: Option<Arc<str>>,
+    /// The requests that left it without ending it.
+    left_by: Vec<Arc<str>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Entry {
+    pub ask: Arc<Ask>,
+    /// The connection whose client waits for the answer. None once there was another: it may be that
+    /// one of them was answered, so that neither can give it back any more.
+    attachment: Option<Attachment>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,6 +91,7 @@ pub(super) struct Waiter {
 
 /// A change of one lock, and what all of them share.
 pub(super) struct Turn<'a> {
+    pub name: Arc<str>,
     pub context: &'a mut Context,
     pub last_token: &'a mut Token,
     pub counts: &'a mut LockCounts,
@@ -93,7 +103,7 @@ impl Turn<'_> {
     }
 
     fn tell(&mut self, request: &Arc<str>, fate: Fate) {
-        self.context.notices.push(Notice { request: request.clone(), fate });
+        self.context.notices.push(Notice { lock: self.name.clone(), request: request.clone(), fate });
     }
 }
 
@@ -117,7 +127,7 @@ impl Hold {
     }
 
     fn depth(&self) -> u32 {
-        self.reentries.len() as u32 + 1
+        self.entries.len() as u32
     }
 
     pub fn shown(&self, now: ClusterTime) -> LockHolder {
@@ -156,11 +166,12 @@ impl Waiter {
 }
 
 impl Lock {
-    pub fn holder_by_request(&self, request: &str) -> Option<usize> {
-        let is_theirs = |hold: &Hold| {
-            *hold.ask.request == *request || hold.reentries.iter().any(|entry| **entry == *request)
-        };
-        self.holders.iter().position(is_theirs)
+    /// Which holder came in by the request, and by which of their entries.
+    pub fn holder_by_request(&self, request: &str) -> Option<(usize, &Entry)> {
+        self.holders.iter().enumerate().find_map(|(position, hold)| {
+            let entry = hold.entries.iter().find(|entry| *entry.ask.request == *request)?;
+            Some((position, entry))
+        })
     }
 
     pub fn waiter_by_request(&self, request: &str) -> Option<usize> {
@@ -241,19 +252,25 @@ impl Lock {
 
     /// How a lease ended, as far as it is remembered.
     pub fn end_of(&self, token: Token) -> Option<&LockRecord> {
-        let ended =
-            |record: &&Arc<LockRecord>| record.token == Some(token) && record.what != LockFact::Granted;
-        self.history.iter().rev().find(ended).map(Arc::as_ref)
+        self.ended.iter().find(|record| record.token == Some(token)).map(Arc::as_ref)
     }
 
     fn record(&mut self, turn: &Turn<'_>, what: LockFact, owner: &str, token: Option<Token>) {
         let (revision, at) = (turn.context.revision, turn.context.wall);
-        self.history.push_back(Arc::new(LockRecord { revision, at, what, owner: owner.to_owned(), token }));
+        let record = Arc::new(LockRecord { revision, at, what, owner: owner.to_owned(), token });
+        self.history.push_back(record.clone());
         if self.history.len() > MAX_RECORDS {
             self.history.pop_front();
         }
-        if what != LockFact::Queued {
-            self.version = revision;
+        if token.is_none() {
+            return;
+        }
+        self.version = revision;
+        if what != LockFact::Granted {
+            self.ended.push_back(record);
+            if self.ended.len() > MAX_ENDED {
+                self.ended.pop_front();
+            }
         }
     }
 
@@ -268,18 +285,17 @@ impl Lock {
         turn.last_token.0 += 1;
         turn.counts.granted += 1;
         let (token, ttl_ms) = (*turn.last_token, ask.acquire.ttl_ms);
-        let lease = if claimed { ttl_ms } else { ttl_ms.min(CLAIM_WITHIN.as_millis() as u64) };
+        let expires = if claimed { turn.in_ms(ttl_ms) } else { turn.context.now.after(CLAIM_WITHIN) };
         self.record(turn, LockFact::Granted, &ask.acquire.owner, Some(token));
         self.holders.push(Hold {
+            entries: vec![Entry { ask: ask.clone(), attachment: Some(attachment) }],
             ask,
             token,
-            attachment,
             since: turn.context.wall,
             ttl_ms,
-            expires: turn.in_ms(lease),
+            expires,
             claimed,
-            reentries: Vec::new(),
-            left_by: None,
+            left_by: Vec::new(),
         });
         self.holders.len() - 1
     }
@@ -304,41 +320,64 @@ impl Lock {
     }
 
     /// The holder is told of the lease, or was not sure to have it: it runs from now on.
-    pub fn claim(&mut self, turn: &Turn<'_>, position: usize, attachment: Attachment) {
+    pub fn claim(&mut self, turn: &Turn<'_>, position: usize, request: &str, attachment: Attachment) {
         let hold = &mut self.holders[position];
-        hold.attachment = attachment;
-        hold.claimed = true;
-        let ttl_ms = hold.ttl_ms;
+        let Some(entry) = hold.entries.iter_mut().find(|entry| *entry.ask.request == *request) else {
+            return;
+        };
+        entry.attachment = entry.attachment.filter(|known| *known == attachment);
+        let ttl_ms = entry.ask.acquire.ttl_ms;
+        if !hold.claimed {
+            // Nobody was promised anything yet.
+            hold.claimed = true;
+            hold.expires = turn.context.now;
+        }
         self.extend(turn, position, ttl_ms);
     }
 
-    pub fn extend(&mut self, turn: &Turn<'_>, position: usize, ttl_ms: u64) {
+    /// Whoever renews was told.
+    pub fn renew(&mut self, turn: &Turn<'_>, position: usize, ttl_ms: u64) {
+        let hold = &mut self.holders[position];
+        hold.claimed = true;
+        for entry in &mut hold.entries {
+            entry.attachment = None;
+        }
+        self.extend(turn, position, ttl_ms);
+    }
+
+    fn extend(&mut self, turn: &Turn<'_>, position: usize, ttl_ms: u64) {
         let hold = &mut self.holders[position];
         hold.expires = hold.expires.max(turn.in_ms(ttl_ms));
         hold.ttl_ms = ttl_ms;
     }
 
-    pub fn reenter(&mut self, turn: &Turn<'_>, position: usize, request: Arc<str>, ttl_ms: u64) {
-        self.holders[position].reentries.push(request);
+    pub fn reenter(&mut self, turn: &Turn<'_>, position: usize, ask: Arc<Ask>, attachment: Attachment) {
+        let ttl_ms = ask.acquire.ttl_ms;
+        self.holders[position].entries.push(Entry { ask, attachment: Some(attachment) });
         self.extend(turn, position, ttl_ms);
     }
 
-    pub fn attach(&mut self, position: usize, attachment: Attachment) {
+    /// The client has come back, by this connection, and waits for as long as it says now.
+    pub fn attach(&mut self, turn: &Turn<'_>, position: usize, attachment: Attachment, wait_ms: u64) {
         let waiter = &mut self.waiters[position];
         waiter.attachment = attachment;
         waiter.detached_until = None;
+        waiter.gives_up = waiter.gives_up.max(turn.in_ms(wait_ms));
     }
 
     /// Leaves it once. A request that was sent twice leaves once.
     pub fn release(&mut self, turn: &mut Turn<'_>, position: usize, request: &str) {
         let hold = &mut self.holders[position];
-        if hold.left_by.as_deref() == Some(request) {
+        if hold.left_by.iter().any(|left| **left == *request) {
             return;
         }
-        if hold.reentries.pop().is_some() {
-            hold.left_by = Some(request.into());
-        } else {
-            self.end(turn, position, LockFact::Released);
+        if hold.entries.len() == 1 {
+            return self.end(turn, position, LockFact::Released);
+        }
+        hold.entries.pop();
+        hold.left_by.push(request.into());
+        if hold.left_by.len() > MAX_DEPTH as usize {
+            hold.left_by.remove(0);
         }
     }
 
@@ -365,15 +404,32 @@ impl Lock {
     }
 
     pub fn is_attached(&self, attachment: Attachment) -> bool {
-        self.holders.iter().any(|hold| hold.attachment == attachment)
+        self.holders.iter().flat_map(|hold| &hold.entries).any(|entry| entry.attachment == Some(attachment))
             || self.waiters.iter().any(|waiter| waiter.attachment == attachment)
     }
 
-    pub fn leave(&mut self, turn: &mut Turn<'_>, attachment: Attachment) {
+    /// The client of this connection is gone. One that may come back keeps its place for a moment.
+    pub fn leave(&mut self, turn: &mut Turn<'_>, attachment: Attachment, may_return: bool) {
+        let until = turn.context.now.after(REATTACH_WITHIN);
         if let Some(position) = self.waiters.iter().position(|waiter| waiter.attachment == attachment) {
-            self.give_up(turn, position);
+            if may_return {
+                self.waiters[position].detached_until.get_or_insert(until);
+            } else {
+                self.give_up(turn, position);
+            }
         }
-        if let Some(position) = self.holders.iter().position(|hold| hold.attachment == attachment) {
+        let theirs = |entry: &Entry| entry.attachment == Some(attachment);
+        let Some(position) = self.holders.iter().position(|hold| hold.entries.iter().any(theirs)) else {
+            return;
+        };
+        let hold = &mut self.holders[position];
+        if hold.entries.len() > 1 {
+            hold.entries.retain(|entry| !theirs(entry));
+        } else if may_return {
+            // It was not told of the lease, so this breaks no promise.
+            hold.claimed = false;
+            hold.expires = hold.expires.min(until);
+        } else {
             self.end(turn, position, LockFact::GaveUp);
         }
     }
@@ -386,6 +442,13 @@ impl Lock {
         let until = turn.context.now.after(REATTACH_WITHIN);
         for waiter in self.waiters.iter_mut().filter(|waiter| gone(&waiter.attachment)) {
             waiter.detached_until.get_or_insert(until);
+        }
+    }
+
+    /// The node is there again, and so are the clients that it had.
+    pub fn reattach(&mut self, node: NodeId) {
+        for waiter in self.waiters.iter_mut().filter(|waiter| waiter.attachment.node == node) {
+            waiter.detached_until = None;
         }
     }
 

@@ -1,15 +1,18 @@
 //! Who waits for whom, and the circles in that.
 //!
 //! Owners are the nodes of the graph: whoever waits for a lock waits for all who hold it. A circle
-//! never ends by itself, unless a lease or a wait runs out.
+//! never ends by itself, unless a lease or a wait runs out. Of a semaphore, a waiter needs one slot alone,
+//! so a circle through one that has other holders may come undone by them.
 
 use super::Locks;
 use petgraph::{algo::tarjan_scc, graphmap::DiGraphMap};
 use ringmaster_common::lock::Wait;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How many edges the graph around one lock shows.
 const MAX_SHOWN: usize = 200;
+/// How many edges are looked at for circles.
+const MAX_EDGES: usize = 20_000;
 
 /// The edges that are part of a circle.
 #[derive(Debug, Default)]
@@ -26,32 +29,34 @@ impl Circles {
 }
 
 impl Locks {
-    /// Every edge, by the lock that makes it.
+    /// Every edge, by the lock that makes it; of very many, the first ones.
     fn edges(&self) -> impl Iterator<Item = (&str, &str, &str)> {
-        self.contended.iter().filter_map(|name| Some((name, self.by_name.get(name)?))).flat_map(
-            |(name, lock)| {
+        self.contended
+            .iter()
+            .filter_map(|name| Some((name, self.by_name.get(name)?)))
+            .flat_map(|(name, lock)| {
                 lock.waiters.iter().flat_map(move |waiter| {
                     let holders = lock.holders.iter();
                     holders.map(move |hold| (waiter.owner(), &**name, hold.ask.acquire.owner.as_str()))
                 })
-            },
-        )
+            })
+            .take(MAX_EDGES)
     }
 
     pub(super) fn deadlocked(&self) -> Circles {
         let graph: DiGraphMap<&str, ()> = self.edges().map(|(waiter, _, holder)| (waiter, holder)).collect();
-        let mut circles = Circles::default();
-        for component in tarjan_scc(&graph) {
-            let members: BTreeSet<&str> = component.into_iter().collect();
-            let inside = |edge: &(&str, &str, &str)| {
-                members.contains(edge.0)
-                    && members.contains(edge.2)
-                    && (members.len() > 1 || edge.0 == edge.2)
-            };
-            if members.len() == 1 && !members.iter().any(|owner| graph.contains_edge(owner, owner)) {
-                continue;
+        let mut component = BTreeMap::new();
+        for (number, members) in tarjan_scc(&graph).into_iter().enumerate() {
+            let is_circle =
+                members.len() > 1 || members.iter().any(|owner| graph.contains_edge(owner, owner));
+            if is_circle {
+                component.extend(members.into_iter().map(|owner| (owner, number)));
             }
-            for (waiter, lock, holder) in self.edges().filter(inside) {
+        }
+        let mut circles = Circles::default();
+        for (waiter, lock, holder) in self.edges() {
+            let of = |owner| component.get(owner);
+            if of(waiter).is_some() && of(waiter) == of(holder) {
                 circles.edges.insert((waiter.to_owned(), holder.to_owned()));
                 circles.locks.insert(lock.to_owned());
             }

@@ -3,7 +3,7 @@
 use crate::state::{
     Body, Effect, Entry, State,
     command::{Actor, ClusterTime, Command, Outcome, RECORD_FORMAT, Record, Request},
-    locks::Attachment,
+    locks::{Attachment, Fate},
 };
 use proptest::{collection::vec, prelude::*};
 use ringmaster_common::{
@@ -37,6 +37,7 @@ enum Next {
         name: usize,
         request: u8,
         node: u64,
+        may_return: bool,
     },
     Detach {
         node: u64,
@@ -80,7 +81,8 @@ fn next() -> impl Strategy<Value = Next> {
             .prop_map(|(name, place, ttl_ms)| Next::Renew { name, place, ttl_ms }),
         4 => (names.clone(), 0usize..3, 0u8..12)
             .prop_map(|(name, place, request)| Next::Release { name, place, request }),
-        1 => (names.clone(), 0u8..12, 1u64..4).prop_map(|(name, request, node)| Next::Leave { name, request, node }),
+        2 => (names.clone(), 0u8..12, 1u64..4, any::<bool>())
+            .prop_map(|(name, request, node, may_return)| Next::Leave { name, request, node, may_return }),
         1 => (1u64..4).prop_map(|node| Next::Detach { node }),
         1 => (names, 0usize..3).prop_map(|(name, place)| Next::Force { name, place }),
         3 => Just(Next::Tick),
@@ -110,8 +112,9 @@ fn command(state: &State, next: Next) -> (Command, u8) {
             Some((name, owner, token)) => (Command::ReleaseLock(ReleaseLock { name, owner, token }), request),
             None => (Command::Tick, 0),
         },
-        Next::Leave { name, request, node } => {
-            (Command::LeaveLock { name: NAMES[name].to_owned(), attachment: attachment(node, request) }, 0)
+        Next::Leave { name, request, node, may_return } => {
+            let (name, attachment) = (NAMES[name].to_owned(), attachment(node, request));
+            (Command::LeaveLock { name, attachment, may_return }, 0)
         }
         Next::Detach { node } => (Command::DetachWaiters { node: NodeId(node), lifetime: 2 }, 0),
         Next::Force { name, place } => match holder(name, place) {
@@ -131,8 +134,13 @@ fn holders(state: &State) -> BTreeMap<Token, &'static str> {
     NAMES.into_iter().flat_map(of).collect()
 }
 
-/// A lease that a client was told of: until when it was promised, and whether it was given up.
-type Promises = BTreeMap<Token, ClusterTime>;
+/// What clients were told of a lease: how long it lasts, and over which connections. Over none: that
+/// of whoever renewed it, which nobody takes back.
+#[derive(Debug, Default)]
+struct Promise {
+    until: ClusterTime,
+    told: BTreeSet<Option<(u64, u64)>>,
+}
 
 fn check(state: &State) -> Result<(), TestCaseError> {
     state.locks.check();
@@ -152,13 +160,21 @@ fn check(state: &State) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Every so many entries, the state is written and read as a snapshot is.
+const SNAPSHOT_EVERY: u64 = 8;
+
+fn through_snapshot(state: &State) -> State {
+    rmp_serde::from_slice(&rmp_serde::to_vec_named(state).unwrap()).unwrap()
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn leases_are_kept_and_tokens_grow(history in vec((next(), 0u64..400), 1..150)) {
         let mut state = State::default();
-        let mut promises = Promises::new();
+        let mut promises = BTreeMap::<Token, Promise>::new();
+        let mut queues = BTreeMap::<String, Vec<String>>::new();
         let mut highest = Token(0);
         let mut granted = BTreeSet::new();
         for (next, pause) in history {
@@ -166,38 +182,62 @@ proptest! {
             let index = state.revision.0 + 1;
             let (command, request) = command(&state, next);
             let before = holders(&state);
-            // What is given up on purpose may end at once.
-            let given_up: BTreeSet<Token> = match &command {
-                Command::ReleaseLock(release) => [release.token].into(),
-                Command::ForceRelease { tokens, .. } => tokens.clone(),
-                Command::LeaveLock { name, .. } => {
-                    before.iter().filter(|(_, held)| *held == name).map(|(token, _)| *token).collect()
+            // What is given up on purpose may end at once, and so may what only the leaving client was told of.
+            match &command {
+                Command::ReleaseLock(release) => drop(promises.remove(&release.token)),
+                Command::ForceRelease { tokens, .. } => promises.retain(|token, _| !tokens.contains(token)),
+                Command::LeaveLock { attachment, .. } => {
+                    let alone = BTreeSet::from([Some((attachment.node.0, attachment.serial))]);
+                    promises.retain(|_, promise| promise.told != alone);
                 }
-                _ => BTreeSet::new(),
-            };
+                _ => {}
+            }
+            let id = format!("request-{request}");
             let record = Record {
                 format: RECORD_FORMAT,
                 stamp,
                 wall: Timestamp::UNIX_EPOCH,
                 request: Request {
-                    id: format!("request-{request}"),
+                    id: id.clone(),
                     actor: Actor::Operator("ops".to_owned()),
                     repeatable: true,
                     resent_after: None,
                 },
                 command: command.clone(),
             };
-            let mut restored: State = rmp_serde::from_slice(&rmp_serde::to_vec_named(&state).unwrap()).unwrap();
             let entry = Entry { index, body: Body::Command(Box::new(record)) };
+            let restored = index.is_multiple_of(SNAPSHOT_EVERY).then(|| through_snapshot(&state));
             let effect = state.apply(entry.clone());
-            prop_assert_eq!(&restored.apply(entry), &effect);
-            prop_assert_eq!(&restored, &state);
-            let Effect { response, .. } = effect;
+            if let Some(mut restored) = restored {
+                prop_assert_eq!(&restored.apply(entry), &effect);
+                prop_assert_eq!(&restored, &state);
+            }
+            let Effect { response, notices, .. } = effect;
 
+            // Who came first is granted first.
+            for notice in notices {
+                let queue = queues.entry(notice.lock.to_string()).or_default();
+                let position = queue.iter().position(|waiting| **waiting == *notice.request);
+                prop_assert!(position.is_some(), "{notice:?} is news for nobody");
+                if notice.fate == Fate::Granted {
+                    prop_assert_eq!(position, Some(0), "{:?} passed the queue {:?}", notice, queue);
+                }
+                queue.remove(position.unwrap_or_default());
+            }
+            if let (Outcome::LockQueued, Command::AcquireLock { acquire, .. }) = (&response.outcome, &command) {
+                let queue = queues.entry(acquire.name.clone()).or_default();
+                if !queue.contains(&id) {
+                    queue.push(id);
+                }
+            }
             if let Outcome::LockGranted(grant) = &response.outcome {
                 // The client counts from when it sent the request, and that was before the stamp.
-                let until = ClusterTime(stamp.0 + grant.expires_in_ms);
-                promises.insert(grant.token, until);
+                let promise = promises.entry(grant.token).or_default();
+                promise.until = promise.until.max(ClusterTime(stamp.0 + grant.expires_in_ms));
+                promise.told.insert(match &command {
+                    Command::AcquireLock { attachment, .. } => Some((attachment.node.0, attachment.serial)),
+                    _ => None,
+                });
                 granted.insert(grant.token);
             }
             let after = holders(&state);
@@ -208,9 +248,9 @@ proptest! {
             }
             highest = after.keys().copied().chain([highest]).max().unwrap_or(highest);
             // No promise is broken.
-            for (token, until) in &promises {
-                if before.contains_key(token) && !after.contains_key(token) && !given_up.contains(token) {
-                    prop_assert!(*until < stamp, "token {token} was promised until {until:?} and ended at {stamp:?}");
+            for (token, promise) in &promises {
+                if before.contains_key(token) && !after.contains_key(token) {
+                    prop_assert!(promise.until < stamp, "token {token}, {promise:?}, ended at {stamp:?}");
                 }
             }
             check(&state)?;
