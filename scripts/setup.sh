@@ -51,6 +51,19 @@ need_faketime() {
     ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || install faketime "the tests of locks"
 }
 
+# Python with what the tests of its client need, in an environment of its own.
+need_python() {
+    local home="${CARGO_TARGET_DIR:-target}/python"
+    command -v python3 >/dev/null || install python3 "the tests of the Python client"
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "the Python client needs Python 3.11 or later"
+    python3 -c 'import ensurepip' 2>/dev/null || install python3-venv "the tests of the Python client"
+    [ "$home/ready" -nt clients/python/pyproject.toml ] && return
+    say "Installing what the tests of the Python client need"
+    python3 -m venv "$home"
+    "$home/bin/pip" install --quiet --disable-pip-version-check --editable "clients/python[test]"
+    touch "$home/ready"
+}
+
 # The test runner. It comes from crates.io where it is missing, which takes a few minutes to build.
 need_nextest() {
     cargo nextest --version >/dev/null 2>&1 || {

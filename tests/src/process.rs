@@ -52,6 +52,21 @@ pub fn next_binary() -> PathBuf {
     path
 }
 
+/// Python, with what the tests of its client need: `RINGMASTER_PYTHON`, or what `scripts/test` has installed.
+pub fn python() -> PathBuf {
+    let path = std::env::var_os("RINGMASTER_PYTHON").map_or_else(
+        || {
+            let own = std::env::current_exe().expect("a process knows its own path");
+            // target/debug/deps/test-… → target/python/bin/python
+            let target = own.ancestors().nth(3).expect("tests are built in a target directory");
+            target.join("python/bin/python")
+        },
+        PathBuf::from,
+    );
+    assert!(path.exists(), "{} is not there; scripts/test installs it (need_python)", path.display());
+    path
+}
+
 /// Ports that are free now. They are bound together, so that they are different ones.
 pub fn free_ports<const N: usize>() -> [u16; N] {
     let listeners: [TcpListener; N] =

@@ -1,0 +1,116 @@
+"""The same without asyncio: one thread in the background runs the requests and the renewals."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import Any, Self, TypeVar
+
+from ._async import AsyncClient
+from ._lock import AsyncLock, OnLost
+
+T = TypeVar("T")
+
+
+class Client:
+    """A client of one cluster. Closing it gives back the locks that it holds."""
+
+    def __init__(self, urls: str | Iterable[str]) -> None:
+        self._client = AsyncClient(urls)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="ringmaster", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._loop.is_closed():
+            return
+        self._run(self._client.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def lock(
+        self,
+        name: str,
+        *,
+        ttl: float = 10.0,
+        wait: float = 0.0,
+        owner: str | None = None,
+        shared: bool = False,
+        limit: int | None = None,
+        meta: Mapping[str, str] | None = None,
+        on_lost: OnLost | None = None,
+    ) -> Lock:
+        """A lock to acquire, by ``with`` or by ``acquire`` and ``release``. Times are seconds."""
+        lock = self._client.lock(
+            name, ttl=ttl, wait=wait, owner=owner, shared=shared, limit=limit, meta=meta, on_lost=on_lost
+        )
+        return Lock(self, lock)
+
+    def get(self, path: str) -> Any:
+        """Asks the API, for example for ``/v1/cluster``."""
+        return self._run(self._client.get(path))
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Changes something by the API."""
+        return self._run(self._client.post(path, body))
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            # As after Ctrl-C: whoever does not wait any more leaves the queue.
+            future.cancel()
+            raise
+
+
+class Lock:
+    """A lock, from :meth:`Client.lock`. It is acquired once at a time."""
+
+    def __init__(self, client: Client, lock: AsyncLock) -> None:
+        self._client = client
+        self._lock = lock
+
+    @property
+    def name(self) -> str:
+        return self._lock.name
+
+    @property
+    def owner(self) -> str:
+        return self._lock.owner
+
+    @property
+    def token(self) -> int:
+        """The fencing token. Pass it to whatever the lock protects."""
+        return self._lock.token
+
+    def valid_for(self) -> float:
+        """For how many seconds it is held from now on if no renewal succeeds; 0 once it is lost."""
+        return self._lock.valid_for()
+
+    def raise_if_lost(self) -> None:
+        """Raises :class:`LockLost` once the lock is not held any more."""
+        self._lock.raise_if_lost()
+
+    def acquire(self) -> Self:
+        """Acquires it, and starts to renew it. Raises :class:`LockHeld` once the wait has passed."""
+        self._client._run(self._lock.acquire())
+        return self
+
+    def release(self) -> None:
+        """Gives it back. Raises :class:`LockLost` where it was lost before."""
+        self._client._run(self._lock.release())
+
+    def __enter__(self) -> Self:
+        return self.acquire()
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._client._run(self._lock.__aexit__(kind, *rest))
