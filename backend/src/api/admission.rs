@@ -49,6 +49,14 @@ const _: () = assert!(
     CONTROL_BOUND + SETTINGS_BOUND + LOCKS_BOUND + LEASES_BOUND + MAX_PROPOSING_WAITERS <= MAX_IN_FLIGHT_BULK
 );
 
+const _: () = {
+    let mut position = 0;
+    while position < Class::ALL.len() {
+        assert!(Class::ALL[position] as usize == position);
+        position += 1;
+    }
+};
+
 /// What a request is counted with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -61,7 +69,9 @@ pub enum Class {
 }
 
 impl Class {
-    const ALL: [Class; 5] = [Class::Control, Class::Settings, Class::Locks, Class::LockWaits, Class::Stream];
+    /// In their order, by which a gate is found.
+    const ALL: [Class; Class::Stream as usize + 1] =
+        [Class::Control, Class::Settings, Class::Locks, Class::Leases, Class::LockWaits, Class::Stream];
 
     pub fn as_str(self) -> &'static str {
         match self {
