@@ -25,6 +25,7 @@
 //! Deliberately absent: locking (see `data_dir`), and any knowledge of what the bytes mean.
 
 mod frame;
+mod hints;
 mod image;
 mod record;
 mod replay;
@@ -35,6 +36,7 @@ mod writer;
 
 pub use self::image::GroupLog;
 use self::{
+    hints::Hints,
     image::Image,
     record::Record,
     segment::Segment,
@@ -99,6 +101,7 @@ struct Limits {
 pub struct Journal {
     /// What the records amount to, with those that are still queued.
     image: Mutex<Image>,
+    hints: Arc<Hints>,
     /// None while it is being dropped.
     queue: Option<mpsc::Sender<Write>>,
     room: Arc<Semaphore>,
@@ -133,8 +136,15 @@ impl Journal {
         let path = dir.join(DIRECTORY);
         let replayed = replay::replay(&path)?;
         let image = replayed.image.clone();
-        let (measured, failure) = (Measured::default(), Arc::default());
-        let writer = Writer::new(path.clone(), limits, replayed, measured.clone(), Arc::clone(&failure));
+        let (measured, failure, hints) = (Measured::default(), Arc::default(), Arc::<Hints>::default());
+        let writer = Writer::new(
+            path.clone(),
+            limits,
+            replayed,
+            measured.clone(),
+            Arc::clone(&hints),
+            Arc::clone(&failure),
+        );
         let (queue, queued) = mpsc::channel();
         let writer = thread::Builder::new()
             .name("journal".to_owned())
@@ -142,6 +152,7 @@ impl Journal {
             .map_err(|source| JournalError::Io { path: path.clone(), source })?;
         Ok(Arc::new(Journal {
             image: Mutex::new(image),
+            hints,
             queue: Some(queue),
             room: Arc::new(Semaphore::new(QUEUE_BYTES as usize)),
             measured,
@@ -215,7 +226,16 @@ impl Journal {
 
     /// Notes what is committed. It becomes durable with whatever comes next, or soon.
     pub async fn note_committed(&self, group: GroupId, committed: Bytes) -> io::Result<()> {
-        self.submit(vec![Record::Committed { group, committed }], false, Completion::new(drop)).await
+        if let Some(failure) = self.failure.get() {
+            return Err(failure.error());
+        }
+        let hint = Record::Committed { group, committed: committed.clone() };
+        self.image().apply(&hint).map_err(io::Error::other)?;
+        if self.hints.note(group, committed) {
+            // Nothing but to wake the writer.
+            self.submit(Vec::new(), false, Completion::new(drop)).await?;
+        }
+        Ok(())
     }
 
     async fn submit_and_wait(&self, record: Record) -> io::Result<()> {

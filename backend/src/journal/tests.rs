@@ -452,7 +452,14 @@ async fn after_an_error_nothing_is_confirmed_any_more() {
     // The disk takes no writes through this one.
     replayed.tail.file = File::open(last_segment(&dir)).unwrap();
     let failure = Arc::new(OnceLock::new());
-    let writer = Writer::new(dir.path().to_owned(), SMALL, replayed, Measured::default(), failure.clone());
+    let writer = Writer::new(
+        dir.path().to_owned(),
+        SMALL,
+        replayed,
+        Measured::default(),
+        Arc::default(),
+        failure.clone(),
+    );
     let (queue, queued) = mpsc::channel();
     let room = Arc::new(Semaphore::new(10));
     let (tell, told) = mpsc::channel();

@@ -3,16 +3,18 @@
 use super::{
     Limits,
     frame::Frame,
+    hints::Hints,
     image::Image,
     record::Record,
     replay::Replayed,
     segment::{self, Segment, Segments, Tail},
 };
 use crate::{clock, durable};
+use bytes::Bytes;
 use prometheus_client::metrics::histogram::Histogram;
 use ringmaster_common::id::GroupId;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::PathBuf,
     sync::{
@@ -108,6 +110,7 @@ pub(super) struct Writer {
     waiting: Vec<(Completion, OwnedSemaphorePermit)>,
     urgent: bool,
     measured: Measured,
+    hints: Arc<Hints>,
     failure: Arc<OnceLock<Failure>>,
 }
 
@@ -117,6 +120,7 @@ impl Writer {
         limits: Limits,
         replayed: Replayed,
         measured: Measured,
+        hints: Arc<Hints>,
         failure: Arc<OnceLock<Failure>>,
     ) -> Self {
         let Replayed { image, segments, tail } = replayed;
@@ -130,34 +134,56 @@ impl Writer {
             waiting: Vec::new(),
             urgent: false,
             measured,
+            hints,
             failure,
         }
     }
 
     /// Writes what is queued until nobody can queue any more.
     pub(super) fn run(mut self, queue: &Receiver<Write>) {
+        let mut rests = false;
         loop {
-            let next = if self.frame.is_empty() {
+            let next = if rests {
                 queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
                 queue.recv_timeout(LAZY_FLUSH_AFTER)
             };
+            // Before the queue is drained: what the hints speak of is in it by now.
+            let hints = self.hints.take();
+            let due = next.is_err();
             match next {
                 Ok(write) => self.take(write),
-                Err(RecvTimeoutError::Timeout) => self.flush(),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
+                    self.take_hints(hints);
                     self.flush();
                     return self.trim();
                 }
             }
-            while self.frame.len() < FRAME_BYTES
-                && let Ok(write) = queue.try_recv()
-            {
-                self.take(write);
+            let mut drained = false;
+            while self.frame.len() < FRAME_BYTES && !drained {
+                match queue.try_recv() {
+                    Ok(write) => self.take(write),
+                    Err(_) => drained = true,
+                }
             }
-            if self.urgent || self.frame.len() >= FRAME_BYTES {
+            if drained {
+                self.take_hints(hints);
+            } else {
+                self.hints.put_back(hints);
+            }
+            if due || self.urgent || self.frame.len() >= FRAME_BYTES {
                 self.flush();
             }
+            rests = due && self.hints.rest();
+        }
+    }
+
+    fn take_hints(&mut self, hints: BTreeMap<GroupId, Bytes>) {
+        for (group, committed) in hints {
+            let hint = Record::Committed { group, committed };
+            self.frame.push(&hint);
+            self.fold(&hint);
         }
     }
 
