@@ -27,7 +27,9 @@ pub const MIN_HEARTBEAT: Duration = Duration::from_millis(10);
 /// The fewest entries between two snapshots: with less, a node would do little else.
 pub const MIN_SNAPSHOT_EVERY: u64 = 100;
 
-const DEFAULT_SNAPSHOT_EVERY: u64 = 10_000;
+/// A snapshot holds tens of thousands of things that are remembered: to take one for fewer entries would
+/// write more than the log does.
+const DEFAULT_SNAPSHOT_EVERY: u64 = 50_000;
 const DEFAULT_API_PORT: u16 = 7701;
 const DEFAULT_PEER_PORT: u16 = 7801;
 
@@ -155,7 +157,7 @@ pub struct NodeOptions {
     /// How long a leader may be silent at the most before there is an election [default: 200]
     #[arg(long, value_name = "MS")]
     pub election_timeout_max_ms: Option<u64>,
-    /// After how many entries the log is compacted into a snapshot [default: 10000]
+    /// After how many entries the log is compacted into a snapshot [default: 50000]
     #[arg(long, value_name = "N")]
     pub snapshot_every: Option<u64>,
 }

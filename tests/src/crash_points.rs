@@ -29,6 +29,8 @@ use std::{
 const WRITES: u64 = 12;
 /// How many clients write for a snapshot, which takes thousands of entries.
 const CLIENTS: u64 = 64;
+/// After how many entries the node takes a snapshot then.
+const SNAPSHOT_EVERY: &str = "--snapshot-every=5000";
 /// A snapshot has come before each of the clients has written so often.
 const WRITES_FOR_A_SNAPSHOT: u64 = 400;
 /// How long `strace` may take to attach.
@@ -99,7 +101,10 @@ pub fn check_strace() -> Result<(), String> {
 
 /// Runs the work with a kill at the `nth` call, in a cluster of its own. The node that is killed is
 /// node 1, or node 2 of three for [`Work::Vote`].
-pub async fn crash(program: Program, work: Work, nth: u32) -> Crash {
+pub async fn crash(mut program: Program, work: Work, nth: u32) -> Crash {
+    if work == Work::Snapshot {
+        program.options.push(SNAPSHOT_EVERY.to_owned());
+    }
     let mut cluster = match work {
         Work::Vote => Cluster::start_on(program, &[Host::default(), Host::default(), Host::default()]).await,
         _ => Cluster::empty(program),
