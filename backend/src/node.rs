@@ -26,9 +26,10 @@ use ringmaster_common::{
     action::NewNode,
     id::{Incarnation, NodeId},
 };
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
+    runtime::Handle,
     signal::unix::{SignalKind, signal},
     sync::watch,
     time::timeout,
@@ -59,9 +60,10 @@ impl fmt::Display for NodeError {
 
 impl std::error::Error for NodeError {}
 
-/// Runs a node until it is told to stop, or cannot go on.
-pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
+/// Runs a node until it is told to stop, or cannot go on. Raft and the links run on `consensus`.
+pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError> {
     let data_dir = DataDir::open(&config.data_dir).map_err(|error| NodeError(error.to_string()))?;
+    let data_dir = Arc::new(data_dir);
     let api_listener = bind("API", config.api_addr).await?;
     let peer_listener = bind("peer", config.peer_addr).await?;
 
@@ -97,10 +99,11 @@ pub async fn run(config: NodeConfig) -> Result<(), NodeError> {
         feature_level: FEATURE_LEVEL,
     };
     let reports = Arc::new(Reports(telemetry.clone())) as _;
-    let Started { group, peers, journal } =
-        start(&data_dir, local, peer_listener, &config.elections, config.snapshot_every, vec![reports])
-            .await
-            .map_err(|error| NodeError(error.to_string()))?;
+    let (dir, elections, snapshot_every) = (data_dir.clone(), config.elections, config.snapshot_every);
+    let starting =
+        async move { start(&dir, local, peer_listener, &elections, snapshot_every, vec![reports]).await };
+    let started = consensus.spawn(starting).await.map_err(io::Error::other).flatten();
+    let Started { group, peers, journal } = started.map_err(|error| NodeError(error.to_string()))?;
 
     let new_node = new_node(&config, &identity);
     if config.start == Start::Bootstrap {

@@ -46,11 +46,20 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     let config = options.or(remembered.map(as_options).unwrap_or_default()).complete().map_err(usage)?;
     log_to_stderr(config.log_format);
+    let failed = |error| Failure::Failed(format!("cannot start: {error}"));
+    // What consensus does, it does in many small steps, each of which wakes the next. On one thread that
+    // costs next to nothing; and nobody's request keeps a heartbeat waiting there.
+    let consensus = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("consensus")
+        .enable_all()
+        .build()
+        .map_err(failed)?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::Failed(format!("cannot start: {error}")))?
-        .block_on(node::run(config))
+        .map_err(failed)?
+        .block_on(node::run(config, consensus.handle()))
         .map_err(|error| Failure::Failed(error.to_string()))
 }
 
