@@ -13,6 +13,7 @@ use ringmaster_common::{
     error::{Code, Problem},
     event::{AuditEntry, EventBatch},
     id::{NodeId, OperationId, PlanId, Revision},
+    lock::LockDetail,
     operation::Operation,
     page::Page,
     plan::{Fact, Plan},
@@ -133,6 +134,12 @@ impl Api {
     /// Audit entries, the latest first, from before one or from now.
     pub async fn audit(self, before: Option<String>, limit: u32) -> Answer<Page<AuditEntry>> {
         self.get(&with_cursor(format!("/v1/audit?consistency=stale&limit={limit}"), before)).await
+    }
+
+    /// One lock, as this node has it.
+    pub async fn lock(self, name: &str) -> Answer<LockDetail> {
+        let path = format!("/v1/locks/{}?consistency=stale", escaped(name));
+        read_with(self.send(path, None).await?, json::lock_detail)
     }
 
     /// Sets what `key` names, if it is still as it was in `known`, or new where that is none.
@@ -287,9 +294,16 @@ fn with_cursor(path: String, cursor: Option<String>) -> String {
     }
 }
 
-fn decode<T: DeserializeOwned>((status, ok, body): (u16, bool, String)) -> Answer<T> {
+fn decode<T: DeserializeOwned>(answer: (u16, bool, String)) -> Answer<T> {
+    read_with(answer, json::from_str)
+}
+
+fn read_with<T>(
+    (status, ok, body): (u16, bool, String),
+    read: fn(&str) -> Result<T, json::Unreadable>,
+) -> Answer<T> {
     if ok {
-        return json::from_str(&body).map_err(|error| ApiError::Unexpected {
+        return read(&body).map_err(|error| ApiError::Unexpected {
             status,
             detail: format!("The answer cannot be read; what is wrong with it: {error}."),
         });

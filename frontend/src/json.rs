@@ -11,6 +11,7 @@
 //! the nodes derive them, and both are read here alike.
 
 use ringmaster_common::{
+    lock::LockDetail,
     stream::ServerMessage,
     telemetry::{AgedReport, Sample},
 };
@@ -52,6 +53,7 @@ pub fn message(text: &str) -> Result<ServerMessage, Unreadable> {
         "sample" => {
             ServerMessage::Sample { locks: take(&mut fields, "locks")?, sample: Box::new(sample(fields)?) }
         }
+        "locks" => ServerMessage::Locks { revision: take(&mut fields, "revision")?, page: read(fields)? },
         "behind" => ServerMessage::Behind {
             revision: take(&mut fields, "revision")?,
             try_urls: take(&mut fields, "try_urls")?,
@@ -67,6 +69,16 @@ fn sample(mut fields: Map<String, Value>) -> Result<Sample, Unreadable> {
         from: take(&mut fields, "from")?,
         at: take(&mut fields, "at")?,
         nodes: reports.into_iter().map(aged).collect::<Result<_, _>>()?,
+    })
+}
+
+/// A lock with its past: an object inside an object, as above.
+pub fn lock_detail(text: &str) -> Result<LockDetail, Unreadable> {
+    let Value::Object(mut fields) = tree(text)? else { return Err(WRONG_TYPE) };
+    Ok(LockDetail {
+        history: take(&mut fields, "history")?,
+        waits: take(&mut fields, "waits")?,
+        lock: read(fields)?,
     })
 }
 

@@ -18,6 +18,7 @@ mod components;
 mod figures;
 mod format;
 mod json;
+mod lock;
 mod operation;
 mod pages;
 mod peers;

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod consensus;
 pub mod events;
+pub mod locks;
 pub mod missing;
 pub mod node;
 pub mod nodes;

@@ -11,6 +11,7 @@ use crate::{
     api::Api,
     browser,
     figures::{self, Figures, History},
+    lock::Wanted,
     peers::{Peer, Position},
     situation::{self, Assessment, Connection, Situation},
     timeline::{self, Entry, Reign},
@@ -21,6 +22,7 @@ use ringmaster_common::{
     cluster::{CanLose, Node, NodeStatus, Role, can_lose},
     event::EventBatch,
     id::{NodeId, OperationId, Revision},
+    lock::{Lock, LockCounts},
     operation::Operation,
     page::Page,
     telemetry::{AgedReport, Sample},
@@ -52,6 +54,18 @@ pub enum LinkPhase {
     Opening,
     Live,
     Lost,
+}
+
+/// A page of locks, as a node told of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LocksShown {
+    /// When any lock changed last.
+    pub revision: Revision,
+    pub items: Vec<Lock>,
+    /// What the next page goes on behind.
+    pub next: Option<String>,
+    /// When it came, by the cluster's clock: what runs down does so from then on.
+    pub heard: Timestamp,
 }
 
 /// One node's signals.
@@ -101,6 +115,12 @@ pub struct Store {
     /// Grows when the history that is shown does not go on from what was shown before.
     pub restarts: RwSignal<u32>,
     pub sample: RwSignal<Option<Sample>>,
+    /// How many locks there are, and of all that becomes of them.
+    pub lock_counts: RwSignal<LockCounts>,
+    /// The page of locks that somebody looks at; the stream follows it.
+    pub locks_wanted: RwSignal<Option<Wanted>>,
+    /// That page, as it was last heard of.
+    pub locks: RwSignal<Option<LocksShown>>,
     pub history: RwSignal<History>,
     pub demo: RwSignal<bool>,
     pub link: RwSignal<Link>,
@@ -133,6 +153,9 @@ impl Store {
             audit_count: RwSignal::new(0),
             restarts: RwSignal::new(0),
             sample: RwSignal::new(None),
+            lock_counts: RwSignal::new(LockCounts::default()),
+            locks_wanted: RwSignal::new(None),
+            locks: RwSignal::new(None),
             history: RwSignal::new(History::default()),
             demo: RwSignal::new(false),
             link: RwSignal::new(Link { phase: LinkPhase::Opening, peer: first, node: None }),
@@ -251,13 +274,18 @@ impl Store {
         })
     }
 
+    /// The cluster's time, not in half seconds.
+    pub fn exact_now(self) -> Timestamp {
+        self.to_cluster_time(browser::now())
+    }
+
     fn to_cluster_time(self, at: Timestamp) -> Timestamp {
         Timestamp::from_millisecond(at.as_millisecond() + self.clock_offset_ms.get_value()).unwrap_or(at)
     }
 
     /// Lets time pass. What is shown of it moves in half seconds.
     pub fn tick(self) {
-        let now = self.to_cluster_time(browser::now()).as_millisecond();
+        let now = self.exact_now().as_millisecond();
         set(self.now, Timestamp::from_millisecond(now - now.rem_euclid(500)).unwrap_or_default());
     }
 
@@ -347,7 +375,13 @@ impl Store {
         });
     }
 
-    pub fn take_sample(self, sample: Sample) {
+    pub fn take_locks(self, revision: Revision, page: Page<Lock>) {
+        let shown = LocksShown { revision, items: page.items, next: page.next, heard: self.exact_now() };
+        self.locks.set(Some(shown));
+    }
+
+    pub fn take_sample(self, sample: Sample, locks: LockCounts) {
+        set(self.lock_counts, locks);
         self.clock_offset_ms.set_value(sample.at.as_millisecond() - browser::now().as_millisecond());
         let leader = figures::leader(&sample).map(|leader| leader.report.node);
         self.history.update(|history| history.push(Figures::of(&sample), leader));

@@ -7,11 +7,15 @@
 
 use crate::{
     browser, json,
+    lock::Wanted,
     peers::{Peers, Position, Verdict, from_text, judge_events, judge_view, to_text},
     store::{Link, LinkPhase, SILENCE_MS, Store, set},
 };
 use gloo_timers::callback::Interval;
-use leptos::{prelude::WithUntracked, task::spawn_local};
+use leptos::{
+    prelude::{GetUntracked, WithUntracked},
+    task::spawn_local,
+};
 use ringmaster_common::{id::Incarnation, stream::ServerMessage};
 use std::{cell::RefCell, rc::Rc};
 use wasm_bindgen::{JsCast, closure::Closure};
@@ -61,6 +65,8 @@ struct Stream {
     /// Whether something was missing, so that the next attempt asks for a whole view.
     fresh: bool,
     incarnation: Option<Incarnation>,
+    /// The locks that the node at the other end was asked to tell of.
+    following: Option<Wanted>,
     pinged: f64,
 }
 
@@ -80,6 +86,7 @@ pub fn start(store: Store, peers: Peers) {
         attempt: 0,
         fresh: false,
         incarnation: None,
+        following: None,
         pinged: 0.0,
     }));
     Stream::tick(&stream);
@@ -92,6 +99,7 @@ impl Stream {
         let mut stream = this.borrow_mut();
         stream.retired.clear();
         stream.store.tick();
+        stream.follow_locks();
         match stream.phase {
             Phase::Waiting { until } if now >= until => stream.open(this, now),
             Phase::Opening { since } if now - since > OPENING_MS => stream.lose(),
@@ -105,9 +113,22 @@ impl Stream {
         }
     }
 
+    /// Tells the node at the other end which locks the page looks at, where that has changed.
+    fn follow_locks(&mut self) {
+        let wanted = self.store.locks_wanted.try_get_untracked().flatten();
+        if wanted == self.following || !matches!(self.phase, Phase::Live { .. }) {
+            return;
+        }
+        let text = wanted.as_ref().map_or_else(Wanted::farewell, Wanted::message);
+        if self.socket.as_ref().is_some_and(|socket| socket.socket.send_with_str(&text).is_ok()) {
+            self.following = wanted;
+        }
+    }
+
     fn open(&mut self, this: &Rc<RefCell<Stream>>, now: f64) {
         self.attempt += 1;
         self.phase = Phase::Opening { since: now };
+        self.following = None;
         let attempt = self.attempt;
         let after = match self.store.position() {
             Some(Position { incarnation, revision }) if !self.fresh => {
@@ -230,14 +251,16 @@ impl Stream {
                 }
                 verdict
             }
-            ServerMessage::Sample { sample, .. } => {
-                self.store.take_sample(*sample);
+            ServerMessage::Sample { sample, locks } => {
+                self.store.take_sample(*sample, locks);
+                Verdict::Accept
+            }
+            ServerMessage::Locks { revision, page } => {
+                self.store.take_locks(revision, page);
                 Verdict::Accept
             }
             // Nothing of the kind is asked for.
-            ServerMessage::Audit { .. } | ServerMessage::Locks { .. } | ServerMessage::Problem { .. } => {
-                Verdict::Ignore
-            }
+            ServerMessage::Audit { .. } | ServerMessage::Problem { .. } => Verdict::Ignore,
             ServerMessage::Behind { try_urls, .. } => {
                 self.lose();
                 if let Some(url) = try_urls.first() {

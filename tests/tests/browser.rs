@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// The most that the page may need to show what happened. Loose: the machine may be busy.
@@ -181,6 +181,7 @@ async fn pages_can_be_linked_to_and_fit_a_phone() {
         "/operations/1",
         "/events",
         "/audit",
+        "/locks",
         "/settings",
     ] {
         browser.page.goto(format!("{}{path}", demo.url)).await.expect("the page opens");
@@ -378,6 +379,120 @@ async fn a_busy_list_rolls_up_and_holds_still() {
     assert_eq!(browser.text(&row).await.expect("a row"), held);
     browser.click(&by_id("hold")).await;
     browser.wait_text("main", "about the new setting", |text| text.contains("Setting mine is now 1")).await;
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    browser.close().await;
+}
+
+/// How long the page takes, from before a write is sent and from its acknowledgement, to the element that
+/// shows it. The browser's clock and this one are of the same machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_is_seen_at_once() {
+    const WRITES: usize = 250;
+    const KEY: &str = "seen";
+    let demo = Demo::start(&["--no-load"]).await;
+    demo.wait_complete().await;
+    let url = format!("{}/v1/settings/{KEY}", demo.url);
+    let put = async |value: usize| {
+        let written = demo.http.put(&url).json(&json!({ "value": value })).send().await.expect("an answer");
+        assert!(written.status().is_success(), "{written:?}");
+    };
+    put(0).await;
+    let browser = Browser::open(&format!("{}/settings", demo.url), 1280, 800).await;
+    let shown = by_id(&format!("setting-value-{KEY}"));
+    browser.wait_text(&shown, "there", |text| text == "0").await;
+    let watched: bool = browser
+        .eval(&format!(
+            "(() => {{ const e = document.querySelector('{shown}'); window.seen = {{}}; \
+             const look = () => {{ window.seen[e.textContent] ??= performance.timeOrigin + performance.now(); }}; \
+             new MutationObserver(look).observe(e, {{ childList: true, characterData: true, subtree: true }}); \
+             return true; }})()"
+        ))
+        .await;
+    assert!(watched);
+    let mut writes = Vec::new();
+    for value in 1..=WRITES {
+        let sent = epoch_ms();
+        put(value).await;
+        writes.push((value, sent, epoch_ms()));
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+    browser.wait_text(&shown, "at the last value", |text| text == WRITES.to_string()).await;
+    let seen: std::collections::HashMap<String, f64> = browser.eval("window.seen").await;
+    let latencies = |since: fn(&(usize, f64, f64)) -> f64| {
+        let mut took: Vec<f64> =
+            writes.iter().map(|write| seen[&write.0.to_string()] - since(write)).collect();
+        took.sort_by(f64::total_cmp);
+        (took[WRITES / 2], took[WRITES * 99 / 100])
+    };
+    let (p50, p99) = latencies(|(_, sent, _)| *sent);
+    let (after_p50, after_p99) = latencies(|(_, _, acknowledged)| *acknowledged);
+    println!(
+        "{WRITES} writes to the page: p50 {p50:.1} ms, p99 {p99:.1} ms from before the request; \
+         p50 {after_p50:.1} ms, p99 {after_p99:.1} ms from its acknowledgement"
+    );
+    assert!(p99 < 1_000.0, "{p99} ms");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    browser.close().await;
+}
+
+fn epoch_ms() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970").as_secs_f64() * 1_000.0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn locks_are_shown_live_and_taken_away_by_plan() {
+    let demo = Demo::start(&["--no-load"]).await;
+    demo.wait_complete().await;
+    let browser = Browser::open(&format!("{}/locks", demo.url), 1280, 900).await;
+    browser.wait_text("main", "about nothing yet", |text| text.contains("Nobody holds a lock")).await;
+
+    let acquire = |name: &str, owner: &str, wait_ms: u64| {
+        let body = json!({
+            "name": name, "owner": owner, "ttl_ms": 60_000, "wait_ms": wait_ms, "meta": { "why": "a test" },
+        });
+        demo.http.post(format!("{}/v1/locks/acquire", demo.url)).json(&body).send()
+    };
+    let granted = async |name: &str, owner: &str| {
+        let answer = acquire(name, owner, 0).await.expect("an answer");
+        assert!(answer.status().is_success(), "{answer:?}");
+    };
+    granted("jobs/nightly", "ann").await;
+    granted("jobs/hourly", "bob").await;
+    for number in 0..60 {
+        granted(&format!("many/{number:02}"), "crowd").await;
+    }
+    browser.wait_text(&by_id("locks-held"), "counted", |text| text == "62").await;
+    let row = "[data-testid=lock-row][data-name=\"jobs/nightly\"]";
+    browser.wait_text(row, "held", |text| text.contains("ann") && text.contains(" s")).await;
+    let rows = "document.querySelectorAll('[data-testid=lock-row]').length";
+    assert_eq!(browser.eval::<u64>(rows).await, 50);
+    browser.click(&by_id("locks-next")).await;
+    browser.wait_text("main", "at the next page", |text| text.contains("12 shown")).await;
+    fill(&browser, "filter-words", "jobs/").await;
+    browser.wait_text("main", "about two", |text| text.contains("2 shown")).await;
+
+    // Each waits for what the other holds.
+    let waiting = [acquire("jobs/hourly", "ann", 30_000), acquire("jobs/nightly", "bob", 30_000)];
+    let waiting = waiting.map(tokio::spawn);
+    browser.wait_text(row, "in a deadlock", |text| text.contains("deadlock") && text.contains("bob")).await;
+    browser.click(&format!("{row} a")).await;
+    browser.wait_text(&by_id("deadlock"), "named", |text| text.contains("2 waits in a circle")).await;
+    browser
+        .wait_text(&by_id("lock-waiter"), "bob", |text| text.contains("bob") && text.contains("a test"))
+        .await;
+    browser.wait_text(&by_id("lock-record"), "queued", |text| text.contains("Queued bob")).await;
+
+    browser.click(&by_id("release-lock")).await;
+    browser.wait_text(&by_id("impact-loses"), "ann", |text| text.contains("ann")).await;
+    browser.wait_text(&by_id("impact-gets"), "bob", |text| text.contains("bob")).await;
+    browser.click(&by_id("plan-apply")).await;
+    browser
+        .wait_text(&by_id("operation-status"), "done", |text| text.to_lowercase().contains("succeeded"))
+        .await;
+    browser.click(&by_id("plan-cancel")).await;
+    browser.wait_text(&by_id("lock-holder"), "bob", |text| text.contains("bob")).await;
+    browser.wait_text(&by_id("lock-detail"), "told of it", |text| text.contains("Forced ann")).await;
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
     assert_eq!(browser.complaints(), Vec::<String>::new());
     browser.close().await;
 }

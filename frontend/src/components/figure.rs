@@ -78,7 +78,7 @@ pub fn writes_figure() -> AnyView {
         value: |figures| figures.writes_per_s.map(rate),
         line: |figures| figures.writes_per_s,
         least_top: 0.0,
-        note: |_| "proposed by the leader".to_owned(),
+        note: |_| "by the leader".to_owned(),
     })
 }
 

@@ -93,6 +93,14 @@ pub fn keys(act: impl Fn(ev::KeyboardEvent) + 'static) -> Box<dyn FnMut(ev::Keyb
 /// What tells one row from another.
 pub type Key = (u64, u64);
 
+/// The key of a row that is known by a text: FNV-1a of it.
+pub fn text_key(text: &str) -> Key {
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    (hash, 0)
+}
+
 /// A row for each item; a row stays what it is for as long as its key is in the list.
 pub fn each<T: Clone + Send + Sync + 'static>(
     items: Signal<Vec<T>>,

@@ -45,7 +45,7 @@ pub fn badge(id: NodeId) -> AnyView {
 }
 
 /// A name that is cut in the middle where it does not fit.
-fn name_text(name: &str) -> AnyView {
+pub fn name_text(name: &str) -> AnyView {
     let (head, tail) = split_name(name);
     view! {
         <span class="name" title=name.to_owned()>

@@ -18,7 +18,8 @@ use crate::{
 use leptos::prelude::*;
 use ringmaster_common::{
     id::NodeId,
-    plan::{Blocker, Fact, Impact, Observation, Plan, Warning},
+    lock::LockHolder,
+    plan::{Blocker, Fact, Impact, LockImpact, Observation, Plan, Warning},
 };
 
 /// How long an operation that reverts by itself waits to be kept.
@@ -51,20 +52,27 @@ pub fn blast_radius(impact: &Impact) -> AnyView {
         Some(_) => format!("writes paused, last time{worst}"),
         None => format!("pause of writes{worst}"),
     };
-    let figures: [(&str, Option<String>, String); 4] = [
-        ("pause", impact.write_pause_ms.map(duration), pause),
-        ("behind", impact.entries_behind.map(|lag| count(lag, "entry")), "the target is behind".to_owned()),
-        (
-            "voters",
-            Some(change(impact.voters_before, impact.voters_after)),
-            "voters, before and after".to_owned(),
-        ),
-        (
-            "may-fail",
-            Some(change(impact.may_fail_before, impact.may_fail_after)),
-            "more may fail with writes going on".to_owned(),
-        ),
-    ];
+    let figures: [(&str, Option<String>, String); 4] =
+        impact.lock.as_ref().map(lock_figures).unwrap_or_else(|| {
+            [
+                ("pause", impact.write_pause_ms.map(duration), pause),
+                (
+                    "behind",
+                    impact.entries_behind.map(|lag| count(lag, "entry")),
+                    "the target is behind".to_owned(),
+                ),
+                (
+                    "voters",
+                    Some(change(impact.voters_before, impact.voters_after)),
+                    "voters, before and after".to_owned(),
+                ),
+                (
+                    "may-fail",
+                    Some(change(impact.may_fail_before, impact.may_fail_after)),
+                    "more may fail with writes going on".to_owned(),
+                ),
+            ]
+        });
     let figure = |(id, value, note): (&str, Option<String>, String)| {
         let class = if value.is_some() { "" } else { "none" };
         view! {
@@ -81,6 +89,29 @@ pub fn blast_radius(impact: &Impact) -> AnyView {
         </div>
     }
     .into_any()
+}
+
+/// Who loses a lock, and who gets it.
+fn lock_figures(lock: &LockImpact) -> [(&'static str, Option<String>, String); 4] {
+    let owners = |people: &[LockHolder]| {
+        let owners: Vec<&str> = people.iter().map(|holder| holder.owner.as_str()).collect();
+        if owners.is_empty() { "nobody".to_owned() } else { format::listed(&owners) }
+    };
+    let left = lock.holders.iter().map(|holder| holder.expires_in_ms).max();
+    [
+        (
+            "loses",
+            Some(format::grouped(lock.holders.len() as u64)),
+            format!("lose it: {}", owners(&lock.holders)),
+        ),
+        (
+            "gets",
+            Some(format::grouped(lock.promoted.len() as u64)),
+            format!("get it next: {}", owners(&lock.promoted)),
+        ),
+        ("left", left.map(duration), "left of the longest lease".to_owned()),
+        ("token", Some(format::grouped(lock.next_token.0)), "or more is the next token".to_owned()),
+    ]
 }
 
 fn marked(tone: Tone, id: &'static str, contents: AnyView) -> AnyView {

@@ -250,13 +250,18 @@ fn rail(store: Store) -> AnyView {
         let term = store.sample.with(|sample| Some(figures::leader(sample.as_ref()?)?.report.term));
         term.map(|term| format!("term {term}")).unwrap_or_default()
     });
+    let held = words(move || match store.lock_counts.with(|counts| counts.held) {
+        0 => String::new(),
+        held => grouped(held),
+    });
     let heading = |text: &'static str| view! { <h2>{text}</h2> }.into_any();
-    let rest = || [CONSENSUS, AUDIT, SETTINGS].map(|place| place.link("more", Signal::stored(String::new())));
+    let rest =
+        || [CONSENSUS, LOCKS, AUDIT, SETTINGS].map(|place| place.link("more", Signal::stored(String::new())));
     view! {
         <nav class="rail" aria-label="Pages">
             {OVERVIEW.count_less()}
             {heading("Cluster")}
-            {NODES.link("nav", nodes)} {CONSENSUS.link("nav", term)} {OPERATIONS.link("nav", under_way)}
+            {NODES.link("nav", nodes)} {CONSENSUS.link("nav", term)} {LOCKS.link("nav", held)} {OPERATIONS.link("nav", under_way)}
             {heading("History")}
             {EVENTS.count_less()} {AUDIT.count_less()}
             {heading("Configuration")}
@@ -303,6 +308,13 @@ const CONSENSUS: Place = Place {
     id: "consensus",
     label: "Consensus",
     glyph: "M2 3h3v3H2zM6.5 3h3v3h-3zM11 3h3v3h-3zM2 10h3v3H2zM6.5 10h3v3h-3zM3.5 6v4M8 6v4",
+};
+const LOCKS: Place = Place {
+    page: Page::Locks,
+    href: "/locks",
+    id: "locks",
+    label: "Locks",
+    glyph: "M3 7h10v7H3zM5 7V5a3 3 0 0 1 6 0v2M8 9.8v1.6",
 };
 const OPERATIONS: Place = Place {
     page: Page::Operations,

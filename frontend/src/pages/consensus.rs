@@ -45,7 +45,7 @@ pub fn consensus_page() -> AnyView {
     let votes = quiet("tick other voters to see what that would mean".to_owned());
     let logs = quiet("log indexes, as each node reports them".to_owned());
     view! {
-        <div class="page">
+        <div class="page multi">
             <h1>"Consensus"</h1>
             {hero(store)}
             {card("", "logs-title", "Logs", logs, either(loaded, move || logs_table(store), || skeleton(3)).into_any())}

@@ -16,7 +16,7 @@ pub fn nodes_page() -> AnyView {
     let store = use_store();
     let sees = either(move || store.loaded.get(), matrix, || skeleton(3));
     view! {
-        <div class="page">
+        <div class="page multi">
             <h1>"Nodes"</h1>
             <section class="card" aria-label="Nodes">{node_table(true)}</section>
             <div class="columns">

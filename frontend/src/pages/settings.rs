@@ -13,7 +13,7 @@ use crate::{
     address::use_address,
     components::{
         filters::{filters, has_words, segments, wanted_words},
-        live::{click, each, either, follow, live, maybe, memo, when, words},
+        live::{click, each, either, follow, live, maybe, memo, text_key, when, words},
         sorting::{Column, Order, SortKey, column, places},
         text::{empty, moment, quiet, revision, skeleton},
     },
@@ -93,7 +93,7 @@ pub fn settings_page() -> AnyView {
         view! {
             <div class="table settings" role="table" aria-label="Settings">
                 {ORDER.headings(true, true)}
-                {each(follow(shown), |key| (hash(key), 0), move |key| row(store, key, said))}
+                {each(follow(shown), |key| text_key(key), move |key| row(store, key, said))}
             </div>
             {when(move || shown.with(Vec::is_empty), no_match)}
         }
@@ -137,12 +137,6 @@ fn no_free() -> AnyView {
                They are replicated, versioned, and changed only by whoever has seen the latest version.";
     let example = "curl -X PUT …/v1/settings/checkout/max-cart -H 'content-type: application/json' -d '{\"value\": 50}'";
     empty("There are no settings of your own yet", view! { <p>{why}</p> <code>{example}</code> }.into_any())
-}
-
-/// FNV-1a: rows are told apart by numbers.
-fn hash(key: &str) -> u64 {
-    key.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 fn sort_key(store: Store, column: usize, key: &str) -> SortKey {

@@ -1,0 +1,231 @@
+//! Locks: what is held, by whom and for how much longer, and who waits.
+//!
+//! There may be a hundred thousand, so the page follows one page of the list and nothing else: the node
+//! streams the locks that are in sight, and of all others their number. Which page that is, stands in the
+//! address, as does the lock that is laid open (`?name=jobs/nightly`).
+//!
+//! Test ids: `locks-held`, `locks-waiting`, `lock-row` (with `data-name`), `locks-next`, `locks-first`, and
+//! those of [`detail`] and of [`crate::components::filters`].
+
+mod detail;
+
+use crate::{
+    address::{escaped, use_address},
+    components::{
+        filters::{filters, segments, wanted_words},
+        live::{click, each, effect, either, flag, follow, live, memo, text_key, when, words},
+        marks::{name_text, sign},
+        sorting::{Column, Order, column, number},
+        text::{card, empty, skeleton},
+    },
+    format::{count, duration, grouped},
+    lock::{self, Wanted, left_ms},
+    situation::Tone,
+    store::{Store, use_store},
+};
+use leptos::prelude::*;
+use ringmaster_common::lock::{Lock, LockCounts};
+
+const COLUMNS: [Column; 6] = [
+    column("name", "Lock"),
+    column("kind", "Mode"),
+    column("holder", "Held by"),
+    number("token", "Token", "The fencing token of the grant; later grants have higher ones"),
+    number("lease", "Lease", "What is left of it unless it is renewed"),
+    column("queue", "Next in line"),
+];
+const ORDER: Order = Order { columns: &COLUMNS, latest_first: false };
+
+pub fn locks_page() -> AnyView {
+    let store = use_store();
+    let address = use_address();
+    let prefix = memo(wanted_words);
+    let contended = memo(move || address.parameter("lock").as_deref() == Some("contended"));
+    let after = memo(move || address.parameter("after"));
+    effect(move || {
+        let wanted = Wanted { prefix: prefix.get(), after: after.get(), contended: contended.get() };
+        store.locks_wanted.set(Some(wanted));
+    });
+    on_cleanup(move || store.locks_wanted.set(None));
+    let names = memo(move || {
+        store.locks.with(|shown| {
+            let items = shown.iter().flat_map(|shown| &shown.items);
+            items.map(|lock| lock.name.clone()).collect::<Vec<_>>()
+        })
+    });
+    let next = memo(move || store.locks.with(|shown| shown.as_ref()?.next.clone()));
+    let how_many = words(move || {
+        let held = store.lock_counts.with(|counts| counts.held);
+        format!("{} shown of {} held", grouped(names.with(Vec::len) as u64), grouped(held))
+    });
+    let table = move || {
+        view! {
+            <div class="table locks" role="table" aria-label="Locks">
+                {ORDER.headings(false, false)}
+                {each(follow(names), |name| text_key(name), move |name| row(store, name))}
+            </div>
+            {when(move || names.with(Vec::is_empty), move || nothing(store))}
+        }
+        .into_any()
+    };
+    let turn = move || {
+        view! {
+            <button
+                type="button"
+                class="small"
+                data-testid="locks-first"
+                disabled=flag(move || after.with(Option::is_none))
+                on:click=click(move || address.set_parameter("after", None, false))
+            >
+                "From the start"
+            </button>
+            <button
+                type="button"
+                class="small"
+                data-testid="locks-next"
+                disabled=flag(move || next.with(Option::is_none))
+                on:click=click(move || address.set_parameter("after", next.get_untracked().as_deref(), false))
+            >
+                {format!("Next {}", lock::PER_PAGE)}
+            </button>
+        }
+        .into_any()
+    };
+    let chosen = memo(move || address.parameter("name"));
+    view! {
+        <div class="page">
+            <h1>"Locks"</h1>
+            {counts(store)}
+            {live(move || chosen.get().map(detail::detail))}
+            {filters(segments("lock", &["contended"]), "Names that begin with", how_many)}
+            <section class="card" aria-label="Locks">
+                {either(move || store.locks.with(Option::is_some), table, || skeleton(6))}
+                <div class="buttons turn">{turn()}</div>
+            </section>
+        </div>
+    }
+    .into_any()
+}
+
+/// How many there are of everything.
+fn counts(store: Store) -> AnyView {
+    let figure = |id: &'static str, label: &'static str, note: &'static str, read: fn(&LockCounts) -> u64| {
+        view! {
+            <div class="figure">
+                <div class="figure-label">{label}</div>
+                <div class="figure-value" data-testid=id>{words(move || grouped(store.lock_counts.with(read)))}</div>
+                <div class="figure-note">{note}</div>
+            </div>
+        }
+        .into_any()
+    };
+    view! {
+        <section class="card hero tally" aria-label="How many there are">
+            {figure("locks-held", "Held", "locks in use", |counts| counts.held)}
+            {figure("locks-waiting", "Waiting", "in all queues", |counts| counts.waiting)}
+            {figure("locks-granted", "Granted", "ever, one token each", |counts| counts.granted)}
+            {figure("locks-expired", "Ran out", "without a release", |counts| counts.expired)}
+            {figure("locks-forced", "Taken away", "by operators", |counts| counts.forced)}
+        </section>
+    }
+    .into_any()
+}
+
+fn nothing(store: Store) -> AnyView {
+    if untrack(|| store.lock_counts.with(|counts| counts.held + counts.waiting)) > 0 {
+        let why = "Others are held. Take a filter away, or start from the first.";
+        return empty("No lock is called like that", view! { <p>{why}</p> }.into_any());
+    }
+    let why = "A lock makes sure that one process at a time does a thing. Whoever gets it holds a lease that runs \
+               out unless it is renewed, and a token that a resource can check.";
+    let example = "curl -X POST …/v1/locks/acquire -H 'content-type: application/json' \
+                   -d '{\"name\": \"jobs/nightly\", \"owner\": \"me\", \"ttl_ms\": 30000}'";
+    empty("Nobody holds a lock", view! { <p>{why}</p> <code>{example}</code> }.into_any())
+}
+
+fn row(store: Store, name: String) -> AnyView {
+    let address = use_address();
+    let lock = {
+        let name = name.clone();
+        memo(move || {
+            store.locks.with(|shown| shown.as_ref()?.items.iter().find(|lock| lock.name == name).cloned())
+        })
+    };
+    let says = move |read: fn(&Lock) -> String| {
+        words(move || lock.with(|lock| lock.as_ref().map(read).unwrap_or_default()))
+    };
+    let token = says(|lock| lock.holders.first().map(|holder| grouped(holder.token.0)).unwrap_or_default());
+    let ttl = says(|lock| lock.holders.first().map(|holder| holder.ttl_ms.to_string()).unwrap_or_default());
+    let left = move || {
+        let then = lock.with(|lock| Some(lock.as_ref()?.holders.first()?.expires_in_ms))?;
+        Some(left_ms(then, store.locks.with(|shown| Some(shown.as_ref()?.heard))?, store.now.get()))
+    };
+    let is_open = {
+        let name = name.clone();
+        memo(move || address.parameter("name").as_deref() == Some(&name))
+    };
+    let (holder, queue) = (says(lock::holders), says(lock::waiters));
+    let deadlocked = move || lock.with(|lock| lock.as_ref().is_some_and(|lock| lock.deadlocked));
+    let mark = || {
+        let why = "Deadlock: somebody waits for it who is waited for, around in a circle";
+        view! { <span class="labelled bad" title=why>{sign(Tone::Bad)} <span>"deadlock"</span></span> }
+            .into_any()
+    };
+    let href = format!("/locks?name={}", escaped(&name));
+    let open = {
+        let name = name.clone();
+        move || {
+            address.set_parameter("name", Some(&name), false);
+            crate::browser::scroll_to_top("main");
+        }
+    };
+    view! {
+        <div
+            class=words(move || if is_open.get() { "row marked" } else { "row" }.to_owned())
+            role="row"
+            data-testid="lock-row"
+            data-name=name.clone()
+        >
+            <span role="cell" class="cell-name">
+                <a href=href on:click=move |event: leptos::ev::MouseEvent| {
+                    if event.button() == 0 && !(event.ctrl_key() || event.meta_key() || event.shift_key()) {
+                        event.prevent_default();
+                        open();
+                    }
+                }>{name_text(&name)}</a>
+            </span>
+            <span role="cell" class="cell-kind clip">{says(lock::kind)}</span>
+            <span role="cell" class="cell-holder clip" title=holder>{holder}</span>
+            <span role="cell" class="cell-token number">{token}</span>
+            <span role="cell" class="cell-lease">{lease(ttl, left)}</span>
+            <span role="cell" class="cell-queue">
+                {when(deadlocked, mark)} <span class="clip" title=queue>{queue}</span>
+            </span>
+        </div>
+    }
+    .into_any()
+}
+
+/// What is left of a lease, as a bar with its number.
+fn lease(ttl_ms: Signal<String>, left: impl Fn() -> Option<u64> + Send + Sync + 'static) -> AnyView {
+    let left = memo(left);
+    let number = words(move || left.get().map(duration).unwrap_or_default());
+    let value = words(move || left.get().unwrap_or(0).to_string());
+    let class = words(move || if left.get().is_some() { "lease" } else { "lease none" }.to_owned());
+    view! {
+        <span class=class>
+            <progress max=ttl_ms value=value aria-label="Left of the lease"></progress>
+            <span class="number">{number}</span>
+        </span>
+    }
+    .into_any()
+}
+
+fn counted(number: usize, noun: &str) -> AnyView {
+    crate::components::text::quiet(count(number as u64, noun))
+}
+
+/// A card of the lock that is laid open.
+fn part(id: &'static str, title: &'static str, number: usize, noun: &str, body: AnyView) -> AnyView {
+    card("", id, title, counted(number, noun), body)
+}
