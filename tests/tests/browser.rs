@@ -467,9 +467,9 @@ async fn locks_are_shown_live_and_taken_away_by_plan() {
     let rows = "document.querySelectorAll('[data-testid=lock-row]').length";
     assert_eq!(browser.eval::<u64>(rows).await, 50);
     browser.click(&by_id("locks-next")).await;
-    browser.wait_text("main", "at the next page", |text| text.contains("12 shown")).await;
+    browser.wait_text(&by_id("filter-count"), "at the next page", |text| text.starts_with("12 shown")).await;
     fill(&browser, "filter-words", "jobs/").await;
-    browser.wait_text("main", "about two", |text| text.contains("2 shown")).await;
+    browser.wait_text(&by_id("filter-count"), "about two", |text| text.starts_with("2 shown")).await;
 
     // Each waits for what the other holds.
     let waiting = [acquire("jobs/hourly", "ann", 30_000), acquire("jobs/nightly", "bob", 30_000)];

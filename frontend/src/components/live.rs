@@ -5,7 +5,7 @@
 //! have to load.
 
 use leptos::{ev, prelude::*};
-use std::sync::Arc;
+use std::{any::Any, marker::PhantomData, sync::Arc};
 
 /// A part that is made anew whenever what it reads changes.
 pub type Live = Box<dyn FnMut() -> AnyView + Send>;
@@ -33,12 +33,77 @@ fn derived<T: Send + Sync + 'static>(value: Box<dyn Fn() -> T + Send + Sync>) ->
 }
 
 /// A value that is computed once for all that read it, and tells them only if it changed.
-pub fn memo<T: PartialEq + Send + Sync + 'static>(value: impl Fn() -> T + Send + Sync + 'static) -> Memo<T> {
-    remembered(Box::new(value))
+///
+/// The machinery keeps it without knowing its type, so that there is one of it; only reading it does.
+pub struct Kept<T> {
+    memo: Memo<Erased>,
+    kind: PhantomData<fn() -> T>,
 }
 
-fn remembered<T: PartialEq + Send + Sync + 'static>(value: Box<dyn Fn() -> T + Send + Sync>) -> Memo<T> {
+#[derive(Clone)]
+struct Erased {
+    value: Arc<dyn Any + Send + Sync>,
+    same: fn(&dyn Any, &dyn Any) -> bool,
+}
+
+impl PartialEq for Erased {
+    fn eq(&self, other: &Self) -> bool {
+        (self.same)(&*self.value, &*other.value)
+    }
+}
+
+pub fn memo<T: PartialEq + Send + Sync + 'static>(value: impl Fn() -> T + Send + Sync + 'static) -> Kept<T> {
+    fn same<T: PartialEq + 'static>(one: &dyn Any, other: &dyn Any) -> bool {
+        one.downcast_ref::<T>() == other.downcast_ref::<T>()
+    }
+    let value = move || Erased { value: Arc::new(value()), same: same::<T> };
+    Kept { memo: remembered(Box::new(value)), kind: PhantomData }
+}
+
+fn remembered(value: Box<dyn Fn() -> Erased + Send + Sync>) -> Memo<Erased> {
     Memo::new(move |_| value())
+}
+
+impl<T: 'static> Kept<T> {
+    pub fn with<R>(self, read: impl FnOnce(&T) -> R) -> R {
+        read_as(&self.memo.get(), read)
+    }
+
+    pub fn with_untracked<R>(self, read: impl FnOnce(&T) -> R) -> R {
+        read_as(&self.memo.get_untracked(), read)
+    }
+
+    pub fn get(self) -> T
+    where
+        T: Clone,
+    {
+        self.with(T::clone)
+    }
+
+    pub fn get_untracked(self) -> T
+    where
+        T: Clone,
+    {
+        self.with_untracked(T::clone)
+    }
+}
+
+fn read_as<T: 'static, R>(erased: &Erased, read: impl FnOnce(&T) -> R) -> R {
+    read(erased.value.downcast_ref().expect("it keeps values of the type that it was made for"))
+}
+
+impl<T> Clone for Kept<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Kept<T> {}
+
+impl<T: Clone + Send + Sync + 'static> From<Kept<T>> for Signal<T> {
+    fn from(kept: Kept<T>) -> Self {
+        derived(Box::new(move || kept.get()))
+    }
 }
 
 /// Does something now, and again whenever what it reads changes.
@@ -63,7 +128,7 @@ pub fn either(
 
 type Part = Box<dyn Fn() -> AnyView + Send>;
 
-fn choose(condition: Memo<bool>, part: Part, other: Part) -> Live {
+fn choose(condition: Kept<bool>, part: Part, other: Part) -> Live {
     Box::new(move || if condition.get() { untrack(&part) } else { untrack(&other) })
 }
 

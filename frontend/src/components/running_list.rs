@@ -10,7 +10,7 @@
 use crate::{
     api::{Answer, Api, ApiError, LocalBoxFuture, PER_PAGE},
     components::{
-        live::{click, effect, either, flag, live, when, words},
+        live::{Kept, click, effect, either, flag, live, when, words},
         text::{refusal, skeleton},
     },
     format::count,
@@ -42,7 +42,7 @@ pub struct RunningList {
     store: Store,
     fetch: Fetch,
     /// What the address asks for.
-    pub around: Memo<Option<u64>>,
+    pub around: Kept<Option<u64>>,
     lines: RwSignal<Vec<Entry>>,
     /// The rank of the newest line that was taken in.
     newest: StoredValue<u64>,
@@ -61,7 +61,7 @@ pub struct RunningList {
 
 impl RunningList {
     /// Starts with the newest lines, or with those around the one that the address names.
-    pub fn start(store: Store, around: Memo<Option<u64>>, fetch: Fetch) -> Self {
+    pub fn start(store: Store, around: Kept<Option<u64>>, fetch: Fetch) -> Self {
         let list = RunningList {
             store,
             fetch,
@@ -77,7 +77,7 @@ impl RunningList {
             by_hand: RwSignal::new(false),
         };
         effect(move || {
-            around.track();
+            around.get();
             store.restarts.track();
             if store.loaded.get() {
                 untrack(|| list.restart());

@@ -8,7 +8,7 @@ use crate::{
     address::{Page, use_address},
     browser::{self, Theme},
     components::{
-        live::{click, effect, live, maybe, memo, when, words},
+        live::{Kept, click, effect, live, maybe, memo, when, words},
         marks::{logo, sign},
         palette::Palette,
         running_list::Scrolled,
@@ -41,7 +41,7 @@ impl ThemeSwitch {
 }
 
 /// The state of the cluster in words, shared by the bar, the overview and the title.
-pub type State = Memo<Assessment>;
+pub type State = Kept<Assessment>;
 
 pub fn shell(page: impl FnOnce() -> AnyView) -> AnyView {
     let store = use_store();

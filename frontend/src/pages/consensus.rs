@@ -13,7 +13,7 @@ use crate::{
     components::{
         desk::use_desk,
         figure::{LEAST_LAG_SHOWN, commit_figure, fsyncs_figure, lag_figure, leader_figure, spark},
-        live::{click, each, either, flag, follow, live, memo, typed, when, words},
+        live::{Kept, click, each, either, flag, follow, live, memo, typed, when, words},
         marks::{live_status, node_link, role_chip, sign},
         member_controls::member_controls,
         sorting::{Column, Order, SortKey, column, number, places},
@@ -238,7 +238,7 @@ fn members(store: Store) -> AnyView {
     .into_any()
 }
 
-fn member_row(id: NodeId, node: NodeSignals, draft: Memo<Vec<NodeId>>, voters: Memo<Vec<NodeId>>) -> AnyView {
+fn member_row(id: NodeId, node: NodeSignals, draft: Kept<Vec<NodeId>>, voters: Kept<Vec<NodeId>>) -> AnyView {
     let address = use_address();
     let toggle = move |_: String| {
         let mut chosen = use_store().node_ids.get_untracked();
@@ -337,7 +337,7 @@ fn elections(store: Store) -> AnyView {
     .into_any()
 }
 
-fn election_row(store: Store, known: Memo<Vec<Reign>>, reign: &Reign) -> AnyView {
+fn election_row(store: Store, known: Kept<Vec<Reign>>, reign: &Reign) -> AnyView {
     let (at, term) = (reign.at, reign.term);
     let led = words(move || {
         // Whoever came next ended it.

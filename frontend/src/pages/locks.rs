@@ -46,6 +46,15 @@ pub fn locks_page() -> AnyView {
         let wanted = Wanted { prefix: prefix.get(), after: after.get(), contended: contended.get() };
         store.locks_wanted.set(Some(wanted));
     });
+    // Another list begins at its own start.
+    let filtered = StoredValue::new(None);
+    effect(move || {
+        let by = Some((prefix.get(), contended.get()));
+        if filtered.with_value(|before| before.is_some() && *before != by) {
+            address.set_parameter("after", None, true);
+        }
+        filtered.set_value(by);
+    });
     on_cleanup(move || store.locks_wanted.set(None));
     let names = memo(move || {
         store.locks.with(|shown| {

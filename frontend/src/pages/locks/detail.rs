@@ -12,7 +12,7 @@ use crate::{
     api::ApiError,
     components::{
         desk::use_desk,
-        live::{click, effect, flag, live, memo, words},
+        live::{Kept, click, effect, flag, live, memo, words},
         marks::{node_link, sign},
         text::{callout, card, line, moment, quiet, refusal, revision, skeleton},
     },
@@ -180,7 +180,7 @@ fn running_down(
     store: Store,
     known: Known,
     read: impl Fn(&LockDetail) -> Option<u64> + Send + Sync + 'static,
-) -> Memo<Option<u64>> {
+) -> Kept<Option<u64>> {
     memo(move || {
         known.with(|known| match known {
             Some(Ok((detail, heard))) => Some(left_ms(read(detail)?, *heard, store.now.get())),
