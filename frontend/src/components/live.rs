@@ -35,12 +35,13 @@ fn derived<T: Send + Sync + 'static>(value: Box<dyn Fn() -> T + Send + Sync>) ->
 /// A value that is computed once for all that read it, and tells them only if it changed.
 ///
 /// The machinery keeps it without knowing its type, so that there is one of it; only reading it does.
+#[derive(Debug)]
 pub struct Kept<T> {
     memo: Memo<Erased>,
     kind: PhantomData<fn() -> T>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Erased {
     value: Arc<dyn Any + Send + Sync>,
     same: fn(&dyn Any, &dyn Any) -> bool,

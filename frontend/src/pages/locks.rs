@@ -147,8 +147,7 @@ fn nothing(store: Store) -> AnyView {
     }
     let why = "A lock makes sure that one process at a time does a thing. Whoever gets it holds a lease that runs \
                out unless it is renewed, and a token that a resource can check.";
-    let example = "curl -X POST …/v1/locks/acquire -H 'content-type: application/json' \
-                   -d '{\"name\": \"jobs/nightly\", \"owner\": \"me\", \"ttl_ms\": 30000}'";
+    let example = "ringmaster lock jobs/nightly --ttl 30s -- ./nightly.sh";
     empty("Nobody holds a lock", view! { <p>{why}</p> <code>{example}</code> }.into_any())
 }
 
