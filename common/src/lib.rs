@@ -24,6 +24,7 @@ pub mod setting;
 pub mod stream;
 pub mod telemetry;
 pub mod timestamp;
+pub mod traffic;
 pub mod view;
 mod word;
 

@@ -1,0 +1,41 @@
+//! Traffic: which requests go to whom.
+//!
+//! An *upstream* is a service, its *endpoints* are the addresses that it is served at, and a *route* says
+//! which requests go to which upstream. All three are configuration: they are put, under ETags. What an
+//! operator does to an endpoint (drain, maintenance) and which one of a pair is primary are states, and
+//! change by plans alone; a put never touches them.
+//!
+//! Each node's proxy routes by what the log says and by what it sees itself. Rates, latencies and
+//! ejections are telemetry of the node that measured them.
+
+pub mod health;
+pub mod live;
+pub mod route;
+pub mod upstream;
+
+/// The longest name of an upstream, an endpoint or a route, in bytes.
+pub const MAX_NAME_BYTES: usize = 64;
+/// How many upstreams a cluster has.
+pub const MAX_UPSTREAMS: usize = 256;
+/// How many endpoints an upstream has.
+pub const MAX_ENDPOINTS: usize = 256;
+/// How many routes a cluster has.
+pub const MAX_ROUTES: usize = 1024;
+
+/// Names stand in addresses, metrics and headers: 1 to 64 letters, digits, and any of `. _ -`, a letter or
+/// a digit first.
+pub fn check_name(what: &str, name: &str) -> Result<(), String> {
+    let fits = name.len() <= MAX_NAME_BYTES
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    if fits {
+        return Ok(());
+    }
+    Err(format!(
+        "{what} has a name of 1 to {MAX_NAME_BYTES} letters, digits, or any of . _ - after the first, not {name:?}"
+    ))
+}
+
+fn within(what: &str, value: u64, min: u64, max: u64) -> Result<(), String> {
+    if (min..=max).contains(&value) { Ok(()) } else { Err(format!("{what} is {min} to {max}, not {value}")) }
+}

@@ -1,0 +1,191 @@
+//! Health: what each node sees of an endpoint, and what the cluster makes of that.
+//!
+//! Each node checks for itself. The cluster's verdict changes when a majority of the nodes that have
+//! an opinion want it to; each opinion is kept beside it. A node's proxy avoids an endpoint if the
+//! verdict or its own opinion is against it.
+
+use super::within;
+use crate::{Timestamp, id::NodeId, word::as_word};
+use serde::{Deserialize, Serialize};
+
+/// How an endpoint is checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum HealthCheck {
+    /// A GET that is answered with the status that is expected.
+    Http {
+        #[serde(default = "root")]
+        path: String,
+        /// The `Host` header; the endpoint's address where there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host: Option<String>,
+        /// Any from 200 to 399 where none is named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        status: Option<u16>,
+        #[serde(default = "usual::interval_ms")]
+        interval_ms: u64,
+        #[serde(default = "usual::timeout_ms")]
+        timeout_ms: u64,
+        #[serde(default = "usual::rise")]
+        rise: u32,
+        #[serde(default = "usual::fall")]
+        fall: u32,
+    },
+    /// A connection.
+    Tcp {
+        #[serde(default = "usual::interval_ms")]
+        interval_ms: u64,
+        #[serde(default = "usual::timeout_ms")]
+        timeout_ms: u64,
+        #[serde(default = "usual::rise")]
+        rise: u32,
+        #[serde(default = "usual::fall")]
+        fall: u32,
+    },
+    /// The endpoint tells any node that it lives, at least once in this time.
+    Heartbeat { ttl_ms: u64 },
+}
+
+/// How often, how patiently, and how many times until it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rhythm {
+    /// From one check to the next, give or take a tenth, so that nodes do not check in step.
+    pub interval_ms: u64,
+    pub timeout_ms: u64,
+    /// So many successes on end make it healthy.
+    pub rise: u32,
+    /// So many failures on end make it unhealthy.
+    pub fall: u32,
+}
+
+/// What a check is where nothing is said.
+mod usual {
+    pub(super) fn interval_ms() -> u64 {
+        2_000
+    }
+
+    pub(super) fn timeout_ms() -> u64 {
+        1_000
+    }
+
+    pub(super) fn rise() -> u32 {
+        2
+    }
+
+    pub(super) fn fall() -> u32 {
+        3
+    }
+}
+
+fn root() -> String {
+    "/".to_owned()
+}
+
+impl HealthCheck {
+    pub fn check(&self) -> Result<(), String> {
+        match self {
+            HealthCheck::Http { path, host, status, .. } => {
+                if !path.starts_with('/')
+                    || path.len() > 1024
+                    || !path.bytes().all(|byte| byte.is_ascii_graphic())
+                {
+                    return Err(format!(
+                        "health_check.path begins with / and is plain ASCII, unlike {path:?}"
+                    ));
+                }
+                if let Some(host) = host
+                    && (host.is_empty()
+                        || host.len() > 253
+                        || !host.bytes().all(|byte| byte.is_ascii_graphic()))
+                {
+                    return Err(format!("health_check.host is no host: {host:?}"));
+                }
+                if let Some(status) = status {
+                    within("health_check.status", (*status).into(), 100, 599)?;
+                }
+            }
+            HealthCheck::Heartbeat { ttl_ms } => {
+                within("health_check.ttl_ms", *ttl_ms, 100, 86_400_000)?;
+            }
+            HealthCheck::Tcp { .. } => {}
+        }
+        self.rhythm().map_or(Ok(()), Rhythm::check)
+    }
+
+    /// None for what is not probed.
+    pub fn rhythm(&self) -> Option<Rhythm> {
+        match *self {
+            HealthCheck::Http { interval_ms, timeout_ms, rise, fall, .. }
+            | HealthCheck::Tcp { interval_ms, timeout_ms, rise, fall } => {
+                Some(Rhythm { interval_ms, timeout_ms, rise, fall })
+            }
+            HealthCheck::Heartbeat { .. } => None,
+        }
+    }
+}
+
+impl Rhythm {
+    fn check(self) -> Result<(), String> {
+        within("health_check.interval_ms", self.interval_ms, 50, 3_600_000)?;
+        within("health_check.timeout_ms", self.timeout_ms, 10, 60_000)?;
+        within("health_check.rise", self.rise.into(), 1, 100)?;
+        within("health_check.fall", self.fall.into(), 1, 100)
+    }
+}
+
+/// What is said of an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
+pub enum Verdict {
+    /// Nobody has found out yet. It gets requests.
+    #[default]
+    Unknown,
+    Healthy,
+    Unhealthy,
+}
+
+as_word!(Verdict: Unknown Healthy Unhealthy);
+
+impl Verdict {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Unknown => "unknown",
+            Verdict::Healthy => "healthy",
+            Verdict::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// The cluster's verdict, and what led to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EndpointHealth {
+    pub verdict: Verdict,
+    /// Null while nothing was found out.
+    pub since: Option<Timestamp>,
+    /// In the order of their ids.
+    pub opinions: Vec<HealthOpinion>,
+}
+
+/// What one node sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HealthOpinion {
+    pub observer: NodeId,
+    pub verdict: Verdict,
+    /// What the check that changed it found, such as `answered 503` or `connection refused`.
+    pub detail: String,
+    pub since: Timestamp,
+}
+
+/// One entry of an endpoint's health history: somebody changed their mind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HealthRecord {
+    pub at: Timestamp,
+    /// None: the cluster's verdict.
+    pub observer: Option<NodeId>,
+    pub verdict: Verdict,
+    pub detail: String,
+}

@@ -1,0 +1,142 @@
+//! Routes: which requests go to which upstream.
+//!
+//! Of all routes that match a request, the one whose host is named wins over those for any host, and among
+//! these the longest path prefix. So no order of routes has to be kept, and two routes that match the
+//! very same requests are refused.
+
+use super::{check_name, upstream::check_token, within};
+use crate::{Timestamp, id::Revision};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The body of `PUT /v1/routes/{name}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RouteSpec {
+    /// The listener, as `host:port`; each node's proxy listener where none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<String>,
+    /// The host that requests are for; any where none is named. `*.example.org` is any name below.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Whole segments: `/api` matches `/api` and `/api/x`, not `/apis`.
+    #[serde(default = "root")]
+    pub path_prefix: String,
+    pub upstream: String,
+    /// Takes the place of the prefix in what the endpoint is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewrite_prefix: Option<String>,
+    /// Set on the request, in place of what the client sent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set_request_headers: BTreeMap<String, String>,
+    /// Set on the response, in place of what the endpoint sent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set_response_headers: BTreeMap<String, String>,
+    /// So many requests a second may each node let through; beyond that it answers 429.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit_per_s: Option<u32>,
+    /// The longest body of a request, in bytes; longer ones are answered with 413.
+    #[serde(default = "usual_body")]
+    pub max_body_bytes: u64,
+}
+
+fn root() -> String {
+    "/".to_owned()
+}
+
+fn usual_body() -> u64 {
+    64 * 1024 * 1024
+}
+
+impl RouteSpec {
+    /// Says what is wrong with it, if anything.
+    pub fn check(&self) -> Result<(), String> {
+        check_name("an upstream", &self.upstream)?;
+        if let Some(listener) = &self.listener {
+            super::upstream::check_addr(listener)?;
+        }
+        if let Some(host) = &self.host {
+            check_host(host)?;
+        }
+        check_prefix("path_prefix", &self.path_prefix)?;
+        if let Some(prefix) = &self.rewrite_prefix {
+            check_prefix("rewrite_prefix", prefix)?;
+        }
+        for headers in [&self.set_request_headers, &self.set_response_headers] {
+            within("the number of headers that are set", headers.len() as u64, 0, 32)?;
+            for (name, value) in headers {
+                check_token("a header", name)?;
+                if NEVER_SET.iter().any(|never| name.eq_ignore_ascii_case(never)) {
+                    return Err(format!("{name} belongs to the connection and cannot be set"));
+                }
+                if value.len() > 1024 || !value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+                    return Err(format!(
+                        "the value of {name} is up to 1024 bytes of plain ASCII, not {value:?}"
+                    ));
+                }
+            }
+        }
+        if let Some(rate) = self.rate_limit_per_s {
+            within("rate_limit_per_s", rate.into(), 1, 10_000_000)?;
+        }
+        within("max_body_bytes", self.max_body_bytes, 0, 1 << 40)
+    }
+
+    /// Whether both match the very same requests.
+    pub fn shadows(&self, other: &RouteSpec) -> bool {
+        let host = |route: &RouteSpec| route.host.as_deref().map(str::to_ascii_lowercase);
+        let prefix = |route: &RouteSpec| route.path_prefix.trim_end_matches('/').to_owned();
+        self.listener == other.listener && host(self) == host(other) && prefix(self) == prefix(other)
+    }
+}
+
+/// Headers that frame the message or belong to the connection.
+const NEVER_SET: &[&str] = &[
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+fn check_host(host: &str) -> Result<(), String> {
+    let name = host.strip_prefix("*.").unwrap_or(host);
+    let fits = !name.is_empty()
+        && name.len() <= 253
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    if fits {
+        Ok(())
+    } else {
+        Err(format!("a route's host is a name without port, or *. and a name, not {host:?}"))
+    }
+}
+
+fn check_prefix(what: &str, prefix: &str) -> Result<(), String> {
+    let fits = prefix.starts_with('/')
+        && prefix.len() <= 1024
+        && prefix.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\\%".contains(&byte))
+        && !prefix.contains("//")
+        && !prefix.split('/').any(|segment| segment == "." || segment == "..");
+    if fits {
+        Ok(())
+    } else {
+        Err(format!("{what} begins with / and is a plain path without // . .. % ? #, unlike {prefix:?}"))
+    }
+}
+
+/// A route, at the version that its ETag names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Route {
+    pub name: String,
+    #[serde(flatten)]
+    pub spec: RouteSpec,
+    pub version: Revision,
+    pub updated_at: Timestamp,
+    pub updated_by: String,
+}

@@ -1,0 +1,442 @@
+//! Upstreams and their endpoints: what is configured, and what became of it.
+
+use super::{MAX_ENDPOINTS, check_name, health::EndpointHealth, health::HealthCheck, within};
+use crate::{Timestamp, id::Revision, word::as_word};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// The greatest weight. An endpoint that should get nothing is drained, so no weight is 0.
+pub const MAX_WEIGHT: u32 = 1000;
+
+/// How an endpoint is chosen for a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
+pub enum Policy {
+    /// One after the other, whatever they weigh.
+    #[default]
+    RoundRobin,
+    /// In proportion to their weights, spread as evenly as can be.
+    WeightedRoundRobin,
+    /// Where the fewest requests are under way, in proportion to weight.
+    LeastConnections,
+    /// The better of two that are drawn, by latency and requests under way.
+    P2cEwma,
+    /// The same endpoint for the same key, unless that one has more than its share.
+    ConsistentHash,
+}
+
+as_word!(Policy: RoundRobin WeightedRoundRobin LeastConnections P2cEwma ConsistentHash);
+
+impl Policy {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Policy::RoundRobin => "round_robin",
+            Policy::WeightedRoundRobin => "weighted_round_robin",
+            Policy::LeastConnections => "least_connections",
+            Policy::P2cEwma => "p2c_ewma",
+            Policy::ConsistentHash => "consistent_hash",
+        }
+    }
+}
+
+/// What a consistent hash is made of. A request that lacks it is spread by the client's address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(tag = "by", rename_all = "snake_case", deny_unknown_fields)]
+pub enum HashKey {
+    #[default]
+    ClientAddress,
+    Path,
+    Header {
+        name: String,
+    },
+    Cookie {
+        name: String,
+    },
+}
+
+/// How endpoints are spoken to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
+pub enum Protocol {
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, as gRPC servers speak it.
+    Http2,
+    /// Bytes, of which nothing is understood.
+    Tcp,
+}
+
+as_word!(Protocol: Http1 Http2 Tcp);
+
+impl Protocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Http1 => "http1",
+            Protocol::Http2 => "http2",
+            Protocol::Tcp => "tcp",
+        }
+    }
+}
+
+/// The body of `PUT /v1/upstreams/{name}`.
+pub type UpstreamSpec = Configured<EndpointSpec>;
+
+/// How an upstream is configured; its endpoints are what is configured of them ([`EndpointSpec`]), or
+/// what became of that, too ([`Endpoint`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Configured<E> {
+    #[serde(default)]
+    pub policy: Policy,
+    /// What [`Policy::ConsistentHash`] hashes.
+    #[serde(default)]
+    pub hash_key: HashKey,
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Without one, an endpoint is taken for healthy until requests show otherwise.
+    #[serde(default)]
+    pub health_check: Option<HealthCheck>,
+    #[serde(default)]
+    pub outlier_ejection: OutlierEjection,
+    #[serde(default)]
+    pub retries: Retries,
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// A client comes back to the same endpoint, by a cookie of this name.
+    #[serde(default)]
+    pub sticky_cookie: Option<String>,
+    /// A newcomer's share grows to its full size over so long; 0: at once.
+    #[serde(default)]
+    pub slow_start_ms: u64,
+    /// How many requests each node sends to one endpoint at a time; beyond that the others are taken.
+    #[serde(default = "usual_in_flight")]
+    pub max_in_flight: u32,
+    /// How long requests may go on at an endpoint that is drained, before they are cut off.
+    #[serde(default = "usual_drain_ms")]
+    pub drain_ms: u64,
+    /// Tells the endpoint who the client is, in the PROXY protocol's second version.
+    #[serde(default)]
+    pub send_proxy_protocol: bool,
+    /// One endpoint alone is primary and gets all requests; the others stand by.
+    #[serde(default)]
+    pub active_standby: Option<ActiveStandby>,
+    #[serde(default = "Vec::new")]
+    pub endpoints: Vec<E>,
+}
+
+fn usual_in_flight() -> u32 {
+    1024
+}
+
+fn usual_drain_ms() -> u64 {
+    30_000
+}
+
+impl<E> Default for Configured<E> {
+    fn default() -> Self {
+        Configured {
+            policy: Policy::default(),
+            hash_key: HashKey::default(),
+            protocol: Protocol::default(),
+            health_check: None,
+            outlier_ejection: OutlierEjection::default(),
+            retries: Retries::default(),
+            timeouts: Timeouts::default(),
+            sticky_cookie: None,
+            slow_start_ms: 0,
+            max_in_flight: usual_in_flight(),
+            drain_ms: usual_drain_ms(),
+            send_proxy_protocol: false,
+            active_standby: None,
+            endpoints: Vec::new(),
+        }
+    }
+}
+
+/// One address of an upstream, as it is configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct EndpointSpec {
+    pub id: String,
+    /// `host:port`. A host name is resolved by each node for itself.
+    pub addr: String,
+    #[serde(default = "one")]
+    pub weight: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// Leaving out for a while who keeps failing, whatever the health checks say. Each node ejects for itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct OutlierEjection {
+    /// So many failures on end (no connection, no answer, 502, 503, 504) eject an endpoint; 0: never.
+    pub consecutive_failures: u32,
+    /// For so long the first time; twice as long each time after, up to [`OutlierEjection::max_ms`].
+    pub base_ms: u64,
+    pub max_ms: u64,
+    /// Of all endpoints, so many per cent at the most are ejected; one may always be, if there is another.
+    pub max_ejected_percent: u32,
+}
+
+impl Default for OutlierEjection {
+    fn default() -> Self {
+        OutlierEjection { consecutive_failures: 5, base_ms: 5_000, max_ms: 300_000, max_ejected_percent: 50 }
+    }
+}
+
+/// Trying again elsewhere. Only what is safe is sent twice: requests that never reached the endpoint, and
+/// those whose method is idempotent and whose body can be sent again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Retries {
+    /// How often a request is sent again at the most.
+    pub attempts: u32,
+    /// Retries are so many per cent of requests at the most, so that they cannot bring down what is left.
+    pub budget_percent: u32,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Retries { attempts: 2, budget_percent: 20 }
+    }
+}
+
+/// The bounds of each stage of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// Until there is a connection.
+    pub connect_ms: u64,
+    /// From the request's end to the head of the response.
+    pub response_ms: u64,
+    /// Without a byte in either direction.
+    pub idle_ms: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts { connect_ms: 1_000, response_ms: 30_000, idle_ms: 60_000 }
+    }
+}
+
+/// One endpoint is primary, with an epoch that grows each time another takes over. Endpoints are told the
+/// epoch with each request, and refuse an older one than they have seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct ActiveStandby {
+    /// Whether the cluster fails over by itself when the primary is down.
+    pub automatic: bool,
+    /// How long the primary has to be down before that.
+    pub grace_ms: u64,
+    /// How long after a failover the cluster starts no other by itself.
+    pub hold_down_ms: u64,
+    /// Asked to fence the old primary before another is promoted: an `http://` address that takes a POST.
+    pub fence_webhook: Option<String>,
+}
+
+impl Default for ActiveStandby {
+    fn default() -> Self {
+        ActiveStandby { automatic: true, grace_ms: 3_000, hold_down_ms: 60_000, fence_webhook: None }
+    }
+}
+
+impl UpstreamSpec {
+    /// Says what is wrong with it, if anything.
+    pub fn check(&self) -> Result<(), String> {
+        if self.endpoints.len() > MAX_ENDPOINTS {
+            return Err(format!(
+                "an upstream has up to {MAX_ENDPOINTS} endpoints, not {}",
+                self.endpoints.len()
+            ));
+        }
+        let (mut ids, mut addrs) = (BTreeSet::new(), BTreeSet::new());
+        for endpoint in &self.endpoints {
+            endpoint.check()?;
+            if !ids.insert(&endpoint.id) {
+                return Err(format!("two endpoints are called {}", endpoint.id));
+            }
+            if !addrs.insert(&endpoint.addr) {
+                return Err(format!("two endpoints have the address {}", endpoint.addr));
+            }
+        }
+        match &self.hash_key {
+            HashKey::Header { name } => check_token("a header", name)?,
+            HashKey::Cookie { name } => check_token("a cookie", name)?,
+            HashKey::ClientAddress | HashKey::Path => {}
+        }
+        if let Some(name) = &self.sticky_cookie {
+            check_token("a cookie", name)?;
+        }
+        if let Some(check) = &self.health_check {
+            check.check()?;
+        }
+        let outliers = &self.outlier_ejection;
+        within("outlier_ejection.consecutive_failures", outliers.consecutive_failures.into(), 0, 1_000)?;
+        within("outlier_ejection.base_ms", outliers.base_ms, 100, HOUR)?;
+        within("outlier_ejection.max_ms", outliers.max_ms, outliers.base_ms, 24 * HOUR)?;
+        within("outlier_ejection.max_ejected_percent", outliers.max_ejected_percent.into(), 0, 100)?;
+        within("retries.attempts", self.retries.attempts.into(), 0, 10)?;
+        within("retries.budget_percent", self.retries.budget_percent.into(), 0, 100)?;
+        within("timeouts.connect_ms", self.timeouts.connect_ms, 1, MINUTE)?;
+        within("timeouts.response_ms", self.timeouts.response_ms, 1, HOUR)?;
+        within("timeouts.idle_ms", self.timeouts.idle_ms, 10, 24 * HOUR)?;
+        within("slow_start_ms", self.slow_start_ms, 0, HOUR)?;
+        within("max_in_flight", self.max_in_flight.into(), 1, 65_536)?;
+        within("drain_ms", self.drain_ms, 0, HOUR)?;
+        if self.protocol == Protocol::Tcp {
+            let http_alone = [
+                (self.sticky_cookie.is_some(), "sticky_cookie"),
+                (!matches!(self.hash_key, HashKey::ClientAddress), "this hash_key"),
+                (matches!(self.health_check, Some(HealthCheck::Http { .. })), "a health check by HTTP"),
+            ];
+            if let Some((_, what)) = http_alone.iter().find(|(asked, _)| *asked) {
+                return Err(format!(
+                    "an upstream of protocol tcp cannot have {what}: nothing reads its bytes"
+                ));
+            }
+        }
+        match &self.active_standby {
+            Some(standby) => standby.check(),
+            None => Ok(()),
+        }
+    }
+}
+
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+
+impl EndpointSpec {
+    /// Says what is wrong with it, if anything.
+    pub fn check(&self) -> Result<(), String> {
+        check_name("an endpoint", &self.id)?;
+        check_addr(&self.addr)?;
+        within(&format!("the weight of endpoint {}", self.id), self.weight.into(), 1, MAX_WEIGHT.into())
+    }
+}
+
+impl ActiveStandby {
+    fn check(&self) -> Result<(), String> {
+        within("active_standby.grace_ms", self.grace_ms, 0, HOUR)?;
+        within("active_standby.hold_down_ms", self.hold_down_ms, 0, 24 * HOUR)?;
+        match &self.fence_webhook {
+            Some(url) if !url.starts_with("http://") || url.len() > 1024 => Err(format!(
+                "active_standby.fence_webhook is an address that begins with http://, not {url:?}"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether it is `host:port`, of letters that a host has, with a port other than 0.
+pub fn check_addr(addr: &str) -> Result<(), String> {
+    let wrong = || format!("an address is host:port, such as 127.0.0.1:9001 or [::1]:9001, not {addr:?}");
+    let (host, port) = addr.rsplit_once(':').ok_or_else(wrong)?;
+    let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits || port.parse::<u16>().is_ok_and(|port| port == 0) || port.parse::<u16>().is_err() {
+        return Err(wrong());
+    }
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let fits = match inner {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            !host.is_empty()
+                && host.len() <= 253
+                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+        }
+    };
+    if fits { Ok(()) } else { Err(wrong()) }
+}
+
+/// What HTTP takes for the name of a header or a cookie.
+pub(super) fn check_token(what: &str, name: &str) -> Result<(), String> {
+    let fits = (1..=64).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+    if fits { Ok(()) } else { Err(format!("{name:?} is no name of {what}")) }
+}
+
+/// What an operator has said of an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
+pub enum EndpointState {
+    /// It takes requests, if it is healthy.
+    #[default]
+    Ready,
+    /// It gets nothing new; what it has may end.
+    Drain,
+    /// It gets nothing at all, and nobody checks it.
+    Maintenance,
+}
+
+as_word!(EndpointState: Ready Drain Maintenance);
+
+impl EndpointState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EndpointState::Ready => "ready",
+            EndpointState::Drain => "drain",
+            EndpointState::Maintenance => "maintenance",
+        }
+    }
+}
+
+/// An endpoint, with what became of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Endpoint {
+    pub id: String,
+    pub addr: String,
+    pub weight: u32,
+    pub state: EndpointState,
+    pub state_since: Timestamp,
+    /// What the cluster says, and who says what.
+    pub health: EndpointHealth,
+    /// It registered itself, and goes with its registration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registered: Option<Registration>,
+}
+
+/// A registration runs until it was not renewed for its TTL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Registration {
+    pub ttl_ms: u64,
+    pub since: Timestamp,
+}
+
+/// Who serves an upstream that has one primary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Primary {
+    /// None while there is none: nobody gets a request.
+    pub endpoint: Option<String>,
+    /// Grows with each change of the primary, over all that this cluster ever had.
+    pub epoch: u64,
+    pub since: Timestamp,
+}
+
+/// An upstream: its configuration, and the states of its endpoints.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Upstream {
+    pub name: String,
+    /// Endpoints stand in the order in which they are configured; who registered themselves come last.
+    #[serde(flatten)]
+    pub config: Configured<Endpoint>,
+    /// Where it is active-standby.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary: Option<Primary>,
+    /// The revision that last configured it, as its ETag names it.
+    pub version: Revision,
+    pub updated_at: Timestamp,
+    pub updated_by: String,
+}
