@@ -60,14 +60,18 @@ impl ClusterGroup {
     }
 
     /// One change of members is made at a time: one that is under way, perhaps by a leader before
-    /// this one, is waited for. The caller says for how long.
+    /// this one, is waited for. So is leading again, where a quorum was silent for a moment; if another
+    /// node leads by then, it goes on with this itself. The caller says for how long.
     async fn change_members(&self, change: ChangeMembers<NodeId, BasicNode>) -> Result<(), String> {
         loop {
             match self.0.raft.change_membership(change.clone(), true).await {
                 Ok(_) => return Ok(()),
-                Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
-                    ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
-                ))) => tokio::time::sleep(RETRY_PAUSE).await,
+                Err(RaftError::APIError(
+                    ClientWriteError::ForwardToLeader(_)
+                    | ClientWriteError::ChangeMembershipError(
+                        ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
+                    ),
+                )) => tokio::time::sleep(RETRY_PAUSE).await,
                 Err(error) => return Err(error.to_string()),
             }
         }
