@@ -37,8 +37,8 @@ use tokio::{
 
 /// How long a node that stops waits for its leadership to be taken over.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
-/// After this long without a new leader, it asks again.
-const HAND_OVER_AGAIN: Duration = Duration::from_millis(100);
+/// After this long without a new leader, it asks another: an election takes a few fsyncs.
+const HAND_OVER_AGAIN: Duration = Duration::from_millis(40);
 /// How often a stopping leader looks whether somebody else leads.
 const HAND_OVER_LOOK: Duration = Duration::from_millis(5);
 /// How long a node that stops waits for what its clients have under way.
@@ -342,16 +342,23 @@ async fn consensus_failure(group: &ClusterGroup) -> String {
 async fn hand_over(group: &ClusterGroup) {
     let me = group.me();
     let deadline = clock::now() + HAND_OVER_PATIENCE;
-    while group.leader() == Some(me) && clock::now() < deadline {
-        let Some(best) = planner::successor(&group.state(), &group.observations(), |id| id != me) else {
-            return;
-        };
+    if group.leader() != Some(me) {
+        return;
+    }
+    let somebody_else = || group.leader().is_some_and(|leader| leader != me);
+    let mut asked = None;
+    while !somebody_else() && clock::now() < deadline {
+        let (state, observed) = (group.state(), group.observations());
+        let best = planner::successor(&state, &observed, |id| id != me && Some(id) != asked)
+            .or_else(|| planner::successor(&state, &observed, |id| id != me));
+        let Some(best) = best else { return };
         tracing::info!(to = %best, "handing leadership over");
         if group.transfer(best).await.is_err() {
             return;
         }
+        asked = Some(best);
         let again = clock::now() + HAND_OVER_AGAIN;
-        while group.leader() != Some(best) && clock::now() < again {
+        while !somebody_else() && clock::now() < again {
             tokio::time::sleep(HAND_OVER_LOOK).await;
         }
     }

@@ -1,5 +1,5 @@
 //! Contention for locks, for as long as it takes: holders that are paused past their TTL, leaders that
-//! are killed, wall clocks that jump. Afterwards it is checked whether what all of them saw can have been.
+//! are killed and paused, wall clocks that jump. Afterwards it is checked whether what all of them saw can have been.
 
 use crate::report::Report;
 use ringmaster_tests::{cluster::Program, contention::Contention};
@@ -19,9 +19,9 @@ pub struct Arguments {
     locks: usize,
     #[arg(long, default_value_t = 150, value_name = "MS")]
     ttl_ms: u64,
-    /// After how many pauses the leader is killed, its clock having jumped by two hours
+    /// After how many pauses the leader is killed or paused in turn, its clock having jumped by two hours
     #[arg(long, default_value_t = 25)]
-    kill_every: u32,
+    strike_every: u32,
 }
 
 pub async fn run(program: &Program, arguments: &Arguments) -> Result<Report, String> {
@@ -30,7 +30,7 @@ pub async fn run(program: &Program, arguments: &Arguments) -> Result<Report, Str
         locks: arguments.locks,
         ttl: Duration::from_millis(arguments.ttl_ms),
         pauses: arguments.pauses,
-        kill_every: Some(arguments.kill_every),
+        strike_every: Some(arguments.strike_every),
         clock_jumps: true,
         unchecked_resource: false,
         fast_clocks: false,
@@ -38,12 +38,13 @@ pub async fn run(program: &Program, arguments: &Arguments) -> Result<Report, Str
     let outcome = contention.run(program.clone()).await;
     let findings = outcome.findings;
     let mut report = Report::new(format!(
-        "{} clients contend for {} locks with a TTL of {} ms; holders are paused, leaders killed, clocks jump",
+        "{} clients contend for {} locks with a TTL of {} ms; holders are paused, leaders killed and paused, clocks jump",
         arguments.contenders, arguments.locks, arguments.ttl_ms
     ));
     report.row(vec![
         ("pauses", json!(outcome.pauses)),
         ("kills", json!(outcome.kills)),
+        ("leader pauses", json!(outcome.leader_pauses)),
         ("jumps", json!(outcome.jumps)),
         ("grants", json!(outcome.grants)),
         ("unknown", json!(outcome.unknown)),

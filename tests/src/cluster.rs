@@ -328,7 +328,8 @@ impl Cluster {
 
     /// Waits until `node` has this status in the view of `observer`.
     pub async fn wait_status(&self, observer: u64, node: u64, status: NodeStatus) {
-        eventually(&format!("node {node} to be {status:?}"), SOON, async || {
+        // A node that came and went often is held back for up to half a minute.
+        eventually(&format!("node {node} to be {status:?}"), SOON * 2, async || {
             let body = self.cluster(observer).await?;
             let info = body.nodes.into_iter().find(|info| info.node.id == NodeId(node));
             let now = info.map(|info| (info.node.status, info.node.status_reason));

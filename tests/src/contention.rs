@@ -1,5 +1,5 @@
 //! Contention for locks, with everything that goes wrong: holders that are paused for longer than
-//! their TTL, leaders that are killed, a wall clock that jumps.
+//! their TTL, leaders that are killed or paused, a wall clock that jumps.
 //!
 //! Contenders and the resource are processes of their own, so that a pause is a real one. Each writes
 //! down what it saw ([`record`]); afterwards it is checked whether that can have been ([`checker`]).
@@ -35,6 +35,8 @@ use tokio::time::{Instant, sleep};
 const NODES: usize = 3;
 /// How far the wall clock jumps, as libfaketime reads it.
 const JUMP: &str = "+2h";
+/// Longer than it takes the others to elect somebody and to grant what the paused leader still takes for held.
+const LEADER_PAUSE: Duration = Duration::from_secs(2);
 /// Longer than any pause takes to come about.
 const PAUSE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -46,9 +48,10 @@ pub struct Contention {
     pub ttl: Duration,
     /// How often a holder is paused for three times the TTL.
     pub pauses: u32,
-    /// After so many pauses each, the leader is killed and started again.
-    pub kill_every: Option<u32>,
-    /// Has the leader's wall clock jump with each kill.
+    /// After so many pauses each, the leader is killed and started again, or paused for longer than an
+    /// election takes, in turns.
+    pub strike_every: Option<u32>,
+    /// Has the leader's wall clock jump each time.
     pub clock_jumps: bool,
     /// Planted: the resource looks at no token.
     pub unchecked_resource: bool,
@@ -61,6 +64,7 @@ pub struct Contention {
 pub struct Outcome {
     pub pauses: u32,
     pub kills: u32,
+    pub leader_pauses: u32,
     pub jumps: u32,
     pub grants: usize,
     pub unknown: usize,
@@ -130,11 +134,13 @@ impl Contention {
                 tokio::spawn(pauser.run())
             })
             .collect();
-        let (mut kills, mut jumps) = (0, 0);
+        let (mut kills, mut leader_pauses, mut jumps) = (0, 0, 0);
         while !pausers.iter().all(tokio::task::JoinHandle::is_finished) {
             sleep(Duration::from_millis(20)).await;
-            let due =
-                self.kill_every.is_some_and(|every| pauses.load(Ordering::Relaxed) >= (kills + 1) * every);
+            let strikes = kills + leader_pauses;
+            let due = self
+                .strike_every
+                .is_some_and(|every| pauses.load(Ordering::Relaxed) >= (strikes + 1) * every);
             if !due {
                 continue;
             }
@@ -146,10 +152,18 @@ impl Contention {
                 jumps += 1;
                 sleep(self.ttl).await;
             }
-            cluster.node_mut(leader).kill();
-            kills += 1;
-            sleep(self.ttl).await;
-            cluster.node_mut(leader).start();
+            let node = cluster.node_mut(leader);
+            if strikes % 2 == 0 {
+                node.kill();
+                kills += 1;
+                sleep(self.ttl).await;
+                node.start();
+            } else {
+                node.pause();
+                leader_pauses += 1;
+                sleep(LEADER_PAUSE).await;
+                node.resume();
+            }
         }
         for pauser in pausers {
             pauser.await.expect("a pauser does not panic");
@@ -165,6 +179,7 @@ impl Contention {
         Outcome {
             pauses: pauses.load(Ordering::Relaxed),
             kills,
+            leader_pauses,
             jumps,
             grants: count(|deed| matches!(deed, Deed::Granted { .. })),
             unknown: count(|deed| matches!(deed, Deed::Unknown { .. })),
@@ -232,10 +247,16 @@ impl Pauser {
                 sleep(Duration::from_millis(5)).await;
                 continue;
             };
-            // It may have passed the lock on by now; a pause is a pause.
             let _ = kill(self.pids[holder], Signal::SIGSTOP);
-            sleep(self.length).await;
+            // It may have passed the lock on before it stopped: that is no pause of a holder.
+            let held = self.holder(&http).await == Some(holder);
+            if held {
+                sleep(self.length).await;
+            }
             let _ = kill(self.pids[holder], Signal::SIGCONT);
+            if !held {
+                continue;
+            }
             self.pauses.fetch_add(1, Ordering::Relaxed);
             last = Instant::now();
             // What it wakes up to, it is to do.

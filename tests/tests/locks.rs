@@ -277,7 +277,7 @@ fn contention() -> Contention {
         locks: 4,
         ttl: Duration::from_millis(250),
         pauses: 60,
-        kill_every: Some(20),
+        strike_every: Some(12),
         clock_jumps: true,
         unchecked_resource: false,
         fast_clocks: false,
@@ -290,7 +290,10 @@ async fn nobody_holds_what_another_holds_and_stale_writes_are_refused() {
     let outcome = contention().run(Program::default()).await;
     println!("{outcome:#?}");
     assert!(outcome.findings.is_clean(), "{:#?}", outcome.findings);
-    assert!(outcome.pauses >= 60 && outcome.kills >= 2 && outcome.jumps >= 2, "{outcome:?}");
+    assert!(
+        outcome.pauses >= 60 && outcome.kills >= 2 && outcome.leader_pauses >= 1 && outcome.jumps >= 3,
+        "{outcome:?}"
+    );
     assert!(
         outcome.grants > 100 && outcome.refused_writes > 0,
         "the holders that were paused wrote late: {outcome:?}"
@@ -301,7 +304,7 @@ async fn nobody_holds_what_another_holds_and_stale_writes_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resource_that_checks_nothing_is_found_out() {
     let planted =
-        Contention { unchecked_resource: true, kill_every: None, clock_jumps: false, ..contention() };
+        Contention { unchecked_resource: true, strike_every: None, clock_jumps: false, ..contention() };
     let outcome = planted.run(Program::default()).await;
     assert!(!outcome.findings.stale_writes.is_empty(), "{outcome:?}");
     assert_eq!(outcome.findings.overlaps, Vec::<String>::new());
@@ -316,7 +319,7 @@ async fn leases_that_end_early_are_found_out() {
         fast_clocks: true,
         ttl,
         pauses: 16,
-        kill_every: None,
+        strike_every: None,
         clock_jumps: false,
         ..contention()
     };

@@ -10,16 +10,10 @@ mod encode;
 
 pub use encode::Encoder;
 
-use self::encode::{Form, encode};
+use self::encode::{Form, LocksPage, encode};
 
 use crate::{
-    api::{
-        Api,
-        admission::Class,
-        extract::{self, QueryOf},
-        openapi::problems,
-        problem::Refused,
-    },
+    api::{Api, admission::Class, extract::QueryOf, openapi::problems, problem::Refused},
     clock,
     state::{State, view::view},
 };
@@ -116,10 +110,7 @@ struct Stream {
 
 /// The page of locks that a client looks at.
 struct FollowedLocks {
-    prefix: String,
-    after: Option<String>,
-    contended: bool,
-    limit: usize,
+    page: LocksPage,
     /// How far the locks had come when it was sent.
     sent: Option<Revision>,
 }
@@ -169,7 +160,8 @@ impl Stream {
             Ok(ClientMessage::Unfollow { topic: Topic::Locks }) => self.locks = None,
             Ok(ClientMessage::Follow { topic: Topic::Locks, limit, prefix, after, contended }) => {
                 let limit = limit.unwrap_or(MAX_FOLLOWED).min(MAX_FOLLOWED);
-                self.locks = Some(FollowedLocks { prefix, after, contended, limit, sent: None });
+                let page = LocksPage { prefix, after, contended, limit };
+                self.locks = Some(FollowedLocks { page, sent: None });
                 self.send_locks().await?;
             }
             Ok(ClientMessage::Follow { topic: Topic::Audit, limit, .. }) => {
@@ -250,14 +242,13 @@ impl Stream {
     async fn send_locks(&mut self) -> Result<(), Gone> {
         let state = self.api.group.state();
         let revision = state.locks.revision;
-        let Some(page) = self.locks.as_mut().filter(|page| page.sent != Some(revision)) else {
+        let Some(followed) = self.locks.as_mut().filter(|followed| followed.sent != Some(revision)) else {
             return Ok(());
         };
-        page.sent = Some(revision);
+        followed.sent = Some(revision);
         let now = self.api.group.cluster_time_here();
-        let locks = state.locks.list(&page.prefix, page.after.as_deref(), page.contended, now);
-        let page = extract::page(locks, page.limit, |lock| lock.name.clone());
-        self.send(&ServerMessage::Locks { revision, page }).await
+        let message = self.api.encoder.locks(self.form, &followed.page, &state.locks, now);
+        self.write("locks", message).await
     }
 
     async fn send_sign_of_life(&mut self) -> Result<(), Gone> {

@@ -3,7 +3,12 @@
 //! A thousand browsers want the same bytes. What one of them was sent is kept for a moment, and the
 //! others are given the same buffer. Views are not kept: they are made when somebody connects.
 
-use crate::{clock, telemetry::Telemetry};
+use crate::{
+    api::extract,
+    clock,
+    state::{command::ClusterTime, locks::Locks},
+    telemetry::Telemetry,
+};
 use axum::extract::ws::Message;
 use flate2::{Compression, write::DeflateEncoder};
 use ringmaster_common::{
@@ -37,14 +42,34 @@ impl Form {
 
 /// How many encoded revisions are kept, in all forms.
 const MAX_KEPT: usize = 256;
-/// For how long a sample is as good as a new one. Ages in it are off by this at the most.
-const SAMPLE_KEPT: Duration = Duration::from_millis(100);
+/// How many encoded pages of locks are kept.
+const MAX_KEPT_PAGES: usize = 64;
+/// For how long a sample or a page is as good as a new one. Ages in it are off by this at the most.
+const KEPT_FOR: Duration = Duration::from_millis(100);
+
+/// A page of the locks in use.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LocksPage {
+    pub prefix: String,
+    pub after: Option<String>,
+    pub contended: bool,
+    pub limit: usize,
+}
 
 #[derive(Debug, Default)]
 pub struct Encoder {
     /// By revision first, so that the oldest ones are let go.
     events: Mutex<BTreeMap<(Revision, Revision, Form), Message>>,
     samples: Mutex<BTreeMap<Form, Sample>>,
+    pages: Mutex<BTreeMap<(LocksPage, Form), KeptPage>>,
+}
+
+#[derive(Debug)]
+struct KeptPage {
+    message: Message,
+    at: Instant,
+    /// How far the locks had come then.
+    revision: Revision,
 }
 
 #[derive(Debug)]
@@ -76,7 +101,7 @@ impl Encoder {
         let (now, shifts) = (clock::now(), telemetry.shifts());
         let mut samples = lock(&self.samples);
         match samples.get(&form) {
-            Some(kept) if kept.shifts == shifts && now.saturating_duration_since(kept.at) < SAMPLE_KEPT => {
+            Some(kept) if kept.shifts == shifts && now.saturating_duration_since(kept.at) < KEPT_FOR => {
                 kept.message.clone()
             }
             _ => {
@@ -86,6 +111,24 @@ impl Encoder {
                 message
             }
         }
+    }
+
+    /// A page of the locks as they are now; what is left of their leases may be of a moment ago.
+    pub fn locks(&self, form: Form, page: &LocksPage, locks: &Locks, time: ClusterTime) -> Message {
+        let (now, revision) = (clock::now(), locks.revision);
+        let key = (page.clone(), form);
+        let mut pages = lock(&self.pages);
+        pages.retain(|_, kept| now.saturating_duration_since(kept.at) < KEPT_FOR);
+        if let Some(kept) = pages.get(&key).filter(|kept| kept.revision == revision) {
+            return kept.message.clone();
+        }
+        let all = locks.list(&page.prefix, page.after.as_deref(), page.contended, time);
+        let listed = extract::page(all, page.limit, |lock| lock.name.clone());
+        let message = encode(form, &ServerMessage::Locks { revision, page: listed });
+        if pages.len() < MAX_KEPT_PAGES {
+            pages.insert(key, KeptPage { message: message.clone(), at: now, revision });
+        }
+        message
     }
 }
 

@@ -74,10 +74,11 @@ impl ClusterGroup {
             Departure { group: self, name: &acquire.name, attachment, may_return, is_due: true };
         let mut guest = self.0.published.waiting().enter(&acquire.name, &request.id);
         let waits_until = clock::now() + Duration::from_millis(acquire.wait_ms);
-        let mut queued = false;
+        let (mut queued, mut granted) = (false, false);
         loop {
             let turn = timeout_at((waits_until + PATIENCE).into(), waiters.turns.acquire());
-            let turn = if acquire.wait_ms > 0 { turn.await.ok() } else { None };
+            // A claim takes no turn: it has little time, and there are no more of them than grants.
+            let turn = if acquire.wait_ms > 0 && !granted { turn.await.ok() } else { None };
             let asked = clock::now();
             let left = waits_until.saturating_duration_since(asked);
             let acquire = AcquireLock { wait_ms: millis(left), ..acquire.clone() };
@@ -109,7 +110,7 @@ impl ClusterGroup {
                     return Err(state.locks.not_granted(departure.name, self.cluster_time_here()));
                 }
                 // It is to be claimed, or the place in the queue was lost with time left, or nobody knows.
-                Ok(News::Fate(_) | News::LookAgain | News::None) => {}
+                Ok(news) => granted = matches!(news, News::Fate(Fate::Granted)),
                 Err(_) => return Err(self.unanswered(true)),
             }
         }

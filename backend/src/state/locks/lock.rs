@@ -452,9 +452,13 @@ impl Lock {
         }
     }
 
+    /// Takes it away from those with these tokens; without any, lifts the delay after an unclean end.
     pub fn force(&mut self, turn: &mut Turn<'_>, tokens: &BTreeSet<Token>) {
         while let Some(position) = self.holders.iter().position(|hold| tokens.contains(&hold.token)) {
             self.end(turn, position, LockFact::Forced);
+        }
+        if tokens.is_empty() {
+            self.delayed_until = None;
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! The holder is not asked, and may go on for a while as if it still held the lock. Its token is void
 //! from the moment on at which this is applied; only where tokens are checked is that the end of it.
+//!
+//! Of a lock that nobody holds, and nobody is granted yet because of how a lease of it ended, the delay is lifted.
 
 use super::{footprint, unchanged};
 use crate::state::{
@@ -27,7 +29,8 @@ pub(super) fn release(
     let lock = state.locks.detail(&name, state.clock).ok_or_else(unknown)?.lock;
     let holders: Vec<_> =
         lock.holders.into_iter().filter(|holder| token.is_none_or(|token| token == holder.token)).collect();
-    if holders.is_empty() {
+    let lifts_delay = holders.is_empty() && token.is_none() && lock.delayed_for_ms.is_some();
+    if holders.is_empty() && !lifts_delay {
         return Err(match token {
             Some(token) => {
                 Refusal::new(Code::LockLost, format!("token {token} does not hold {name}; look at it again"))
@@ -40,12 +43,19 @@ pub(super) fn release(
     let is_new = |holder: &LockHolder| holder.token >= state.locks.next_token();
     let promoted: Vec<_> = after.holders.into_iter().filter(is_new).collect();
     let subject = FactKey::Lock(name.clone());
-    let mut warnings = vec![Warning {
-        code: "holder_not_asked".to_owned(),
-        detail: "A holder that still works goes on until it notices. Only a resource that checks tokens refuses it."
-            .to_owned(),
-        subject: subject.to_string(),
-    }];
+    let (code, detail) = if lifts_delay {
+        (
+            "delay_lifted",
+            "Its last holder asked for the delay: they may still be at work, and have not said that they ended.",
+        )
+    } else {
+        (
+            "holder_not_asked",
+            "A holder that still works goes on until it notices. Only a resource that checks tokens refuses it.",
+        )
+    };
+    let mut warnings =
+        vec![Warning { code: code.to_owned(), detail: detail.to_owned(), subject: subject.to_string() }];
     if let Some(delay) = after.delayed_for_ms {
         warnings.push(Warning {
             code: "lock_delay".to_owned(),
@@ -63,11 +73,14 @@ pub(super) fn release(
             next[0].token
         ),
     };
+    let summary = if lifts_delay {
+        format!("{name} is granted again at once. {next}")
+    } else {
+        let losing = owners(&mut holders.iter().map(|holder| holder.owner.as_str()));
+        format!("{name} is taken away from {losing}. {next}")
+    };
     Ok(Draft {
-        summary: format!(
-            "{name} is taken away from {}. {next}",
-            owners(&mut holders.iter().map(|holder| holder.owner.as_str())),
-        ),
+        summary,
         footprint: footprint(state, [subject]),
         impact: Impact {
             lock: Some(LockImpact { holders, promoted, next_token: state.locks.next_token() }),
