@@ -80,9 +80,9 @@ pub struct Elections {
 impl Default for Elections {
     fn default() -> Self {
         Elections {
-            heartbeat: Duration::from_millis(65),
-            timeout_min: Duration::from_millis(150),
-            timeout_max: Duration::from_millis(200),
+            heartbeat: Duration::from_millis(90),
+            timeout_min: Duration::from_millis(190),
+            timeout_max: Duration::from_millis(230),
         }
     }
 }
