@@ -6,12 +6,12 @@
 
 use crate::{
     NODES,
-    network::Network,
     report::{Report, Times},
 };
 use clap::ValueEnum;
 use ringmaster_tests::{
     cluster::{Cluster, Program},
+    network::Network,
     writers::Writers,
 };
 use serde_json::json;

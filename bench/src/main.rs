@@ -17,7 +17,6 @@ mod http;
 mod idle;
 mod load;
 mod locks;
-mod network;
 mod quiet;
 mod redis;
 mod report;
@@ -80,7 +79,7 @@ fn main() -> ExitCode {
     // Threads inherit the network namespace: it is entered before there are any.
     if let Command::Elections(elections) = &arguments.command
         && elections.needs_network()
-        && let Err(why) = network::enter_namespace()
+        && let Err(why) = ringmaster_tests::network::enter_namespace()
     {
         eprintln!("error: {why}");
         return ExitCode::from(2);

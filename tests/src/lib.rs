@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod contention;
 pub mod crash_points;
 pub mod demo;
+pub mod network;
 pub mod process;
 pub mod stream;
 pub mod writers;

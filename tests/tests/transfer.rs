@@ -9,8 +9,9 @@ use ringmaster_common::{
 };
 use ringmaster_tests::{
     SOON,
-    cluster::{Cluster, parse, problem},
+    cluster::{Cluster, Program, parse, problem},
     eventually,
+    network::{self, Network},
     stream::agreement,
     writers::Writers,
 };
@@ -179,6 +180,8 @@ enum Fault {
     Kill,
     /// For longer than a lease, and shorter than a step may take.
     Pause,
+    /// What it says is not heard, for as long; it hears the others.
+    Mute,
 }
 
 /// The target or the runner dies or stops for a while, a few milliseconds into the operation and so at
@@ -186,18 +189,37 @@ enum Fault {
 /// takes writes.
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_fails_in_a_transfer_there_is_an_outcome_and_a_leader() {
+    let faults = [(Fault::Kill, true), (Fault::Pause, true), (Fault::Kill, false), (Fault::Pause, false)];
+    strike_in_transfers(Cluster::start(3).await, None, &faults, 16).await;
+}
+
+/// The same, with the target or the runner cut off one way.
+#[test]
+fn who_is_cut_off_one_way_in_a_transfer_leaves_an_outcome_and_a_leader() {
+    if network::enter_for("who_is_cut_off_one_way_in_a_transfer_leaves_an_outcome_and_a_leader") {
+        return;
+    }
+    // Threads inherit the namespace: there are none before it is entered.
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
+    runtime.block_on(async {
+        let network = Network::create(3).expect("there are namespaces");
+        let cluster = Cluster::start_on(Program::default(), &network.hosts()).await;
+        strike_in_transfers(cluster, Some(&network), &[(Fault::Mute, true), (Fault::Mute, false)], 8).await;
+    });
+}
+
+/// Has these befall the target (true) or the runner (false) of one transfer after the other, later each time.
+async fn strike_in_transfers(
+    mut cluster: Cluster,
+    network: Option<&Network>,
+    faults: &[(Fault, bool)],
+    rounds: usize,
+) {
     const PAUSE: Duration = Duration::from_millis(1_200);
     const OUTCOME_WITHIN: Duration = Duration::from_secs(8);
-    let mut cluster = Cluster::start(3).await;
     let load = Writers::start(&cluster, 2);
     let mut outcomes = BTreeMap::<String, usize>::new();
-    for (round, (fault, hits_target)) in
-        [(Fault::Kill, true), (Fault::Pause, true), (Fault::Kill, false), (Fault::Pause, false)]
-            .into_iter()
-            .cycle()
-            .take(16)
-            .enumerate()
-    {
+    for (round, (fault, hits_target)) in faults.iter().copied().cycle().take(rounds).enumerate() {
         let runner = cluster.leader().await;
         let target = runner % 3 + 1;
         let observer = 6 - runner - target;
@@ -211,10 +233,11 @@ async fn whatever_fails_in_a_transfer_there_is_an_outcome_and_a_leader() {
         })
         .await;
         let applied = Instant::now();
-        tokio::time::sleep(Duration::from_millis(round as u64 / 4 * 4)).await;
+        tokio::time::sleep(Duration::from_millis((round / faults.len() * 4) as u64)).await;
         match fault {
             Fault::Kill => cluster.node_mut(victim).kill(),
             Fault::Pause => cluster.node_mut(victim).pause(),
+            Fault::Mute => network.expect("it is muted in a network").mute(victim).expect("it can be"),
         }
         let path = format!("/v1/operations/{}?consistency=stale", started.id);
         let operation = eventually("an outcome", OUTCOME_WITHIN, async || {
@@ -244,6 +267,10 @@ async fn whatever_fails_in_a_transfer_there_is_an_outcome_and_a_leader() {
             Fault::Pause => {
                 tokio::time::sleep(PAUSE.saturating_sub(applied.elapsed())).await;
                 cluster.node_mut(victim).resume();
+            }
+            Fault::Mute => {
+                tokio::time::sleep(PAUSE.saturating_sub(applied.elapsed())).await;
+                network.expect("it was muted").unmute(victim).expect("it can be");
             }
         }
         cluster.wait_status(observer, victim, NodeStatus::Up).await;

@@ -1,14 +1,14 @@
 //! Hosts of their own on one machine: a network namespace for each node, all on one bridge.
 //!
-//! The command itself lives beside the bridge, in a namespace that has no name and is gone with the
+//! Whoever makes them lives beside the bridge, in a namespace that has no name and is gone with the
 //! process. A node that is cut off is taken from the bridge: no packet passes either way, and nobody
 //! is told, as when a cable is pulled between two switches.
 
+use crate::cluster::Host;
 use nix::{
     sched::{CloneFlags, unshare},
     unistd::geteuid,
 };
-use ringmaster_tests::cluster::Host;
 use std::process::Command;
 
 const BRIDGE: &str = "br0";
@@ -18,9 +18,30 @@ const NOBODY: &str = "02:00:00:00:00:ff";
 /// Takes the calling thread into a network namespace that has nothing in it.
 pub fn enter_namespace() -> Result<(), String> {
     if !geteuid().is_root() {
-        return Err("network namespaces need root; run it with sudo, or use --fault kill".to_owned());
+        return Err("network namespaces need root; run it with sudo".to_owned());
     }
     unshare(CloneFlags::CLONE_NEWNET).map_err(|error| format!("no network namespace is to be had: {error}"))
+}
+
+/// Runs the calling test as root in a network namespace that has nothing in it, and `test` is its name. Who is
+/// not root may be it among namespaces of their own: then the test is run again, there, and it is done
+/// when this returns true.
+pub fn enter_for(test: &str) -> bool {
+    if geteuid().is_root() {
+        enter_namespace().expect("root may have a network namespace");
+        return false;
+    }
+    // Names of namespaces are kept in a directory that is root's.
+    let script = "mount -t tmpfs tmpfs /run && exec \"$0\" \"$@\"";
+    let this = std::env::current_exe().expect("a test is a program");
+    let again = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+        .arg(this)
+        .args(["--exact", test, "--nocapture"])
+        .status()
+        .expect("unshare is installed (Debian: util-linux)");
+    assert!(again.success(), "{test}, run again in namespaces of its own: {again}");
+    true
 }
 
 /// Namespaces for some nodes. They are removed with this.
