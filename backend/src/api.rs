@@ -22,6 +22,7 @@ mod operations;
 mod plans;
 mod probes;
 mod problem;
+mod read;
 pub mod server;
 mod settings;
 mod state;
@@ -120,5 +121,5 @@ async fn pass(State(api): State<Api>, request: Request, next: Next) -> Response 
     let admitted = |request| admission::admit(&api, request, readable);
     let in_time = |request| server::in_time(request, admitted);
     let guarded = |request| guard::guard(&api, request, in_time);
-    metrics::count(&api, request, guarded).await
+    read::marked(metrics::count(&api, request, guarded)).await
 }

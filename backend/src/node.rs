@@ -10,7 +10,7 @@ use crate::{
     data_dir::{Addresses, DataDir, Identity},
     journal::Journal,
     metrics::Metrics,
-    peer::{Local, Peers},
+    peer::{Local, MAX_REDIAL_DELAY, Peers},
     raft::{
         cluster_group::ClusterGroup,
         start::{Started, start},
@@ -35,6 +35,10 @@ use tokio::{
     time::timeout,
 };
 
+/// How long a node listens for members that know it already before it founds a cluster: they dial again
+/// within [`MAX_REDIAL_DELAY`].
+const LISTEN_BEFORE_FOUNDING: Duration = Duration::from_millis(600);
+const _: () = assert!(LISTEN_BEFORE_FOUNDING.as_millis() > MAX_REDIAL_DELAY.as_millis());
 /// How long a node that stops waits for its leadership to be taken over.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
 /// After this long without a new leader, it asks another: an election takes a few fsyncs.
@@ -68,7 +72,6 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
     let peer_listener = bind("peer", config.peer_addr).await?;
 
     let known = data_dir.identity().map_err(|error| NodeError(error.to_string()))?;
-    let founds = known.is_none() && config.start == Start::Bootstrap;
     let identity = match known {
         Some(identity) => identity,
         None => {
@@ -106,7 +109,8 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
     let Started { group, peers, journal } = started.map_err(|error| NodeError(error.to_string()))?;
 
     let new_node = new_node(&config, &identity);
-    if config.start == Start::Bootstrap {
+    let founds = config.start == Start::Bootstrap && group.state().id.is_empty();
+    if founds {
         tokio::spawn(create_cluster(
             group.clone(),
             config.cluster_name.clone(),
@@ -263,9 +267,12 @@ fn new_node(config: &NodeConfig, identity: &Identity) -> NewNode {
     }
 }
 
-/// Makes sure that there is a cluster. A first node that was stopped halfway goes on where it was;
-/// one whose cluster exists finds nothing to do.
+/// Founds a cluster. A first node that was stopped halfway goes on where it was.
+///
+/// It listens first: members of a cluster that it was in before its disk was lost call it, and the node
+/// ends instead of taking writes that they would never see.
 async fn create_cluster(group: ClusterGroup, name: String, identity: Identity, first: NewNode) {
+    tokio::time::sleep(LISTEN_BEFORE_FOUNDING).await;
     if let Err(why) = group.bootstrap(&first.peer_addr).await {
         tracing::error!(why, "the cluster cannot be created");
         return;

@@ -55,7 +55,7 @@ const PATH: &str = "/peer";
 /// The largest frame, header and all.
 pub const MAX_FRAME_BYTES: usize = 16 << 20;
 /// How many bulk calls to one peer may be unanswered.
-pub const MAX_IN_FLIGHT_BULK: usize = 1024;
+pub const MAX_IN_FLIGHT_BULK: usize = 1280;
 /// How many urgent calls to one peer may be unanswered.
 const MAX_IN_FLIGHT_URGENT: usize = 256;
 /// How many bulk frames may wait to be written to one connection.
@@ -72,7 +72,7 @@ const DIAL_TIMEOUT: Duration = Duration::from_millis(500);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The first and the longest pause between two attempts to dial.
 const MIN_REDIAL_DELAY: Duration = Duration::from_millis(20);
-const MAX_REDIAL_DELAY: Duration = Duration::from_millis(500);
+pub const MAX_REDIAL_DELAY: Duration = Duration::from_millis(500);
 /// How often the dialler pings a connection on which nothing else is heard.
 const PING_INTERVAL: Duration = Duration::from_millis(200);
 /// How often it pings any connection, to measure the round trip.

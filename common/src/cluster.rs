@@ -151,11 +151,39 @@ pub struct Cluster {
     pub answered_by: NodeId,
     /// Whether this is a demo cluster, which offers chaos.
     pub demo: bool,
+    pub quorum: Quorum,
+    /// How many of the voters may fail from now on with the cluster still taking writes.
     pub may_fail: u64,
     /// An id that no node has or had: that of the next one to join.
     #[serde(default)]
     pub next_id: NodeId,
     pub nodes: Vec<NodeInfo>,
+}
+
+/// Whether enough voters answer for writes to be taken, as the answering node sees it now.
+///
+/// Without a quorum nothing can be agreed on, so what is agreed of the members is of before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Quorum {
+    pub has: bool,
+    pub voters: u64,
+    /// The voters that the answering node has a connection to, and itself.
+    pub answering: u64,
+    /// How many writes need.
+    pub needed: u64,
+}
+
+impl Quorum {
+    pub fn new(voters: usize, answering: usize) -> Quorum {
+        let needed = voters / 2 + 1;
+        Quorum {
+            has: answering >= needed,
+            voters: voters as u64,
+            answering: answering as u64,
+            needed: needed as u64,
+        }
+    }
 }
 
 /// A member with its role: an item of `GET /v1/cluster` and `GET /v1/nodes`.

@@ -20,6 +20,7 @@ pub mod operation;
 pub mod origin;
 pub mod page;
 pub mod plan;
+pub mod read;
 pub mod setting;
 pub mod stream;
 pub mod telemetry;

@@ -175,6 +175,11 @@ impl Store {
         })
     }
 
+    /// The id of the cluster that is shown.
+    pub fn cluster(self) -> String {
+        self.view.with_value(|view| view.id.clone())
+    }
+
     /// The members' addresses, for the stream to go on with.
     pub fn with_members<T>(self, read: impl FnOnce(&mut dyn Iterator<Item = (NodeId, &str)>) -> T) -> T {
         self.view
@@ -298,7 +303,8 @@ impl Store {
         // Events between the old view and this one are missing: the list starts anew from here.
         let continues = self
             .position()
-            .is_some_and(|shown| shown.incarnation == view.incarnation && shown.revision == view.revision);
+            .is_some_and(|shown| shown.incarnation == view.incarnation && shown.revision == view.revision)
+            && self.cluster() == view.id;
         self.view.set_value(view);
         if !continues {
             self.entries.set(VecDeque::new());

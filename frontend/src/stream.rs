@@ -132,7 +132,8 @@ impl Stream {
         let attempt = self.attempt;
         let after = match self.store.position() {
             Some(Position { incarnation, revision }) if !self.fresh => {
-                format!("?after={revision}&incarnation={incarnation}")
+                let cluster = self.store.cluster();
+                format!("?after={revision}&incarnation={incarnation}&cluster={cluster}")
             }
             _ => String::new(),
         };
@@ -229,7 +230,9 @@ impl Stream {
                 self.incarnation = Some(view.incarnation);
                 self.peers.identify(node);
                 let position = Position { incarnation: view.incarnation, revision: view.revision };
-                let verdict = judge_view(self.store.position(), position);
+                // Another cluster may be at the address by now: then nothing of what is shown counts.
+                let shown = self.store.position().filter(|_| self.store.cluster() == view.id);
+                let verdict = judge_view(shown, position);
                 if verdict == Verdict::Accept {
                     self.fresh = false;
                     self.store.replace_view(*view);

@@ -4,7 +4,7 @@ use crate::{SOON, cluster::Cluster, eventually};
 use flate2::read::DeflateDecoder;
 use futures::{SinkExt, StreamExt};
 use ringmaster_common::{
-    id::{Incarnation, Revision},
+    id::Revision,
     stream::{STREAM_FORMAT, ServerMessage},
     view::ClusterView,
 };
@@ -41,19 +41,16 @@ impl Client {
 
     /// The same, of a node that may be gone.
     pub async fn resume(api_port: u16, view: ClusterView) -> Result<Client, String> {
-        let position = (view.revision > Revision(0)).then_some((view.revision, view.incarnation));
-        Ok(Client { view, ..Client::open(api_port, position, None).await? })
+        let ClusterView { id, revision, incarnation, .. } = &view;
+        let position = match revision {
+            Revision(0) => String::new(),
+            _ => format!("?after={revision}&incarnation={incarnation}&cluster={id}"),
+        };
+        Ok(Client { view, ..Client::open(api_port, &position, None).await? })
     }
 
-    /// Connects without a view, by a subprotocol if one is named.
-    pub async fn open(
-        api_port: u16,
-        position: Option<(Revision, Incarnation)>,
-        subprotocol: Option<&str>,
-    ) -> Result<Client, String> {
-        let position = position
-            .map(|(revision, incarnation)| format!("?after={revision}&incarnation={incarnation}"))
-            .unwrap_or_default();
+    /// Connects without a view, with this at the end of the address, and by a subprotocol if one is named.
+    pub async fn open(api_port: u16, position: &str, subprotocol: Option<&str>) -> Result<Client, String> {
         let url = format!("ws://127.0.0.1:{api_port}/v1/stream{position}");
         let mut request = url.into_client_request().expect("a request");
         if let Some(name) = subprotocol {
@@ -109,7 +106,11 @@ impl Client {
         match message {
             ServerMessage::View { format, view, .. } => {
                 assert_eq!(format, STREAM_FORMAT);
-                assert!(view.revision >= self.view.revision, "a stream never goes backwards");
+                let is_of_another = view.id != self.view.id;
+                assert!(
+                    is_of_another || view.revision >= self.view.revision,
+                    "a stream never goes backwards"
+                );
                 self.view = *view;
                 self.fresh_views += 1;
             }

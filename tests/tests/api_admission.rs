@@ -20,10 +20,11 @@ use std::{
 
 /// The bound of the class `settings`.
 const SETTINGS_BOUND: usize = 256;
+const READS_BOUND: usize = 256;
 /// How many writers flood a node: more than it takes at a time.
 const FLOOD: usize = 400;
 /// How long an operator may have to wait for an answer while a flood goes on.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn check_overloaded(problem: &Problem) {
     assert_eq!((problem.status, problem.code.as_str()), (429, "overloaded"));
@@ -31,11 +32,11 @@ fn check_overloaded(problem: &Problem) {
     assert!(problem.detail.contains("256"), "{}", problem.detail);
 }
 
-async fn refused(cluster: &Cluster, node: u64) -> u64 {
+async fn refused(cluster: &Cluster, node: u64, class: &str) -> u64 {
     let response = cluster.send(node, Method::GET, "/metrics", None).await.expect("figures");
     let text = response.text().await.expect("a text");
-    let line =
-        text.lines().find(|line| line.starts_with("ringmaster_admission_refused_total{class=\"settings\"}"));
+    let begin = format!("ringmaster_admission_refused_total{{class=\"{class}\"}}");
+    let line = text.lines().find(|line| line.starts_with(&begin));
     line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok()).expect("a count")
 }
 
@@ -55,15 +56,26 @@ async fn a_full_class_is_refused_at_once_and_others_go_on() {
             tokio::spawn(async move { request.send().await.expect("an answer") })
         })
         .collect();
-    eventually("the class to be full", SOON, async || match refused(&cluster, leader).await {
+    eventually("the class to be full", SOON, async || match refused(&cluster, leader, "settings").await {
         count if count == over as u64 => Ok(()),
         count => Err(format!("{count} of {over} are refused")),
     })
     .await;
-    // Others are not touched by it.
+    // Others are not touched by it. A read waits for a quorum like a write, and takes no place of control's.
+    let reads: Vec<_> =
+        (0..READS_BOUND + over).map(|_| tokio::spawn(cluster.http.get(&url).send())).collect();
+    eventually("reads to be refused", SOON, async || match refused(&cluster, leader, "reads").await {
+        0 => Err("none is".to_owned()),
+        _ => Ok(()),
+    })
+    .await;
     cluster.cluster(leader).await.expect("the state is read");
     let stale = cluster.send(leader, Method::GET, "/v1/operations?consistency=stale", None).await;
     assert_eq!(stale.expect("an answer").status(), 200);
+
+    for read in reads {
+        read.await.expect("it ends").expect("an answer");
+    }
 
     let mut overloaded = 0;
     for write in writes {
@@ -112,9 +124,11 @@ async fn a_flood_of_settings_does_not_keep_an_operator_from_failing_over() {
             })
         })
         .collect();
-    eventually("the flood to reach the bound", SOON, async || match refused(&cluster, leader).await {
-        0 => Err(format!("{} writes were taken", taken.load(Ordering::Relaxed))),
-        _ => Ok(()),
+    eventually("the flood to reach the bound", SOON, async || {
+        match refused(&cluster, leader, "settings").await {
+            0 => Err(format!("{} writes were taken", taken.load(Ordering::Relaxed))),
+            _ => Ok(()),
+        }
     })
     .await;
 

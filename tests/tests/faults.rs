@@ -1,9 +1,11 @@
 //! Nodes die, pause and come back; what was acknowledged stays.
 
+use reqwest::{Method, Response};
 use ringmaster_common::{
     action::Action,
-    cluster::{NodeInfo, NodeStatus, Sees},
+    cluster::{NodeInfo, NodeStatus, Quorum, Sees},
     id::{GroupId, NodeId},
+    read::{AGE_HEADER, REVISION_HEADER},
 };
 use ringmaster_tests::{SOON, cluster::Cluster, eventually, stream::agreement, writers::Writers};
 use serde_json::json;
@@ -118,19 +120,39 @@ async fn a_first_node_that_was_wiped_founds_no_second_cluster() {
     }
     cluster.node_mut(1).kill();
     cluster.wipe(1);
-    cluster.node_mut(1).start();
-    // It takes no writes that the real cluster would never see: it ends, and says what it is.
-    assert!(!cluster.node_mut(1).process().wait(SOON).success());
+    // It takes no writes that the real cluster would never see: it ends, and says what it is. So it does if
+    // it is started again as it was.
+    for _ in 0..2 {
+        cluster.node_mut(1).start();
+        let ended = eventually("the node to end", SOON, async || {
+            if let Ok(setting) = cluster.put_setting(1, "precious", json!(1)).await {
+                panic!("it has taken a write of its own: {setting:?}");
+            }
+            cluster.node_mut(1).process().ended().ok_or_else(|| "it runs".to_owned())
+        })
+        .await;
+        assert!(!ended.success(), "it ended as if all were well");
+    }
     cluster.node_mut(1).kill();
     let log = cluster.node(1).log();
     assert!(log.contains("a node of another cluster takes this one for its member"), "{log}");
     cluster.put_setting(leader, "still", json!("here")).await.expect("a majority is left");
 }
 
+/// The revision that an answer was read at, and how many milliseconds old that may be.
+fn source(response: &Response) -> (u64, u64) {
+    let number = |name| response.headers()[name].to_str().ok().and_then(|text| text.parse().ok());
+    let number = |name| number(name).unwrap_or_else(|| panic!("{name} is no number"));
+    (number(REVISION_HEADER), number(AGE_HEADER))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_quorum_writes_fail_and_say_why_and_stale_reads_go_on() {
     let mut cluster = Cluster::start(3).await;
-    cluster.put_setting(1, "known", json!(1)).await.expect("the cluster takes writes");
+    let written = cluster.put_setting(1, "known", json!(1)).await.expect("the cluster takes writes");
+    let fresh = cluster.send(1, Method::GET, "/v1/settings/known", None).await.expect("an answer");
+    let (revision, age) = source(&fresh);
+    assert!(revision >= written.version.0 && age == 0, "{revision} {age}");
     cluster.node_mut(2).kill();
     cluster.node_mut(3).kill();
     let started = Instant::now();
@@ -140,12 +162,21 @@ async fn without_a_quorum_writes_fail_and_say_why_and_stale_reads_go_on() {
     let stale: ringmaster_common::setting::Setting =
         cluster.get(1, "/v1/settings/known?consistency=stale").await.expect("stale reads need nobody");
     assert_eq!(stale.value, json!(1));
+    let stale = cluster.send(1, Method::GET, "/v1/settings/known?consistency=stale", None).await;
+    let (then, age) = source(&stale.expect("an answer"));
+    assert!(then >= revision && age >= 1_000, "it is {age} ms old: the others were killed before the write");
     cluster
         .get::<serde_json::Value>(1, "/v1/settings/known")
         .await
         .expect_err("a linearizable read needs a quorum");
-    let ready = cluster.send(1, reqwest::Method::GET, "/livez", None).await.expect("the process lives");
+    let ready = cluster.send(1, Method::GET, "/livez", None).await.expect("the process lives");
     assert!(ready.status().is_success());
+
+    // It says so itself, and no cluster is said to be well that takes no writes.
+    let seen = cluster.cluster(1).await.expect("it answers");
+    assert_eq!(seen.quorum, Quorum { has: false, voters: 3, answering: 1, needed: 2 });
+    assert_eq!((seen.leader, seen.may_fail), (None, 0));
+    assert!(why.contains("1 of 3 voters answer node 1"), "{why}");
 
     // Whom nobody speaks to doubts itself first: it does not call everybody else dead.
     let alone: NodeInfo = cluster.get(1, "/v1/nodes/1").await.expect("it knows itself");

@@ -33,7 +33,10 @@ async fn open(
     position: Option<(Revision, Incarnation)>,
     subprotocol: Option<&str>,
 ) -> Client {
-    Client::open(cluster.node(1).api_port, position, subprotocol).await.expect("the node streams")
+    let position = position
+        .map(|(revision, incarnation)| format!("?after={revision}&incarnation={incarnation}"))
+        .unwrap_or_default();
+    Client::open(cluster.node(1).api_port, &position, subprotocol).await.expect("the node streams")
 }
 
 fn value(client: &Client, key: &str) -> Option<u64> {
@@ -78,6 +81,20 @@ async fn a_client_from_elsewhere_gets_a_fresh_view() {
     let elsewhere = Some((Revision(1), Incarnation(99)));
     let mut client = open(&cluster, elsewhere, None).await;
     client.until("a fresh view", |client| client.fresh_views == 1).await;
+}
+
+/// At an address may be another cluster by now, with revisions that look like those one has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_another_cluster_gets_a_fresh_view() {
+    let cluster = Cluster::start(1).await;
+    let known = open(&cluster, None, None).await.view;
+    let mut of_another = ClusterView { id: "another".to_owned(), ..known };
+    for revision in [of_another.revision, Revision(1_000_000)] {
+        of_another.revision = revision;
+        let mut client = Client::connect(&cluster, 1, of_another.clone()).await;
+        client.until("a fresh view", |client| client.fresh_views == 1).await;
+        assert_ne!(client.view.id, "another");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

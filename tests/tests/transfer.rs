@@ -16,10 +16,7 @@ use ringmaster_tests::{
     writers::Writers,
 };
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 fn transfer(to: u64) -> Action {
     Action::TransferLeadership { group: GroupId::CLUSTER, to: NodeId(to) }
@@ -190,7 +187,7 @@ enum Fault {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_fails_in_a_transfer_there_is_an_outcome_and_a_leader() {
     let faults = [(Fault::Kill, true), (Fault::Pause, true), (Fault::Kill, false), (Fault::Pause, false)];
-    strike_in_transfers(Cluster::start(3).await, None, &faults, 16).await;
+    println!("{}", strike_in_transfers(Cluster::start(3).await, None, &faults, 16).await);
 }
 
 /// The same, with the target or the runner cut off one way.
@@ -204,21 +201,23 @@ fn who_is_cut_off_one_way_in_a_transfer_leaves_an_outcome_and_a_leader() {
     runtime.block_on(async {
         let network = Network::create(3).expect("there are namespaces");
         let cluster = Cluster::start_on(Program::default(), &network.hosts()).await;
-        strike_in_transfers(cluster, Some(&network), &[(Fault::Mute, true), (Fault::Mute, false)], 8).await;
+        let faults = [(Fault::Mute, true), (Fault::Mute, false)];
+        println!("{}", strike_in_transfers(cluster, Some(&network), &faults, 8).await);
     });
 }
 
 /// Has these befall the target (true) or the runner (false) of one transfer after the other, later each time.
+/// Tells what came of each.
 async fn strike_in_transfers(
     mut cluster: Cluster,
     network: Option<&Network>,
     faults: &[(Fault, bool)],
     rounds: usize,
-) {
+) -> String {
     const PAUSE: Duration = Duration::from_millis(1_200);
     const OUTCOME_WITHIN: Duration = Duration::from_secs(8);
     let load = Writers::start(&cluster, 2);
-    let mut outcomes = BTreeMap::<String, usize>::new();
+    let mut outcomes = String::new();
     for (round, (fault, hits_target)) in faults.iter().copied().cycle().take(rounds).enumerate() {
         let runner = cluster.leader().await;
         let target = runner % 3 + 1;
@@ -246,13 +245,10 @@ async fn strike_in_transfers(
         })
         .await;
         let failed = operation.steps.iter().find(|step| step.status == StepStatus::Failed);
-        let outcome = format!("{} {}", operation.status.as_str(), failed.map_or("", |step| &step.name));
-        println!(
-            "{fault:?} of {} after {:?}: {outcome}",
-            if hits_target { "target" } else { "runner" },
-            applied.elapsed()
-        );
-        *outcomes.entry(outcome).or_default() += 1;
+        let victim_is = if hits_target { "target" } else { "runner" };
+        let step = failed.map_or("", |step| &step.name);
+        let (status, after) = (operation.status.as_str(), applied.elapsed());
+        outcomes += &format!("{fault:?} of {victim_is} after {after:?}: {status} {step}\n");
         match operation.status {
             OperationStatus::Succeeded => assert!(failed.is_none(), "{operation:#?}"),
             OperationStatus::Failed => assert!(operation.error.is_some(), "{operation:#?}"),
@@ -275,13 +271,13 @@ async fn strike_in_transfers(
         }
         cluster.wait_status(observer, victim, NodeStatus::Up).await;
     }
-    println!("{outcomes:?}");
     let record = load.stop().await;
     cluster.leader().await;
     agreement(&cluster).await;
     for id in 1..=3 {
         record.check(&cluster, id).await;
     }
+    outcomes
 }
 
 /// A target that lags is waited for, and given up within the step's bound, with the leader as it was.

@@ -6,7 +6,7 @@
 //! them late, and clients know better than a node when to try again.
 //!
 //! What always holds: what the classes may have under way together, streams apart, finds room on the
-//! link to the leader. Probes and the dashboard's files are in no class: they are answered from memory.
+//! link to the leader. What is answered from memory is in no class: `/livez`, `/metrics`, the dashboard's files.
 //!
 //! It deliberately knows nothing of who asks. What a node forwards was admitted where it came in.
 
@@ -32,8 +32,12 @@ use std::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Plans, operations, and reads of the state.
-pub const CONTROL_BOUND: usize = 256;
+/// The cluster and its nodes, plans and operations: what an operator needs to see and to act.
+pub const CONTROL_BOUND: usize = 128;
+/// Reads of everything else.
+pub const READS_BOUND: usize = 256;
+/// Questions whether the node is ready: each asks the leader.
+pub const PROBES_BOUND: usize = 32;
 /// Writes of settings.
 pub const SETTINGS_BOUND: usize = 256;
 /// Acquiring locks without waiting for them, and asking for tokens.
@@ -46,7 +50,14 @@ pub const LOCK_WAITS_BOUND: usize = 4096;
 pub const STREAM_BOUND: usize = 4096;
 
 const _: () = assert!(
-    CONTROL_BOUND + SETTINGS_BOUND + LOCKS_BOUND + LEASES_BOUND + MAX_PROPOSING_WAITERS <= MAX_IN_FLIGHT_BULK
+    CONTROL_BOUND
+        + READS_BOUND
+        + PROBES_BOUND
+        + SETTINGS_BOUND
+        + LOCKS_BOUND
+        + LEASES_BOUND
+        + MAX_PROPOSING_WAITERS
+        <= MAX_IN_FLIGHT_BULK
 );
 
 const _: () = {
@@ -61,6 +72,8 @@ const _: () = {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     Control,
+    Reads,
+    Probes,
     Settings,
     Locks,
     Leases,
@@ -70,12 +83,22 @@ pub enum Class {
 
 impl Class {
     /// In their order, by which a gate is found.
-    const ALL: [Class; Class::Stream as usize + 1] =
-        [Class::Control, Class::Settings, Class::Locks, Class::Leases, Class::LockWaits, Class::Stream];
+    const ALL: [Class; Class::Stream as usize + 1] = [
+        Class::Control,
+        Class::Reads,
+        Class::Probes,
+        Class::Settings,
+        Class::Locks,
+        Class::Leases,
+        Class::LockWaits,
+        Class::Stream,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Class::Control => "control",
+            Class::Reads => "reads",
+            Class::Probes => "probes",
             Class::Settings => "settings",
             Class::Locks => "locks",
             Class::Leases => "leases",
@@ -87,6 +110,8 @@ impl Class {
     pub fn bound(self) -> usize {
         match self {
             Class::Control => CONTROL_BOUND,
+            Class::Reads => READS_BOUND,
+            Class::Probes => PROBES_BOUND,
             Class::Settings => SETTINGS_BOUND,
             Class::Locks => LOCKS_BOUND,
             Class::Leases => LEASES_BOUND,
@@ -98,13 +123,23 @@ impl Class {
     /// The class of a request, by the route that the router matched. A stream is counted for longer
     /// than its request takes, and who acquires a lock may wait for it or not, so these ask for themselves.
     fn of(method: &Method, route: &str) -> Option<Class> {
-        match route.strip_prefix("/v1/")? {
-            "stream" | "locks/acquire" => None,
-            "locks/renew" | "locks/release" => Some(Class::Leases),
-            route if route.starts_with("settings") && !method.is_safe() => Some(Class::Settings),
-            route if route.starts_with("locks") && !method.is_safe() => Some(Class::Locks),
-            _ => Some(Class::Control),
+        if route == "/readyz" {
+            return Some(Class::Probes);
         }
+        let route = route.strip_prefix("/v1/")?;
+        match route {
+            "stream" | "locks/acquire" => return None,
+            "locks/renew" | "locks/release" => return Some(Class::Leases),
+            _ => {}
+        }
+        let resource = route.split('/').next().unwrap_or_default();
+        Some(match (resource, method.is_safe()) {
+            ("cluster" | "nodes" | "plans" | "operations" | "demo", _) => Class::Control,
+            (_, true) => Class::Reads,
+            ("settings", false) => Class::Settings,
+            ("locks", false) => Class::Locks,
+            (_, false) => Class::Control,
+        })
     }
 }
 
@@ -214,11 +249,14 @@ mod tests {
     fn classes_come_from_routes() {
         for (method, route, class) in [
             (Method::GET, "/v1/cluster", Some(Class::Control)),
-            (Method::GET, "/v1/settings/{*key}", Some(Class::Control)),
+            (Method::GET, "/v1/settings/{*key}", Some(Class::Reads)),
+            (Method::GET, "/v1/locks", Some(Class::Reads)),
+            (Method::POST, "/v1/locks/verify", Some(Class::Locks)),
+            (Method::GET, "/v1/operations/{id}", Some(Class::Control)),
             (Method::PUT, "/v1/settings/{*key}", Some(Class::Settings)),
             (Method::POST, "/v1/plans", Some(Class::Control)),
             (Method::GET, "/v1/stream", None),
-            (Method::GET, "/readyz", None),
+            (Method::GET, "/readyz", Some(Class::Probes)),
             (Method::GET, "/metrics", None),
             (Method::GET, "", None),
         ] {

@@ -34,8 +34,9 @@ const ROLE_AGE_LIMIT: Duration = Duration::from_secs(2);
 pub async fn cluster(Extension(api): Extension<Api>) -> Json<Cluster> {
     let state = api.group.state();
     let status = api.group.status();
-    let living = state.membership.living_voters();
-    let needed = state.membership.voters.len() / 2 + 1;
+    let quorum = api.group.quorum();
+    // Who is dead and who is cut off from here are both of no use to a write.
+    let living = quorum.answering.min(state.membership.living_voters() as u64);
     Json(Cluster {
         name: state.name.clone(),
         id: state.id.clone(),
@@ -43,10 +44,12 @@ pub async fn cluster(Extension(api): Extension<Api>) -> Json<Cluster> {
         feature_level: state.feature_level,
         revision: state.revision,
         term: status.term,
-        leader: status.leader,
+        // Nobody leads whom no quorum follows, whatever they think.
+        leader: status.leader.filter(|_| quorum.has),
         answered_by: api.group.me(),
         demo: crate::demo::child::is_demo(),
-        may_fail: living.saturating_sub(needed) as u64,
+        may_fail: living.saturating_sub(quorum.needed),
+        quorum,
         next_id: state.membership.next_id(),
         nodes: Snapshot::take(&api, &state).all(),
     })

@@ -36,7 +36,10 @@ pub async fn guard<F: Future<Output = Response>>(
     let headers = response.headers_mut();
     if let Some(origin) = origin {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("etag, location"));
+        headers.insert(
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("etag, location, ringmaster-revision, ringmaster-age-ms"),
+        );
         if preflight {
             let allowed = "content-type, idempotency-key, if-match, if-none-match, ringmaster-client";
             headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));

@@ -7,7 +7,6 @@ use crate::{
         openapi::problems,
         problem::Refused,
     },
-    raft::cluster_group::Consistency,
     state::{
         self,
         command::{Command, Outcome, Precondition},
@@ -171,16 +170,5 @@ fn precondition(headers: &HeaderMap) -> Result<Precondition, Refusal> {
             Code::InvalidRequest,
             format!("a PUT takes If-Match, or If-None-Match: *, and not If-None-Match: {other}"),
         )),
-    }
-}
-
-impl Api {
-    /// A state for a read of a resource: linearizable unless asked for otherwise.
-    pub async fn read(
-        &self,
-        consistency: Option<Consistency>,
-    ) -> Result<std::sync::Arc<state::State>, Refusal> {
-        let deadline = crate::clock::now() + super::WRITE_DEADLINE;
-        self.group.read(consistency.unwrap_or(Consistency::Linearizable), deadline).await
     }
 }

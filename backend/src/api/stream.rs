@@ -51,13 +51,24 @@ const MAX_CATCH_UP: usize = 1024;
 const MAX_CLIENT_MESSAGE: usize = 64 << 10;
 
 /// Where the client left off.
-#[derive(Clone, Copy, Debug, Deserialize, utoipa::IntoParams)]
+#[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct StreamQuery {
     /// Go on behind this revision.
     after: Option<Revision>,
     /// The incarnation that `after` belongs to.
     incarnation: Option<Incarnation>,
+    /// The id of the cluster that `after` belongs to. Another one may be at the same address by now.
+    cluster: Option<String>,
+}
+
+impl StreamQuery {
+    /// Where to go on, unless that lies in another history.
+    fn position_in(&self, state: &State) -> Option<Revision> {
+        let is_of_this = self.incarnation.is_none_or(|known| known == state.incarnation)
+            && self.cluster.as_deref().is_none_or(|known| known == state.id);
+        self.after.filter(|_| is_of_this)
+    }
 }
 
 /// The view, and then every event, over a WebSocket
@@ -119,7 +130,7 @@ impl Stream {
     async fn run(mut self, query: StreamQuery) -> Result<(), Gone> {
         let mut applied = self.api.group.published().watch();
         let state = self.api.group.state();
-        match query.after.filter(|_| query.incarnation.is_none_or(|known| known == state.incarnation)) {
+        match query.position_in(&state) {
             Some(after) => self.resume(after).await?,
             None => self.send_view(&state).await?,
         }

@@ -11,7 +11,7 @@ use super::{
 };
 use ringmaster_common::{
     Timestamp,
-    cluster::{Cluster, NodeInfo, NodeStatus, Role, Sees},
+    cluster::{Cluster, NodeInfo, NodeStatus, Quorum, Role, Sees},
     event::{AuditEntry, EventBatch},
     operation::{Operation, OperationStatus},
     plan::{Impact, LockImpact, Plan},
@@ -22,6 +22,16 @@ use std::fmt::Write as _;
 /// Until what age a measurement is shown without a warning.
 const FRESH_MS: u64 = 2_000;
 
+/// Nothing is agreed on then, the members' statuses least of all.
+fn no_quorum(cluster: &Cluster) -> String {
+    let Quorum { voters, answering, needed, .. } = cluster.quorum;
+    format!(
+        "none: {answering} of {voters} voters answer node {}, and writes need {needed}; what is shown of the nodes \
+         is of before",
+        cluster.answered_by
+    )
+}
+
 pub fn cluster(cluster: &Cluster, paint: Paint) -> String {
     let strong = |text: &str| paint.apply(Tone::Strong, text);
     let name_of = |id| cluster.nodes.iter().find(|info| info.node.id == id).map(|info| &info.node.name);
@@ -29,7 +39,8 @@ pub fn cluster(cluster: &Cluster, paint: Paint) -> String {
         Some(id) => {
             format!("node {id}{}", name_of(id).map(|name| format!(" ({name})")).unwrap_or_default())
         }
-        None => paint.apply(Tone::Bad, "none; writes fail until one is elected"),
+        None if cluster.quorum.has => paint.apply(Tone::Bad, "none; writes fail until one is elected"),
+        None => paint.apply(Tone::Bad, &no_quorum(cluster)),
     };
     let demo = if cluster.demo { ", a demo" } else { "" };
     let mut text = String::new();

@@ -83,10 +83,11 @@ struct Inner {
 }
 
 /// How fresh a read must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Consistency {
     /// Sees all that was acknowledged before the read began: the leader asks a quorum.
+    #[default]
     Linearizable,
     /// The same as long as no clock runs faster than others by more than the lease allows for: the
     /// leader trusts its lease.
@@ -287,10 +288,14 @@ impl ClusterGroup {
     }
 
     fn unanswered(&self, sent: bool) -> Refusal {
-        let state = self.state();
-        let voters = state.membership.voters.len();
-        let standing =
-            format!("{} of {voters} voters are up by the last count", state.membership.living_voters());
+        let quorum = self.quorum();
+        let standing = format!(
+            "{} of {} voters answer node {}, and {} are needed",
+            quorum.answering,
+            quorum.voters,
+            self.me(),
+            quorum.needed
+        );
         if sent {
             Refusal::new(
                 Code::OutcomeUnknown,

@@ -11,7 +11,6 @@ use crate::{
 use futures::{SinkExt, StreamExt};
 use ringmaster_common::{
     event::{Event, EventBatch},
-    id::Revision,
     lock::Lock,
     page::Page,
     stream::{ClientMessage, ServerMessage},
@@ -136,7 +135,7 @@ impl Stream {
             self.rounds += 1;
             let mut failed = Vec::new();
             for address in self.client.addresses() {
-                match connect(&address, &self.client, self.position(), &self.topics).await {
+                match connect(&address, &self.client, &self.position(), &self.topics).await {
                     Ok(socket) => {
                         self.connection = Some((address, socket));
                         return Ok(());
@@ -153,8 +152,12 @@ impl Stream {
         Err(ClientError::Unreachable(attempts))
     }
 
-    fn position(&self) -> Option<Revision> {
-        self.view.as_ref().filter(|_| self.resume).map(|view| view.revision)
+    /// What the address of the stream ends with, so that it goes on behind the view.
+    fn position(&self) -> String {
+        let view = self.view.as_ref().filter(|_| self.resume);
+        view.map_or_else(String::new, |ClusterView { revision, incarnation, id, .. }| {
+            format!("?after={revision}&incarnation={incarnation}&cluster={id}")
+        })
     }
 
     /// Brings the view up to date with a message; an update where that changed anything.
@@ -169,7 +172,9 @@ impl Stream {
             }
             ServerMessage::View { view, .. } => {
                 let older = |known: &ClusterView| {
-                    known.incarnation == view.incarnation && known.revision > view.revision
+                    known.id == view.id
+                        && known.incarnation == view.incarnation
+                        && known.revision > view.revision
                 };
                 if self.view.as_ref().is_some_and(older) {
                     return Err(Lost("its view is older than the one at hand".to_owned()));
@@ -214,13 +219,12 @@ impl Stream {
 async fn connect(
     address: &Address,
     client: &Client,
-    after: Option<Revision>,
+    position: &str,
     topics: &[ClientMessage],
 ) -> Result<Socket, Lost> {
     let host = address.to_string().replacen("http://", "ws://", 1);
-    let query = after.map(|revision| format!("?after={revision}")).unwrap_or_default();
     let uri: Uri =
-        format!("{host}/v1/stream{query}").parse().map_err(|_| Lost("no valid address".to_owned()))?;
+        format!("{host}/v1/stream{position}").parse().map_err(|_| Lost("no valid address".to_owned()))?;
     let request = ClientRequestBuilder::new(uri).with_header(CLIENT_HEADER, client.name);
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE_BYTES))

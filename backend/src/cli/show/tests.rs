@@ -1,7 +1,7 @@
 use super::*;
 use ringmaster_common::{
     action::Action,
-    cluster::{CanLose, Node},
+    cluster::{CanLose, Node, Quorum},
     event::Event,
     id::{GroupId, Incarnation, NodeId, OperationId, PlanId, Revision, Token},
     lock::{Lock, LockDetail, LockFact, LockHolder, LockMode, LockRecord, LockWaiter, Wait},
@@ -51,6 +51,7 @@ fn a_cluster_at_a_glance() {
         leader,
         answered_by: NodeId(2),
         demo: false,
+        quorum: Quorum::new(3, 2),
         may_fail: 1,
         next_id: NodeId(4),
         nodes: vec![

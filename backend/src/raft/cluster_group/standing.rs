@@ -2,11 +2,15 @@
 
 use super::ClusterGroup;
 use crate::{
-    raft::types::LogId,
+    raft::types::{LogId, TypeConfig},
     state::planner::{Observations, PeerObservation},
 };
-use openraft::{ServerState, async_runtime::WatchReceiver};
-use ringmaster_common::{cluster::Role, id::NodeId, telemetry::Replication};
+use openraft::{Instant as _, RaftState, ServerState, async_runtime::WatchReceiver};
+use ringmaster_common::{
+    cluster::{Quorum, Role},
+    id::NodeId,
+    telemetry::Replication,
+};
 use std::time::Duration;
 
 /// What openraft says of this node's part in the group.
@@ -41,6 +45,28 @@ impl ClusterGroup {
             })
             .collect();
         Observations { peers, election_bound: 2 * self.0.lease }
+    }
+
+    /// Which voters answer this node now, itself among them.
+    pub fn quorum(&self) -> Quorum {
+        let (state, links) = (self.state(), self.0.peers.links());
+        let answers = |voter: &NodeId| {
+            *voter == self.me() || links.iter().any(|link| link.peer == *voter && link.connected)
+        };
+        let voters = &state.membership.voters;
+        Quorum::new(voters.len(), voters.iter().filter(|voter| answers(voter)).count())
+    }
+
+    /// How long ago this node last heard of a leader, if it ever did. A leader has heard of itself when a
+    /// quorum answered it.
+    pub async fn silence_of_leader(&self) -> Option<Duration> {
+        let raft = &self.0.raft;
+        if self.standing().0 == Role::Leader {
+            let acked = raft.data_metrics().borrow_watched().last_quorum_acked?.into_inner();
+            return Some(acked.elapsed());
+        }
+        let heard = raft.with_raft_state(|state: &RaftState<TypeConfig>| state.vote_last_modified()).await;
+        heard.ok().flatten().map(|heard| heard.elapsed())
     }
 
     /// This node's part in the group, at the cost of a glance.

@@ -9,7 +9,10 @@ use axum::{
     response::Response,
     routing::get,
 };
-use ringmaster_common::{event::Event, id::Incarnation};
+use ringmaster_common::{
+    event::Event,
+    id::{Incarnation, Revision},
+};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 
