@@ -7,6 +7,7 @@
 //!
 //! The build feature `next-version` plays the version after this one, for the tests of that.
 
+use serde::Deserialize;
 use std::io;
 
 /// The feature level of this version. It grows with each command, event or format that older versions
@@ -22,4 +23,26 @@ pub fn check(cluster_level: u32) -> io::Result<()> {
         "the cluster is at feature level {cluster_level}, and this version goes up to {FEATURE_LEVEL}; run the \
          version that the other nodes run"
     )))
+}
+
+/// What only a newer version can read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("format {found}, and this version reads up to {newest}")]
+pub struct UnknownFormat {
+    pub found: u16,
+    pub newest: u16,
+}
+
+/// The one field that MessagePack with named fields has in all its formats. It is read before anything
+/// else is: the other fields of a newer format may be others.
+pub fn format_of(bytes: &[u8]) -> Result<u16, rmp_serde::decode::Error> {
+    #[derive(Deserialize)]
+    struct AnyFormat {
+        format: u16,
+    }
+    rmp_serde::from_slice(bytes).map(|AnyFormat { format }| format)
+}
+
+pub fn check_format(found: u16, newest: u16) -> Result<(), UnknownFormat> {
+    if found <= newest { Ok(()) } else { Err(UnknownFormat { found, newest }) }
 }

@@ -92,6 +92,18 @@ struct SnapshotBody<S> {
     state: S,
 }
 
+impl SnapshotBody<State> {
+    fn decode(bytes: &[u8]) -> io::Result<State> {
+        // First the format: the fields of a newer one may be others.
+        let format = version::format_of(bytes).map_err(io::Error::other)?;
+        version::check_format(format, SNAPSHOT_FORMAT).map_err(|unknown| {
+            io::Error::other(format!("the snapshot has {unknown}; run the version that the other nodes run"))
+        })?;
+        let SnapshotBody { state, .. } = rmp_serde::from_slice(bytes).map_err(io::Error::other)?;
+        Ok(state)
+    }
+}
+
 impl StateMachine {
     /// Starts from the latest snapshot, or from nothing. The log brings the rest.
     pub fn open(snapshots: Arc<SnapshotStore>) -> io::Result<(Self, Arc<Published>)> {
@@ -110,15 +122,9 @@ impl StateMachine {
     }
 
     fn restore(&mut self, meta: &SnapshotMeta, body: &[u8]) -> io::Result<()> {
-        let body: SnapshotBody<State> = rmp_serde::from_slice(body).map_err(io::Error::other)?;
-        if body.format > SNAPSHOT_FORMAT {
-            return Err(io::Error::other(format!(
-                "the snapshot has format {}, and this version reads up to {SNAPSHOT_FORMAT}; run the newer version",
-                body.format
-            )));
-        }
-        version::check(body.state.feature_level)?;
-        self.state = body.state;
+        let state = SnapshotBody::decode(body)?;
+        version::check(state.feature_level)?;
+        self.state = state;
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.publish(true);
@@ -251,4 +257,34 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 /// Encoding and disk writes, away from the threads that serve.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringmaster_common::id::GroupId;
+
+    #[test]
+    fn a_snapshot_of_a_newer_format_is_told_from_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = Arc::new(SnapshotStore::open(dir.path(), GroupId::CLUSTER).unwrap());
+        let (mut machine, published) = StateMachine::open(snapshots).unwrap();
+        let encode = |format| {
+            // As a later version might write it: the state has become a list.
+            rmp_serde::to_vec_named(&SnapshotBody { format, state: ["shard"] }).unwrap()
+        };
+        let newer = SNAPSHOT_FORMAT + 1;
+        let error = machine.restore(&SnapshotMeta::default(), &encode(newer)).expect_err("it cannot be read");
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the snapshot has format {newer}, and this version reads up to {SNAPSHOT_FORMAT}; run the version \
+                 that the other nodes run"
+            )
+        );
+        let error =
+            machine.restore(&SnapshotMeta::default(), &encode(SNAPSHOT_FORMAT)).expect_err("no state");
+        assert!(!error.to_string().contains("run the version"), "{error}");
+        assert_eq!(published.applied(), Applied::default(), "nothing was published");
+    }
 }

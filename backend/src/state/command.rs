@@ -5,7 +5,10 @@
 //! A command that this version does not know cannot be decoded, and stops the node; it is never
 //! skipped, because then this node's state would differ from that of the others.
 
-use crate::state::{locks::Attachment, plans::Draft};
+use crate::{
+    state::{locks::Attachment, plans::Draft},
+    version::{self, UnknownFormat},
+};
 use bytes::Bytes;
 use ringmaster_common::{
     Timestamp,
@@ -239,8 +242,8 @@ pub enum Outcome {
 pub enum DecodeError {
     #[error(transparent)]
     Malformed(#[from] rmp_serde::decode::Error),
-    #[error("the record has format {found}, and this version reads up to {RECORD_FORMAT}")]
-    Format { found: u16 },
+    #[error("the record has {0}")]
+    Format(#[from] UnknownFormat),
 }
 
 impl Record {
@@ -249,11 +252,9 @@ impl Record {
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
-        let record: Record = rmp_serde::from_slice(bytes)?;
-        if record.format > RECORD_FORMAT {
-            return Err(DecodeError::Format { found: record.format });
-        }
-        Ok(record)
+        // First the format: the fields of a newer one may be others.
+        version::check_format(version::format_of(bytes)?, RECORD_FORMAT)?;
+        Ok(rmp_serde::from_slice(bytes)?)
     }
 }
 
@@ -336,6 +337,39 @@ impl Command {
             | Command::Tick => None,
             #[cfg(feature = "next-version")]
             Command::Novelty => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record as a later version might write it.
+    #[derive(Serialize)]
+    struct Reshaped {
+        shards: Vec<u64>,
+        format: u16,
+        command: &'static str,
+    }
+
+    #[test]
+    fn a_record_of_a_newer_format_is_told_from_damage() {
+        let reshaped = |format| {
+            rmp_serde::to_vec_named(&Reshaped { shards: vec![7], format, command: "split" }).unwrap()
+        };
+        let newer = Record::decode(&reshaped(RECORD_FORMAT + 1)).expect_err("nobody knows its fields");
+        assert!(matches!(newer, DecodeError::Format(_)), "{newer}");
+        assert_eq!(
+            newer.to_string(),
+            format!(
+                "the record has format {}, and this version reads up to {RECORD_FORMAT}",
+                RECORD_FORMAT + 1
+            )
+        );
+        for damaged in [reshaped(RECORD_FORMAT), Vec::new(), vec![0xc1; 9]] {
+            let error = Record::decode(&damaged).expect_err("it is no record");
+            assert!(matches!(error, DecodeError::Malformed(_)), "{error}");
         }
     }
 }
