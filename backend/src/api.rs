@@ -9,9 +9,11 @@
 
 pub mod admission;
 mod cluster;
+mod configured;
 mod dashboard;
 mod demo;
 mod docs;
+mod endpoints;
 mod events;
 mod extract;
 mod guard;
@@ -23,10 +25,12 @@ mod plans;
 mod probes;
 mod problem;
 mod read;
+mod routes;
 pub mod server;
 mod settings;
 mod state;
 pub mod stream;
+mod upstreams;
 
 use crate::{metrics::Metrics, raft::cluster_group::ClusterGroup, telemetry::Telemetry};
 use admission::Admission;
@@ -84,6 +88,12 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(operations::get))
         .routes(routes!(operations::abort))
         .routes(routes!(operations::keep))
+        .routes(routes!(upstreams::list))
+        .routes(routes!(upstreams::get, upstreams::put, upstreams::delete))
+        .routes(routes!(endpoints::list))
+        .routes(routes!(endpoints::get, endpoints::put, endpoints::delete))
+        .routes(routes!(routes::list))
+        .routes(routes!(routes::get, routes::put, routes::delete))
         .routes(routes!(events::events))
         .routes(routes!(events::audit))
         .routes(routes!(state::state))

@@ -21,9 +21,12 @@ pub mod operations;
 pub mod planner;
 pub mod plans;
 pub mod requests;
+pub mod routes;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+pub mod traffic;
+pub mod upstreams;
 pub mod view;
 
 use audit::Audit;
@@ -41,9 +44,11 @@ use ringmaster_common::{
     id::{Incarnation, NodeId, Revision},
     view::Election,
 };
+use routes::Routes;
 use serde::{Deserialize, Serialize};
 use settings::Settings;
 use std::{collections::BTreeSet, sync::Arc};
+use upstreams::Upstreams;
 
 /// All that the cluster group has agreed on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -63,6 +68,10 @@ pub struct State {
     pub settings: Settings,
     #[serde(default)]
     pub locks: Locks,
+    #[serde(default)]
+    pub upstreams: Upstreams,
+    #[serde(default)]
+    pub routes: Routes,
     pub plans: Plans,
     pub operations: Operations,
     pub audit: Audit,
@@ -240,6 +249,7 @@ impl State {
             Command::DismissNode { node } => {
                 Arc::make_mut(&mut self.membership).dismiss(context, node);
                 self.locks.detach(context, node, None);
+                self.upstreams.forget_observer(node);
                 Outcome::Done
             }
             Command::PutSetting { key, value, precondition } => {
@@ -290,6 +300,7 @@ impl State {
                 self.locks.force(context, &name, &tokens);
                 Outcome::Done
             }
+            Command::Traffic(command) => self.change_traffic(context, *command),
             Command::Tick => Outcome::Done,
             #[cfg(feature = "next-version")]
             Command::Novelty => Outcome::Done,

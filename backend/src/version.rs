@@ -12,7 +12,7 @@ use std::io;
 
 /// The feature level of this version. It grows with each command, event or format that older versions
 /// do not understand; what is new is used where the cluster's level is high enough.
-pub const FEATURE_LEVEL: u32 = if cfg!(feature = "next-version") { 2 } else { 1 };
+pub const FEATURE_LEVEL: u32 = if cfg!(feature = "next-version") { 3 } else { 2 };
 
 /// Refuses to go on where the cluster can do more than this version.
 pub fn check(cluster_level: u32) -> io::Result<()> {

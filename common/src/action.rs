@@ -1,6 +1,9 @@
 //! What an operator may ask for. Every action goes through a plan.
 
-use crate::id::{GroupId, NodeId, OperationId, Token};
+use crate::{
+    id::{GroupId, NodeId, OperationId, Token},
+    traffic::upstream::EndpointState,
+};
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, collections::BTreeSet, fmt};
 
@@ -32,6 +35,8 @@ pub enum Action {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         token: Option<Token>,
     },
+    /// Says what an endpoint of an upstream gets: requests, nothing new, or nothing at all.
+    SetEndpointState { upstream: String, endpoint: String, state: EndpointState },
     /// Takes back what a finished operation did.
     Undo { operation: OperationId },
 }
@@ -63,6 +68,7 @@ impl Action {
         "drain_node",
         "activate_node",
         "release_lock",
+        "set_endpoint_state",
         "undo",
     ];
 
@@ -76,6 +82,7 @@ impl Action {
             Action::DrainNode { .. } => "drain_node",
             Action::ActivateNode { .. } => "activate_node",
             Action::ReleaseLock { .. } => "release_lock",
+            Action::SetEndpointState { .. } => "set_endpoint_state",
             Action::Undo { .. } => "undo",
         }
     }
@@ -100,6 +107,10 @@ impl Action {
             Action::ReleaseLock { name, token: Some(token) } => {
                 format!("release_lock --name {} --token {token}", quoted(name))
             }
+            Action::SetEndpointState { upstream, endpoint, state } => format!(
+                "set_endpoint_state --upstream {upstream} --endpoint {endpoint} --state {}",
+                state.as_str()
+            ),
             Action::Undo { operation } => format!("undo --operation {operation}"),
         }
     }
@@ -121,6 +132,9 @@ impl fmt::Display for Action {
             Action::ReleaseLock { name, token: None } => write!(f, "release lock {name}"),
             Action::ReleaseLock { name, token: Some(token) } => {
                 write!(f, "release lock {name} (token {token})")
+            }
+            Action::SetEndpointState { upstream, endpoint, state } => {
+                write!(f, "set endpoint {endpoint} of {upstream} to {}", state.as_str())
             }
             Action::Undo { operation } => write!(f, "undo operation {operation}"),
         }

@@ -51,6 +51,9 @@ codes! {
     UnknownPlan = "unknown_plan", 404, "There is no such plan";
     UnknownLock = "unknown_lock", 404, "Nobody holds, waits for or lately held such a lock";
     UnknownOperation = "unknown_operation", 404, "There is no such operation";
+    UnknownUpstream = "unknown_upstream", 404, "There is no such upstream";
+    UnknownEndpoint = "unknown_endpoint", 404, "The upstream has no such endpoint";
+    NoSuchRoute = "no_such_route", 404, "There is no such route";
     NotADemo = "not_a_demo", 404, "Chaos is offered by a demo cluster alone";
     MethodNotAllowed = "method_not_allowed", 405, "This address does not take that method";
     RequestTimeout = "request_timeout", 408, "The request took too long to arrive";
@@ -79,6 +82,13 @@ codes! {
     AbortedByOperator = "aborted_by_operator", 409, "An operator aborted the operation";
     /// In an operation's error: the cluster refused or failed a change of its members.
     MembershipRefused = "membership_refused", 409, "The change of members was refused";
+    /// Another route matches the very same requests.
+    RouteShadows = "route_shadows", 409, "Another route matches the same requests";
+    UpstreamInUse = "upstream_in_use", 409, "A route leads to the upstream";
+    /// Who registers takes no place that somebody else has.
+    EndpointTaken = "endpoint_taken", 409, "Another endpoint has this id or address";
+    /// What not every member understands is not written before all of them do.
+    UpgradeUnfinished = "upgrade_unfinished", 409, "Not every node runs a version that can do this";
     StaleReport = "stale_report", 409, "The report comes from a runner that was replaced";
     PlanExpired = "plan_expired", 410, "The plan has expired";
     /// The history no longer holds what was asked for.
@@ -89,6 +99,8 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type", 415, "The body's content type is not supported";
     PlanBlocked = "plan_blocked", 422, "The plan has blockers";
     InvalidSetting = "invalid_setting", 422, "The setting does not take this value";
+    InvalidUpstream = "invalid_upstream", 422, "The upstream cannot be configured like this";
+    InvalidRoute = "invalid_route", 422, "The route cannot be configured like this";
     LimitReached = "limit_reached", 422, "A named limit of the cluster is reached";
     Overloaded = "overloaded", 429, "Too many requests of this class are under way";
     Internal = "internal", 500, "The node failed to answer";

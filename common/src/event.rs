@@ -10,6 +10,11 @@ use crate::{
     id::{Incarnation, NodeId, OperationId, PlanId, Revision},
     operation::{Operation, OperationStatus, Step},
     setting::Setting,
+    traffic::{
+        health::{EndpointHealth, Verdict},
+        route::Route,
+        upstream::{Endpoint, EndpointState, Primary, Upstream},
+    },
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -107,6 +112,45 @@ pub enum Event {
         operation: OperationId,
         by: OperationId,
     },
+    /// It is configured like this from now on.
+    UpstreamPut {
+        upstream: Box<Upstream>,
+    },
+    UpstreamRemoved {
+        upstream: String,
+    },
+    /// An endpoint was configured, or registered itself.
+    EndpointPut {
+        upstream: String,
+        endpoint: Endpoint,
+    },
+    EndpointRemoved {
+        upstream: String,
+        endpoint: String,
+        reason: String,
+    },
+    EndpointStateChanged {
+        upstream: String,
+        endpoint: String,
+        state: EndpointState,
+    },
+    /// Somebody changed their mind about it: a node, or the cluster as a whole.
+    EndpointHealthChanged {
+        upstream: String,
+        endpoint: String,
+        health: EndpointHealth,
+    },
+    PrimaryChanged {
+        upstream: String,
+        primary: Primary,
+        reason: String,
+    },
+    RoutePut {
+        route: Box<Route>,
+    },
+    RouteRemoved {
+        route: String,
+    },
     /// An entry was added to the audit; `count` is the number of all entries ever made.
     Audited {
         count: u64,
@@ -179,6 +223,58 @@ impl fmt::Display for Event {
             Event::OperationUndone { operation, by } => {
                 write!(f, "operation {operation} was undone by operation {by}")
             }
+            Event::UpstreamPut { upstream } => {
+                let endpoints = match upstream.config.endpoints.len() {
+                    1 => "1 endpoint".to_owned(),
+                    count => format!("{count} endpoints"),
+                };
+                write!(f, "upstream {} is configured: {endpoints}", upstream.name)
+            }
+            Event::UpstreamRemoved { upstream } => write!(f, "upstream {upstream} was removed"),
+            Event::EndpointPut { upstream, endpoint } => {
+                let what = if endpoint.registered.is_some() { "registered itself" } else { "is" };
+                write!(
+                    f,
+                    "endpoint {} of {upstream} {what} at {}, with weight {}",
+                    endpoint.id, endpoint.addr, endpoint.weight
+                )
+            }
+            Event::EndpointRemoved { upstream, endpoint, reason } => {
+                write!(f, "endpoint {endpoint} of {upstream} was removed: {reason}")
+            }
+            Event::EndpointStateChanged { upstream, endpoint, state } => {
+                write!(f, "endpoint {endpoint} of {upstream} is in state {}", state.as_str())
+            }
+            Event::EndpointHealthChanged { upstream, endpoint, health } => {
+                write!(f, "endpoint {endpoint} of {upstream} is {}", health.verdict.as_str())?;
+                for (verdict, word) in [(Verdict::Healthy, "healthy"), (Verdict::Unhealthy, "unhealthy")] {
+                    let sayers = health.opinions.iter().filter(|opinion| opinion.verdict == verdict);
+                    let sayers: Vec<_> = sayers.map(|opinion| opinion.observer).collect();
+                    if !sayers.is_empty() {
+                        write!(f, "; {word} to {}", list(&sayers))?;
+                    }
+                }
+                Ok(())
+            }
+            Event::PrimaryChanged {
+                upstream,
+                primary: Primary { endpoint: Some(endpoint), epoch, .. },
+                reason,
+            } => {
+                write!(f, "endpoint {endpoint} is primary of {upstream} in epoch {epoch}: {reason}")
+            }
+            Event::PrimaryChanged { upstream, primary: Primary { endpoint: None, .. }, reason } => {
+                write!(f, "{upstream} has no primary: {reason}")
+            }
+            Event::RoutePut { route } => {
+                let host = route.spec.host.as_deref().unwrap_or_default();
+                write!(
+                    f,
+                    "route {} leads {host}{} to {}",
+                    route.name, route.spec.path_prefix, route.spec.upstream
+                )
+            }
+            Event::RouteRemoved { route } => write!(f, "route {route} was removed"),
             Event::Audited { count } => write!(f, "audit entry {count}"),
         }
     }

@@ -87,6 +87,22 @@ pub struct Impact {
     /// Where a lock is taken away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock: Option<LockImpact>,
+    /// Where endpoints of an upstream are concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<UpstreamImpact>,
+}
+
+/// How many endpoints are left for requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct UpstreamImpact {
+    pub upstream: String,
+    pub endpoints: u64,
+    /// Those that take requests, by what the cluster says of them.
+    pub taking_before: u64,
+    pub taking_after: u64,
+    /// The routes that lead to it.
+    pub routes: Vec<String>,
 }
 
 /// Who loses a lock, and who gets it.

@@ -19,6 +19,8 @@ pub const MAX_NAME_BYTES: usize = 64;
 pub const MAX_UPSTREAMS: usize = 256;
 /// How many endpoints an upstream has.
 pub const MAX_ENDPOINTS: usize = 256;
+/// How many changes of mind about an endpoint's health are remembered.
+pub const MAX_HEALTH_HISTORY: usize = 32;
 /// How many routes a cluster has.
 pub const MAX_ROUTES: usize = 1024;
 

@@ -13,6 +13,10 @@ use crate::{
     id::{Incarnation, NodeId, OperationId, Revision},
     operation::Operation,
     setting::Setting,
+    traffic::{
+        route::Route,
+        upstream::{Endpoint, Upstream},
+    },
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -43,6 +47,12 @@ pub struct ClusterView {
     #[serde(with = "as_list")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Operation>))]
     pub operations: BTreeMap<OperationId, Operation>,
+    #[serde(default, with = "as_list")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<Upstream>))]
+    pub upstreams: BTreeMap<String, Upstream>,
+    #[serde(default, with = "as_list")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<Route>))]
+    pub routes: BTreeMap<String, Route>,
     /// How many audit entries there have ever been.
     pub audit_count: u64,
 }
@@ -82,6 +92,11 @@ impl ClusterView {
                 self.nodes.remove(gone);
                 for node in self.nodes.values_mut() {
                     node.forget_observer(*gone);
+                }
+                for endpoint in
+                    self.upstreams.values_mut().flat_map(|upstream| &mut upstream.config.endpoints)
+                {
+                    endpoint.health.forget_observer(*gone);
                 }
             }
             Event::NodeStatusChanged { node, to, reason, .. } => {
@@ -141,10 +156,57 @@ impl ClusterView {
                     operation.revision = batch.revision;
                 }
             }
+            Event::UpstreamPut { upstream } => {
+                self.upstreams.insert(upstream.name.clone(), upstream.as_ref().clone());
+            }
+            Event::UpstreamRemoved { upstream } => {
+                self.upstreams.remove(upstream);
+            }
+            Event::EndpointPut { upstream, endpoint } => {
+                if let Some(upstream) = self.upstreams.get_mut(upstream) {
+                    upstream.put_endpoint(endpoint.clone());
+                    if endpoint.registered.is_none() {
+                        upstream.configured(batch.revision, batch.at, &batch.actor);
+                    }
+                }
+            }
+            Event::EndpointRemoved { upstream, endpoint, .. } => {
+                if let Some(upstream) = self.upstreams.get_mut(upstream)
+                    && upstream.remove_endpoint(endpoint).is_some_and(|gone| gone.registered.is_none())
+                {
+                    upstream.configured(batch.revision, batch.at, &batch.actor);
+                }
+            }
+            Event::EndpointStateChanged { upstream, endpoint, state } => {
+                if let Some(endpoint) = self.endpoint_mut(upstream, endpoint) {
+                    endpoint.state = *state;
+                    endpoint.state_since = batch.at;
+                }
+            }
+            Event::EndpointHealthChanged { upstream, endpoint, health } => {
+                if let Some(endpoint) = self.endpoint_mut(upstream, endpoint) {
+                    endpoint.health.clone_from(health);
+                }
+            }
+            Event::PrimaryChanged { upstream, primary, .. } => {
+                if let Some(upstream) = self.upstreams.get_mut(upstream) {
+                    upstream.primary = Some(primary.clone());
+                }
+            }
+            Event::RoutePut { route } => {
+                self.routes.insert(route.name.clone(), route.as_ref().clone());
+            }
+            Event::RouteRemoved { route } => {
+                self.routes.remove(route);
+            }
             Event::Audited { count } => self.audit_count = *count,
             // Plans are asked for one at a time; the view does not hold them.
             Event::PlanCreated { .. } => {}
         }
+    }
+
+    fn endpoint_mut(&mut self, upstream: &str, endpoint: &str) -> Option<&mut Endpoint> {
+        self.upstreams.get_mut(upstream)?.endpoint_mut(endpoint)
     }
 }
 
@@ -172,6 +234,20 @@ impl Keyed for Operation {
     type Key = OperationId;
     fn key(&self) -> OperationId {
         self.id
+    }
+}
+
+impl Keyed for Upstream {
+    type Key = String;
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Keyed for Route {
+    type Key = String;
+    fn key(&self) -> String {
+        self.name.clone()
     }
 }
 

@@ -23,10 +23,24 @@ macro_rules! as_word {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let word = std::borrow::Cow::<str>::deserialize(deserializer)?;
                 let known = $name::ALL.iter().find(|known| known.as_str() == word);
-                known.copied().ok_or_else(|| serde::de::Error::custom(format_args!("there is no {word:?} here")))
+                known.copied().ok_or_else(|| {
+                    let known = $name::ALL.iter().map(|known| known.as_str());
+                    serde::de::Error::custom($crate::word::unknown(&word, known))
+                })
             }
         }
     };
+}
+
+/// Says what could have been written. The dashboard shows no such message, and does not load it.
+#[cfg(not(target_family = "wasm"))]
+pub(crate) fn unknown<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+    format!("there is no {word:?} here, only {}", known.collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(target_family = "wasm")]
+pub(crate) fn unknown<'a>(_: &str, _: impl Iterator<Item = &'a str>) -> &'static str {
+    "an unknown word"
 }
 
 pub(crate) use as_word;

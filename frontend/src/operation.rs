@@ -21,6 +21,9 @@ pub fn title(action: &Action) -> String {
         Action::DrainNode { node } => format!("Drain node {node}"),
         Action::ActivateNode { node } => format!("Activate node {node}"),
         Action::ReleaseLock { name, .. } => format!("Release {name}"),
+        Action::SetEndpointState { endpoint, state, .. } => {
+            format!("Set {endpoint} to {}", state.as_str())
+        }
         Action::Undo { operation } => format!("Undo operation {operation}"),
     }
 }

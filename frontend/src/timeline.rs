@@ -21,11 +21,13 @@ pub enum Kind {
     Leadership,
     Operations,
     Settings,
+    Traffic,
     Audit,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 5] = [Kind::Nodes, Kind::Leadership, Kind::Operations, Kind::Settings, Kind::Audit];
+    pub const ALL: [Kind; 6] =
+        [Kind::Nodes, Kind::Leadership, Kind::Operations, Kind::Settings, Kind::Traffic, Kind::Audit];
 
     /// The value in the page's address.
     pub fn as_str(self) -> &'static str {
@@ -34,6 +36,7 @@ impl Kind {
             Kind::Leadership => "leadership",
             Kind::Operations => "operations",
             Kind::Settings => "settings",
+            Kind::Traffic => "traffic",
             Kind::Audit => "audit",
         }
     }
@@ -58,6 +61,15 @@ impl Kind {
             | Event::OperationChanged { .. }
             | Event::OperationUndone { .. } => Kind::Operations,
             Event::SettingChanged { .. } => Kind::Settings,
+            Event::UpstreamPut { .. }
+            | Event::UpstreamRemoved { .. }
+            | Event::EndpointPut { .. }
+            | Event::EndpointRemoved { .. }
+            | Event::EndpointStateChanged { .. }
+            | Event::EndpointHealthChanged { .. }
+            | Event::PrimaryChanged { .. }
+            | Event::RoutePut { .. }
+            | Event::RouteRemoved { .. } => Kind::Traffic,
             Event::Audited { .. } => Kind::Audit,
         }
     }

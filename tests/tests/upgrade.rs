@@ -15,7 +15,7 @@ async fn a_rolling_upgrade_raises_the_feature_level_and_there_is_no_way_back() {
     let old = cluster.node(1).binary.clone();
     let load = Writers::start(&cluster, 2);
     for id in 1..=3 {
-        assert_eq!(feature_level(&cluster, id).await, 1, "one node of the old version holds the level");
+        assert_eq!(feature_level(&cluster, id).await, 2, "one node of the old version holds the level");
         cluster.node_mut(id).terminate();
         cluster.node_mut(id).binary = next_binary();
         cluster.node_mut(id).start();
@@ -29,7 +29,7 @@ async fn a_rolling_upgrade_raises_the_feature_level_and_there_is_no_way_back() {
         .await;
     }
     eventually("the level to rise", SOON, async || match feature_level(&cluster, 2).await {
-        2 => Ok(()),
+        3 => Ok(()),
         level => Err(format!("it is {level}")),
     })
     .await;
@@ -43,13 +43,13 @@ async fn a_rolling_upgrade_raises_the_feature_level_and_there_is_no_way_back() {
     assert!(!cluster.node_mut(3).process().wait(SOON).success());
     cluster.node_mut(3).kill();
     let log = cluster.node(3).log();
-    assert!(log.contains("the cluster is at feature level 2, and this version goes up to 1"), "{log}");
+    assert!(log.contains("the cluster is at feature level 3, and this version goes up to 2"), "{log}");
 
     // Nor does a fresh node of the old version get in.
     cluster.add();
     assert!(!cluster.node_mut(4).process().wait(SOON).success());
     cluster.node_mut(4).kill();
-    assert!(cluster.node(4).log().contains("this version goes up to 1"), "{}", cluster.node(4).log());
+    assert!(cluster.node(4).log().contains("this version goes up to 2"), "{}", cluster.node(4).log());
     let members = cluster.cluster(1).await.expect("it answers").nodes;
     assert!(members.iter().all(|info| info.node.id != NodeId(4)));
 

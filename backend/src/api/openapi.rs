@@ -22,7 +22,7 @@ use utoipa::{
         self, ContentBuilder, ObjectBuilder, Ref, RefOr, Required, ResponseBuilder,
         example::ExampleBuilder,
         path::{Parameter, ParameterBuilder, ParameterIn},
-        schema::Type,
+        schema::{Schema, Type},
     },
 };
 
@@ -80,6 +80,7 @@ pub const BODY: &[Code] = &[Code::MalformedJson, Code::BodyTooLarge, Code::Unsup
         (name = "operations", description = "Plans being run. They outlive the node that runs them."),
         (name = "settings", description = "Configuration that the whole cluster agrees on: plain GET and PUT, with ETags."),
         (name = "locks", description = "Leases with fencing tokens, and fair queues. A resource is safe if it keeps the highest token that it has seen."),
+        (name = "traffic", description = "Upstreams, their endpoints, and the routes that lead there. Configuration under ETags; states change by plans."),
         (name = "history", description = "What happened, and who asked for it."),
         (name = "node", description = "This node itself, for supervisors, load balancers and monitoring."),
         (name = "demo", description = "Chaos, in a demo alone."),
@@ -100,10 +101,19 @@ pub fn frame() -> openapi::OpenApi {
     Frame::openapi()
 }
 
+/// What may hold more than is configured, because what a GET tells may be put back.
+const PUT_BACK: &[&str] = &["Configured_Endpoint", "Configured_EndpointSpec", "EndpointSpec", "RouteSpec"];
+
 /// The router spells a path's tail as `{*key}`, OpenAPI as `{key}`.
 fn tidied(mut document: openapi::OpenApi) -> openapi::OpenApi {
     let paths = std::mem::take(&mut document.paths.paths);
     document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    let schemas = document.components.iter_mut().flat_map(|components| &mut components.schemas);
+    for (_, schema) in schemas.filter(|(name, _)| PUT_BACK.contains(&name.as_str())) {
+        if let RefOr::T(Schema::Object(object)) = schema {
+            object.additional_properties = None;
+        }
+    }
     document
 }
 

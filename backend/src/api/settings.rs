@@ -3,20 +3,21 @@
 use crate::{
     api::{
         Api,
+        configured::{answer, answer_put, precondition},
         extract::{JsonBody, Mutation, PageQuery, QueryOf, ReadQuery, page},
         openapi::problems,
         problem::Refused,
     },
     state::{
         self,
-        command::{Command, Outcome, Precondition},
+        command::{Command, Outcome},
     },
 };
 use axum::{
     Json,
     extract::{Path, State as Extension},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, StatusCode},
+    response::Response,
 };
 use ringmaster_common::{
     error::{Code, Refusal},
@@ -74,7 +75,7 @@ pub async fn get(
 ) -> Result<Response, Refused> {
     let state = api.read(query.consistency).await?;
     match state.settings.get(&key).cloned().or_else(|| Known::find(&key).map(default_of)) {
-        Some(setting) => Ok(answer(StatusCode::OK, &setting)),
+        Some(setting) => Ok(answer(StatusCode::OK, setting.version, &setting)),
         None => Err(Refused::new(Code::UnknownSetting, format!("nobody has set {key:?}"))),
     }
 }
@@ -123,10 +124,8 @@ pub async fn put(
     let command = Command::PutSetting { key: key.clone(), value: body.value, precondition };
     let response = api.group.propose(mutation.request, command, mutation.deadline).await?;
     match response.outcome {
-        Outcome::Setting { setting, created: false } => Ok(answer(StatusCode::OK, &setting)),
-        Outcome::Setting { setting, created: true } => {
-            let location = [(header::LOCATION, format!("/v1/settings/{key}"))];
-            Ok((location, answer(StatusCode::CREATED, &setting)).into_response())
+        Outcome::Setting { setting, created } => {
+            Ok(answer_put(created, format!("/v1/settings/{key}"), setting.version, &setting))
         }
         _ => Err(Refused::new(Code::Internal, "the cluster answered with something else")),
     }
@@ -144,31 +143,3 @@ fn default_of(known: &Known) -> Setting {
     }
 }
 
-fn answer(status: StatusCode, setting: &Setting) -> Response {
-    let etag = HeaderValue::from_str(&format!("\"{}\"", setting.version)).expect("digits fit a header");
-    (status, [(header::ETAG, etag)], Json(setting)).into_response()
-}
-
-fn precondition(headers: &HeaderMap) -> Result<Precondition, Refusal> {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
-        (None, None) => Ok(Precondition::None),
-        (Some("*"), None) => Ok(Precondition::Exists),
-        (None, Some("*")) => Ok(Precondition::Absent),
-        (Some(list), None) => list
-            .split(',')
-            .map(|tag| tag.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok())
-            .collect::<Option<Vec<Revision>>>()
-            .map(Precondition::AnyOf)
-            .ok_or_else(|| {
-                Refusal::new(
-                    Code::InvalidRequest,
-                    format!("If-Match takes ETags of settings, such as \"17\", not {list}"),
-                )
-            }),
-        (_, Some(other)) => Err(Refusal::new(
-            Code::InvalidRequest,
-            format!("a PUT takes If-Match, or If-None-Match: *, and not If-None-Match: {other}"),
-        )),
-    }
-}

@@ -1,9 +1,13 @@
 //! Actions as they are spelt on the command line. [`Action::cli_arguments`] writes what this reads.
 
-use clap::{Args, Subcommand};
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use ringmaster_common::{
     action::{Action, NewNode},
     id::{GroupId, NodeId, OperationId, Token},
+    traffic::upstream::EndpointState,
 };
 
 #[derive(Clone, Debug, Subcommand)]
@@ -58,6 +62,19 @@ pub enum ActionArguments {
         #[arg(long)]
         token: Option<Token>,
     },
+    /// Say what an endpoint of an upstream gets: requests, nothing new, or nothing at all
+    #[command(
+        after_help = "Example: ringmaster apply set_endpoint_state --upstream web --endpoint e1 --state drain"
+    )]
+    SetEndpointState {
+        #[arg(long)]
+        upstream: String,
+        #[arg(long)]
+        endpoint: String,
+        /// ready, drain or maintenance
+        #[arg(long, value_parser = PossibleValuesParser::new(EndpointState::ALL.iter().map(|state| state.as_str())).try_map(|word| endpoint_state(&word)))]
+        state: EndpointState,
+    },
     /// Take back what a finished operation did
     #[command(after_help = "Example: ringmaster plan undo --operation 17")]
     Undo {
@@ -90,6 +107,11 @@ pub struct AddNode {
     public_url: Option<String>,
 }
 
+fn endpoint_state(word: &str) -> Result<EndpointState, String> {
+    let known = EndpointState::ALL.iter().find(|state| state.as_str() == word);
+    known.copied().ok_or_else(|| format!("there is no state {word}"))
+}
+
 impl From<ActionArguments> for Action {
     fn from(arguments: ActionArguments) -> Action {
         match arguments {
@@ -105,6 +127,9 @@ impl From<ActionArguments> for Action {
             ActionArguments::DrainNode { node } => Action::DrainNode { node },
             ActionArguments::ActivateNode { node } => Action::ActivateNode { node },
             ActionArguments::ReleaseLock { name, token } => Action::ReleaseLock { name, token },
+            ActionArguments::SetEndpointState { upstream, endpoint, state } => {
+                Action::SetEndpointState { upstream, endpoint, state }
+            }
             ActionArguments::Undo { operation } => Action::Undo { operation },
         }
     }
@@ -150,6 +175,11 @@ mod tests {
             Action::ActivateNode { node: NodeId(3) },
             Action::ReleaseLock { name: "jobs/nightly".to_owned(), token: None },
             Action::ReleaseLock { name: "-it's/☂".to_owned(), token: Some(Token(412)) },
+            Action::SetEndpointState {
+                upstream: "web".to_owned(),
+                endpoint: "e1".to_owned(),
+                state: EndpointState::Drain,
+            },
             Action::Undo { operation: OperationId(17) },
         ]
     }

@@ -16,6 +16,7 @@ use crate::{
         operations::RunningStep,
         planner,
         plans::{Goal, StepKind},
+        traffic::TrafficCommand,
     },
 };
 use ringmaster_common::{
@@ -89,6 +90,7 @@ async fn bring_about(group: &ClusterGroup, term: u64, step: &RunningStep) -> boo
         }
         StepKind::Settle => order(group, term, step, NodeStatus::Drained, "it can be stopped").await,
         StepKind::ReleaseLock => release_lock(group, term, step).await,
+        StepKind::SetEndpointState => set_endpoint_state(group, term, step).await,
         StepKind::Activate => order(group, term, step, NodeStatus::Up, "it was activated").await,
     };
     report(group, term, step, result).await
@@ -152,6 +154,20 @@ async fn release_lock(group: &ClusterGroup, term: u64, step: &RunningStep) -> Re
         [] => format!("nobody holds {name}"),
         [first, ..] => format!("{} holds {name} now, by token {}", first.owner, first.token),
     })
+}
+
+async fn set_endpoint_state(group: &ClusterGroup, term: u64, step: &RunningStep) -> Result<String, Refusal> {
+    let Goal::SetEndpointState { upstream, endpoint, after, .. } = &step.goal else {
+        return Err(out_of_place(step));
+    };
+    let command = TrafficCommand::SetEndpointState {
+        upstream: upstream.clone(),
+        endpoint: endpoint.clone(),
+        state: *after,
+    };
+    let deadline = clock::now() + PROPOSAL_DEADLINE;
+    group.propose_in(term, request(group.me()), Command::Traffic(Box::new(command)), deadline).await?;
+    Ok(format!("endpoint {endpoint} of {upstream} is in state {}", after.as_str()))
 }
 
 /// A goal has the steps that it has; a log that says otherwise was written by another version.

@@ -249,9 +249,24 @@ impl ClusterGroup {
         }
     }
 
+    /// Refuses what not every member could read. This node may be late to hear that all can by now.
+    fn check_level(&self, needed: u32) -> Result<(), Refusal> {
+        let level = self.state().feature_level;
+        if needed <= level {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Code::UpgradeUnfinished,
+            format!(
+                "the cluster is at feature level {level}, and this takes level {needed}; it rises by itself once every node runs a version that can do it"
+            ),
+        ))
+    }
+
     /// Asks the leader, whoever that is by then, until the deadline.
     async fn at_leader(&self, mut call: Call, deadline: Instant) -> Result<Answer, Refusal> {
         tracing::debug!(request = call.request_id(), node = %self.me(), "a request for the leader");
+        self.check_level(call.level())?;
         let mut sent = false;
         // Whatever becomes of the first attempt, it is ordered after this.
         let first_sent = self.0.published.applied().revision;
@@ -367,6 +382,9 @@ impl ClusterGroup {
         only_in: Option<u64>,
         deadline: Instant,
     ) -> Answer {
+        if let Err(refusal) = self.check_level(command.level()) {
+            return Answer::Refused(refusal);
+        }
         let raft = &self.0.raft;
         let Ok(leader) = raft.as_leader() else { return Answer::NotLeader };
         let term = leader.term();

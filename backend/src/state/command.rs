@@ -6,7 +6,11 @@
 //! skipped, because then this node's state would differ from that of the others.
 
 use crate::{
-    state::{locks::Attachment, plans::Draft},
+    state::{
+        locks::Attachment,
+        plans::Draft,
+        traffic::{self, TrafficCommand},
+    },
     version::{self, UnknownFormat},
 };
 use bytes::Bytes;
@@ -174,6 +178,7 @@ pub enum Command {
         name: String,
         tokens: BTreeSet<Token>,
     },
+    Traffic(Box<TrafficCommand>),
     /// Lets time pass: what is due is done.
     Tick,
     /// What a version before this one does not understand.
@@ -224,6 +229,10 @@ pub enum Outcome {
     Refused(Refusal),
     Setting {
         setting: Setting,
+        created: bool,
+    },
+    /// What was put is in the state, where whoever asked reads it.
+    Configured {
         created: bool,
     },
     Plan(Box<Plan>),
@@ -292,6 +301,15 @@ impl Command {
         crc32fast::hash(&encode(action))
     }
 
+    /// The feature level at which all members can read it.
+    pub fn level(&self) -> u32 {
+        match self {
+            Command::Traffic(_) => traffic::LEVEL,
+            Command::CreatePlan { draft } => draft.goal.level(),
+            _ => 1,
+        }
+    }
+
     /// Whether a repeat is answered from the table of requests. Locks know their requests themselves,
     /// and there are too many of them for a table.
     pub fn is_remembered(&self) -> bool {
@@ -319,6 +337,7 @@ impl Command {
             }
             Command::AbortOperation { operation } => Some(format!("abort operation {operation}")),
             Command::KeepOperation { operation } => Some(format!("keep operation {operation}")),
+            Command::Traffic(command) => command.audited_as(),
             Command::CreateCluster { .. }
             | Command::RecordElection { .. }
             | Command::RecordHealth { .. }

@@ -9,6 +9,7 @@ mod drain;
 mod leadership;
 mod locks;
 mod membership;
+mod traffic;
 
 use crate::state::{
     State,
@@ -96,6 +97,9 @@ fn draft(state: &State, observations: &Observations, action: Action) -> Result<D
         Action::DrainNode { node } => drain::drain(state, observations, action, node),
         Action::ActivateNode { node } => drain::activate(state, action, node),
         Action::ReleaseLock { name, token } => locks::release(state, action, name, token),
+        Action::SetEndpointState { upstream, endpoint, state: after } => {
+            traffic::set_state(state, action, upstream, endpoint, after)
+        }
         Action::Undo { operation } => undo(state, observations, action, operation),
     }
 }
@@ -115,6 +119,9 @@ pub fn preflight(state: &State, observations: &Observations, goal: &Goal) -> Vec
             Some(target) => drain::blockers(state, observations, target),
             None => vec![gone(*node)],
         },
+        Goal::SetEndpointState { upstream, endpoint, after, .. } => {
+            traffic::blockers(state, upstream, endpoint, *after)
+        }
         Goal::AddNode { .. }
         | Goal::RemoveNode { voters: None, .. }
         | Goal::ActivateNode { .. }

@@ -1,6 +1,6 @@
 //! Plans that were made, and the facts that they stand on.
 
-use crate::state::{Context, State, command::ClusterTime};
+use crate::state::{Context, State, command::ClusterTime, traffic};
 use imbl::OrdMap;
 use ringmaster_common::{
     action::{Action, NewNode},
@@ -9,6 +9,7 @@ use ringmaster_common::{
     event::Event,
     id::{GroupId, NodeId, OperationId, PlanId, Revision, Token},
     plan::{Blocker, Fact, Impact, Observation, Plan, PlannedStep, Warning},
+    traffic::upstream::EndpointState,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc, time::Duration};
@@ -65,6 +66,12 @@ pub enum Goal {
         name: String,
         tokens: BTreeSet<Token>,
     },
+    SetEndpointState {
+        upstream: String,
+        endpoint: String,
+        before: EndpointState,
+        after: EndpointState,
+    },
 }
 
 /// What a step does. Steps are desired states: doing one twice is doing it once.
@@ -91,6 +98,8 @@ pub enum StepKind {
     Activate,
     /// The lock is held by none of those whom it is taken away from.
     ReleaseLock,
+    /// The endpoint is in the state that was asked for.
+    SetEndpointState,
 }
 
 /// A plan as the planner made it, before the log gave it an id.
@@ -121,14 +130,24 @@ pub enum FactKey {
     Operation(OperationId),
     /// Who holds a lock.
     Lock(String),
+    /// How an upstream is configured, the states of its endpoints, and which one is primary.
+    Upstream(String),
 }
 
 impl Goal {
+    /// The feature level at which all members can read it.
+    pub fn level(&self) -> u32 {
+        match self {
+            Goal::SetEndpointState { .. } => traffic::LEVEL,
+            _ => 1,
+        }
+    }
+
     /// The steps that lead there.
     pub fn steps(&self) -> &'static [StepKind] {
         use StepKind::{
             Activate, CatchUp, ChangeVoters, Drain, HandOver, Join, Leave, Preflight, Promote, ReleaseLock,
-            Settle, Verify,
+            SetEndpointState, Settle, Verify,
         };
         match self {
             Goal::TransferLeadership { .. } => &[Preflight, CatchUp, HandOver, Verify],
@@ -140,6 +159,7 @@ impl Goal {
             Goal::DrainNode { .. } => &[Preflight, Drain, HandOver, Settle],
             Goal::ActivateNode { .. } => &[Activate],
             Goal::ReleaseLock { .. } => &[ReleaseLock],
+            Goal::SetEndpointState { .. } => &[Preflight, SetEndpointState],
         }
     }
 
@@ -157,7 +177,8 @@ impl Goal {
                 | StepKind::Drain
                 | StepKind::Settle
                 | StepKind::Activate
-                | StepKind::ReleaseLock,
+                | StepKind::ReleaseLock
+                | StepKind::SetEndpointState,
             ) => Duration::from_secs(2),
             (_, StepKind::Join | StepKind::Promote | StepKind::ChangeVoters | StepKind::Leave) => {
                 Duration::from_secs(10)
@@ -172,7 +193,8 @@ impl Goal {
             Goal::AddNode { .. }
             | Goal::ActivateNode { .. }
             | Goal::RemoveNode { voters: None, .. }
-            | Goal::ReleaseLock { .. } => true,
+            | Goal::ReleaseLock { .. }
+            | Goal::SetEndpointState { .. } => true,
             Goal::ChangeVoters { before, after } => before.contains(&node) && after.contains(&node),
             Goal::RemoveNode { voters: Some((before, after)), .. } => {
                 before.contains(&node) && after.contains(&node)
@@ -192,7 +214,8 @@ impl Goal {
             Goal::RemoveNode { voters: None, .. }
             | Goal::DrainNode { .. }
             | Goal::ActivateNode { .. }
-            | Goal::ReleaseLock { .. } => BTreeSet::new(),
+            | Goal::ReleaseLock { .. }
+            | Goal::SetEndpointState { .. } => BTreeSet::new(),
         }
     }
 
@@ -207,6 +230,12 @@ impl Goal {
             }
             Goal::DrainNode { node } => Some(Goal::ActivateNode { node: *node }),
             Goal::ActivateNode { node } => Some(Goal::DrainNode { node: *node }),
+            Goal::SetEndpointState { upstream, endpoint, before, after } => Some(Goal::SetEndpointState {
+                upstream: upstream.clone(),
+                endpoint: endpoint.clone(),
+                before: *after,
+                after: *before,
+            }),
             Goal::AddNode { .. } | Goal::RemoveNode { .. } | Goal::ReleaseLock { .. } => None,
         }
     }
@@ -221,6 +250,11 @@ impl Goal {
             Goal::ChangeVoters { before, .. } => Some(Action::ChangeVoters { voters: before.clone() }),
             Goal::DrainNode { node } => Some(Action::ActivateNode { node: *node }),
             Goal::ActivateNode { node } => Some(Action::DrainNode { node: *node }),
+            Goal::SetEndpointState { upstream, endpoint, before, .. } => Some(Action::SetEndpointState {
+                upstream: upstream.clone(),
+                endpoint: endpoint.clone(),
+                state: *before,
+            }),
             Goal::RemoveNode { .. } | Goal::ReleaseLock { .. } => None,
         }
     }
@@ -246,6 +280,9 @@ impl Goal {
         match (self, kind) {
             (Goal::TransferLeadership { to, .. }, StepKind::Preflight) => {
                 format!("Look again: node {to} is up and close behind")
+            }
+            (Goal::SetEndpointState { .. }, StepKind::Preflight) => {
+                "Look again: somebody is left for requests".to_owned()
             }
             (_, StepKind::Preflight) => "Look again: the quorum bears it".to_owned(),
             (_, StepKind::CatchUp) if catching_up.is_empty() => "Nobody has to catch up".to_owned(),
@@ -273,6 +310,11 @@ impl Goal {
             (Goal::DrainNode { node }, StepKind::Drain) => format!("Give node {node} nothing new"),
             (Goal::DrainNode { node }, _) => format!("Note that node {node} is drained"),
             (Goal::ReleaseLock { name, .. }, _) => format!("Take {name} away from those who hold it"),
+            (Goal::SetEndpointState { upstream, endpoint, after, .. }, _) => match after {
+                EndpointState::Ready => format!("Give {endpoint} of {upstream} requests again"),
+                EndpointState::Drain => format!("Give {endpoint} of {upstream} nothing new"),
+                EndpointState::Maintenance => format!("Give {endpoint} of {upstream} nothing at all"),
+            },
             (Goal::ActivateNode { node }, _) => format!("Give node {node} duties again"),
             _ => kind.name().to_owned(),
         }
@@ -294,6 +336,7 @@ impl StepKind {
             StepKind::Settle => "settle",
             StepKind::Activate => "activate",
             StepKind::ReleaseLock => "release_lock",
+            StepKind::SetEndpointState => "set_endpoint_state",
         }
     }
 
@@ -315,6 +358,7 @@ impl State {
                 self.operations.get(*id).map_or(Revision(0), |operation| operation.revision)
             }
             FactKey::Lock(name) => self.locks.version(name),
+            FactKey::Upstream(name) => self.upstreams.get(name).map_or(Revision(0), |record| record.changed),
         }
     }
 
@@ -407,6 +451,7 @@ impl fmt::Display for FactKey {
             FactKey::Node(id) => write!(f, "node/{id}"),
             FactKey::Operation(id) => write!(f, "operation/{id}"),
             FactKey::Lock(name) => write!(f, "lock/{name}"),
+            FactKey::Upstream(name) => write!(f, "upstream/{name}"),
         }
     }
 }
@@ -424,6 +469,7 @@ impl FromStr for FactKey {
             None if text == "membership" => Ok(FactKey::Membership),
             Some(("node", id)) => id.parse().map(FactKey::Node).map_err(|_| UnknownFact),
             Some(("operation", id)) => id.parse().map(FactKey::Operation).map_err(|_| UnknownFact),
+            Some(("upstream", name)) => Ok(FactKey::Upstream(name.to_owned())),
             Some(("lock", name)) => Ok(FactKey::Lock(name.to_owned())),
             _ => Err(UnknownFact),
         }

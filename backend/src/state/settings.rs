@@ -108,7 +108,7 @@ pub fn check(key: &str, value: &Value) -> Result<(), Refusal> {
 }
 
 impl Precondition {
-    fn check(&self, what: &str, version: Option<Revision>) -> Result<(), Refusal> {
+    pub(super) fn check(&self, what: &str, version: Option<Revision>) -> Result<(), Refusal> {
         let holds = match self {
             Precondition::None => true,
             Precondition::AnyOf(versions) => version.is_some_and(|version| versions.contains(&version)),

@@ -20,6 +20,8 @@ pub fn view(state: &State) -> ClusterView {
             .latest(VIEW_OPERATIONS)
             .map(|operation| (operation.id, operation.clone()))
             .collect(),
+        upstreams: state.upstreams.iter().map(|upstream| (upstream.name.clone(), upstream.clone())).collect(),
+        routes: state.routes.iter().map(|route| (route.name.clone(), route.clone())).collect(),
         audit_count: state.audit.count,
     }
 }

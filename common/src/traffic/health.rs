@@ -8,10 +8,11 @@ use super::within;
 use crate::{Timestamp, id::NodeId, word::as_word};
 use serde::{Deserialize, Serialize};
 
-/// How an endpoint is checked.
+/// How an endpoint is checked. Of its tag, see [`crate::event::Event`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[cfg_attr(not(target_family = "wasm"), serde(tag = "type"))]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum HealthCheck {
     /// A GET that is answered with the status that is expected.
     Http {
@@ -157,6 +158,31 @@ impl Verdict {
     }
 }
 
+impl EndpointHealth {
+    /// Takes in what an observer sees, in the order of observers. Tells whether it changed its mind.
+    pub fn set_opinion(&mut self, observer: NodeId, verdict: Verdict, detail: &str, at: Timestamp) -> bool {
+        let place = self.opinions.binary_search_by_key(&observer, |opinion| opinion.observer);
+        let before = place.map_or(Verdict::Unknown, |place| self.opinions[place].verdict);
+        if before == verdict {
+            return false;
+        }
+        let opinion = HealthOpinion { observer, verdict, detail: detail.to_owned(), since: at };
+        match place {
+            Ok(place) if verdict == Verdict::Unknown => {
+                self.opinions.remove(place);
+            }
+            Ok(place) => self.opinions[place] = opinion,
+            Err(place) => self.opinions.insert(place, opinion),
+        }
+        true
+    }
+
+    /// Of who left the cluster, nothing is kept.
+    pub fn forget_observer(&mut self, gone: NodeId) {
+        self.opinions.retain(|opinion| opinion.observer != gone);
+    }
+}
+
 /// The cluster's verdict, and what led to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -187,5 +213,18 @@ pub struct HealthRecord {
     /// None: the cluster's verdict.
     pub observer: Option<NodeId>,
     pub verdict: Verdict,
+    pub detail: String,
+}
+
+/// What a node's own checks say of an endpoint, as it reports to the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointOpinion {
+    pub upstream: String,
+    pub endpoint: String,
+    /// The address that was checked: what is said of another one does not count.
+    pub addr: String,
+    /// Never [`Verdict::Unknown`]: who does not know says nothing.
+    pub verdict: Verdict,
+    /// What the check that changed it found.
     pub detail: String,
 }

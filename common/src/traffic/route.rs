@@ -129,12 +129,12 @@ fn check_prefix(what: &str, prefix: &str) -> Result<(), String> {
     }
 }
 
-/// A route, at the version that its ETag names.
+/// A route, at the version that its ETag names. Of the browser, see [`crate::event::Event`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Route {
     pub name: String,
-    #[serde(flatten)]
+    #[cfg_attr(not(target_family = "wasm"), serde(flatten))]
     pub spec: RouteSpec,
     pub version: Revision,
     pub updated_at: Timestamp,

@@ -1,6 +1,10 @@
 //! Upstreams and their endpoints: what is configured, and what became of it.
 
-use super::{MAX_ENDPOINTS, check_name, health::EndpointHealth, health::HealthCheck, within};
+use super::{
+    MAX_ENDPOINTS, check_name,
+    health::{EndpointHealth, HealthCheck, HealthRecord, Verdict},
+    within,
+};
 use crate::{Timestamp, id::Revision, word::as_word};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -39,10 +43,12 @@ impl Policy {
     }
 }
 
-/// What a consistent hash is made of. A request that lacks it is spread by the client's address.
+/// What a consistent hash is made of. A request that lacks it is spread by the client's address. Of its
+/// tag, see [`crate::event::Event`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(tag = "by", rename_all = "snake_case", deny_unknown_fields)]
+#[cfg_attr(not(target_family = "wasm"), serde(tag = "type"))]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum HashKey {
     #[default]
     ClientAddress,
@@ -151,6 +157,28 @@ impl<E> Default for Configured<E> {
             send_proxy_protocol: false,
             active_standby: None,
             endpoints: Vec::new(),
+        }
+    }
+}
+
+impl<E> Configured<E> {
+    /// The same with other endpoints.
+    pub fn with_endpoints<F>(self, endpoints: Vec<F>) -> Configured<F> {
+        Configured {
+            policy: self.policy,
+            hash_key: self.hash_key,
+            protocol: self.protocol,
+            health_check: self.health_check,
+            outlier_ejection: self.outlier_ejection,
+            retries: self.retries,
+            timeouts: self.timeouts,
+            sticky_cookie: self.sticky_cookie,
+            slow_start_ms: self.slow_start_ms,
+            max_in_flight: self.max_in_flight,
+            drain_ms: self.drain_ms,
+            send_proxy_protocol: self.send_proxy_protocol,
+            active_standby: self.active_standby,
+            endpoints,
         }
     }
 }
@@ -424,13 +452,14 @@ pub struct Primary {
     pub since: Timestamp,
 }
 
-/// An upstream: its configuration, and the states of its endpoints.
+/// An upstream: its configuration, and the states of its endpoints. In JSON they stand side by side; of
+/// the browser, see [`crate::event::Event`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Upstream {
     pub name: String,
     /// Endpoints stand in the order in which they are configured; who registered themselves come last.
-    #[serde(flatten)]
+    #[cfg_attr(not(target_family = "wasm"), serde(flatten))]
     pub config: Configured<Endpoint>,
     /// Where it is active-standby.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -439,4 +468,85 @@ pub struct Upstream {
     pub version: Revision,
     pub updated_at: Timestamp,
     pub updated_by: String,
+}
+
+impl Endpoint {
+    /// One that nobody has said or found out anything of.
+    pub fn new(spec: &EndpointSpec, at: Timestamp) -> Endpoint {
+        Endpoint {
+            id: spec.id.clone(),
+            addr: spec.addr.clone(),
+            weight: spec.weight,
+            state: EndpointState::Ready,
+            state_since: at,
+            health: EndpointHealth::default(),
+            registered: None,
+        }
+    }
+
+    pub fn spec(&self) -> EndpointSpec {
+        EndpointSpec { id: self.id.clone(), addr: self.addr.clone(), weight: self.weight }
+    }
+}
+
+impl Upstream {
+    pub fn endpoint(&self, id: &str) -> Option<&Endpoint> {
+        self.config.endpoints.iter().find(|endpoint| endpoint.id == id)
+    }
+
+    pub fn endpoint_mut(&mut self, id: &str) -> Option<&mut Endpoint> {
+        self.config.endpoints.iter_mut().find(|endpoint| endpoint.id == id)
+    }
+
+    /// In the place of the one with its id, or last among its like.
+    pub fn put_endpoint(&mut self, endpoint: Endpoint) {
+        if let Some(place) = self.endpoint_mut(&endpoint.id) {
+            *place = endpoint;
+            return;
+        }
+        let endpoints = &mut self.config.endpoints;
+        let configured = endpoints.iter().position(|known| known.registered.is_some());
+        let place = configured.filter(|_| endpoint.registered.is_none()).unwrap_or(endpoints.len());
+        endpoints.insert(place, endpoint);
+    }
+
+    pub fn remove_endpoint(&mut self, id: &str) -> Option<Endpoint> {
+        let endpoints = &mut self.config.endpoints;
+        let place = endpoints.iter().position(|known| known.id == id)?;
+        Some(endpoints.remove(place))
+    }
+
+    /// An operator has configured it.
+    pub fn configured(&mut self, version: Revision, at: Timestamp, by: &str) {
+        self.version = version;
+        self.updated_at = at;
+        by.clone_into(&mut self.updated_by);
+    }
+
+    /// What was configured of it, as it can be put again. Who registered themselves are not.
+    pub fn spec(&self) -> UpstreamSpec {
+        let configured = self.config.endpoints.iter().filter(|endpoint| endpoint.registered.is_none());
+        let endpoints = configured.map(Endpoint::spec).collect();
+        self.config.clone().with_endpoints(endpoints)
+    }
+
+    /// Whether an endpoint is sent requests, by what the cluster says of it.
+    pub fn takes_requests(&self, endpoint: &Endpoint) -> bool {
+        let stands_by =
+            self.primary.as_ref().is_some_and(|primary| primary.endpoint.as_ref() != Some(&endpoint.id));
+        endpoint.state == EndpointState::Ready && endpoint.health.verdict != Verdict::Unhealthy && !stands_by
+    }
+}
+
+/// One endpoint, with its past.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EndpointDetail {
+    pub upstream: String,
+    #[cfg_attr(not(target_family = "wasm"), serde(flatten))]
+    pub endpoint: Endpoint,
+    /// Whether it is sent requests, by what the cluster says.
+    pub takes_requests: bool,
+    /// Who changed their mind about its health lately, oldest first.
+    pub health_history: Vec<HealthRecord>,
 }

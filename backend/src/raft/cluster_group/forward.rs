@@ -6,7 +6,10 @@ use super::ClusterGroup;
 use crate::{
     clock,
     peer::{self, Channel, Lane, Service, Session, Trace},
-    state::command::{Command, Request, Response},
+    state::{
+        command::{Command, Request, Response},
+        traffic,
+    },
 };
 use bytes::Bytes;
 use ringmaster_common::{
@@ -47,6 +50,15 @@ impl Call {
     pub(super) fn resent(&mut self, after: Revision) {
         if let Call::Propose { request, .. } | Call::Plan { request, .. } = self {
             request.resent_after = Some(after);
+        }
+    }
+
+    /// The feature level at which all members can read it.
+    pub(super) fn level(&self) -> u32 {
+        match self {
+            Call::Propose { command, .. } => command.level(),
+            Call::Plan { action, .. } => traffic::level_of(action),
+            Call::ReadIndex { .. } => 1,
         }
     }
 

@@ -75,6 +75,7 @@ pub(super) fn plan(
             leader_before: Some(from),
             leader_after: Some(to),
             lock: None,
+            upstream: None,
         },
         warnings: if from == to { Vec::new() } else { transfer_warnings(state, observations, target, spare) },
         blockers,

@@ -1,5 +1,7 @@
 //! What holds for every history.
 
+mod traffic;
+
 use crate::state::{
     Body, Effect, Entry, State,
     command::{
@@ -91,6 +93,7 @@ fn action() -> impl Strategy<Value = Action> {
         1 => node_id().prop_map(|node| Action::RemoveNode { node }),
         2 => node_id().prop_map(|node| Action::DrainNode { node }),
         1 => node_id().prop_map(|node| Action::ActivateNode { node }),
+        3 => traffic::action(),
         1 => (1u64..6).prop_map(|id| Action::Undo { operation: OperationId(id) }),
     ]
 }
@@ -139,6 +142,7 @@ fn command() -> impl Strategy<Value = Command> {
         1 => (1u64..5).prop_map(|id| Command::AbortOperation { operation: OperationId(id) }),
         1 => (1u64..5).prop_map(|id| Command::KeepOperation { operation: OperationId(id) }),
         1 => (1u32..4).prop_map(|level| Command::RaiseFeatureLevel { level }),
+        6 => traffic::command().prop_map(|command| Command::Traffic(Box::new(command))),
         1 => Just(Command::Tick),
     ]
 }
@@ -282,9 +286,12 @@ proptest! {
                 prop_assert_eq!(&state.settings, &before.settings);
                 prop_assert_eq!(&state.membership, &before.membership);
                 prop_assert_eq!(&state.plans, &before.plans);
+                prop_assert_eq!(&state.upstreams, &before.upstreams);
+                prop_assert_eq!(&state.routes, &before.routes);
             }
             started += usize::from(matches!(response.outcome, Outcome::Operation { started: true, .. }));
             check_operations(&state)?;
+            traffic::check(&before, &state)?;
         }
         prop_assert!(state.operations.latest(usize::MAX).count() <= started);
         let json = serde_json::to_string(&folded).unwrap();

@@ -132,6 +132,7 @@ impl Script {
             Outcome::Setting { setting, created } => {
                 format!("setting {} version {}", if created { "created at" } else { "at" }, setting.version)
             }
+            Outcome::Configured { created } => if created { "created" } else { "configured" }.to_owned(),
             Outcome::Plan(plan) => {
                 let mut text = format!("plan {}: {}", plan.id, plan.summary);
                 for blocker in &plan.blockers {

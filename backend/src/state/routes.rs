@@ -1,0 +1,108 @@
+//! Routes: which requests go to which upstream, under ETags.
+//!
+//! What always holds: each route leads to an upstream that there is, and no two match the very same
+//! requests.
+
+use crate::state::{
+    Context,
+    command::{Outcome, Precondition},
+    upstreams::Upstreams,
+};
+use imbl::OrdMap;
+use ringmaster_common::{
+    error::{Code, Refusal},
+    event::Event,
+    id::Revision,
+    traffic::{
+        MAX_ROUTES, check_name,
+        route::{Route, RouteSpec},
+    },
+};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Routes {
+    by_name: OrdMap<Arc<str>, Arc<Route>>,
+}
+
+impl Routes {
+    pub fn get(&self, name: &str) -> Option<&Route> {
+        self.by_name.get(name).map(Arc::as_ref)
+    }
+
+    pub fn find(&self, name: &str) -> Result<&Route, Refusal> {
+        self.get(name)
+            .ok_or_else(|| Refusal::new(Code::NoSuchRoute, format!("there is no route called {name:?}")))
+    }
+
+    /// In the order of names.
+    pub fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.by_name.values().map(Arc::as_ref)
+    }
+
+    /// Those that lead to the upstream.
+    pub fn leading_to(&self, upstream: &str) -> impl Iterator<Item = &Route> {
+        self.iter().filter(move |route| route.spec.upstream == upstream)
+    }
+
+    pub(super) fn put(
+        &mut self,
+        context: &mut Context,
+        name: String,
+        spec: RouteSpec,
+        precondition: &Precondition,
+        upstreams: &Upstreams,
+    ) -> Result<Outcome, Refusal> {
+        check(&name, &spec)?;
+        let stored = self.get(&name).map(|route| route.version);
+        precondition.check(&format!("route {name}"), stored)?;
+        upstreams.find(&spec.upstream)?;
+        if let Some(other) = self.iter().find(|other| other.name != name && other.spec.shadows(&spec)) {
+            return Err(Refusal::new(
+                Code::RouteShadows,
+                format!(
+                    "route {} matches the very same requests, and leads to {}; change or delete it first",
+                    other.name, other.spec.upstream
+                ),
+            ));
+        }
+        if stored.is_none() && self.by_name.len() >= MAX_ROUTES {
+            return Err(Refusal::new(
+                Code::LimitReached,
+                format!("a cluster has {MAX_ROUTES} routes, and all are in use"),
+            ));
+        }
+        let route = Route {
+            name: name.clone(),
+            spec,
+            version: context.revision,
+            updated_at: context.wall,
+            updated_by: context.actor.to_string(),
+        };
+        self.by_name.insert(name.into(), Arc::new(route.clone()));
+        context.emit(Event::RoutePut { route: Box::new(route) });
+        Ok(Outcome::Configured { created: stored.is_none() })
+    }
+
+    pub(super) fn remove(
+        &mut self,
+        context: &mut Context,
+        name: &str,
+        precondition: &Precondition,
+    ) -> Result<Outcome, Refusal> {
+        let version: Revision = self.find(name)?.version;
+        precondition.check(&format!("route {name}"), Some(version))?;
+        self.by_name.remove(name);
+        context.emit(Event::RouteRemoved { route: name.to_owned() });
+        Ok(Outcome::Done)
+    }
+}
+
+/// What can be said of a route without knowing the others. The API asks it before it proposes, so that
+/// what is plainly wrong never reaches the log.
+pub fn check(name: &str, spec: &RouteSpec) -> Result<(), Refusal> {
+    check_name("a route", name)
+        .and_then(|()| spec.check())
+        .map_err(|detail| Refusal::new(Code::InvalidRoute, detail))
+}

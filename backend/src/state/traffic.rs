@@ -1,0 +1,134 @@
+//! What the log holds of traffic: upstreams, endpoints and routes.
+//!
+//! Versions from before there was any of this cannot read it, so it is written once the cluster's feature
+//! level says that all members can ([`LEVEL`]).
+
+use crate::state::{
+    Context, State,
+    command::{Outcome, Precondition},
+    upstreams::health::HealthChange,
+};
+use ringmaster_common::{
+    action::Action,
+    error::Refusal,
+    traffic::{
+        route::RouteSpec,
+        upstream::{EndpointSpec, EndpointState, UpstreamSpec},
+    },
+};
+use serde::{Deserialize, Serialize};
+
+/// The feature level at which all members know of traffic.
+pub const LEVEL: u32 = 2;
+
+/// The feature level at which all members know of such an action.
+pub fn level_of(action: &Action) -> u32 {
+    match action {
+        Action::SetEndpointState { .. } => LEVEL,
+        _ => 1,
+    }
+}
+
+/// A change to upstreams, endpoints or routes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrafficCommand {
+    PutUpstream {
+        name: String,
+        spec: UpstreamSpec,
+        precondition: Precondition,
+    },
+    DeleteUpstream {
+        name: String,
+        precondition: Precondition,
+    },
+    PutEndpoint {
+        upstream: String,
+        endpoint: EndpointSpec,
+        precondition: Precondition,
+    },
+    DeleteEndpoint {
+        upstream: String,
+        endpoint: String,
+        precondition: Precondition,
+    },
+    PutRoute {
+        name: String,
+        spec: RouteSpec,
+        precondition: Precondition,
+    },
+    DeleteRoute {
+        name: String,
+        precondition: Precondition,
+    },
+    /// A step of an operation sets an endpoint's state.
+    SetEndpointState {
+        upstream: String,
+        endpoint: String,
+        state: EndpointState,
+    },
+    /// What observers say of endpoints, where it changed, and the verdicts that follow.
+    RecordHealth {
+        changes: Vec<HealthChange>,
+    },
+}
+
+impl TrafficCommand {
+    /// In a few words, for the audit; none for what no operator asks for.
+    pub fn audited_as(&self) -> Option<String> {
+        match self {
+            TrafficCommand::PutUpstream { name, .. } => Some(format!("put upstream {name}")),
+            TrafficCommand::DeleteUpstream { name, .. } => Some(format!("delete upstream {name}")),
+            TrafficCommand::PutEndpoint { upstream, endpoint, .. } => {
+                Some(format!("put endpoint {} of {upstream}", endpoint.id))
+            }
+            TrafficCommand::DeleteEndpoint { upstream, endpoint, .. } => {
+                Some(format!("delete endpoint {endpoint} of {upstream}"))
+            }
+            TrafficCommand::PutRoute { name, .. } => Some(format!("put route {name}")),
+            TrafficCommand::DeleteRoute { name, .. } => Some(format!("delete route {name}")),
+            TrafficCommand::SetEndpointState { .. } | TrafficCommand::RecordHealth { .. } => None,
+        }
+    }
+}
+
+impl State {
+    pub(super) fn change_traffic(&mut self, context: &mut Context, command: TrafficCommand) -> Outcome {
+        self.try_change_traffic(context, command).unwrap_or_else(Outcome::Refused)
+    }
+
+    fn try_change_traffic(
+        &mut self,
+        context: &mut Context,
+        command: TrafficCommand,
+    ) -> Result<Outcome, Refusal> {
+        match command {
+            TrafficCommand::PutUpstream { name, spec, precondition } => {
+                self.upstreams.put(context, name, spec, &precondition)
+            }
+            TrafficCommand::DeleteUpstream { name, precondition } => {
+                self.upstreams.remove(context, &name, &precondition, &self.routes)
+            }
+            TrafficCommand::PutEndpoint { upstream, endpoint, precondition } => {
+                self.upstreams.put_endpoint(context, &upstream, &endpoint, &precondition)
+            }
+            TrafficCommand::DeleteEndpoint { upstream, endpoint, precondition } => {
+                let reason = format!("{} deleted it", context.actor);
+                self.upstreams.remove_endpoint(context, &upstream, &endpoint, &reason, &precondition)
+            }
+            TrafficCommand::PutRoute { name, spec, precondition } => {
+                self.routes.put(context, name, spec, &precondition, &self.upstreams)
+            }
+            TrafficCommand::DeleteRoute { name, precondition } => {
+                self.routes.remove(context, &name, &precondition)
+            }
+            TrafficCommand::SetEndpointState { upstream, endpoint, state } => {
+                self.upstreams.set_state(context, &upstream, &endpoint, state)
+            }
+            TrafficCommand::RecordHealth { changes } => {
+                self.upstreams.record_health(context, &changes, &self.membership);
+                Ok(Outcome::Done)
+            }
+        }
+    }
+}
