@@ -4,6 +4,7 @@
 //! in the replicated state all that they need.
 
 pub mod elections;
+pub mod endpoint_health;
 pub mod features;
 pub mod health;
 pub mod operations;

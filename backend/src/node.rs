@@ -138,8 +138,11 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
     let (stop_serving, stop) = watch::channel(false);
     let serving = tokio::spawn(api::server::serve(api_listener, api::router(api), stop));
     tokio::spawn(follow_members(group.clone(), peers.clone()));
-    tokio::spawn(telemetry::run(telemetry.clone(), group.clone(), peers.clone(), journal));
+    // Whoever checks endpoints tells of them here.
+    let (_checks, endpoint_opinions) = watch::channel(Arc::from([]));
+    tokio::spawn(telemetry::run(telemetry.clone(), group.clone(), peers.clone(), journal, endpoint_opinions));
     tokio::spawn(controllers::elections::run(group.clone()));
+    tokio::spawn(controllers::endpoint_health::run(group.clone(), telemetry.clone()));
     tokio::spawn(controllers::health::run(group.clone(), telemetry));
     tokio::spawn(controllers::operations::run(group.clone()));
     tokio::spawn(group.clone().announce_start());

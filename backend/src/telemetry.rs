@@ -17,7 +17,9 @@ use ringmaster_common::{
     id::{GroupId, NodeId},
     setting::{DOWN_AFTER, SUSPECT_AFTER},
     telemetry::{AgedReport, Link, NodeReport, Sample},
+    traffic::health::EndpointOpinion,
 };
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -43,12 +45,42 @@ const DEAD_PHI: f64 = 8.0;
 /// Reports to other nodes.
 pub const TELEMETRY: Channel = Channel(17);
 
+/// How many endpoints a report tells of at the most. What does not fit is unknown to the others.
+pub const MAX_REPORTED_ENDPOINTS: usize = 4096;
+
+/// What this node's own checks say of endpoints, as whoever runs them tells it here.
+pub type EndpointOpinions = watch::Receiver<Arc<[EndpointOpinion]>>;
+
+/// What a node says of endpoints, and how long ago.
+#[derive(Clone, Debug)]
+pub struct SeenByNode {
+    pub node: NodeId,
+    pub age: Duration,
+    pub endpoints: Arc<[EndpointOpinion]>,
+}
+
+/// A report on its way to another node. What it says of endpoints is for the leader; browsers learn of that from
+/// the log.
+#[derive(Debug, Serialize, Deserialize)]
+struct Message {
+    #[serde(flatten)]
+    report: NodeReport,
+    #[serde(default)]
+    endpoints: Arc<[EndpointOpinion]>,
+}
+
+#[derive(Debug)]
+struct Heard {
+    message: Message,
+    at: Instant,
+}
+
 /// The latest report of each node.
 #[derive(Debug)]
 pub struct Telemetry {
     me: NodeId,
     started: Instant,
-    reports: Mutex<BTreeMap<NodeId, (NodeReport, Instant)>>,
+    reports: Mutex<BTreeMap<NodeId, Heard>>,
     changed: watch::Sender<u64>,
     /// Counts changes of who leads, by anybody's report.
     shifts: watch::Sender<u64>,
@@ -69,14 +101,14 @@ impl Telemetry {
         })
     }
 
-    fn reports(&self) -> MutexGuard<'_, BTreeMap<NodeId, (NodeReport, Instant)>> {
+    fn reports(&self) -> MutexGuard<'_, BTreeMap<NodeId, Heard>> {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn store(&self, report: NodeReport) {
-        let after = standing(&report);
-        let before = self.reports().insert(report.node, (report, clock::now()));
-        if before.is_none_or(|(before, _)| standing(&before) != after) {
+    fn store(&self, message: Message) {
+        let (node, after) = (message.report.node, standing(&message.report));
+        let before = self.reports().insert(node, Heard { message, at: clock::now() });
+        if before.is_none_or(|before| standing(&before.message.report) != after) {
             self.shifts.send_modify(|count| *count += 1);
         }
         self.changed.send_modify(|count| *count += 1);
@@ -89,9 +121,11 @@ impl Telemetry {
 
     /// Takes in what a peer sent.
     pub fn receive(&self, from: NodeId, body: &[u8]) {
-        match rmp_serde::from_slice::<NodeReport>(body) {
-            Ok(report) if report.node == from => self.store(report),
-            Ok(report) => tracing::warn!(%from, about = %report.node, "a node reported for another; ignored"),
+        match rmp_serde::from_slice::<Message>(body) {
+            Ok(message) if message.report.node == from => self.store(message),
+            Ok(message) => {
+                tracing::warn!(%from, about = %message.report.node, "a node reported for another; ignored")
+            }
             Err(error) => tracing::debug!(%from, %error, "a report that this version cannot read; ignored"),
         }
     }
@@ -101,16 +135,27 @@ impl Telemetry {
         let now = clock::now();
         self.reports()
             .values()
-            .map(|(report, at)| (report, now.saturating_duration_since(*at)))
+            .map(|heard| (&heard.message.report, now.saturating_duration_since(heard.at)))
             .filter(|(_, age)| *age <= REPORT_AGE_LIMIT)
             .map(|(report, age)| AgedReport { age_ms: millis(age), report: report.clone() })
             .collect()
     }
 
+    /// What each node last said of endpoints, however long ago.
+    pub fn seen_of_endpoints(&self) -> Vec<SeenByNode> {
+        let now = clock::now();
+        let seen = |(node, heard): (&NodeId, &Heard)| SeenByNode {
+            node: *node,
+            age: now.saturating_duration_since(heard.at),
+            endpoints: heard.message.endpoints.clone(),
+        };
+        self.reports().iter().map(seen).collect()
+    }
+
     /// Whether this node has heard of `peer` lately. It always hears itself.
     pub fn hears(&self, peer: NodeId) -> bool {
         let reports = self.reports();
-        let links = reports.get(&self.me).into_iter().flat_map(|(own, _)| &own.links);
+        let links = reports.get(&self.me).into_iter().flat_map(|own| &own.message.report.links);
         peer == self.me || links.into_iter().any(|link| link.peer == peer && link.sees == Sees::Alive)
     }
 
@@ -190,7 +235,13 @@ impl Drop for StreamCount {
 }
 
 /// Measures and reports, for as long as the node runs.
-pub async fn run(telemetry: Arc<Telemetry>, group: ClusterGroup, peers: Peers, journal: Arc<Journal>) {
+pub async fn run(
+    telemetry: Arc<Telemetry>,
+    group: ClusterGroup,
+    peers: Peers,
+    journal: Arc<Journal>,
+    endpoint_opinions: EndpointOpinions,
+) {
     let mut link_changes = peers.changes();
     let mut ticks = tokio::time::interval(JUDGE_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -211,7 +262,11 @@ pub async fn run(telemetry: Arc<Telemetry>, group: ClusterGroup, peers: Peers, j
             telemetry.elections.fetch_add(1, Ordering::Relaxed);
             led = leadership;
         }
-        let news = Some((opinions, role, term, leader));
+        let mut endpoints = endpoint_opinions.borrow().clone();
+        if endpoints.len() > MAX_REPORTED_ENDPOINTS {
+            endpoints = endpoints[..MAX_REPORTED_ENDPOINTS].into();
+        }
+        let news = Some((opinions, role, term, leader, endpoints.clone()));
         let due = reported.is_none_or(|at| clock::now().saturating_duration_since(at) >= REPORT_EVERY);
         if !due && news == last {
             continue;
@@ -220,7 +275,8 @@ pub async fn run(telemetry: Arc<Telemetry>, group: ClusterGroup, peers: Peers, j
         telemetry.forget_all_but(|node| group.state().membership.get(node).is_some());
         last = news;
         reported = Some(clock::now());
-        let body = Bytes::from(rmp_serde::to_vec_named(&report).expect("plain data encodes"));
+        let message = Message { report, endpoints };
+        let body = Bytes::from(rmp_serde::to_vec_named(&message).expect("plain data encodes"));
         for node in group.state().membership.iter().filter(|node| node.id != telemetry.me) {
             let request = peer::Request {
                 channel: TELEMETRY,
@@ -231,7 +287,7 @@ pub async fn run(telemetry: Arc<Telemetry>, group: ClusterGroup, peers: Peers, j
             };
             peers.cast(node.id, request);
         }
-        telemetry.store(report);
+        telemetry.store(message);
     }
 }
 

@@ -42,14 +42,16 @@ pub fn message(text: &str) -> Result<ServerMessage, Unreadable> {
         "view" => ServerMessage::View {
             format: take(&mut fields, "format")?,
             node: take(&mut fields, "node")?,
-            view: read(fields)?,
+            view: read(with_traffic(fields))?,
         },
         "resumed" => ServerMessage::Resumed {
             format: take(&mut fields, "format")?,
             node: take(&mut fields, "node")?,
             incarnation: take(&mut fields, "incarnation")?,
         },
-        "events" => ServerMessage::Events { prev: take(&mut fields, "prev")?, batch: read(fields)? },
+        "events" => {
+            ServerMessage::Events { prev: take(&mut fields, "prev")?, batch: read(with_traffic(fields))? }
+        }
         "sample" => {
             ServerMessage::Sample { locks: take(&mut fields, "locks")?, sample: Box::new(sample(fields)?) }
         }
@@ -95,6 +97,39 @@ pub fn tagged(value: &impl Serialize) -> Value {
     };
     fields.insert(TAG.to_owned(), Value::String(name.clone()));
     Value::Object(fields)
+}
+
+/// In JSON, what is configured of an upstream or a route stands beside what the cluster says of it; in the
+/// browser's types it is an object inside, for the reason above.
+fn with_traffic(mut fields: Map<String, Value>) -> Map<String, Value> {
+    if cfg!(target_family = "wasm") {
+        let events = fields.get_mut("events").and_then(Value::as_array_mut).into_iter().flatten();
+        for event in events {
+            nest(event.get_mut("upstream"), "config", OF_UPSTREAM);
+            nest(event.get_mut("route"), "spec", OF_ROUTE);
+        }
+        for (list, inside, outside) in [("upstreams", "config", OF_UPSTREAM), ("routes", "spec", OF_ROUTE)] {
+            let items = fields.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
+            items.for_each(|item| nest(Some(item), inside, outside));
+        }
+    }
+    fields
+}
+
+/// What the cluster says of an upstream.
+const OF_UPSTREAM: &[&str] = &["name", "primary", "version", "updated_at", "updated_by"];
+/// What the cluster says of a route.
+const OF_ROUTE: &[&str] = &["name", "version", "updated_at", "updated_by"];
+
+fn nest(value: Option<&mut Value>, inside: &str, outside: &[&str]) {
+    let Some(Value::Object(fields)) = value else { return };
+    let mut rest = std::mem::take(fields);
+    for name in outside {
+        if let Some(value) = rest.remove(*name) {
+            fields.insert((*name).to_owned(), value);
+        }
+    }
+    fields.insert(inside.to_owned(), Value::Object(rest));
 }
 
 fn tree(text: &str) -> Result<Value, Unreadable> {

@@ -151,6 +151,19 @@ async fn every_example_is_answered_as_documented() {
         cluster.add();
         cluster.wait_formed(count).await;
     }
+    // What the examples read, change and delete.
+    let upstream = json!({ "endpoints": [
+        { "id": "e1", "addr": "127.0.0.1:9001" }, { "id": "e2", "addr": "127.0.0.1:9002" }
+    ] });
+    for name in ["web", "retired"] {
+        let path = format!("/v1/upstreams/{name}");
+        let answer = cluster.send(1, Method::PUT, &path, Some(upstream.clone())).await.expect("an answer");
+        assert_eq!(answer.status(), 201);
+        let route = json!({ "path_prefix": format!("/of/{name}"), "upstream": "web" });
+        let path = format!("/v1/routes/{name}");
+        let answer = cluster.send(1, Method::PUT, &path, Some(route)).await.expect("an answer");
+        assert_eq!(answer.status(), 201);
+    }
     let document = Document::of(&cluster).await;
     let mut answered = BTreeMap::new();
     for operation in document.operations().iter().filter(|operation| !operation.takes_stream()) {

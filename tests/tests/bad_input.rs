@@ -14,7 +14,11 @@ async fn replicated(cluster: &Cluster) -> serde_json::Value {
     let nodes = cluster.cluster(1).await.expect("the cluster is shown");
     let nodes: Vec<_> =
         nodes.nodes.iter().map(|info| (info.node.id, info.node.status, info.node.voter)).collect();
-    json!({ "settings": settings, "operations": operations, "nodes": nodes })
+    let upstreams: serde_json::Value = cluster.get(1, "/v1/upstreams").await.expect("upstreams are listed");
+    let routes: serde_json::Value = cluster.get(1, "/v1/routes").await.expect("routes are listed");
+    json!({
+        "settings": settings, "operations": operations, "nodes": nodes, "upstreams": upstreams, "routes": routes
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -70,6 +70,10 @@ pub struct RawPlanRequest {
             summary = "Take a lock away from whoever holds it",
             value = json!({ "action": { "type": "release_lock", "name": "uploads" } })
         )),
+        ("set_endpoint_state" = (
+            summary = "Give an endpoint nothing new; what it has may end",
+            value = json!({ "action": { "type": "set_endpoint_state", "upstream": "web", "endpoint": "e1", "state": "drain" } })
+        )),
         ("undo" = (
             summary = "Take back what operation 1 did",
             value = json!({ "action": { "type": "undo", "operation": 1 } })

@@ -301,12 +301,12 @@ impl Command {
         crc32fast::hash(&encode(action))
     }
 
-    /// The feature level at which all members can read it.
+    /// The feature level at which all members can read it; 0 where they always could.
     pub fn level(&self) -> u32 {
         match self {
             Command::Traffic(_) => traffic::LEVEL,
             Command::CreatePlan { draft } => draft.goal.level(),
-            _ => 1,
+            _ => 0,
         }
     }
 

@@ -135,11 +135,11 @@ pub enum FactKey {
 }
 
 impl Goal {
-    /// The feature level at which all members can read it.
+    /// The feature level at which all members can read it; 0 where they always could.
     pub fn level(&self) -> u32 {
         match self {
             Goal::SetEndpointState { .. } => traffic::LEVEL,
-            _ => 1,
+            _ => 0,
         }
     }
 

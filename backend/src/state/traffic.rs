@@ -25,7 +25,7 @@ pub const LEVEL: u32 = 2;
 pub fn level_of(action: &Action) -> u32 {
     match action {
         Action::SetEndpointState { .. } => LEVEL,
-        _ => 1,
+        _ => 0,
     }
 }
 

@@ -58,7 +58,7 @@ impl Call {
         match self {
             Call::Propose { command, .. } => command.level(),
             Call::Plan { action, .. } => traffic::level_of(action),
-            Call::ReadIndex { .. } => 1,
+            Call::ReadIndex { .. } => 0,
         }
     }
 

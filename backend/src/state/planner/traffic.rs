@@ -64,8 +64,9 @@ pub(super) fn set_state(
     };
     Ok(Draft {
         summary: format!(
-            "Endpoint {id} ({}) of {name} {what}. {left} of its {of} endpoints take requests then.",
-            endpoint.addr
+            "Endpoint {id} ({}) of {name} {what}. {left} of its {of} endpoints {} requests then.",
+            endpoint.addr,
+            if left == 1 { "takes" } else { "take" }
         ),
         footprint: footprint(state, [FactKey::Upstream(name)]),
         impact: Impact {

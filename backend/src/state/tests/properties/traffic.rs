@@ -45,7 +45,8 @@ fn upstream() -> impl Strategy<Value = UpstreamSpec> {
 
 fn route() -> impl Strategy<Value = RouteSpec> {
     ("/[ab]?", name()).prop_map(|(path_prefix, upstream)| {
-        serde_json::from_value(serde_json::json!({ "path_prefix": path_prefix, "upstream": upstream })).unwrap()
+        serde_json::from_value(serde_json::json!({ "path_prefix": path_prefix, "upstream": upstream }))
+            .unwrap()
     })
 }
 
@@ -98,8 +99,11 @@ pub fn command() -> impl Strategy<Value = TrafficCommand> {
 }
 
 pub fn action() -> impl Strategy<Value = Action> {
-    (name(), endpoint_id(), state())
-        .prop_map(|(upstream, endpoint, state)| Action::SetEndpointState { upstream, endpoint, state })
+    (name(), endpoint_id(), state()).prop_map(|(upstream, endpoint, state)| Action::SetEndpointState {
+        upstream,
+        endpoint,
+        state,
+    })
 }
 
 pub fn check(before: &State, state: &State) -> Result<(), TestCaseError> {
@@ -115,9 +119,7 @@ pub fn check(before: &State, state: &State) -> Result<(), TestCaseError> {
         let known = before.upstreams.get(&upstream.name).map(|record| &record.upstream);
         if let (Some(now), Some(then)) = (&upstream.primary, known.and_then(|known| known.primary.as_ref())) {
             prop_assert!(now.epoch >= then.epoch);
-            prop_assert!(
-                now.endpoint == then.endpoint || now.endpoint.is_none() || now.epoch > then.epoch
-            );
+            prop_assert!(now.endpoint == then.endpoint || now.endpoint.is_none() || now.epoch > then.epoch);
         }
         for endpoint in endpoints {
             let observers: Vec<_> = endpoint.health.opinions.iter().map(|opinion| opinion.observer).collect();
@@ -128,7 +130,8 @@ pub fn check(before: &State, state: &State) -> Result<(), TestCaseError> {
             prop_assert!(history.is_ok_and(|length| length <= MAX_HEALTH_HISTORY));
             // A put touches neither state nor health, unless the address is another one.
             let then = known.and_then(|known| known.endpoint(&endpoint.id));
-            if let Some(then) = then.filter(|_| known.is_some_and(|known| known.version != upstream.version)) {
+            if let Some(then) = then.filter(|_| known.is_some_and(|known| known.version != upstream.version))
+            {
                 prop_assert_eq!(endpoint.state, then.state);
                 if then.addr == endpoint.addr {
                     prop_assert_eq!(&endpoint.health, &then.health);
