@@ -25,6 +25,7 @@ use crate::{
 use ringmaster_common::{
     action::NewNode,
     id::{Incarnation, NodeId},
+    traffic::health::EndpointOpinion,
 };
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -139,7 +140,7 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
     let serving = tokio::spawn(api::server::serve(api_listener, api::router(api), stop));
     tokio::spawn(follow_members(group.clone(), peers.clone()));
     // Whoever checks endpoints tells of them here.
-    let (_checks, endpoint_opinions) = watch::channel(Arc::from([]));
+    let (_checks, endpoint_opinions) = watch::channel(Arc::<[EndpointOpinion]>::from([]));
     tokio::spawn(telemetry::run(telemetry.clone(), group.clone(), peers.clone(), journal, endpoint_opinions));
     tokio::spawn(controllers::elections::run(group.clone()));
     tokio::spawn(controllers::endpoint_health::run(group.clone(), telemetry.clone()));

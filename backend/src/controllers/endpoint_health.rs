@@ -90,7 +90,7 @@ fn judge_one(
 ) -> Option<HealthChange> {
     let known = &endpoint.health;
     let is_checked = upstream.config.health_check.is_some() && endpoint.state != EndpointState::Maintenance;
-    let (opinions, verdict) = if is_checked {
+    let (opinions, verdict): (Vec<_>, _) = if is_checked {
         // What was found out of another address says nothing of this one.
         let said = said.iter().filter(|(_, opinion)| opinion.addr == endpoint.addr);
         let held = |observer: NodeId| known.opinions.iter().find(|held| held.observer == observer);
