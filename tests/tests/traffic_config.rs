@@ -189,7 +189,7 @@ async fn each_wrong_configuration_has_its_code_and_changes_nothing() {
             "endpoints[0].weight",
         ),
         ("no address", upstream, json!({ "endpoints": [{ "id": "e1" }] }), 422, "invalid_upstream", "addr"),
-        ("no object", upstream, json!([]), 422, "invalid_upstream", ""),
+        ("no object", upstream, json!([]), 422, "invalid_upstream", "object"),
         ("a name with a slash", "/v1/upstreams/a%2Fb", json!({}), 422, "invalid_upstream", "name"),
         (
             "a check of an unknown kind",

@@ -65,6 +65,10 @@ pub fn answer_put(created: bool, place: String, version: Revision, value: &impl 
 
 /// Reads a body as what can be configured, without what only tells. An error names the field.
 pub fn read<T: DeserializeOwned>(mut body: Value, only_told: &[&str], code: Code) -> Result<T, Refusal> {
+    // A list would be read as an object's fields in their order, and an empty one as all defaults.
+    if !body.is_object() {
+        return Err(Refusal::new(code, "the body is a JSON object"));
+    }
     without(&mut body, only_told);
     serde_path_to_error::deserialize(body).map_err(|error| {
         let path = error.path().to_string();

@@ -131,7 +131,7 @@ problems!(PutRefusals: [WRITE, BODY], UnknownUpstream, UnknownEndpoint, InvalidU
     delete, path = "/upstreams/{upstream}/endpoints/{endpoint}", tag = "traffic", operation_id = "delete_endpoint",
     params(
         ("upstream" = String, Path, description = "The upstream's name", example = "web"),
-        ("endpoint" = String, Path, description = "The endpoint's id", example = "e3"),
+        ("endpoint" = String, Path, description = "The endpoint's id", example = "e2"),
         ("If-Match" = Option<String>, Header, description = "Only if the upstream is at one of these versions"),
         Mutation
     ),

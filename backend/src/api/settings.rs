@@ -20,7 +20,7 @@ use axum::{
     response::Response,
 };
 use ringmaster_common::{
-    error::{Code, Refusal},
+    error::Code,
     id::Revision,
     page::Page,
     setting::{KNOWN, Known, Setting},
@@ -142,4 +142,3 @@ fn default_of(known: &Known) -> Setting {
         updated_by: None,
     }
 }
-
