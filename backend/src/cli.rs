@@ -103,7 +103,7 @@ struct Addresses {
         value_name = "URL",
         value_delimiter = ',',
         env = "RINGMASTER_URL",
-        default_value = "http://127.0.0.1:7701"
+        default_value = "http://127.0.0.1:7701,http://127.0.0.1:7702,http://127.0.0.1:7703"
     )]
     url: Vec<Address>,
 }

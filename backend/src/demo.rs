@@ -21,7 +21,7 @@ use home::Home;
 use ringmaster_client::{Address, Client};
 use ringmaster_common::{
     cluster::{Cluster, MAX_NODES, NodeStatus, VOTERS},
-    demo::Chaos,
+    demo::{Chaos, REMOVED},
     error::{Code, Refusal},
     id::NodeId,
 };
@@ -152,7 +152,8 @@ impl Supervisor<'_> {
             }
         }));
         let addresses = urls.iter().map(|(_, url)| url).chain([&url]).filter_map(|url| url.parse().ok());
-        let completion = is_complete(Client::new(addresses.collect::<Vec<Address>>()), count);
+        let client = Client::new(addresses.collect::<Vec<Address>>()).named("demo");
+        let completion = is_complete(client.clone(), count);
         let (_, complete) = self.during(async { tokio::join!(arrivals, completion) }).await?;
         match complete {
             Some(voters) => {
@@ -165,10 +166,9 @@ impl Supervisor<'_> {
         }
         self.say("Ctrl-C stops the demo.");
 
-        let urls = self.fleet.running_urls();
         let load = async {
             if load {
-                load::run(urls).await;
+                load::run(client).await;
             }
             std::future::pending::<()>().await;
         };
@@ -189,8 +189,12 @@ impl Supervisor<'_> {
                 done = &mut work => return Ok(done),
                 () = self.stop.requested() => return Err(Ended::Stopped),
                 (id, status) = self.fleet.next_exit() => {
-                    self.say(&format!("Node {id} died by itself ({status}); its log ends:"));
-                    self.say(&self.fleet.home().end_of_log(id));
+                    let log = self.fleet.home().end_of_log(id);
+                    if log.contains(REMOVED) {
+                        self.say(&format!("Node {id} was removed from the cluster, and has ended."));
+                    } else {
+                        self.say(&format!("Node {id} died by itself ({status}); its log ends:\n{log}"));
+                    }
                     if self.fleet.is_dead() {
                         return Err(Ended::Failed(DemoError::AllDied));
                     }

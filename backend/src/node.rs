@@ -24,6 +24,7 @@ use crate::{
 };
 use ringmaster_common::{
     action::NewNode,
+    demo::REMOVED,
     id::{Incarnation, NodeId},
     traffic::health::EndpointOpinion,
 };
@@ -173,7 +174,7 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
             config.data_dir.display()
         ))),
         () = peers.dismissed() => Err(NodeError(format!(
-            "node {me} was removed from the cluster, and {} is of no use any more; to join again, start it with an \
+            "node {me} {REMOVED} {} is of no use any more; to join again, start it with an \
              empty data directory and another id",
             config.data_dir.display()
         ))),

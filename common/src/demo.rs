@@ -51,6 +51,9 @@ impl ProcessState {
     }
 }
 
+/// What a node that was removed from its cluster says of itself as it ends.
+pub const REMOVED: &str = "was removed from the cluster, and";
+
 /// The answer of `POST /v1/demo/nodes` and `POST /v1/demo/nodes/{id}/…`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -207,7 +207,10 @@ pub fn assess(situation: &Situation<'_>) -> Assessment {
         .filter(|node| matches!(node.status, NodeStatus::Down | NodeStatus::Suspect))
         .collect();
     if let Some(worst) = unwell.iter().max_by_key(|node| node.status) {
-        let spare = answering.saturating_sub(needed) as u64;
+        // Who is suspect is lost already, as far as one may count on them.
+        let doubtful =
+            voters.iter().filter(|node| answers(node, sample) && node.status == NodeStatus::Suspect);
+        let spare = (answering - doubtful.count()).saturating_sub(needed) as u64;
         let ids: Vec<NodeId> = unwell.iter().map(|node| node.id).collect();
         let since = unwell.iter().map(|node| node.status_since).min().unwrap_or(worst.status_since);
         let at = format::moment(since, situation.now, situation.offset_minutes);

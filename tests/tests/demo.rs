@@ -5,6 +5,8 @@ use reqwest::{Method, StatusCode};
 use ringmaster_common::{
     cluster::NodeStatus,
     demo::{DemoNode, ProcessState},
+    lock::Lock,
+    page::Page,
 };
 use ringmaster_tests::{
     SOON,
@@ -37,10 +39,12 @@ async fn a_demo_starts_soon_takes_chaos_and_leaves_nothing_behind() {
     assert!(cluster.demo && cluster.nodes.iter().filter(|info| info.node.voter).count() == 3);
 
     // Something is going on without anybody's doing.
-    eventually("the gentle load to write", SOON, async || {
-        let url = format!("{}/v1/settings/demo.heartbeat", demo.node_url(1));
+    eventually("the gentle load to take locks, and to wait for them", SOON, async || {
+        let url = format!("{}/v1/locks?prefix=demo/", demo.node_url(1));
         let response = demo.http.get(url).send().await.map_err(|error| error.to_string())?;
-        if response.status().is_success() { Ok(()) } else { Err(response.status().to_string()) }
+        let locks: Page<Lock> = response.json().await.map_err(|error| error.to_string())?;
+        let contended = locks.items.iter().any(|lock| lock.held_by > 0 && lock.waited_by > 0);
+        if contended { Ok(()) } else { Err(format!("{locks:?}")) }
     })
     .await;
 

@@ -71,7 +71,21 @@ pub async fn plan(arguments: PlanArguments, out: &Out) -> Result<(), Failure> {
     }
     let plan = make_plan(&client, action.into()).await?;
     out.text(show::plan(&plan, out.paint()))?;
+    unblocked(&plan)?;
     Ok(out.line(show::how_to_apply(&plan))?)
+}
+
+/// Refuses what cannot be applied, so that scripts notice.
+fn unblocked(plan: &Plan) -> Result<(), Failure> {
+    if plan.blockers.is_empty() {
+        return Ok(());
+    }
+    let blockers: Vec<_> = plan.blockers.iter().map(|blocker| blocker.detail.as_str()).collect();
+    Err(Failure::Failed(format!(
+        "plan {} is blocked, and cannot be applied: {}. Once the blockers are lifted, plan again",
+        plan.id,
+        blockers.join("; ")
+    )))
 }
 
 pub async fn apply(arguments: ApplyArguments, out: &Out) -> Result<(), Failure> {
@@ -128,10 +142,7 @@ async fn confirm_and_apply(
     if !json {
         out.text(show::plan(plan, out.paint()))?;
     }
-    if !plan.blockers.is_empty() {
-        let blockers: Vec<_> = plan.blockers.iter().map(|blocker| blocker.detail.as_str()).collect();
-        return Err(Failure::Failed(format!("plan {} is blocked: {}", plan.id, blockers.join("; "))));
-    }
+    unblocked(plan)?;
     if let Some(operation) = plan.operation {
         let operation: Operation = client.get(&format!("/v1/operations/{operation}")).await?;
         let since = operation.undone_by.map(|by| format!(", and was undone by operation {by}"));

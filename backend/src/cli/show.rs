@@ -300,10 +300,7 @@ pub fn plan(plan: &Plan, paint: Paint) -> String {
 pub fn how_to_apply(plan: &Plan) -> String {
     match plan.operation {
         Some(operation) => format!("It was applied, as operation {operation}."),
-        None if plan.blockers.is_empty() => {
-            format!("To apply it, until {}: ringmaster apply {}", time(plan.expires_at), plan.id)
-        }
-        None => "It is blocked, and cannot be applied. Once the blockers are lifted, plan again.".to_owned(),
+        None => format!("To apply it, until {}: ringmaster apply {}", time(plan.expires_at), plan.id),
     }
 }
 

@@ -26,7 +26,6 @@ use std::{
 };
 use tokio::{
     process::{Child, Command},
-    sync::watch,
     time::{sleep, timeout},
 };
 
@@ -51,7 +50,6 @@ pub struct Fleet {
     home: Home,
     /// Every node there ever was; none where its process is gone.
     nodes: BTreeMap<NodeId, Option<Process>>,
-    running: watch::Sender<Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -63,16 +61,11 @@ struct Process {
 
 impl Fleet {
     pub fn new(launcher: Launcher, home: Home) -> Fleet {
-        Fleet { launcher, home, nodes: BTreeMap::new(), running: watch::Sender::default() }
+        Fleet { launcher, home, nodes: BTreeMap::new() }
     }
 
     pub fn home(&self) -> &Home {
         &self.home
-    }
-
-    /// The URLs of the nodes that run and are not paused.
-    pub fn running_urls(&self) -> watch::Receiver<Vec<String>> {
-        self.running.subscribe()
     }
 
     pub fn is_dead(&self) -> bool {
@@ -105,7 +98,6 @@ impl Fleet {
             .spawn()?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).expect("it has not been waited for");
         self.nodes.insert(id, Some(Process { child, pid: Pid::from_raw(pid), paused: false }));
-        self.tell_who_runs();
         Ok(())
     }
 
@@ -171,7 +163,6 @@ impl Fleet {
         if chaos == Chaos::Restart {
             self.start(id).map_err(|error| failed(format!("node {id} cannot be started: {error}")))?;
         }
-        self.tell_who_runs();
         Ok(self.show(id))
     }
 
@@ -191,7 +182,6 @@ impl Fleet {
             }
             let ((id, status), ..) = select_all(exits).await;
             self.nodes.insert(id, None);
-            self.tell_who_runs();
             match status {
                 Ok(status) => return (id, status),
                 Err(error) => tracing::error!(node = %id, %error, "the process cannot be waited for"),
@@ -242,11 +232,6 @@ impl Fleet {
             pid: process.map(|process| process.pid.as_raw().cast_unsigned()),
             url: self.home.ports(id).url(),
         }
-    }
-
-    fn tell_who_runs(&self) {
-        let running = self.list().into_iter().filter(|node| node.state == ProcessState::Running);
-        self.running.send_replace(running.map(|node| node.url).collect());
     }
 }
 

@@ -145,10 +145,14 @@ pub fn private_directory() -> io::Result<TempDir> {
 fn read_end(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(END_OF_LOG_BYTES)))?;
+    let skipped = length.saturating_sub(END_OF_LOG_BYTES);
+    file.seek(SeekFrom::Start(skipped))?;
     let mut end = Vec::new();
     file.take(END_OF_LOG_BYTES).read_to_end(&mut end)?;
-    Ok(String::from_utf8_lossy(&end).into_owned())
+    let text = String::from_utf8_lossy(&end);
+    // Whole lines alone.
+    let begin = if skipped == 0 { 0 } else { text.find('\n').map_or(0, |end| end + 1) };
+    Ok(text[begin..].to_owned())
 }
 
 impl Ports {

@@ -18,7 +18,10 @@ use crate::{
     store::{NodeSignals, Store, use_store},
 };
 use leptos::prelude::*;
-use ringmaster_common::{cluster::Role, id::NodeId};
+use ringmaster_common::{
+    cluster::{NodeStatus, Role},
+    id::NodeId,
+};
 
 const COLUMNS: [Column; 7] = [
     column("node", "Node"),
@@ -142,6 +145,8 @@ pub fn make_leader(id: NodeId, node: NodeSignals) -> AnyView {
             Some("The page is not connected to any node")
         } else if !node.facts.with(|node| node.voter) {
             Some("It is a learner, and only a voter can lead")
+        } else if node.facts.with(|node| node.status == NodeStatus::Down) {
+            Some("It does not answer, so it cannot lead")
         } else {
             None
         }
