@@ -163,6 +163,31 @@ def test_nobody_there_is_told_at_once() -> None:
         assert time.monotonic() - began < 3
 
 
+def test_what_is_no_lock_is_told_before_anybody_is_asked() -> None:
+    with pytest.raises(ValueError, match="begins with http://"):
+        Client("127.0.0.1:7701")
+    with Client("http://127.0.0.1:1") as client:
+        for ttl in ["10s", None]:
+            with pytest.raises(TypeError, match="ttl is a number of seconds"):
+                client.lock("z", ttl=ttl)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="ttl is 0.1 to 86400 seconds, not -1"):
+            client.lock("z", ttl=-1)
+        with pytest.raises(ValueError, match="wait is 0 to 3600 seconds, not 99999"):
+            client.lock("z", wait=99999)
+
+
+def test_a_release_may_be_repeated(node: Cluster) -> None:
+    with Client(node.urls) as client:
+        lock = client.lock("twice", owner="ada")
+        with pytest.raises(RuntimeError, match="was not acquired"):
+            lock.release()
+        lock.acquire()
+        assert repr(lock) == f"<lock 'twice' of ada, token={lock.token}>"
+        lock.release()
+        lock.release()
+        assert repr(lock) == "<lock 'twice' of ada, not held>"
+
+
 def test_asyncio(node: Cluster) -> None:
     async def work() -> None:
         async with AsyncClient(node.urls) as client:

@@ -57,6 +57,9 @@ class AsyncClient:
         given = [urls] if isinstance(urls, str) else list(urls)
         if not given:
             raise ValueError("a client needs the URL of one node at least")
+        for url in given:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"the URL of a node begins with http://, as in http://127.0.0.1:7701, unlike {url!r}")
         self._urls = [url.rstrip("/") for url in given][:MAX_ADDRESSES]
         self._discovered = False
         self._held: set[AsyncLock] = set()

@@ -33,6 +33,8 @@ ATTEMPT_AT_MOST = 6
 """One part in so many of the lease is what one node may take for a renewal."""
 SHORTEST_ATTEMPT = 0.1
 """The least time that a node is given to answer a renewal, however short the lease is."""
+SHORTEST_TTL, LONGEST_TTL, LONGEST_WAIT = 0.1, 24 * 3600.0, 3600.0
+"""What a cluster takes, in seconds."""
 RENEW_PAUSE = 0.05
 """How long to wait before a renewal that failed is tried again."""
 
@@ -97,6 +99,8 @@ class AsyncLock:
     ) -> None:
         if shared and limit is not None:
             raise ValueError("a limit says how many may share the lock; leave shared out")
+        _check_seconds("ttl", ttl, SHORTEST_TTL, LONGEST_TTL)
+        _check_seconds("wait", wait, 0, LONGEST_WAIT)
         self.name = name
         self.owner = owner or this_process()
         self._client = client
@@ -114,6 +118,10 @@ class AsyncLock:
         self._since = 0.0
         self._lease = Lease()
         self._keeper: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        held = f"token={self._token}" if self._keeper is not None else "not held"
+        return f"<lock {self.name!r} of {self.owner}, {held}>"
 
     @property
     def token(self) -> int:
@@ -161,7 +169,9 @@ class AsyncLock:
         return self
 
     async def release(self) -> None:
-        """Gives it back. Raises :class:`LockLost` where it was lost before."""
+        """Gives it back; once more does nothing. Raises :class:`LockLost` where it was lost before."""
+        if self._keeper is None and self._token is not None:
+            return
         loss = self._lease.loss()
         error = await self._give_back()
         if loss is not None:
@@ -246,6 +256,13 @@ class AsyncLock:
             else:
                 self._since = sent
                 return
+
+
+def _check_seconds(what: str, value: float, least: float, most: float) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{what} is a number of seconds, not {value!r}")
+    if not least <= value <= most:
+        raise ValueError(f"{what} is {least:g} to {most:g} seconds, not {value!r}")
 
 
 def _ms(seconds: float) -> int:

@@ -79,6 +79,9 @@ class Lock:
         self._client = client
         self._lock = lock
 
+    def __repr__(self) -> str:
+        return repr(self._lock)
+
     @property
     def name(self) -> str:
         return self._lock.name
@@ -106,7 +109,7 @@ class Lock:
         return self
 
     def release(self) -> None:
-        """Gives it back. Raises :class:`LockLost` where it was lost before."""
+        """Gives it back; once more does nothing. Raises :class:`LockLost` where it was lost before."""
         self._client._run(self._lock.release())
 
     def __enter__(self) -> Self:
