@@ -67,9 +67,11 @@ pub enum ActionArguments {
         after_help = "Example: ringmaster apply set_endpoint_state --upstream web --endpoint e1 --state drain"
     )]
     SetEndpointState {
-        #[arg(long)]
+        /// The upstream that it belongs to
+        #[arg(long, value_name = "NAME")]
         upstream: String,
-        #[arg(long)]
+        /// Its id there
+        #[arg(long, value_name = "ID")]
         endpoint: String,
         /// ready, drain or maintenance
         #[arg(long, value_parser = PossibleValuesParser::new(EndpointState::ALL.iter().map(|state| state.as_str())).try_map(|word| endpoint_state(&word)))]

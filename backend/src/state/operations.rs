@@ -61,6 +61,21 @@ pub struct RunningStep {
     pub goal: Goal,
 }
 
+/// What an operation that was given up may leave behind, and what to do about it.
+fn what_is_left(goal: &Goal) -> String {
+    match goal {
+        Goal::AddNode { node, .. } => format!(
+            "; node {0} is a member all the same, and goes on joining if it is started; to take it out: ringmaster \
+             apply remove_node --node {0}",
+            node.id
+        ),
+        Goal::ChangeVoters { .. } | Goal::RemoveNode { voters: Some(_), .. } => {
+            "; the change of voters may still come about; look at who votes before you plan again".to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
 impl OperationRecord {
     fn goal_of(&self, position: usize) -> (&Goal, usize) {
         let forward = self.goal.steps().len();
@@ -242,12 +257,13 @@ impl Operations {
             return;
         }
         let id = record.operation.id;
+        let left = record.running_step().map(|step| what_is_left(&step.goal)).unwrap_or_default();
         self.edit(id, |record| match record.running_position() {
             Some(position) => {
                 let step = &record.operation.steps[position];
                 let why = Refusal::new(
                     Code::StepTimeout,
-                    format!("the step {} did not end within {} ms", step.name, step.bound_ms),
+                    format!("the step {} did not end within {} ms{left}", step.name, step.bound_ms),
                 );
                 record.stop(context, position, OperationStatus::Failed, why);
             }
