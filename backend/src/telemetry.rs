@@ -31,7 +31,7 @@ use std::{
 use tokio::sync::watch;
 
 /// How often links are judged. A change of opinion, or of who leads, is reported at once.
-const JUDGE_EVERY: Duration = Duration::from_millis(100);
+const JUDGE_EVERY: Duration = Duration::from_millis(200);
 /// How often a report is made when nothing changed.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// Reports older than this are no longer shown or counted.
