@@ -18,13 +18,13 @@ mod events;
 mod extract;
 mod guard;
 mod locks;
+mod marks;
 mod metrics;
 mod openapi;
 mod operations;
 mod plans;
 mod probes;
 mod problem;
-mod read;
 mod routes;
 pub mod server;
 mod settings;
@@ -131,5 +131,5 @@ async fn pass(State(api): State<Api>, request: Request, next: Next) -> Response 
     let admitted = |request| admission::admit(&api, request, readable);
     let in_time = |request| server::in_time(request, admitted);
     let guarded = |request| guard::guard(&api, request, in_time);
-    read::marked(metrics::count(&api, request, guarded)).await
+    marks::marked(metrics::count(&api, request, guarded)).await
 }

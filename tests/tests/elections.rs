@@ -54,5 +54,5 @@ async fn writes_hardly_pause_when_the_leader_is_told_to_stop() {
     gaps.sort();
     println!("{STOPS} stops: the longest gaps were {gaps:?}");
     // Of an election, it would be more than the lease, each time.
-    assert!(gaps[0] < Duration::from_millis(200), "gaps were {gaps:?}");
+    assert!(gaps[STOPS / 2] < Duration::from_millis(230), "gaps were {gaps:?}");
 }

@@ -4,8 +4,8 @@ use reqwest::{Method, Response};
 use ringmaster_common::{
     action::Action,
     cluster::{NodeInfo, NodeStatus, Quorum, Sees},
+    headers,
     id::{GroupId, NodeId},
-    read::{AGE_HEADER, REVISION_HEADER},
 };
 use ringmaster_tests::{SOON, cluster::Cluster, eventually, stream::agreement, writers::Writers};
 use serde_json::json;
@@ -143,7 +143,7 @@ async fn a_first_node_that_was_wiped_founds_no_second_cluster() {
 fn source(response: &Response) -> (u64, u64) {
     let number = |name| response.headers()[name].to_str().ok().and_then(|text| text.parse().ok());
     let number = |name| number(name).unwrap_or_else(|| panic!("{name} is no number"));
-    (number(REVISION_HEADER), number(AGE_HEADER))
+    (number(headers::REVISION), number(headers::AGE_MS))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! What handlers take from a request, with errors of ours.
 
 use crate::{
-    api::{MAX_BODY_BYTES, REQUEST_TIMEOUT, WRITE_DEADLINE, problem::Refused},
+    api::{MAX_BODY_BYTES, REQUEST_TIMEOUT, WRITE_DEADLINE, marks, problem::Refused},
     clock,
     raft::cluster_group::Consistency,
     state::{
@@ -211,11 +211,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Mutation {
                 format!("an Idempotency-Key has 1 to {MAX_REQUEST_ID_BYTES} visible ASCII characters"),
             ));
         }
+        let id = key.map_or_else(made_up_id, str::to_owned);
+        marks::changes_under(&id);
         Ok(Mutation {
             request: CommandRequest {
                 repeatable: key.is_some(),
                 resent_after: None,
-                id: key.map_or_else(made_up_id, str::to_owned),
+                id,
                 actor: Actor::Operator(actor(parts)),
             },
             deadline: clock::now() + WRITE_DEADLINE,

@@ -38,7 +38,9 @@ pub async fn guard<F: Future<Output = Response>>(
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("etag, location, ringmaster-revision, ringmaster-age-ms"),
+            HeaderValue::from_static(
+                "etag, location, ringmaster-revision, ringmaster-age-ms, ringmaster-request-id",
+            ),
         );
         if preflight {
             let allowed = "content-type, idempotency-key, if-match, if-none-match, ringmaster-client";

@@ -164,7 +164,9 @@ pub async fn apply(
     OptionalJson(body): OptionalJson<ApplyRequest>,
 ) -> Result<Response, Refused> {
     let command = Command::StartOperation { plan: id, keep_within_ms: body.keep_within_ms };
+    let request = mutation.request.id.clone();
     let (operation, started) = api.group.operate(mutation.request, command, mutation.deadline).await?;
+    tracing::info!(request, plan = %id, operation = %operation.id, started, "a plan is applied");
     let status = if started { StatusCode::ACCEPTED } else { StatusCode::OK };
     let location = format!("/v1/operations/{}", operation.id);
     Ok((status, [(header::LOCATION, location)], Json(operation)).into_response())
