@@ -5,14 +5,44 @@
 //! the new version understands is not written into the log before the last of them runs it. There is
 //! no way back: a node of an older version that meets a higher level stops, and says why.
 //!
-//! The build feature `next-version` plays the version after this one, for the tests of that.
+//! So formats change: a version reads the older ones as well, and
+//! - what goes into the log, and snapshots of it, are written as the cluster's level says ([`Formats`]);
+//! - a connection has the newest format that both of its ends speak ([`PEER_FORMATS`]).
+//!
+//! The build feature `next-version` plays the version after this one, for the tests of that: each of its
+//! formats is one higher, and is otherwise the same.
 
 use serde::Deserialize;
-use std::io;
+use std::{io, ops::RangeInclusive};
 
 /// The feature level of this version. It grows with each command, event or format that older versions
 /// do not understand; what is new is used where the cluster's level is high enough.
 pub const FEATURE_LEVEL: u32 = if cfg!(feature = "next-version") { 3 } else { 2 };
+
+/// The formats of frames that this version speaks with peers. Those of the version before it are always
+/// among them: a cluster is upgraded node by node.
+pub const PEER_FORMATS: RangeInclusive<u8> = 1..=if cfg!(feature = "next-version") { 2 } else { 1 };
+
+/// The formats of what every member has to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Formats {
+    pub record: u16,
+    pub snapshot: u16,
+}
+
+impl Formats {
+    /// The newest that this version reads. It reads all before them, too.
+    pub const NEWEST: Formats = Formats::at(FEATURE_LEVEL);
+
+    /// What is written in a cluster of this feature level.
+    pub const fn at(feature_level: u32) -> Formats {
+        if cfg!(feature = "next-version") && feature_level >= FEATURE_LEVEL {
+            Formats { record: 2, snapshot: 2 }
+        } else {
+            Formats { record: 1, snapshot: 1 }
+        }
+    }
+}
 
 /// Refuses to go on where the cluster can do more than this version.
 pub fn check(cluster_level: u32) -> io::Result<()> {

@@ -27,9 +27,10 @@ use crate::{
     },
     state::{
         State,
-        command::{ClusterTime, Command, Outcome, RECORD_FORMAT, Record, Request, Response},
+        command::{ClusterTime, Command, Outcome, Record, Request, Response},
         planner,
     },
+    version::Formats,
 };
 use openraft::{
     Instant as _, Raft, ReadPolicy,
@@ -405,7 +406,9 @@ impl ClusterGroup {
         else {
             return Answer::NotLeader;
         };
-        let record = Record { format: RECORD_FORMAT, stamp, wall: clock::wall(), request, command };
+        // What this node has applied is committed: every member reads what that level says.
+        let format = Formats::at(published.state().feature_level).record;
+        let record = Record { format, stamp, wall: clock::wall(), request, command };
         self.0.latencies.proposed();
         let (responder, answer) = ProgressResponder::complete_only();
         let submitted = raft

@@ -12,7 +12,7 @@ use crate::{
         waiting_room::WaitingRoom,
     },
     state::{self, Body, Effect, State, command::Record},
-    version,
+    version::{self, Formats},
 };
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -27,8 +27,6 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, io, sync::Arc, time::Instant};
 use tokio::sync::watch;
 
-/// The format of snapshots that this version writes.
-const SNAPSHOT_FORMAT: u16 = 1;
 /// How many entries are applied before the state is published, at the most.
 const PUBLISH_EVERY: usize = 256;
 
@@ -96,7 +94,7 @@ impl SnapshotBody<State> {
     fn decode(bytes: &[u8]) -> io::Result<State> {
         // First the format: the fields of a newer one may be others.
         let format = version::format_of(bytes).map_err(io::Error::other)?;
-        version::check_format(format, SNAPSHOT_FORMAT).map_err(|unknown| {
+        version::check_format(format, Formats::NEWEST.snapshot).map_err(|unknown| {
             io::Error::other(format!("the snapshot has {unknown}; run the version that the other nodes run"))
         })?;
         let SnapshotBody { state, .. } = rmp_serde::from_slice(bytes).map_err(io::Error::other)?;
@@ -245,7 +243,8 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     async fn build_snapshot(&mut self) -> Result<StoredSnapshot, io::Error> {
         let (state, meta, snapshots) = (self.state.clone(), self.meta.clone(), self.snapshots.clone());
         blocking(move || {
-            let body = SnapshotBody { format: SNAPSHOT_FORMAT, state: &state };
+            let format = Formats::at(state.feature_level).snapshot;
+            let body = SnapshotBody { format, state: &state };
             let body = Bytes::from(rmp_serde::to_vec_named(&body).map_err(io::Error::other)?);
             snapshots.save(&meta, &body)?;
             Ok(Snapshot { meta, snapshot: body })
@@ -273,17 +272,17 @@ mod tests {
             // As a later version might write it: the state has become a list.
             rmp_serde::to_vec_named(&SnapshotBody { format, state: ["shard"] }).unwrap()
         };
-        let newer = SNAPSHOT_FORMAT + 1;
+        let newest = Formats::NEWEST.snapshot;
+        let newer = newest + 1;
         let error = machine.restore(&SnapshotMeta::default(), &encode(newer)).expect_err("it cannot be read");
         assert_eq!(
             error.to_string(),
             format!(
-                "the snapshot has format {newer}, and this version reads up to {SNAPSHOT_FORMAT}; run the version \
+                "the snapshot has format {newer}, and this version reads up to {newest}; run the version \
                  that the other nodes run"
             )
         );
-        let error =
-            machine.restore(&SnapshotMeta::default(), &encode(SNAPSHOT_FORMAT)).expect_err("no state");
+        let error = machine.restore(&SnapshotMeta::default(), &encode(newest)).expect_err("no state");
         assert!(!error.to_string().contains("run the version"), "{error}");
         assert_eq!(published.applied(), Applied::default(), "nothing was published");
     }

@@ -11,7 +11,7 @@ use crate::{
         plans::Draft,
         traffic::{self, TrafficCommand},
     },
-    version::{self, UnknownFormat},
+    version::{self, Formats, UnknownFormat},
 };
 use bytes::Bytes;
 use ringmaster_common::{
@@ -30,9 +30,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{collections::BTreeSet, fmt, time::Duration};
 
-/// The format of [`Record`]s that this version writes.
-pub const RECORD_FORMAT: u16 = 1;
-
 /// Milliseconds of cluster time: the leader's monotonic clock, carried on from leader to leader.
 /// It never runs faster than any real clock, and never backwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -48,6 +45,7 @@ impl ClusterTime {
 /// One command, as the leader submitted it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
+    /// As the cluster's feature level says, when it was submitted.
     pub format: u16,
     /// Stamped by the leader as it submitted the command.
     pub stamp: ClusterTime,
@@ -262,7 +260,7 @@ impl Record {
 
     pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
         // First the format: the fields of a newer one may be others.
-        version::check_format(version::format_of(bytes)?, RECORD_FORMAT)?;
+        version::check_format(version::format_of(bytes)?, Formats::NEWEST.record)?;
         Ok(rmp_serde::from_slice(bytes)?)
     }
 }
@@ -377,16 +375,14 @@ mod tests {
         let reshaped = |format| {
             rmp_serde::to_vec_named(&Reshaped { shards: vec![7], format, command: "split" }).unwrap()
         };
-        let newer = Record::decode(&reshaped(RECORD_FORMAT + 1)).expect_err("nobody knows its fields");
+        let newest = Formats::NEWEST.record;
+        let newer = Record::decode(&reshaped(newest + 1)).expect_err("nobody knows its fields");
         assert!(matches!(newer, DecodeError::Format(_)), "{newer}");
         assert_eq!(
             newer.to_string(),
-            format!(
-                "the record has format {}, and this version reads up to {RECORD_FORMAT}",
-                RECORD_FORMAT + 1
-            )
+            format!("the record has format {}, and this version reads up to {newest}", newest + 1)
         );
-        for damaged in [reshaped(RECORD_FORMAT), Vec::new(), vec![0xc1; 9]] {
+        for damaged in [reshaped(newest), Vec::new(), vec![0xc1; 9]] {
             let error = Record::decode(&damaged).expect_err("it is no record");
             assert!(matches!(error, DecodeError::Malformed(_)), "{error}");
         }

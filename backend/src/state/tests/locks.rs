@@ -1,9 +1,12 @@
 //! What holds for every history of locks.
 
-use crate::state::{
-    Body, Effect, Entry, State,
-    command::{Actor, ClusterTime, Command, Outcome, RECORD_FORMAT, Record, Request},
-    locks::{Attachment, Fate},
+use crate::{
+    state::{
+        Body, Effect, Entry, State,
+        command::{Actor, ClusterTime, Command, Outcome, Record, Request},
+        locks::{Attachment, Fate},
+    },
+    version::Formats,
 };
 use proptest::{collection::vec, prelude::*};
 use ringmaster_common::{
@@ -194,7 +197,7 @@ proptest! {
             }
             let id = format!("request-{request}");
             let record = Record {
-                format: RECORD_FORMAT,
+                format: Formats::NEWEST.record,
                 stamp,
                 wall: Timestamp::UNIX_EPOCH,
                 request: Request {

@@ -2,14 +2,16 @@
 
 mod traffic;
 
-use crate::state::{
-    Body, Effect, Entry, State,
-    command::{
-        Actor, ClusterTime, Command, OpinionChange, Outcome, Precondition, RECORD_FORMAT, Record, Request,
-        StatusChange,
+use crate::{
+    state::{
+        Body, Effect, Entry, State,
+        command::{
+            Actor, ClusterTime, Command, OpinionChange, Outcome, Precondition, Record, Request, StatusChange,
+        },
+        planner::{Observations, PeerObservation, plan},
+        view::view,
     },
-    planner::{Observations, PeerObservation, plan},
-    view::view,
+    version::Formats,
 };
 use proptest::{collection::vec, prelude::*};
 use ringmaster_common::{
@@ -201,7 +203,7 @@ fn body(state: &State, next: Next) -> Body {
     };
     let index = state.revision.0 + 1;
     Body::Command(Box::new(Record {
-        format: RECORD_FORMAT,
+        format: Formats::NEWEST.record,
         stamp: ClusterTime(stamp),
         wall: Timestamp::from_millisecond(stamp as i64).unwrap(),
         request: Request {

@@ -12,11 +12,14 @@
 //!
 //! `UPDATE_GOLDEN=1 cargo nextest run scripts` writes what came out into the files; read the diff.
 
-use crate::state::{
-    Body, Effect, Entry, State,
-    command::{Actor, ClusterTime, Command, Outcome, RECORD_FORMAT, Record, Request},
-    planner::{Observations, PeerObservation, plan},
-    view::view,
+use crate::{
+    state::{
+        Body, Effect, Entry, State,
+        command::{Actor, ClusterTime, Command, Outcome, Record, Request},
+        planner::{Observations, PeerObservation, plan},
+        view::view,
+    },
+    version::Formats,
 };
 use ringmaster_common::{Timestamp, action::Action, id::NodeId, view::ClusterView};
 use std::{collections::BTreeSet, fmt::Write, fs, path::Path, time::Duration};
@@ -114,8 +117,13 @@ impl Script {
                 };
                 // Wall time runs beside cluster time here, so that scripts read easily.
                 let wall = Timestamp::from_millisecond(stamp as i64).unwrap();
-                let record =
-                    Record { format: RECORD_FORMAT, stamp: ClusterTime(stamp), wall, request, command };
+                let record = Record {
+                    format: Formats::NEWEST.record,
+                    stamp: ClusterTime(stamp),
+                    wall,
+                    request,
+                    command,
+                };
                 let record = Record::decode(&record.encode()).unwrap();
                 self.apply(Body::Command(Box::new(record)));
             }
