@@ -20,7 +20,7 @@ use crate::{
         planner,
     },
     telemetry::{self, Reports, Telemetry},
-    version::{self, FEATURE_LEVEL},
+    version::{self, FEATURE_LEVEL, PEER_FORMATS},
 };
 use ringmaster_common::{
     action::NewNode,
@@ -102,6 +102,7 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
         node_id: me,
         incarnation: identity.incarnation,
         feature_level: FEATURE_LEVEL,
+        formats: PEER_FORMATS,
     };
     let reports = Arc::new(Reports(telemetry.clone())) as _;
     let (dir, elections, snapshot_every) = (data_dir.clone(), config.elections, config.snapshot_every);

@@ -38,6 +38,7 @@ use bytes::Bytes;
 use ringmaster_common::id::{GroupId, Incarnation, NodeId};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
@@ -48,8 +49,6 @@ use tokio::{
     time::timeout,
 };
 
-/// The version of the handshake and of frames.
-const FORMAT: u8 = 1;
 /// Where peers upgrade to a WebSocket.
 const PATH: &str = "/peer";
 /// The largest frame, header and all.
@@ -91,6 +90,8 @@ pub struct Local {
     pub incarnation: Incarnation,
     /// What this process could do if all could. Told to peers, and judged by others.
     pub feature_level: u32,
+    /// The formats of frames that it speaks.
+    pub formats: RangeInclusive<u8>,
 }
 
 /// The links of this node. Cheap to clone.

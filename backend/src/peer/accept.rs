@@ -6,7 +6,7 @@ use super::{
     MAX_ACCEPTED, Shared,
     connection::{Ended, converse},
     frame::{Failure, FailureCode, Frame, Kind, Lane},
-    handshake::{self, HandshakeError, RefusalCode},
+    handshake::{self, HandshakeError, Open, RefusalCode},
     in_flight_limit,
     outgoing::{Outgoing, queue},
     service::{self, Answer, Incoming, Service, Session},
@@ -48,7 +48,7 @@ pub(super) async fn listen(listener: TcpListener, shared: Arc<Shared>, services:
 async fn serve(stream: TcpStream, addr: SocketAddr, shared: Arc<Shared>, services: Arc<[Arc<dyn Service>]>) {
     let mut departed = shared.departed.subscribe();
     let known = Arc::clone(&departed.borrow_and_update());
-    let (socket, hello) = match handshake::accept(stream, &shared.local, &known).await {
+    let Open { socket, format, peer } = match handshake::accept(stream, &shared.local, &known).await {
         Ok(accepted) => accepted,
         Err(HandshakeError::RefusedHere { peer, refused }) => {
             if refused.code == RefusalCode::ForeignCluster {
@@ -62,13 +62,13 @@ async fn serve(stream: TcpStream, addr: SocketAddr, shared: Arc<Shared>, service
             return;
         }
     };
-    let from = hello.node_id;
+    let from = peer.node_id;
     shared.refusals().forget(from);
     shared.has_connected(from);
 
-    let (outgoing, queue) = queue();
+    let (outgoing, queue) = queue(format);
     let mut dispatcher = Dispatcher::new(from, outgoing, &services);
-    let conversation = converse(socket, queue, |frame| {
+    let conversation = converse(socket, format, queue, |frame| {
         shared.heard(from);
         dispatcher.take(frame)
     });
@@ -101,7 +101,7 @@ impl Dispatcher {
         match frame.kind {
             Kind::Ping => {
                 // If even a pong finds no room, the peer does not read; its silence will end this.
-                let _ = self.outgoing.push(Lane::Urgent, Frame::bare(Kind::Pong, frame.id).encode());
+                let _ = self.outgoing.push(&Frame::bare(Kind::Pong, frame.id));
                 Ok(())
             }
             Kind::Request | Kind::Cast => {
@@ -132,18 +132,17 @@ impl Dispatcher {
 /// The last refusal of each wrong peer: a peer that tries again and again is logged once.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    last: BTreeMap<Option<NodeId>, String>,
+    last: BTreeMap<NodeId, String>,
 }
 
 impl Refusals {
-    fn log_once(&mut self, peer: Option<NodeId>, addr: SocketAddr, refused: &str) {
+    fn log_once(&mut self, peer: NodeId, addr: SocketAddr, refused: &str) {
         if self.is_news(peer, refused) {
-            let claims = peer.map_or_else(|| "nothing".to_owned(), |id| format!("node {id}"));
-            tracing::warn!(%addr, claims, refused, "refused a peer");
+            tracing::warn!(%addr, claims = %peer, refused, "refused a peer");
         }
     }
 
-    fn is_news(&mut self, peer: Option<NodeId>, refused: &str) -> bool {
+    fn is_news(&mut self, peer: NodeId, refused: &str) -> bool {
         if self.last.get(&peer).is_some_and(|last| last == refused) {
             return false;
         }
@@ -156,7 +155,7 @@ impl Refusals {
 
     /// The node has been accepted: a later refusal is news again.
     fn forget(&mut self, peer: NodeId) {
-        self.last.remove(&Some(peer));
+        self.last.remove(&peer);
     }
 }
 
@@ -167,7 +166,7 @@ mod tests {
     #[test]
     fn a_refusal_is_news_when_it_changes() {
         let mut refusals = Refusals::default();
-        let (two, three) = (Some(NodeId(2)), Some(NodeId(3)));
+        let (two, three) = (NodeId(2), NodeId(3));
         assert!(refusals.is_news(two, "foreign"));
         assert!(!refusals.is_news(two, "foreign"));
         assert!(refusals.is_news(three, "foreign"));
@@ -175,7 +174,7 @@ mod tests {
         refusals.forget(NodeId(2));
         assert!(refusals.is_news(two, "own id"));
         for id in 0..10 * MAX_REMEMBERED_REFUSALS as u64 {
-            refusals.is_news(Some(NodeId(id)), "foreign");
+            refusals.is_news(NodeId(id), "foreign");
             assert!(refusals.last.len() <= MAX_REMEMBERED_REFUSALS);
         }
     }

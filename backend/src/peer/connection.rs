@@ -32,20 +32,26 @@ pub(super) enum Ended {
     WrongWay,
 }
 
-/// Writes what is queued, and gives each frame that arrives to `take`, in order.
+/// Writes what is queued, and gives each frame of this format that arrives to `take`, in order. One of
+/// another ends it.
 pub(super) async fn converse(
     socket: Socket,
+    format: u8,
     queue: Queue,
     take: impl FnMut(Frame) -> Result<(), Ended>,
 ) -> Ended {
     let (sink, stream) = socket.split();
     tokio::select! {
-        ended = read(stream, take) => ended,
+        ended = read(stream, format, take) => ended,
         ended = write(sink, queue) => ended,
     }
 }
 
-async fn read(mut stream: SplitStream<Socket>, mut take: impl FnMut(Frame) -> Result<(), Ended>) -> Ended {
+async fn read(
+    mut stream: SplitStream<Socket>,
+    format: u8,
+    mut take: impl FnMut(Frame) -> Result<(), Ended>,
+) -> Ended {
     loop {
         // What has arrived is read before the time-out is looked at: a process that was paused
         // does not take its own silence for the peer's.
@@ -56,7 +62,7 @@ async fn read(mut stream: SplitStream<Socket>, mut take: impl FnMut(Frame) -> Re
             Ok(Some(Ok(message))) => message,
         };
         let taken = match message {
-            Message::Binary(bytes) => Frame::decode(bytes).map_err(Ended::from).and_then(&mut take),
+            Message::Binary(bytes) => Frame::decode(format, bytes).map_err(Ended::from).and_then(&mut take),
             Message::Ping(_) | Message::Pong(_) => Ok(()),
             Message::Text(_) | Message::Close(_) | Message::Frame(_) => Err(Ended::NotAFrame),
         };

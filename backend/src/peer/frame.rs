@@ -1,11 +1,12 @@
 //! Frames: what two nodes say to each other once they know each other.
 //!
 //! One WebSocket message holds one frame: a header of fixed size, then the body. Integers are big
-//! endian.
+//! endian. All frames of a connection have the format that its [`handshake`](super::handshake) agreed
+//! on.
 //!
 //! ```text
 //! offset  size  field
-//!      0     1  format version, FORMAT
+//!      0     1  format
 //!      1     1  kind: 1 request · 2 reply · 3 failure · 4 cast · 5 ping · 6 pong
 //!      2     1  lane: 0 urgent · 1 bulk; an answer takes the lane of its request
 //!      3     1  channel: what the body is about; 0 for ping and pong
@@ -16,15 +17,16 @@
 //! ```
 //!
 //! Ids are the asker's: a reply, failure or pong repeats the id that it answers. The header knows
-//! nothing of what bodies mean.
+//! nothing of what bodies mean, and a format says nothing of them: where the form of a body changes, it
+//! gets a channel of its own, which is used once the cluster's feature level says that all serve it.
 
-use super::{FORMAT, MAX_FRAME_BYTES};
+use super::MAX_FRAME_BYTES;
 use bytes::{BufMut, Bytes, BytesMut};
 use ringmaster_common::id::GroupId;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-const HEADER_BYTES: usize = 36;
+pub(super) const HEADER_BYTES: usize = 36;
 
 /// The largest body that fits into a frame.
 pub const MAX_BODY_BYTES: usize = MAX_FRAME_BYTES - HEADER_BYTES;
@@ -105,8 +107,8 @@ pub enum FailureCode {
 pub(super) enum FrameError {
     #[error("a frame of {0} bytes is shorter than its header")]
     Short(usize),
-    #[error("a frame of format {0}; this node speaks format {FORMAT}")]
-    Format(u8),
+    #[error("a frame of format {found} on a connection of format {agreed}")]
+    Format { found: u8, agreed: u8 },
     #[error("a frame of unknown kind {0}")]
     Kind(u8),
     #[error("a frame of unknown lane {0}")]
@@ -137,9 +139,9 @@ impl Frame {
         }
     }
 
-    pub(super) fn encode(&self) -> Bytes {
+    pub(super) fn encode(&self, format: u8) -> Bytes {
         let mut bytes = BytesMut::with_capacity(HEADER_BYTES + self.body.len());
-        bytes.put_u8(FORMAT);
+        bytes.put_u8(format);
         bytes.put_u8(match self.kind {
             Kind::Request => 1,
             Kind::Reply => 2,
@@ -161,13 +163,13 @@ impl Frame {
     }
 
     /// The body shares the memory of `bytes`.
-    pub(super) fn decode(bytes: Bytes) -> Result<Frame, FrameError> {
+    pub(super) fn decode(agreed: u8, bytes: Bytes) -> Result<Frame, FrameError> {
         let Some((header, _)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
             return Err(FrameError::Short(bytes.len()));
         };
         let [format, kind, lane, channel, numbers @ ..] = header;
-        if *format != FORMAT {
-            return Err(FrameError::Format(*format));
+        if *format != agreed {
+            return Err(FrameError::Format { found: *format, agreed });
         }
         let kind = match kind {
             1 => Kind::Request,
@@ -248,15 +250,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_frame_survives_the_wire(frame in any_frame()) {
-            prop_assert_eq!(Frame::decode(frame.encode()), Ok(frame));
+        fn a_frame_survives_the_wire(frame in any_frame(), format in any::<u8>()) {
+            prop_assert_eq!(Frame::decode(format, frame.encode(format)), Ok(frame));
         }
 
         #[test]
         fn any_bytes_are_a_frame_or_an_error(bytes in any::<Vec<u8>>()) {
             let bytes = Bytes::from(bytes);
-            if let Ok(frame) = Frame::decode(bytes.clone()) {
-                prop_assert_eq!(frame.encode(), bytes);
+            let format = bytes.first().copied().unwrap_or_default();
+            if let Ok(frame) = Frame::decode(format, bytes.clone()) {
+                prop_assert_eq!(frame.encode(format), bytes);
             }
         }
     }
@@ -272,17 +275,16 @@ mod tests {
             trace: Trace(0x0506),
             body: Bytes::from_static(b"body"),
         };
-        let mut expected = vec![FORMAT, 4, 1, 7, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 3, 4];
+        let mut expected = vec![9, 4, 1, 7, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 3, 4];
         expected.extend([0; 14]);
         expected.extend([5, 6]);
         expected.extend(b"body");
-        assert_eq!(frame.encode(), expected);
+        assert_eq!(frame.encode(9), expected);
     }
 
     #[test]
     fn a_frame_of_another_format_is_refused() {
-        let mut bytes = Frame::bare(Kind::Ping, 1).encode().to_vec();
-        bytes[0] = FORMAT + 1;
-        assert_eq!(Frame::decode(Bytes::from(bytes)), Err(FrameError::Format(FORMAT + 1)));
+        let newer = Frame::bare(Kind::Ping, 1).encode(2);
+        assert_eq!(Frame::decode(1, newer), Err(FrameError::Format { found: 2, agreed: 1 }));
     }
 }

@@ -1,18 +1,30 @@
 //! The handshake: before any frame, both ends make sure who they are.
 //!
-//! The dialler upgrades a TCP connection to a WebSocket at `/peer` and sends a [`Hello`]; the other
-//! end answers with a [`Verdict`]. Whoever knows the other to be wrong says why, so that the log of
-//! either node explains it. The first byte of each message is its format version, and the refusal
-//! keeps its shape in every version: an old node understands why a new one refuses it.
+//! The dialler upgrades a TCP connection to a WebSocket at `/peer` and says [`Hello`]; the other end
+//! answers that it is [`Welcome`], or [`Refused`]. Whoever knows the other to be wrong says why, so
+//! that the log of either node explains it. Both speak several formats of frames, those of the version
+//! before theirs among them; the connection has the newest that is common to both.
+//!
+//! ```text
+//!          offset  size  field
+//! hello         0     1  the oldest format of frames that the dialler speaks
+//!               1     1  the newest
+//!               2     …  a Hello, in MessagePack with named fields
+//! answer        0     1  the format of the connection; 0 if the dialler is refused
+//!               1     …  a Welcome or a Refused, in MessagePack with named fields
+//! ```
+//!
+//! This is for ever: the messages have no format of their own, they only get further fields, with a
+//! default. So any version understands who any other is, and why it is refused.
 //!
 //! It proves no identity to an attacker; it keeps honest nodes from talking to the wrong ones.
 
-use super::{FORMAT, HANDSHAKE_TIMEOUT, Local, MAX_FRAME_BYTES, PATH};
+use super::{HANDSHAKE_TIMEOUT, Local, MAX_FRAME_BYTES, PATH};
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use ringmaster_common::id::{Incarnation, NodeId};
-use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, fmt};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{collections::BTreeSet, fmt, ops::RangeInclusive};
 use tokio::{io, net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream, accept_hdr_async_with_config, client_async_with_config,
@@ -28,11 +40,22 @@ pub(super) type Socket = WebSocketStream<TcpStream>;
 
 /// The library zeroes as much before each read, and most frames are small.
 const READ_BUFFER_BYTES: usize = 8 << 10;
+/// Stands where an answer has the format of the connection.
+const REFUSED: u8 = 0;
+
+/// A connection of two nodes that know each other.
+#[derive(Debug)]
+pub(super) struct Open<P> {
+    pub(super) socket: Socket,
+    /// Of frames, in both directions.
+    pub(super) format: u8,
+    /// What the other end said of itself.
+    pub(super) peer: P,
+}
 
 /// What the dialler says of itself, and whom it means to have dialled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hello {
-    pub(super) format: u8,
     pub(super) cluster_id: String,
     pub(super) node_id: NodeId,
     pub(super) incarnation: Incarnation,
@@ -49,18 +72,6 @@ pub(super) struct Welcome {
     pub(super) feature_level: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Answer {
-    format: u8,
-    verdict: Verdict,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Verdict {
-    Refused(Refused),
-    Welcome(Welcome),
-}
-
 /// Why two nodes do not talk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{code}: {detail}")]
@@ -69,10 +80,11 @@ pub(super) struct Refused {
     pub(super) detail: String,
 }
 
-/// Stands in messages by its position: new codes go to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum RefusalCode {
-    UnknownFormat,
+    /// There is no format that both speak.
+    NoCommonFormat,
     ForeignCluster,
     OtherIncarnation,
     /// The dialler meant another node.
@@ -81,6 +93,9 @@ pub(super) enum RefusalCode {
     OwnId,
     /// The dialler was a member once.
     Departed,
+    /// One that only a newer version knows.
+    #[serde(other)]
+    Other,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -99,8 +114,8 @@ pub(super) enum HandshakeError {
     RefusedByPeer(Refused),
     #[error("refused the peer, {refused}")]
     RefusedHere {
-        /// Who the peer claims to be, where that could be read.
-        peer: Option<NodeId>,
+        /// Who the peer claims to be.
+        peer: NodeId,
         refused: Refused,
     },
 }
@@ -110,24 +125,26 @@ pub(super) async fn dial(
     stream: TcpStream,
     local: &Local,
     to: NodeId,
-) -> Result<(Socket, Welcome), HandshakeError> {
+) -> Result<Open<Welcome>, HandshakeError> {
     timeout(HANDSHAKE_TIMEOUT, async {
         stream.set_nodelay(true)?;
         let url = format!("ws://{}{PATH}", stream.peer_addr()?);
         let (mut socket, _) = client_async_with_config(url, stream, Some(limits())).await?;
         let hello = Hello {
-            format: FORMAT,
             cluster_id: local.cluster_id.clone(),
             node_id: local.node_id,
             incarnation: local.incarnation,
             feature_level: local.feature_level,
             to,
         };
-        send(&mut socket, &hello).await?;
-        let welcome = decode_answer(&receive(&mut socket).await?)?;
+        send(&mut socket, encode_hello(&local.formats, &hello)?).await?;
+        let (format, welcome) = decode_answer(&receive(&mut socket).await?)?;
+        if !local.formats.contains(&format) {
+            return Err(HandshakeError::Malformed);
+        }
         match local.check_welcome(&welcome, to) {
-            Ok(()) => Ok((socket, welcome)),
-            Err(refused) => Err(HandshakeError::RefusedHere { peer: Some(welcome.node_id), refused }),
+            Ok(()) => Ok(Open { socket, format, peer: welcome }),
+            Err(refused) => Err(HandshakeError::RefusedHere { peer: welcome.node_id, refused }),
         }
     })
     .await
@@ -139,32 +156,29 @@ pub(super) async fn accept(
     stream: TcpStream,
     local: &Local,
     departed: &BTreeSet<NodeId>,
-) -> Result<(Socket, Hello), HandshakeError> {
+) -> Result<Open<Hello>, HandshakeError> {
     timeout(HANDSHAKE_TIMEOUT, async {
         stream.set_nodelay(true)?;
         let mut socket = accept_hdr_async_with_config(stream, only_our_path, Some(limits())).await?;
-        let (peer, checked) = match decode_hello(&receive(&mut socket).await?) {
-            Ok(hello) => (Some(hello.node_id), local.check_hello(&hello, departed).map(|()| hello)),
-            Err(HandshakeError::RefusedHere { peer, refused }) => (peer, Err(refused)),
-            Err(error) => return Err(error),
-        };
-        let verdict = match &checked {
-            Ok(_) => Verdict::Welcome(Welcome {
-                cluster_id: local.cluster_id.clone(),
-                node_id: local.node_id,
-                incarnation: local.incarnation,
-                feature_level: local.feature_level,
-            }),
-            Err(refused) => Verdict::Refused(refused.clone()),
-        };
-        send(&mut socket, &Answer { format: FORMAT, verdict }).await?;
+        let (formats, hello) = decode_hello(&receive(&mut socket).await?)?;
+        let checked = local.check_hello(&hello, departed).and_then(|()| local.common_format(&formats));
         match checked {
-            Ok(hello) => Ok((socket, hello)),
+            Ok(format) => {
+                let welcome = Welcome {
+                    cluster_id: local.cluster_id.clone(),
+                    node_id: local.node_id,
+                    incarnation: local.incarnation,
+                    feature_level: local.feature_level,
+                };
+                send(&mut socket, encode(&[format], &welcome)?).await?;
+                Ok(Open { socket, format, peer: hello })
+            }
             Err(refused) => {
+                send(&mut socket, encode(&[REFUSED], &refused)?).await?;
                 // The peer is to read the refusal before the connection goes; whether it does is
                 // its affair.
                 let _ = socket.close(None).await;
-                Err(HandshakeError::RefusedHere { peer, refused })
+                Err(HandshakeError::RefusedHere { peer: hello.node_id, refused })
             }
         }
     })
@@ -194,6 +208,25 @@ impl Local {
             ));
         }
         Ok(())
+    }
+
+    /// The newest format that both ends speak.
+    fn common_format(&self, theirs: &RangeInclusive<u8>) -> Result<u8, Refused> {
+        let newest = *self.formats.end().min(theirs.end());
+        if self.formats.contains(&newest) && theirs.contains(&newest) {
+            return Ok(newest);
+        }
+        Err(Refused::new(
+            RefusalCode::NoCommonFormat,
+            format!(
+                "the peer speaks formats {} to {}, this node formats {} to {}; upgrade the older of the two, one \
+                 version at a time",
+                theirs.start(),
+                theirs.end(),
+                self.formats.start(),
+                self.formats.end()
+            ),
+        ))
     }
 
     fn check_welcome(&self, welcome: &Welcome, dialled: NodeId) -> Result<(), Refused> {
@@ -257,9 +290,8 @@ fn only_our_path(request: &Request, response: Response) -> Result<Response, Erro
     Err(refusal)
 }
 
-async fn send(socket: &mut Socket, message: &impl Serialize) -> Result<(), HandshakeError> {
-    let bytes = postcard::to_stdvec(message).map_err(|_| HandshakeError::Malformed)?;
-    Ok(socket.send(Message::Binary(Bytes::from(bytes))).await?)
+async fn send(socket: &mut Socket, message: Bytes) -> Result<(), HandshakeError> {
+    Ok(socket.send(Message::Binary(message)).await?)
 }
 
 async fn receive(socket: &mut Socket) -> Result<Bytes, HandshakeError> {
@@ -274,47 +306,43 @@ async fn receive(socket: &mut Socket) -> Result<Bytes, HandshakeError> {
     }
 }
 
-fn decode_hello(bytes: &[u8]) -> Result<Hello, HandshakeError> {
-    check_format(bytes)?;
-    postcard::from_bytes(bytes).map_err(|_| HandshakeError::Malformed)
+/// What the dialler says first.
+pub(super) fn encode_hello(formats: &RangeInclusive<u8>, hello: &Hello) -> Result<Bytes, HandshakeError> {
+    encode(&[*formats.start(), *formats.end()], hello)
 }
 
-fn decode_answer(bytes: &[u8]) -> Result<Welcome, HandshakeError> {
-    let answer = postcard::from_bytes(bytes);
-    // A refusal can be read whatever its format.
-    if let Ok(Answer { verdict: Verdict::Refused(refused), .. }) = answer {
-        return Err(HandshakeError::RefusedByPeer(refused));
-    }
-    check_format(bytes)?;
-    match answer {
-        Ok(Answer { verdict: Verdict::Welcome(welcome), .. }) => Ok(welcome),
-        _ => Err(HandshakeError::Malformed),
+fn decode_hello(bytes: &[u8]) -> Result<(RangeInclusive<u8>, Hello), HandshakeError> {
+    let ([oldest, newest], hello) = bytes.split_first_chunk().ok_or(HandshakeError::Malformed)?;
+    Ok((*oldest..=*newest, decode(hello)?))
+}
+
+fn decode_answer(bytes: &[u8]) -> Result<(u8, Welcome), HandshakeError> {
+    match bytes.split_first().ok_or(HandshakeError::Malformed)? {
+        (&REFUSED, refused) => Err(HandshakeError::RefusedByPeer(decode(refused)?)),
+        (&format, welcome) => Ok((format, decode(welcome)?)),
     }
 }
 
-fn check_format(bytes: &[u8]) -> Result<(), HandshakeError> {
-    match bytes.first() {
-        None => Err(HandshakeError::Malformed),
-        Some(&FORMAT) => Ok(()),
-        Some(other) => Err(HandshakeError::RefusedHere {
-            peer: None,
-            refused: Refused::new(
-                RefusalCode::UnknownFormat,
-                format!("the peer speaks format {other}, this node format {FORMAT}"),
-            ),
-        }),
-    }
+fn encode(head: &[u8], body: &impl Serialize) -> Result<Bytes, HandshakeError> {
+    let mut message = head.to_vec();
+    rmp_serde::encode::write_named(&mut message, body).map_err(|_| HandshakeError::Malformed)?;
+    Ok(message.into())
+}
+
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, HandshakeError> {
+    rmp_serde::from_slice(body).map_err(|_| HandshakeError::Malformed)
 }
 
 impl fmt::Display for RefusalCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            RefusalCode::UnknownFormat => "unknown format",
+            RefusalCode::NoCommonFormat => "no common format",
             RefusalCode::ForeignCluster => "foreign cluster",
             RefusalCode::OtherIncarnation => "other incarnation",
             RefusalCode::OtherNode => "other node",
             RefusalCode::OwnId => "own id",
             RefusalCode::Departed => "departed",
+            RefusalCode::Other => "for a reason that this version does not know",
         })
     }
 }

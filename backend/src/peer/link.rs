@@ -10,7 +10,7 @@ use super::{
     arrivals::Arrivals,
     connection::{Ended, converse},
     frame::{Failure, FailureCode, Frame, Kind, Lane, MAX_BODY_BYTES},
-    handshake::{self, Socket, Welcome},
+    handshake::{self, Open, Welcome},
     in_flight_limit, lock,
     outgoing::{Outgoing, PushError, queue},
 };
@@ -76,9 +76,9 @@ impl Link {
         let mut delay = MIN_REDIAL_DELAY;
         loop {
             match self.dial(&shared).await {
-                Ok((socket, welcome)) => {
+                Ok(open) => {
                     let since = clock::now();
-                    let trouble = self.converse(socket, welcome, &shared).await;
+                    let trouble = self.converse(open, &shared).await;
                     self.disconnected(&shared, trouble);
                     // A peer that accepts and hangs up is not dialled at full speed for ever.
                     if clock::now().saturating_duration_since(since) > MAX_REDIAL_DELAY {
@@ -97,7 +97,7 @@ impl Link {
         }
     }
 
-    async fn dial(&self, shared: &Shared) -> Result<(Socket, Welcome), String> {
+    async fn dial(&self, shared: &Shared) -> Result<Open<Welcome>, String> {
         let stream = match timeout(DIAL_TIMEOUT, TcpStream::connect(&self.addr)).await {
             Err(_) => return Err(format!("no TCP connection within {DIAL_TIMEOUT:?}")),
             Ok(Err(error)) => return Err(error.to_string()),
@@ -112,9 +112,10 @@ impl Link {
     }
 
     /// Uses a connection until it ends, and says why it did.
-    async fn converse(&self, socket: Socket, welcome: Welcome, shared: &Shared) -> String {
-        let (outgoing, queue) = queue();
-        if !self.connected(&outgoing, &welcome, shared) {
+    async fn converse(&self, open: Open<Welcome>, shared: &Shared) -> String {
+        let Open { socket, format, peer: welcome } = open;
+        let (outgoing, queue) = queue(format);
+        if !self.connected(&outgoing, format, &welcome, shared) {
             return "the peer is no longer a member".to_owned();
         }
         // The id and the time of the ping that waits for its pong.
@@ -136,10 +137,10 @@ impl Link {
                 last = Some(now);
                 *lock(&pinged) = Some((id, now));
                 // No room for a ping: others are on their way, and answers will tell.
-                let _ = outgoing.push(Lane::Urgent, Frame::bare(Kind::Ping, id).encode());
+                let _ = outgoing.push(&Frame::bare(Kind::Ping, id));
             }
         };
-        let conversation = converse(socket, queue, |frame| {
+        let conversation = converse(socket, format, queue, |frame| {
             let now = clock::now();
             self.heard(now);
             *lock(&heard) = now;
@@ -218,7 +219,7 @@ impl Link {
         }
     }
 
-    fn connected(&self, outgoing: &Outgoing, welcome: &Welcome, shared: &Shared) -> bool {
+    fn connected(&self, outgoing: &Outgoing, format: u8, welcome: &Welcome, shared: &Shared) -> bool {
         let mut state = self.lock();
         if state.closed {
             return false;
@@ -229,7 +230,7 @@ impl Link {
         state.feature_level = Some(welcome.feature_level);
         state.trouble = None;
         drop(state);
-        tracing::info!(peer = %self.peer, addr = self.addr, "connected to a peer");
+        tracing::info!(peer = %self.peer, addr = self.addr, format, "connected to a peer");
         shared.changed(LinkChange { peer: self.peer, connected: true });
         true
     }
@@ -293,7 +294,7 @@ impl Connection {
             return Err(CallError::TooLarge(body.len()));
         }
         let frame = Frame { kind, lane, channel, group, id, trace, body };
-        self.outgoing.push(lane, frame.encode()).map_err(|error| match error {
+        self.outgoing.push(&frame).map_err(|error| match error {
             PushError::Full => CallError::Busy,
             PushError::Closed => CallError::NotConnected,
         })

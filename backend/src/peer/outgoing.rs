@@ -1,9 +1,13 @@
-//! The queue of frames that wait to be written to one connection: two lanes, both bounded.
+//! The queue of frames that wait to be written to one connection: two lanes, both bounded. What goes in is
+//! encoded in the connection's format.
 //!
 //! Putting a frame in never waits: a full lane refuses. So whoever puts frames in one after the
 //! other gets them onto the wire in that order, lane by lane.
 
-use super::{MAX_QUEUED_BULK, MAX_QUEUED_BULK_BYTES, MAX_QUEUED_URGENT, frame::Lane};
+use super::{
+    MAX_QUEUED_BULK, MAX_QUEUED_BULK_BYTES, MAX_QUEUED_URGENT,
+    frame::{Frame, Lane},
+};
 use bytes::Bytes;
 use std::sync::{
     Arc,
@@ -14,6 +18,7 @@ use tokio::sync::mpsc;
 /// The end that frames are put into.
 #[derive(Clone, Debug)]
 pub(super) struct Outgoing {
+    format: u8,
     urgent: mpsc::Sender<Bytes>,
     bulk: mpsc::Sender<Bytes>,
     bulk_bytes: Arc<AtomicUsize>,
@@ -34,16 +39,19 @@ pub(super) enum PushError {
     Closed,
 }
 
-pub(super) fn queue() -> (Outgoing, Queue) {
+/// The queue of a connection of this format.
+pub(super) fn queue(format: u8) -> (Outgoing, Queue) {
     let (urgent_in, urgent) = mpsc::channel(MAX_QUEUED_URGENT);
     let (bulk_in, bulk) = mpsc::channel(MAX_QUEUED_BULK);
     let bulk_bytes = Arc::new(AtomicUsize::new(0));
-    let outgoing = Outgoing { urgent: urgent_in, bulk: bulk_in, bulk_bytes: Arc::clone(&bulk_bytes) };
+    let outgoing = Outgoing { format, urgent: urgent_in, bulk: bulk_in, bulk_bytes: Arc::clone(&bulk_bytes) };
     (outgoing, Queue { urgent, bulk, bulk_bytes })
 }
 
 impl Outgoing {
-    pub(super) fn push(&self, lane: Lane, frame: Bytes) -> Result<(), PushError> {
+    pub(super) fn push(&self, frame: &Frame) -> Result<(), PushError> {
+        let lane = frame.lane;
+        let frame = frame.encode(self.format);
         let pushed = match lane {
             Lane::Urgent => self.urgent.try_send(frame),
             Lane::Bulk => {
@@ -95,53 +103,70 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::frame::{Channel, HEADER_BYTES, Kind, Trace},
+        *,
+    };
+    use ringmaster_common::id::GroupId;
+
+    fn frame(lane: Lane, body: impl Into<Bytes>) -> Frame {
+        Frame {
+            kind: Kind::Cast,
+            lane,
+            channel: Channel(1),
+            group: GroupId(0),
+            id: 0,
+            trace: Trace::default(),
+            body: body.into(),
+        }
+    }
 
     #[tokio::test]
     async fn urgent_frames_go_first_and_each_lane_keeps_its_order() {
-        let (outgoing, mut queue) = queue();
-        for (lane, frame) in
+        let (outgoing, mut queue) = queue(3);
+        for (lane, body) in
             [(Lane::Bulk, "b1"), (Lane::Bulk, "b2"), (Lane::Urgent, "u1"), (Lane::Urgent, "u2")]
         {
-            outgoing.push(lane, Bytes::from_static(frame.as_bytes())).unwrap();
+            outgoing.push(&frame(lane, body)).unwrap();
         }
         drop(outgoing);
         let mut order = Vec::new();
         while let Some(frame) = queue.next().await {
-            order.push(frame);
+            assert_eq!(frame[0], 3, "in the format of the connection");
+            order.push(frame.slice(HEADER_BYTES..));
         }
         assert_eq!(order, ["u1", "u2", "b1", "b2"]);
     }
 
     #[test]
     fn lanes_are_bounded_apart() {
-        let (outgoing, mut queue) = queue();
-        let frame = Bytes::from_static(b"x");
+        let (outgoing, mut queue) = queue(1);
+        let (bulk, urgent) = (frame(Lane::Bulk, "x"), frame(Lane::Urgent, "x"));
         for _ in 0..MAX_QUEUED_BULK {
-            outgoing.push(Lane::Bulk, frame.clone()).unwrap();
+            outgoing.push(&bulk).unwrap();
         }
-        assert_eq!(outgoing.push(Lane::Bulk, frame.clone()), Err(PushError::Full));
+        assert_eq!(outgoing.push(&bulk), Err(PushError::Full));
         for _ in 0..MAX_QUEUED_URGENT {
-            outgoing.push(Lane::Urgent, frame.clone()).unwrap();
+            outgoing.push(&urgent).unwrap();
         }
-        assert_eq!(outgoing.push(Lane::Urgent, frame.clone()), Err(PushError::Full));
+        assert_eq!(outgoing.push(&urgent), Err(PushError::Full));
 
         while queue.try_next().is_some() {}
-        assert_eq!(outgoing.push(Lane::Bulk, frame.clone()), Ok(()));
+        assert_eq!(outgoing.push(&bulk), Ok(()));
         drop(queue);
-        assert_eq!(outgoing.push(Lane::Bulk, frame), Err(PushError::Closed));
+        assert_eq!(outgoing.push(&bulk), Err(PushError::Closed));
     }
 
     #[test]
     fn bulk_is_bounded_in_bytes() {
-        let (outgoing, mut queue) = queue();
-        let half = Bytes::from(vec![0; MAX_QUEUED_BULK_BYTES / 2]);
-        outgoing.push(Lane::Bulk, half.clone()).unwrap();
-        outgoing.push(Lane::Bulk, half.clone()).unwrap();
-        assert_eq!(outgoing.push(Lane::Bulk, Bytes::from_static(b"x")), Err(PushError::Full));
-        assert_eq!(outgoing.push(Lane::Urgent, Bytes::from_static(b"x")), Ok(()));
-        assert!(queue.try_next().is_some_and(|frame| frame.len() == 1), "urgent first");
-        assert_eq!(queue.try_next(), Some(half.clone()));
-        assert_eq!(outgoing.push(Lane::Bulk, half), Ok(()));
+        let (outgoing, mut queue) = queue(1);
+        let half = frame(Lane::Bulk, vec![0; MAX_QUEUED_BULK_BYTES / 2 - HEADER_BYTES]);
+        outgoing.push(&half).unwrap();
+        outgoing.push(&half).unwrap();
+        assert_eq!(outgoing.push(&frame(Lane::Bulk, "x")), Err(PushError::Full));
+        assert_eq!(outgoing.push(&frame(Lane::Urgent, "x")), Ok(()));
+        assert!(queue.try_next().is_some_and(|frame| frame.len() == HEADER_BYTES + 1), "urgent first");
+        assert!(queue.try_next().is_some_and(|frame| frame.len() == MAX_QUEUED_BULK_BYTES / 2));
+        assert_eq!(outgoing.push(&half), Ok(()));
     }
 }

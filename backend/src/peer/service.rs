@@ -108,7 +108,7 @@ impl Return {
         let frame = Frame { kind, lane, channel, group, id, trace, body };
         // A queue that is full or closed belongs to a connection that is lost: whoever asks learns
         // of it by that, or by its time-out.
-        if outgoing.push(lane, frame.encode()).is_err() {
+        if outgoing.push(&frame).is_err() {
             tracing::debug!(id, "an answer was dropped: its connection takes no more");
         }
     }

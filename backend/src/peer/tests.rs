@@ -1,6 +1,9 @@
 //! Several nodes in one process, over real sockets.
 
-use super::*;
+use super::{
+    frame::{Frame, Kind},
+    *,
+};
 use futures::{SinkExt, StreamExt, future::join_all};
 use std::{collections::BTreeSet, net::SocketAddr};
 use tokio::{io::AsyncReadExt, net::TcpStream, sync::mpsc, time::sleep};
@@ -53,7 +56,13 @@ struct TestNode {
 }
 
 fn local(id: u64) -> Local {
-    Local { cluster_id: "c".to_owned(), node_id: NodeId(id), incarnation: Incarnation(1), feature_level: 7 }
+    Local {
+        cluster_id: "c".to_owned(),
+        node_id: NodeId(id),
+        incarnation: Incarnation(1),
+        feature_level: 7,
+        formats: 2..=3,
+    }
 }
 
 async fn start(local: Local) -> TestNode {
@@ -244,6 +253,7 @@ async fn wrong_peers_are_refused_with_a_reason() {
     let foreign = Local { cluster_id: "other".to_owned(), ..local(2) };
     let older = Local { incarnation: Incarnation(0), ..local(2) };
     let namesake = local(1);
+    let newer = Local { formats: 4..=5, ..local(2) };
     for (local_of_two, dialled, reason) in [
         (
             foreign,
@@ -257,6 +267,12 @@ async fn wrong_peers_are_refused_with_a_reason() {
         ),
         (local(3), NodeId(2), "refused by the peer, other node: node 2 was dialled, this is node 3"),
         (namesake, NodeId(2), "refused by the peer, other node: node 2 was dialled, this is node 1"),
+        (
+            newer,
+            NodeId(2),
+            "refused by the peer, no common format: the peer speaks formats 2 to 3, this node formats 4 to 5; \
+             upgrade the older of the two, one version at a time",
+        ),
     ] {
         let (one, two) = (start(local(1)).await, start(local_of_two).await);
         one.peers.set_members(&[(dialled, two.addr.to_string())]);
@@ -267,47 +283,107 @@ async fn wrong_peers_are_refused_with_a_reason() {
     }
 }
 
-/// Opens a WebSocket to `node`, sends `hello`, and gives back what is answered.
-async fn answer_to(node: &TestNode, hello: Vec<u8>) -> Option<Vec<u8>> {
-    let stream = TcpStream::connect(node.addr).await.unwrap();
-    let url = format!("ws://{}{PATH}", node.addr);
-    let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
-    socket.send(Message::Binary(hello.into())).await.unwrap();
+type ClientSocket = tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<TcpStream>>;
+
+/// Opens a WebSocket to `node`, and sends `first`.
+async fn open(node: &TestNode, first: Bytes) -> ClientSocket {
+    let (mut socket, _) =
+        tokio_tungstenite::connect_async(format!("ws://{}{PATH}", node.addr)).await.unwrap();
+    socket.send(Message::Binary(first)).await.unwrap();
+    socket
+}
+
+/// What comes next; none once the node has hung up.
+async fn next(socket: &mut ClientSocket) -> Option<Bytes> {
     match socket.next().await {
-        Some(Ok(Message::Binary(answer))) => Some(answer.to_vec()),
+        Some(Ok(Message::Binary(bytes))) => Some(bytes),
         _ => None,
     }
 }
 
-fn hello(from: u64, to: u64) -> Vec<u8> {
+async fn answer_to(node: &TestNode, hello: Bytes) -> Option<Bytes> {
+    next(&mut open(node, hello).await).await
+}
+
+fn hello(from: u64, to: u64, formats: RangeInclusive<u8>) -> Bytes {
     let Local { cluster_id, incarnation, feature_level, .. } = local(from);
     let (node_id, to) = (NodeId(from), NodeId(to));
-    postcard::to_stdvec(&handshake::Hello {
-        format: FORMAT,
-        cluster_id,
-        node_id,
-        incarnation,
-        feature_level,
-        to,
-    })
-    .unwrap()
+    let hello = handshake::Hello { cluster_id, node_id, incarnation, feature_level, to };
+    handshake::encode_hello(&formats, &hello).unwrap()
 }
 
 #[tokio::test]
-async fn ones_own_id_and_unknown_formats_are_refused() {
+async fn ones_own_id_and_nonsense_are_refused() {
     let node = start(local(1)).await;
-    let text = |answer: Option<Vec<u8>>| String::from_utf8_lossy(&answer.unwrap()).into_owned();
-
-    let own = text(answer_to(&node, hello(1, 1)).await);
+    let own = answer_to(&node, hello(1, 1, 2..=3)).await.unwrap();
+    assert_eq!(own[0], 0, "refused");
+    let own = String::from_utf8_lossy(&own);
+    assert!(own.contains("own_id"), "{own}");
     assert!(own.contains("the dialler claims to be node 1, which is this node"), "{own}");
+    for nonsense in [&[][..], &[2], &[2, 3], &[2, 3, 0xff, 0xff]] {
+        let answer = answer_to(&node, Bytes::copy_from_slice(nonsense)).await;
+        assert_eq!(answer, None, "{nonsense:?} is hung up on");
+    }
+}
 
-    let mut newer = hello(2, 1);
-    newer[0] = FORMAT + 1;
-    let newer = text(answer_to(&node, newer).await);
-    assert!(newer.contains("the peer speaks format 2, this node format 1"), "{newer}");
+#[tokio::test]
+async fn a_connection_has_the_newest_format_that_both_ends_speak() {
+    let node = start(local(1)).await;
+    for (formats, agreed) in [(1..=2, 2), (2..=2, 2), (1..=3, 3), (3..=9, 3)] {
+        let mut socket = open(&node, hello(2, 1, formats.clone())).await;
+        assert_eq!(next(&mut socket).await.unwrap()[0], agreed, "with {formats:?}");
+        // Frames are of that format, in both directions.
+        socket.send(Message::Binary(Frame::bare(Kind::Ping, 8).encode(agreed))).await.unwrap();
+        assert_eq!(next(&mut socket).await, Some(Frame::bare(Kind::Pong, 8).encode(agreed)));
+        socket.send(Message::Binary(Frame::bare(Kind::Ping, 9).encode(agreed - 1))).await.unwrap();
+        assert_eq!(next(&mut socket).await, None, "another format is hung up on");
+    }
+    for formats in [0..=0, 1..=1, 4..=4, 4..=9] {
+        let answer = answer_to(&node, hello(2, 1, formats.clone())).await.unwrap();
+        assert_eq!(answer[0], 0, "refused with {formats:?}");
+        assert!(String::from_utf8_lossy(&answer).contains("no_common_format"), "{answer:?}");
+    }
+}
 
-    assert_eq!(answer_to(&node, vec![FORMAT, 0xff, 0xff]).await, None, "nonsense is hung up on");
-    assert_eq!(answer_to(&node, hello(2, 1)).await.unwrap()[..2], [FORMAT, 1], "a peer is welcome");
+#[tokio::test]
+async fn neighbouring_versions_understand_each_other() {
+    let old = start(Local { formats: 1..=2, ..local(1) }).await;
+    let new = start(local(2)).await;
+    let members = [(NodeId(1), old.addr.to_string()), (NodeId(2), new.addr.to_string())];
+    for (node, to) in [(&old, NodeId(2)), (&new, NodeId(1))] {
+        node.peers.set_members(&members);
+        connected(&node.peers).await;
+        let reply = node.peers.call(to, bulk(ECHO, "hello"), CALL_LIMIT).await;
+        assert_eq!(reply, Ok(Bytes::from_static(b"hello")));
+    }
+}
+
+/// What a later version may say: fields that nobody knows yet, and a refusal that has no name here.
+#[tokio::test]
+async fn what_later_versions_add_to_the_handshake_is_passed_over() {
+    let node = start(local(1)).await;
+    let mut later = rmp_serde::to_vec_named(&serde_json::json!({
+        "zone": { "name": "attic" }, "cluster_id": "c", "node_id": 2, "incarnation": 1, "feature_level": 9, "to": 1,
+    }))
+    .unwrap();
+    later.splice(0..0, [3, 8]);
+    assert_eq!(answer_to(&node, later.into()).await.unwrap()[0], 3, "welcome");
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    node.peers.set_members(&[(NodeId(2), listener.local_addr().unwrap().to_string())]);
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap().into_data()[..2], [2, 3], "oldest and newest");
+    let refusal =
+        serde_json::json!({ "code": "no_such_zone", "detail": "this is the attic", "advice": "go" });
+    let mut refused = rmp_serde::to_vec_named(&refusal).unwrap();
+    refused.insert(0, 0);
+    socket.send(Message::Binary(refused.into())).await.unwrap();
+    let trouble = trouble(&node.peers, "attic").await;
+    assert_eq!(
+        trouble,
+        "refused by the peer, for a reason that this version does not know: this is the attic"
+    );
 }
 
 #[tokio::test]
@@ -321,9 +397,9 @@ async fn a_body_too_large_for_a_frame_is_refused_here_and_a_message_too_large_th
     assert!(reply == Ok(largest), "the largest body makes the round trip");
 
     let stream = TcpStream::connect(two.addr).await.unwrap();
-    let (mut socket, _) = handshake::dial(stream, &local(3), NodeId(2)).await.unwrap();
+    let mut socket = handshake::dial(stream, &local(3), NodeId(2)).await.unwrap().socket;
     // The node hangs up as soon as it has seen the length, so that sending it all may fail.
-    let _ = socket.send(Message::Binary(vec![FORMAT; MAX_FRAME_BYTES + 1].into())).await;
+    let _ = socket.send(Message::Binary(vec![3; MAX_FRAME_BYTES + 1].into())).await;
     let ended = timeout(SILENCE_LIMIT, socket.next()).await.expect("hung up on, not ignored");
     assert!(!matches!(ended, Some(Ok(Message::Binary(_)))), "{ended:?}");
 }
@@ -345,7 +421,7 @@ async fn who_does_not_shake_hands_in_time_is_hung_up_on_and_connections_are_boun
     }
     let took = start.elapsed();
     assert!(took >= HANDSHAKE_TIMEOUT && took < HANDSHAKE_TIMEOUT * 3, "it took {took:?}");
-    assert!(answer_to(&node, hello(2, 1)).await.is_some(), "there is room again");
+    assert!(answer_to(&node, hello(2, 1, 2..=3)).await.is_some(), "there is room again");
 }
 
 /// Whether the other end closes the connection, without a word.

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     clock,
     peer::{CallError, Channel, Failure, FailureCode, Lane, Local, Peers, Request, Trace},
+    version::PEER_FORMATS,
 };
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -44,8 +45,13 @@ impl TestNode {
         let id = NodeId(id);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap().to_string();
-        let local =
-            Local { cluster_id: "c".to_owned(), node_id: id, incarnation: Incarnation(1), feature_level: 1 };
+        let local = Local {
+            cluster_id: "c".to_owned(),
+            node_id: id,
+            incarnation: Incarnation(1),
+            feature_level: 1,
+            formats: PEER_FORMATS,
+        };
         let service = RaftService::new(guard);
         let peers = Peers::start(local, listener, vec![Arc::new(service.clone())]);
         let machine = MemoryMachine::default();

@@ -2,6 +2,10 @@
 //!
 //! Every body is postcard. A reply's body is what the comment on its channel says; a request that
 //! cannot be served is answered with a [`Failure`] instead.
+//!
+//! Most of what they hold are openraft's own types, some of which are in journals and snapshots, too. Their
+//! forms are those that the test below has written down. Where a release of openraft changes one, the
+//! form that is known stays: it gets a type of its own here, and the new one a new channel, or format.
 
 use super::types::{Entry, Payload, SnapshotMeta, TypeConfig, Vote};
 use crate::peer::{Channel, Failure, FailureCode};
@@ -89,4 +93,65 @@ pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
 /// Encodes a reply.
 pub fn reply(message: &impl Serialize) -> Result<Bytes, Failure> {
     encode(message).map_err(|error| Failure::new(FailureCode::Unanswered, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::types::{LogId, StoredMembership};
+    use openraft::{
+        BasicNode, Membership,
+        raft::{
+            SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest,
+            VoteResponse,
+        },
+        vote::leader_id_std::CommittedLeaderId,
+    };
+    use ringmaster_common::id::NodeId;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn log_id(index: u64) -> LogId {
+        LogId::new(CommittedLeaderId::new(3), index)
+    }
+
+    fn check(message: &impl Serialize, expected: &[&[u8]]) {
+        let form = encode(message).unwrap();
+        assert_eq!(form, expected.concat(), "of {}", std::any::type_name_of_val(message));
+    }
+
+    #[test]
+    fn the_forms_of_openraft_are_those_that_other_versions_know() {
+        let vote = Vote::new_committed(3, NodeId(2));
+        let voters = BTreeSet::from([NodeId(1), NodeId(2)]);
+        let nodes: BTreeMap<_, _> = [1, 2, 3].map(|id| (NodeId(id), BasicNode::new(format!("n{id}")))).into();
+        let membership = Membership::new(vec![voters], nodes).unwrap();
+        let entry = |payload| Entry { log_id: log_id(300), payload };
+        let command = entry(EntryPayload::Normal(Payload(Bytes::from_static(b"put"))));
+
+        const ID: &[u8] = &[3, 0xac, 2];
+        const VOTE: &[u8] = &[3, 1, 2, 1];
+        const SOME: &[u8] = &[1];
+        const COMMAND: &[u8] = &[3, 0xac, 2, 1, 3, b'p', b'u', b't'];
+        const MEMBERSHIP: &[u8] = &[1, 2, 1, 2, 3, 1, 2, b'n', b'1', 2, 2, b'n', b'2', 3, 2, b'n', b'3'];
+        check(&log_id(300), &[ID]);
+        check(&vote, &[VOTE]);
+        check(&entry(EntryPayload::Blank), &[ID, &[0]]);
+        check(&command, &[COMMAND]);
+        check(&entry(EntryPayload::Membership(membership.clone())), &[ID, &[2], MEMBERSHIP]);
+        let last_membership = StoredMembership::new(Some(log_id(7)), membership);
+        let meta = SnapshotMeta { last_log_id: Some(log_id(300)), last_membership };
+        check(&meta, &[SOME, ID, SOME, &[3, 7], MEMBERSHIP, &[0]]);
+
+        let append =
+            Append { vote, prev_log_id: Some(log_id(300)), entries: vec![command], leader_commit: None };
+        check(&append, &[VOTE, SOME, ID, &[1], COMMAND, &[0]]);
+        let appended = |result: StreamAppendResult<TypeConfig>| result;
+        check(&appended(Ok(Some(log_id(300)))), &[&[0], SOME, ID]);
+        check(&appended(Err(StreamAppendError::Conflict(log_id(300)))), &[&[1, 0], ID]);
+        check(&appended(Err(StreamAppendError::HigherVote(vote))), &[&[1, 1], VOTE]);
+        check(&VoteRequest::<TypeConfig>::new(vote, Some(log_id(300))), &[VOTE, SOME, ID, &[0]]);
+        check(&VoteResponse::<TypeConfig>::new(vote, Some(log_id(300)), true), &[VOTE, &[1], SOME, ID]);
+        check(&TransferLeaderRequest::<TypeConfig>::new(vote, NodeId(9), None), &[VOTE, &[9, 0]]);
+        check(&SnapshotResponse::<TypeConfig>::new(vote), &[VOTE]);
+    }
 }

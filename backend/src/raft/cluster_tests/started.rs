@@ -12,6 +12,7 @@ use crate::{
         cluster_group::Consistency,
         start::{Started, start},
     },
+    version::PEER_FORMATS,
 };
 use ringmaster_common::id::{Incarnation, NodeId};
 use std::time::Duration;
@@ -74,8 +75,13 @@ impl Node {
 async fn open(id: NodeId, elections: Elections, data_dir: &DataDir) -> (String, Started) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
-    let local =
-        Local { cluster_id: "c".to_owned(), node_id: id, incarnation: Incarnation(1), feature_level: 1 };
+    let local = Local {
+        cluster_id: "c".to_owned(),
+        node_id: id,
+        incarnation: Incarnation(1),
+        feature_level: 1,
+        formats: PEER_FORMATS,
+    };
     (addr, start(data_dir, local, listener, &elections, SNAPSHOT_EVERY, Vec::new()).await.unwrap())
 }
 
