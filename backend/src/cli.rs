@@ -8,6 +8,7 @@
 
 mod action;
 mod changes;
+mod config;
 mod duration;
 mod lock;
 pub mod out;
@@ -36,6 +37,7 @@ Examples:
   ringmaster status --watch                            how the cluster is, as it changes
   ringmaster plan transfer_leadership --to 2           what handing over would do; changes nothing
   ringmaster apply transfer_leadership --to 2          do it, once you have confirmed
+  ringmaster config import traffic.toml                upstreams and routes, from a file
   ringmaster lock jobs/nightly -- ./nightly.sh         one at a time in the whole fleet
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no node could be reached;
@@ -72,6 +74,13 @@ enum Command {
     Lock(lock::Arguments),
     /// List the locks in use, or show one
     Locks(queries::Locks),
+    /// List the upstreams, or show one with its endpoints
+    Upstreams(queries::Upstreams),
+    /// List the routes: which requests go to which upstream
+    Routes(Watching),
+    /// Write upstreams and routes to a file, or put those of a file
+    #[command(subcommand)]
+    Config(config::Arguments),
     /// Show what an action would do, and change nothing
     Plan(changes::PlanArguments),
     /// Apply a plan, or plan an action and apply it once confirmed
@@ -246,6 +255,12 @@ fn run(command: Command, out: &Out) -> Result<(), Failure> {
             let (query, watching) = arguments.query();
             on_this_thread(queries::run(query, &watching, out))
         }
+        Command::Upstreams(arguments) => {
+            let (query, watching) = arguments.query();
+            on_this_thread(queries::run(query, &watching, out))
+        }
+        Command::Routes(watching) => on_this_thread(queries::run(Query::Routes, &watching, out)),
+        Command::Config(arguments) => on_this_thread(config::run(arguments, out)),
         Command::Plan(arguments) => on_this_thread(changes::plan(arguments, out)),
         Command::Apply(arguments) => on_this_thread(changes::apply(arguments, out)),
         Command::Abort(OneOperation { operation, target }) => {

@@ -5,6 +5,7 @@
 
 pub mod elections;
 pub mod endpoint_health;
+pub mod failover;
 pub mod features;
 pub mod health;
 pub mod operations;

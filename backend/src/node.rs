@@ -146,8 +146,9 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
     tokio::spawn(telemetry::run(telemetry.clone(), group.clone(), peers.clone(), journal, endpoint_opinions));
     tokio::spawn(controllers::elections::run(group.clone()));
     tokio::spawn(controllers::endpoint_health::run(group.clone(), telemetry.clone()));
+    tokio::spawn(controllers::failover::run(group.clone()));
+    tokio::spawn(controllers::operations::run(group.clone(), telemetry.clone()));
     tokio::spawn(controllers::health::run(group.clone(), telemetry));
-    tokio::spawn(controllers::operations::run(group.clone()));
     tokio::spawn(group.clone().announce_start());
     tokio::spawn(controllers::features::run(group.clone(), peers.clone()));
     tracing::info!(api = %config.api_addr, peer = %config.peer_addr, "serving");

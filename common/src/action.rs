@@ -37,6 +37,12 @@ pub enum Action {
     },
     /// Says what an endpoint of an upstream gets: requests, nothing new, or nothing at all.
     SetEndpointState { upstream: String, endpoint: String, state: EndpointState },
+    /// Has another endpoint of an active-standby upstream be the primary: this one, or the first that can.
+    FailOverUpstream {
+        upstream: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<String>,
+    },
     /// Takes back what a finished operation did.
     Undo { operation: OperationId },
 }
@@ -69,6 +75,7 @@ impl Action {
         "activate_node",
         "release_lock",
         "set_endpoint_state",
+        "fail_over_upstream",
         "undo",
     ];
 
@@ -83,6 +90,7 @@ impl Action {
             Action::ActivateNode { .. } => "activate_node",
             Action::ReleaseLock { .. } => "release_lock",
             Action::SetEndpointState { .. } => "set_endpoint_state",
+            Action::FailOverUpstream { .. } => "fail_over_upstream",
             Action::Undo { .. } => "undo",
         }
     }
@@ -111,6 +119,12 @@ impl Action {
                 "set_endpoint_state --upstream {upstream} --endpoint {endpoint} --state {}",
                 state.as_str()
             ),
+            Action::FailOverUpstream { upstream, to: None } => {
+                format!("fail_over_upstream --upstream {upstream}")
+            }
+            Action::FailOverUpstream { upstream, to: Some(to) } => {
+                format!("fail_over_upstream --upstream {upstream} --to {to}")
+            }
             Action::Undo { operation } => format!("undo --operation {operation}"),
         }
     }
@@ -135,6 +149,10 @@ impl fmt::Display for Action {
             }
             Action::SetEndpointState { upstream, endpoint, state } => {
                 write!(f, "set endpoint {endpoint} of {upstream} to {}", state.as_str())
+            }
+            Action::FailOverUpstream { upstream, to: None } => write!(f, "fail over upstream {upstream}"),
+            Action::FailOverUpstream { upstream, to: Some(to) } => {
+                write!(f, "fail over upstream {upstream} to {to}")
             }
             Action::Undo { operation } => write!(f, "undo operation {operation}"),
         }

@@ -80,6 +80,8 @@ codes! {
     NotKept = "not_kept", 409, "The operation was not kept in time";
     /// In an operation's error: an operator aborted it.
     AbortedByOperator = "aborted_by_operator", 409, "An operator aborted the operation";
+    /// In an operation's error: the old primary was not fenced, and is the primary again.
+    FenceFailed = "fence_failed", 409, "The old primary was not fenced";
     /// In an operation's error: the cluster refused or failed a change of its members.
     MembershipRefused = "membership_refused", 409, "The change of members was refused";
     /// Another route matches the very same requests.

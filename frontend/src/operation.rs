@@ -24,6 +24,7 @@ pub fn title(action: &Action) -> String {
         Action::SetEndpointState { endpoint, state, .. } => {
             format!("Set {endpoint} to {}", state.as_str())
         }
+        Action::FailOverUpstream { upstream, .. } => format!("Fail over {upstream}"),
         Action::Undo { operation } => format!("Undo operation {operation}"),
     }
 }

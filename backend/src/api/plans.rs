@@ -74,6 +74,10 @@ pub struct RawPlanRequest {
             summary = "Give an endpoint nothing new; what it has may end",
             value = json!({ "action": { "type": "set_endpoint_state", "upstream": "web", "endpoint": "e1", "state": "drain" } })
         )),
+        ("fail_over_upstream" = (
+            summary = "Have another endpoint be the primary",
+            value = json!({ "action": { "type": "fail_over_upstream", "upstream": "web", "to": "e2" } })
+        )),
         ("undo" = (
             summary = "Take back what operation 1 did",
             value = json!({ "action": { "type": "undo", "operation": 1 } })

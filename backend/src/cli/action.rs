@@ -77,6 +77,15 @@ pub enum ActionArguments {
         #[arg(long, value_parser = PossibleValuesParser::new(EndpointState::ALL.iter().map(|state| state.as_str())).try_map(|word| endpoint_state(&word)))]
         state: EndpointState,
     },
+    /// Have another endpoint of an active-standby upstream be the primary
+    #[command(after_help = "Example: ringmaster apply fail_over_upstream --upstream db --to db-2")]
+    FailOverUpstream {
+        #[arg(long)]
+        upstream: String,
+        /// The endpoint that takes over; the first that can, where none is named
+        #[arg(long, value_name = "ENDPOINT")]
+        to: Option<String>,
+    },
     /// Take back what a finished operation did
     #[command(after_help = "Example: ringmaster plan undo --operation 17")]
     Undo {
@@ -132,6 +141,7 @@ impl From<ActionArguments> for Action {
             ActionArguments::SetEndpointState { upstream, endpoint, state } => {
                 Action::SetEndpointState { upstream, endpoint, state }
             }
+            ActionArguments::FailOverUpstream { upstream, to } => Action::FailOverUpstream { upstream, to },
             ActionArguments::Undo { operation } => Action::Undo { operation },
         }
     }
@@ -182,6 +192,8 @@ mod tests {
                 endpoint: "e1".to_owned(),
                 state: EndpointState::Drain,
             },
+            Action::FailOverUpstream { upstream: "db".to_owned(), to: None },
+            Action::FailOverUpstream { upstream: "db".to_owned(), to: Some("db-2".to_owned()) },
             Action::Undo { operation: OperationId(17) },
         ]
     }

@@ -54,12 +54,12 @@ pub struct UndoArguments {
 }
 
 #[derive(Args, Debug)]
-struct Confirmation {
-    /// Apply the plan without asking
+pub struct Confirmation {
+    /// Do it without asking
     #[arg(long, global = true)]
-    yes: bool,
+    pub yes: bool,
     #[command(flatten)]
-    target: Target,
+    pub target: Target,
 }
 
 pub async fn plan(arguments: PlanArguments, out: &Out) -> Result<(), Failure> {
@@ -196,7 +196,7 @@ fn judge(operation: &Operation, wanted: &[OperationStatus]) -> Result<(), Failur
 
 impl Confirmation {
     /// Refuses at once what could never be confirmed.
-    fn check(&self) -> Result<(), Failure> {
+    pub fn check(&self) -> Result<(), Failure> {
         let missing = if self.target.json {
             "--json prints for programs"
         } else if !io::stdin().is_terminal() {
@@ -207,11 +207,11 @@ impl Confirmation {
         if self.yes {
             return Ok(());
         }
-        Err(Failure::Usage(format!("{missing}, so nobody can be asked to confirm the plan; give --yes")))
+        Err(Failure::Usage(format!("{missing}, so nobody can be asked to confirm it; give --yes")))
     }
 }
 
-fn ask(question: &str) -> Result<bool, Failure> {
+pub fn ask(question: &str) -> Result<bool, Failure> {
     let failed = |error: io::Error| Failure::Failed(format!("cannot ask on the terminal: {error}"));
     let mut answer = String::new();
     let mut stderr = io::stderr();

@@ -14,6 +14,7 @@ use ringmaster_common::{
     operation::Operation,
     page::Page,
     stream::{ClientMessage, Topic},
+    traffic::upstream::Upstream,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -98,6 +99,25 @@ impl Locks {
     }
 }
 
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ringmaster upstreams
+  ringmaster upstreams web --watch")]
+pub struct Upstreams {
+    /// Only this one, with its endpoints
+    name: Option<String>,
+    #[command(flatten)]
+    watching: Watching,
+}
+
+impl Upstreams {
+    pub fn query(self) -> (Query, Watching) {
+        let query = self.name.map_or(Query::Upstreams, |name| Query::Upstream { name });
+        (query, self.watching)
+    }
+}
+
 /// What may be asked, and watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
@@ -108,6 +128,9 @@ pub enum Query {
     Settings,
     Locks { prefix: String, contended: bool },
     Lock { name: String },
+    Upstreams,
+    Upstream { name: String },
+    Routes,
 }
 
 impl Query {
@@ -123,6 +146,9 @@ impl Query {
                 list(client, &path, MAX_LIMIT).await
             }
             Query::Lock { name } => client.get(&format!("/v1/locks/{}", segment(name))).await,
+            Query::Upstreams => list(client, "/v1/upstreams", MAX_LIMIT).await,
+            Query::Upstream { name } => client.get(&format!("/v1/upstreams/{}", segment(name))).await,
+            Query::Routes => list(client, "/v1/routes", MAX_LIMIT).await,
         }
     }
 
@@ -143,6 +169,9 @@ impl Query {
             Query::Settings => show::settings(&items(answer)?, paint),
             Query::Locks { .. } => show::locks(&items(answer)?, paint),
             Query::Lock { .. } => show::lock(&read::<LockDetail>(answer)?, paint),
+            Query::Upstreams => show::upstreams(&items(answer)?, paint),
+            Query::Upstream { .. } => show::upstream(&read::<Upstream>(answer)?, paint),
+            Query::Routes => show::routes(&items(answer)?, paint),
         })
     }
 
@@ -172,6 +201,17 @@ impl Query {
             ),
             Query::Audit { .. } => matches!(event, Event::Audited { .. }),
             Query::Settings => matches!(event, Event::SettingChanged { .. }),
+            Query::Routes => matches!(event, Event::RoutePut { .. } | Event::RouteRemoved { .. }),
+            Query::Upstreams | Query::Upstream { .. } => matches!(
+                event,
+                Event::UpstreamPut { .. }
+                    | Event::UpstreamRemoved { .. }
+                    | Event::EndpointPut { .. }
+                    | Event::EndpointRemoved { .. }
+                    | Event::EndpointStateChanged { .. }
+                    | Event::EndpointHealthChanged { .. }
+                    | Event::PrimaryChanged { .. }
+            ),
             // They make no events.
             Query::Locks { .. } | Query::Lock { .. } => false,
         }
@@ -313,7 +353,7 @@ pub async fn list(client: &Client, path: &str, limit: usize) -> Result<Value, Cl
     }
 }
 
-fn items<T: DeserializeOwned>(answer: Value) -> Result<Vec<T>, Failure> {
+pub fn items<T: DeserializeOwned>(answer: Value) -> Result<Vec<T>, Failure> {
     Ok(read::<Page<T>>(answer)?.items)
 }
 

@@ -1,8 +1,10 @@
 //! How the API's answers look to people. All pure: values in, text out.
 
 mod locks;
+mod traffic;
 
 pub use locks::{lock, locks};
+pub use traffic::{routes, upstream, upstreams};
 
 use super::{
     duration::show_ms,

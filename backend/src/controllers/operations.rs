@@ -5,6 +5,7 @@
 //! about again; that does no harm, because a step is a desired state. The deadline of a step is
 //! watched by the log, not here.
 
+mod failover;
 mod members;
 
 use crate::{
@@ -18,19 +19,20 @@ use crate::{
         plans::{Goal, StepKind},
         traffic::TrafficCommand,
     },
+    telemetry::Telemetry,
 };
 use ringmaster_common::{
     cluster::NodeStatus,
     error::{Code, Refusal},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// How often a step looks whether what it waits for has come.
 const POLL_EVERY: Duration = Duration::from_millis(5);
 /// How often the runner looks even if nothing was applied: for the report that was not taken.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-pub async fn run(group: ClusterGroup) {
+pub async fn run(group: ClusterGroup, telemetry: Arc<Telemetry>) {
     let mut applied = group.published().watch_control();
     // The step that was last brought about, and in which term; another term does it again.
     let mut done = None;
@@ -40,7 +42,7 @@ pub async fn run(group: ClusterGroup) {
             if done != Some(this) {
                 done = Some(this);
                 tracing::info!(operation = %step.operation, step = step.kind.name(), term, "running a step");
-                if bring_about(&group, term, &step).await {
+                if bring_about(&group, &telemetry, term, &step).await {
                     continue;
                 }
                 // What was not taken is tried again, after a pause.
@@ -62,9 +64,13 @@ fn runnable(group: &ClusterGroup) -> Option<(u64, RunningStep)> {
 }
 
 /// Whether nothing is left to do for the step: its end is in the log, or will come by itself.
-async fn bring_about(group: &ClusterGroup, term: u64, step: &RunningStep) -> bool {
+async fn bring_about(group: &ClusterGroup, telemetry: &Telemetry, term: u64, step: &RunningStep) -> bool {
     let result = match step.kind {
         StepKind::Preflight => preflight(group, &step.goal),
+        _ if matches!(step.goal, Goal::FailOver { .. }) => {
+            failover::bring_about(group, telemetry, term, step).await
+        }
+        StepKind::Fence => Err(out_of_place(step)),
         StepKind::CatchUp => catch_up(group, term, step).await,
         StepKind::HandOver if step.goal.may_lead(group.me()) => {
             Ok(format!("node {} leads, and goes on leading", group.me()))

@@ -100,6 +100,7 @@ fn draft(state: &State, observations: &Observations, action: Action) -> Result<D
         Action::SetEndpointState { upstream, endpoint, state: after } => {
             traffic::set_state(state, action, upstream, endpoint, after)
         }
+        Action::FailOverUpstream { upstream, to } => traffic::fail_over(state, action, upstream, to),
         Action::Undo { operation } => undo(state, observations, action, operation),
     }
 }
@@ -122,6 +123,7 @@ pub fn preflight(state: &State, observations: &Observations, goal: &Goal) -> Vec
         Goal::SetEndpointState { upstream, endpoint, after, .. } => {
             traffic::blockers(state, upstream, endpoint, *after)
         }
+        Goal::FailOver { upstream, to, .. } => traffic::fail_over_blockers(state, upstream, to),
         Goal::AddNode { .. }
         | Goal::RemoveNode { voters: None, .. }
         | Goal::ActivateNode { .. }

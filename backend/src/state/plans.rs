@@ -72,6 +72,12 @@ pub enum Goal {
         before: EndpointState,
         after: EndpointState,
     },
+    /// `to` is primary of the upstream in the place of `from`.
+    FailOver {
+        upstream: String,
+        from: Option<String>,
+        to: String,
+    },
 }
 
 /// What a step does. Steps are desired states: doing one twice is doing it once.
@@ -100,6 +106,8 @@ pub enum StepKind {
     ReleaseLock,
     /// The endpoint is in the state that was asked for.
     SetEndpointState,
+    /// The old primary can do no harm any more.
+    Fence,
 }
 
 /// A plan as the planner made it, before the log gave it an id.
@@ -138,7 +146,7 @@ impl Goal {
     /// The feature level at which all members can read it; 0 where they always could.
     pub fn level(&self) -> u32 {
         match self {
-            Goal::SetEndpointState { .. } => traffic::LEVEL,
+            Goal::SetEndpointState { .. } | Goal::FailOver { .. } => traffic::LEVEL,
             _ => 0,
         }
     }
@@ -146,8 +154,8 @@ impl Goal {
     /// The steps that lead there.
     pub fn steps(&self) -> &'static [StepKind] {
         use StepKind::{
-            Activate, CatchUp, ChangeVoters, Drain, HandOver, Join, Leave, Preflight, Promote, ReleaseLock,
-            SetEndpointState, Settle, Verify,
+            Activate, CatchUp, ChangeVoters, Drain, Fence, HandOver, Join, Leave, Preflight, Promote,
+            ReleaseLock, SetEndpointState, Settle, Verify,
         };
         match self {
             Goal::TransferLeadership { .. } => &[Preflight, CatchUp, HandOver, Verify],
@@ -160,6 +168,7 @@ impl Goal {
             Goal::ActivateNode { .. } => &[Activate],
             Goal::ReleaseLock { .. } => &[ReleaseLock],
             Goal::SetEndpointState { .. } => &[Preflight, SetEndpointState],
+            Goal::FailOver { .. } => &[Preflight, Drain, Fence, Promote, Verify],
         }
     }
 
@@ -170,6 +179,7 @@ impl Goal {
             (_, StepKind::Preflight) => Duration::from_secs(1),
             (Goal::TransferLeadership { .. }, StepKind::CatchUp) => Duration::from_secs(2),
             (_, StepKind::CatchUp) => Duration::from_secs(60),
+            (Goal::FailOver { .. }, StepKind::Drain | StepKind::Verify) => Duration::from_secs(5),
             (
                 _,
                 StepKind::HandOver
@@ -180,9 +190,14 @@ impl Goal {
                 | StepKind::ReleaseLock
                 | StepKind::SetEndpointState,
             ) => Duration::from_secs(2),
-            (_, StepKind::Join | StepKind::Promote | StepKind::ChangeVoters | StepKind::Leave) => {
-                Duration::from_secs(10)
-            }
+            (
+                _,
+                StepKind::Join
+                | StepKind::Promote
+                | StepKind::ChangeVoters
+                | StepKind::Leave
+                | StepKind::Fence,
+            ) => Duration::from_secs(10),
         }
     }
 
@@ -194,7 +209,8 @@ impl Goal {
             | Goal::ActivateNode { .. }
             | Goal::RemoveNode { voters: None, .. }
             | Goal::ReleaseLock { .. }
-            | Goal::SetEndpointState { .. } => true,
+            | Goal::SetEndpointState { .. }
+            | Goal::FailOver { .. } => true,
             Goal::ChangeVoters { before, after } => before.contains(&node) && after.contains(&node),
             Goal::RemoveNode { voters: Some((before, after)), .. } => {
                 before.contains(&node) && after.contains(&node)
@@ -215,7 +231,8 @@ impl Goal {
             | Goal::DrainNode { .. }
             | Goal::ActivateNode { .. }
             | Goal::ReleaseLock { .. }
-            | Goal::SetEndpointState { .. } => BTreeSet::new(),
+            | Goal::SetEndpointState { .. }
+            | Goal::FailOver { .. } => BTreeSet::new(),
         }
     }
 
@@ -236,6 +253,9 @@ impl Goal {
                 before: *after,
                 after: *before,
             }),
+            Goal::FailOver { upstream, from, to } => {
+                Some(Goal::FailOver { upstream: upstream.clone(), from: Some(to.clone()), to: from.clone()? })
+            }
             Goal::AddNode { .. } | Goal::RemoveNode { .. } | Goal::ReleaseLock { .. } => None,
         }
     }
@@ -255,6 +275,10 @@ impl Goal {
                 endpoint: endpoint.clone(),
                 state: *before,
             }),
+            Goal::FailOver { upstream, from, .. } => {
+                let (upstream, to) = (upstream.clone(), Some(from.clone()?));
+                Some(Action::FailOverUpstream { upstream, to })
+            }
             Goal::RemoveNode { .. } | Goal::ReleaseLock { .. } => None,
         }
     }
@@ -283,6 +307,16 @@ impl Goal {
             }
             (Goal::SetEndpointState { .. }, StepKind::Preflight) => {
                 "Look again: somebody is left for requests".to_owned()
+            }
+            (Goal::FailOver { upstream, from, to }, kind) => {
+                let old = from.as_deref().unwrap_or("the old primary");
+                match kind {
+                    StepKind::Preflight => format!("Look again: {to} is ready and healthy"),
+                    StepKind::Drain => format!("Have no node send {upstream} requests"),
+                    StepKind::Fence => format!("Fence {old}, if there is a webhook for that"),
+                    StepKind::Promote => format!("Make {to} the primary, in an epoch of its own"),
+                    _ => format!("Verify that {to} serves"),
+                }
             }
             (_, StepKind::Preflight) => "Look again: the quorum bears it".to_owned(),
             (_, StepKind::CatchUp) if catching_up.is_empty() => "Nobody has to catch up".to_owned(),
@@ -337,6 +371,7 @@ impl StepKind {
             StepKind::Activate => "activate",
             StepKind::ReleaseLock => "release_lock",
             StepKind::SetEndpointState => "set_endpoint_state",
+            StepKind::Fence => "fence",
         }
     }
 

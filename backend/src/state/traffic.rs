@@ -24,7 +24,7 @@ pub const LEVEL: u32 = 2;
 /// The feature level at which all members know of such an action.
 pub fn level_of(action: &Action) -> u32 {
     match action {
-        Action::SetEndpointState { .. } => LEVEL,
+        Action::SetEndpointState { .. } | Action::FailOverUpstream { .. } => LEVEL,
         _ => 0,
     }
 }
@@ -67,6 +67,12 @@ pub enum TrafficCommand {
         endpoint: String,
         state: EndpointState,
     },
+    /// A step of a failover makes an endpoint the primary, or has there be none.
+    SetPrimary {
+        upstream: String,
+        endpoint: Option<String>,
+        reason: String,
+    },
     /// What observers say of endpoints, where it changed, and the verdicts that follow.
     RecordHealth {
         changes: Vec<HealthChange>,
@@ -87,7 +93,9 @@ impl TrafficCommand {
             }
             TrafficCommand::PutRoute { name, .. } => Some(format!("put route {name}")),
             TrafficCommand::DeleteRoute { name, .. } => Some(format!("delete route {name}")),
-            TrafficCommand::SetEndpointState { .. } | TrafficCommand::RecordHealth { .. } => None,
+            TrafficCommand::SetEndpointState { .. }
+            | TrafficCommand::SetPrimary { .. }
+            | TrafficCommand::RecordHealth { .. } => None,
         }
     }
 }
@@ -124,6 +132,9 @@ impl State {
             }
             TrafficCommand::SetEndpointState { upstream, endpoint, state } => {
                 self.upstreams.set_state(context, &upstream, &endpoint, state)
+            }
+            TrafficCommand::SetPrimary { upstream, endpoint, reason } => {
+                self.upstreams.set_primary(context, &upstream, endpoint, &reason)
             }
             TrafficCommand::RecordHealth { changes } => {
                 self.upstreams.record_health(context, &changes, &self.membership);

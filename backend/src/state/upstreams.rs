@@ -11,10 +11,11 @@
 //! primaries, too, but not with health, which comes and goes.
 
 pub mod health;
+mod primary;
 
 use crate::state::{
     Context,
-    command::{Outcome, Precondition},
+    command::{ClusterTime, Outcome, Precondition},
     routes::Routes,
 };
 use imbl::OrdMap;
@@ -26,7 +27,7 @@ use ringmaster_common::{
     traffic::{
         MAX_ENDPOINTS, MAX_UPSTREAMS, check_name,
         health::{EndpointHealth, HealthRecord},
-        upstream::{Endpoint, EndpointDetail, EndpointSpec, EndpointState, Primary, Upstream, UpstreamSpec},
+        upstream::{Endpoint, EndpointDetail, EndpointSpec, EndpointState, Upstream, UpstreamSpec},
     },
 };
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,10 @@ pub struct UpstreamRecord {
     pub touched: Revision,
     /// Who changed their mind about which endpoint, oldest first.
     health_history: BTreeMap<String, Vec<HealthRecord>>,
+    /// When the cluster fails over by itself.
+    fails_over: Option<ClusterTime>,
+    /// When another endpoint last became the primary.
+    last_failover: Option<ClusterTime>,
 }
 
 impl Upstreams {
@@ -107,6 +112,7 @@ impl Upstreams {
         record.upstream.config = spec.with_endpoints(endpoints);
         record.upstream.configured(context.revision, context.wall, &context.actor.to_string());
         self.settle_primary(&mut record.upstream, context.wall);
+        record.arm(context);
         record.changes(context.revision);
         record.forget_history_of_the_gone();
         context.emit(Event::UpstreamPut { upstream: Box::new(record.upstream.clone()) });
@@ -219,43 +225,11 @@ impl Upstreams {
     fn store(&mut self, context: &mut Context, mut record: UpstreamRecord, reason: &str) {
         let before = record.upstream.primary.clone();
         self.settle_primary(&mut record.upstream, context.wall);
-        if let Some(primary) = record.upstream.primary.clone().filter(|now| Some(now) != before.as_ref()) {
-            context.emit(Event::PrimaryChanged {
-                upstream: record.upstream.name.clone(),
-                primary,
-                reason: reason.to_owned(),
-            });
-        }
+        record.arm(context);
+        record.tell_primary(context, before.as_ref(), reason);
         record.changes(context.revision);
         record.forget_history_of_the_gone();
         self.by_name.insert(record.upstream.name.as_str().into(), Arc::new(record));
-    }
-
-    /// An active-standby upstream that never had a primary takes its first endpoint; one whose primary was
-    /// taken out has none. Another upstream has no such thing.
-    fn settle_primary(&mut self, upstream: &mut Upstream, at: Timestamp) {
-        if upstream.config.active_standby.is_none() {
-            upstream.primary = None;
-            return;
-        }
-        let ids = || upstream.config.endpoints.iter().map(|endpoint| &endpoint.id);
-        match &mut upstream.primary {
-            None => {
-                if let Some(first) = ids().next().cloned() {
-                    self.last_epoch += 1;
-                    upstream.primary =
-                        Some(Primary { endpoint: Some(first), epoch: self.last_epoch, since: at });
-                }
-            }
-            Some(primary) => {
-                let gone =
-                    |primary: &String| !upstream.config.endpoints.iter().any(|known| known.id == *primary);
-                if primary.endpoint.as_ref().is_some_and(gone) {
-                    primary.endpoint = None;
-                    primary.since = at;
-                }
-            }
-        }
     }
 }
 
@@ -277,6 +251,8 @@ impl UpstreamRecord {
             changed: Revision(0),
             touched: Revision(0),
             health_history: BTreeMap::new(),
+            fails_over: None,
+            last_failover: None,
         }
     }
 

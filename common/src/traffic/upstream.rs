@@ -450,6 +450,9 @@ pub struct Primary {
     /// Grows with each change of the primary, over all that this cluster ever had.
     pub epoch: u64,
     pub since: Timestamp,
+    /// When the cluster fails over by itself, unless the primary is healthy again before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fails_over_at: Option<Timestamp>,
 }
 
 /// An upstream: its configuration, and the states of its endpoints. In JSON they stand side by side; of

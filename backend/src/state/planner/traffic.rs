@@ -1,4 +1,5 @@
-//! What operators do to endpoints: giving them nothing new, nothing at all, or requests again.
+//! What operators do to endpoints: giving them nothing new, nothing at all, or requests again; and having another one
+//! be the primary.
 //!
 //! The question is always who is left for requests. It is asked of what the cluster says of health, which
 //! may change until the plan is applied; so the operation's first step asks again.
@@ -10,9 +11,12 @@ use crate::state::{
 };
 use ringmaster_common::{
     action::Action,
-    error::Refusal,
+    error::{Code, Refusal},
     plan::{Blocker, Impact, UpstreamImpact, Warning},
-    traffic::upstream::{EndpointState, Upstream},
+    traffic::{
+        health::Verdict,
+        upstream::{EndpointState, Upstream},
+    },
 };
 
 pub(super) fn set_state(
@@ -120,6 +124,129 @@ pub(super) fn blockers(state: &State, name: &str, id: &str, after: EndpointState
             "make another endpoint ready and healthy, or delete the routes that lead here".to_owned()
         },
     }]
+}
+
+pub(super) fn fail_over(
+    state: &State,
+    action: Action,
+    name: String,
+    to: Option<String>,
+) -> Result<Draft, Refusal> {
+    let record = state.upstreams.find(&name)?;
+    let upstream = &record.upstream;
+    let from = upstream.primary.as_ref().and_then(|primary| primary.endpoint.clone());
+    let to = match to {
+        Some(to) => record.endpoint(&to)?.id.clone(),
+        None => {
+            let others =
+                || upstream.config.endpoints.iter().filter(|endpoint| Some(&endpoint.id) != from.as_ref());
+            let fit = others().find(|other| fail_over_blockers(state, &name, &other.id).is_empty());
+            let chosen = fit.or_else(|| others().next()).ok_or_else(|| {
+                Refusal::new(
+                    Code::UnknownEndpoint,
+                    format!("{name} has no other endpoint that could take over"),
+                )
+            })?;
+            chosen.id.clone()
+        }
+    };
+    let mut warnings = Vec::new();
+    let mut warn = |code: &str, detail: String| {
+        warnings.push(Warning { code: code.to_owned(), detail, subject: subject(&name) });
+    };
+    let standby = upstream.config.active_standby.as_ref();
+    if let Some(from) =
+        from.as_ref().filter(|_| standby.is_some_and(|standby| standby.fence_webhook.is_none()))
+    {
+        warn(
+            "not_fenced",
+            format!(
+                "There is no webhook that fences {from}. If it still works, only what checks epochs refuses it."
+            ),
+        );
+    }
+    if to_be_trusted_blindly(upstream, &to) {
+        warn("health_unknown", format!("Nobody has checked {to}: {name} has no health check."));
+    }
+    let old = match &from {
+        Some(from) => format!("in the place of {from}"),
+        None => "where there is none now".to_owned(),
+    };
+    Ok(Draft {
+        summary: format!(
+            "Endpoint {to} becomes the primary of {name}, {old}. In between, nobody gets its requests for a moment."
+        ),
+        footprint: footprint(state, [FactKey::Upstream(name.clone())]),
+        impact: Impact {
+            leader_before: state.leader(),
+            leader_after: state.leader(),
+            upstream: Some(UpstreamImpact {
+                taking_after: 1,
+                ..impact(state, upstream, "", EndpointState::Ready)
+            }),
+            ..unchanged(state)
+        },
+        observations: Vec::new(),
+        warnings,
+        blockers: fail_over_blockers(state, &name, &to),
+        goal: Goal::FailOver { upstream: name, from, to },
+        revision: state.revision,
+        undoes: None,
+        action,
+    })
+}
+
+/// What forbids that `to` takes over now.
+pub(super) fn fail_over_blockers(state: &State, name: &str, to: &str) -> Vec<Blocker> {
+    let blocker = |code: &str, detail: String, lifted_by: &str| Blocker {
+        code: code.to_owned(),
+        detail,
+        subject: subject(name),
+        lifted_by: lifted_by.to_owned(),
+    };
+    let found = state.upstreams.find(name).and_then(|record| Ok((&record.upstream, record.endpoint(to)?)));
+    let (upstream, target) = match found {
+        Ok(found) => found,
+        Err(refusal) => return vec![blocker(refusal.code.as_str(), refusal.detail, "plan again")],
+    };
+    let mut blockers = Vec::new();
+    if upstream.config.active_standby.is_none() {
+        blockers.push(blocker(
+            "not_active_standby",
+            format!("all endpoints of {name} take requests; it has no primary"),
+            "configure active_standby, if one alone should serve",
+        ));
+    }
+    if upstream.primary.as_ref().is_some_and(|primary| primary.endpoint.as_deref() == Some(to)) {
+        blockers.push(blocker(
+            "already_primary",
+            format!("{to} is the primary of {name} already"),
+            "name another endpoint",
+        ));
+    }
+    if target.state != EndpointState::Ready {
+        blockers.push(blocker(
+            "endpoint_not_ready",
+            format!("{to} is in state {}", target.state.as_str()),
+            "set it to ready first (set_endpoint_state)",
+        ));
+    }
+    if target.health.verdict != Verdict::Healthy && !to_be_trusted_blindly(upstream, to) {
+        let found = target.health.opinions.iter().find(|opinion| opinion.verdict == Verdict::Unhealthy);
+        let why = found.map_or_else(String::new, |opinion| format!(": {}", opinion.detail));
+        blockers.push(blocker(
+            "endpoint_not_healthy",
+            format!("the health of {to} is {}{why}", target.health.verdict.as_str()),
+            "wait until its checks pass, or name another endpoint",
+        ));
+    }
+    blockers
+}
+
+/// Without checks, nobody can know better.
+fn to_be_trusted_blindly(upstream: &Upstream, to: &str) -> bool {
+    upstream.config.health_check.is_none()
+        && upstream.endpoint(to).is_some_and(|endpoint| endpoint.health.verdict == Verdict::Unknown)
 }
 
 fn impact(state: &State, upstream: &Upstream, id: &str, after: EndpointState) -> UpstreamImpact {

@@ -109,11 +109,17 @@ impl UpstreamRecord {
         history.drain(..excess);
         endpoint.health = health.clone();
         self.touched = context.revision;
+        let before = self.upstream.primary.clone();
+        self.arm(context);
         context.emit(Event::EndpointHealthChanged {
             upstream: change.upstream.clone(),
             endpoint: change.endpoint.clone(),
             health,
         });
+        let counts = self.upstream.primary.as_ref().is_some_and(|primary| primary.fails_over_at.is_some());
+        let reason =
+            if counts { "it is down, and another one takes over" } else { "it is not down any more" };
+        self.tell_primary(context, before.as_ref(), reason);
     }
 }
 

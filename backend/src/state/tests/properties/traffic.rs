@@ -94,16 +94,23 @@ pub fn command() -> impl Strategy<Value = TrafficCommand> {
         1 => (name(), endpoint_id(), state()).prop_map(|(upstream, endpoint, state)| {
             TrafficCommand::SetEndpointState { upstream, endpoint, state }
         }),
+        2 => (name(), proptest::option::of(endpoint_id())).prop_map(|(upstream, endpoint)| {
+            TrafficCommand::SetPrimary { upstream, endpoint, reason: "so it was asked".to_owned() }
+        }),
         3 => vec(health_change(), 1..3).prop_map(|changes| TrafficCommand::RecordHealth { changes }),
     ]
 }
 
 pub fn action() -> impl Strategy<Value = Action> {
-    (name(), endpoint_id(), state()).prop_map(|(upstream, endpoint, state)| Action::SetEndpointState {
-        upstream,
-        endpoint,
-        state,
-    })
+    prop_oneof![
+        (name(), endpoint_id(), state()).prop_map(|(upstream, endpoint, state)| Action::SetEndpointState {
+            upstream,
+            endpoint,
+            state
+        }),
+        (name(), proptest::option::of(endpoint_id()))
+            .prop_map(|(upstream, to)| Action::FailOverUpstream { upstream, to }),
+    ]
 }
 
 pub fn check(before: &State, state: &State) -> Result<(), TestCaseError> {

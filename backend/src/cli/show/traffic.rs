@@ -1,0 +1,142 @@
+//! Upstreams and routes, in lists and one by one.
+
+use super::{line, time};
+use crate::cli::{
+    out::{Paint, Tone},
+    table::{Cell, Column, Table},
+};
+use ringmaster_common::traffic::{
+    health::Verdict,
+    route::Route,
+    upstream::{Endpoint, EndpointState, Upstream},
+};
+
+pub fn upstreams(upstreams: &[Upstream], paint: Paint) -> String {
+    let mut table = Table::new(&[
+        Column::Left("NAME"),
+        Column::Left("POLICY"),
+        Column::Right("ENDPOINTS"),
+        Column::Right("TAKING"),
+        Column::Left("PRIMARY"),
+        Column::Right("VERSION"),
+        Column::Left("BY"),
+        Column::Left("REMARK"),
+    ]);
+    for upstream in upstreams {
+        let endpoints = &upstream.config.endpoints;
+        let taking = endpoints.iter().filter(|endpoint| upstream.takes_requests(endpoint)).count();
+        let primary = upstream.primary.as_ref().map(|primary| match &primary.endpoint {
+            Some(endpoint) => format!("{endpoint}, epoch {}", primary.epoch),
+            None => "none".to_owned(),
+        });
+        let remark = match (taking, endpoints.len()) {
+            (0, 0) => Cell::toned("it has no endpoint", Tone::Warn),
+            (0, _) => Cell::toned("nobody takes requests", Tone::Bad),
+            _ => Cell::default(),
+        };
+        table.row([
+            upstream.name.as_str().into(),
+            upstream.config.policy.as_str().into(),
+            endpoints.len().to_string().into(),
+            taking.to_string().into(),
+            Cell::maybe(primary),
+            upstream.version.to_string().into(),
+            upstream.updated_by.as_str().into(),
+            remark,
+        ]);
+    }
+    if upstreams.is_empty() { "There are no upstreams.\n".to_owned() } else { table.render(paint) }
+}
+
+pub fn upstream(upstream: &Upstream, paint: Paint) -> String {
+    let heading = |text: &str| paint.apply(Tone::Strong, text);
+    let config = &upstream.config;
+    let mut text = String::new();
+    line(&mut text, format!("{}  {}, version {}", heading("Upstream"), upstream.name, upstream.version));
+    line(
+        &mut text,
+        format!("{}    {}, {}", heading("Policy"), config.policy.as_str(), config.protocol.as_str()),
+    );
+    if let Some(primary) = &upstream.primary {
+        let who = primary.endpoint.as_deref().unwrap_or("none: nobody gets requests");
+        line(&mut text, format!("{}   {who}, in epoch {}", heading("Primary"), primary.epoch));
+    }
+    text.push('\n');
+    let mut table = Table::new(&[
+        Column::Left("ENDPOINT"),
+        Column::Left("ADDRESS"),
+        Column::Right("WEIGHT"),
+        Column::Left("STATE"),
+        Column::Left("HEALTH"),
+        Column::Left("TAKES REQUESTS"),
+        Column::Left("BECAUSE"),
+    ]);
+    for endpoint in &config.endpoints {
+        let takes = upstream.takes_requests(endpoint);
+        table.row([
+            endpoint.id.as_str().into(),
+            endpoint.addr.as_str().into(),
+            endpoint.weight.to_string().into(),
+            state(endpoint.state),
+            verdict(endpoint.health.verdict),
+            if takes { "yes".into() } else { Cell::toned("no", Tone::Warn) },
+            Cell::toned(because(endpoint), Tone::Faint),
+        ]);
+    }
+    if config.endpoints.is_empty() { text + "It has no endpoint.\n" } else { text + &table.render(paint) }
+}
+
+/// What the nodes found, and whether it registered itself.
+fn because(endpoint: &Endpoint) -> String {
+    let registered = endpoint
+        .registered
+        .as_ref()
+        .map(|registered| format!("registered itself at {}", time(registered.since)));
+    let opinions = endpoint
+        .health
+        .opinions
+        .iter()
+        .filter(|opinion| opinion.verdict == Verdict::Unhealthy)
+        .map(|opinion| format!("node {}: {}", opinion.observer, opinion.detail));
+    registered.into_iter().chain(opinions).collect::<Vec<_>>().join("; ")
+}
+
+fn state(state: EndpointState) -> Cell {
+    let tone = if state == EndpointState::Ready { Tone::Good } else { Tone::Warn };
+    Cell::toned(state.as_str(), tone)
+}
+
+fn verdict(verdict: Verdict) -> Cell {
+    let tone = match verdict {
+        Verdict::Unknown => Tone::Faint,
+        Verdict::Healthy => Tone::Good,
+        Verdict::Unhealthy => Tone::Bad,
+    };
+    Cell::toned(verdict.as_str(), tone)
+}
+
+pub fn routes(routes: &[Route], paint: Paint) -> String {
+    let mut table = Table::new(&[
+        Column::Left("NAME"),
+        Column::Left("HOST"),
+        Column::Left("PATH"),
+        Column::Left("UPSTREAM"),
+        Column::Left("LISTENER"),
+        Column::Right("VERSION"),
+        Column::Left("BY"),
+    ]);
+    for route in routes {
+        let spec = &route.spec;
+        let rewritten = spec.rewrite_prefix.as_ref().map(|prefix| format!(" → {prefix}"));
+        table.row([
+            route.name.as_str().into(),
+            spec.host.as_deref().map_or_else(|| Cell::toned("any", Tone::Faint), Cell::from),
+            format!("{}{}", spec.path_prefix, rewritten.unwrap_or_default()).into(),
+            spec.upstream.as_str().into(),
+            spec.listener.as_deref().map_or_else(|| Cell::toned("each node's", Tone::Faint), Cell::from),
+            route.version.to_string().into(),
+            route.updated_by.as_str().into(),
+        ]);
+    }
+    if routes.is_empty() { "There are no routes.\n".to_owned() } else { table.render(paint) }
+}
