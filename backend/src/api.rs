@@ -25,6 +25,7 @@ mod operations;
 mod plans;
 mod probes;
 mod problem;
+mod registrations;
 mod routes;
 pub mod server;
 mod settings;
@@ -92,6 +93,9 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(upstreams::get, upstreams::put, upstreams::delete))
         .routes(routes!(endpoints::list))
         .routes(routes!(endpoints::get, endpoints::put, endpoints::delete))
+        .routes(routes!(registrations::register))
+        .routes(routes!(registrations::deregister))
+        .routes(routes!(registrations::healthy))
         .routes(routes!(routes::list))
         .routes(routes!(routes::get, routes::put, routes::delete))
         .routes(routes!(events::events))

@@ -3,8 +3,8 @@
 //! Every command but `serve` and `demo` is a client of the HTTP API, and can do nothing that a
 //! browser or a script could not. Answers go to standard output, errors to standard error. The exit
 //! code is 0 where it is done, 1 where it was refused or failed, 2 where the command line is wrong,
-//! 3 where no node could be reached. `lock` alone has the codes of the command that it runs, and, as
-//! `timeout` and shells do, 124 to 127 for its own.
+//! 3 where no node could be reached. `lock` and `register` have the codes of the command that they run,
+//! and, as `timeout` and shells do, 124 to 127 for its own.
 
 mod action;
 mod changes;
@@ -14,6 +14,7 @@ mod lock;
 pub mod out;
 mod progress;
 mod queries;
+mod register;
 mod serve;
 mod settings;
 mod show;
@@ -41,7 +42,7 @@ Examples:
   ringmaster lock jobs/nightly -- ./nightly.sh         one at a time in the whole fleet
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no node could be reached;
-            those of lock are in its own help.";
+            those of lock and register are in their own help.";
 
 /// The control room of a small fleet.
 #[derive(Debug, Parser)]
@@ -78,6 +79,8 @@ enum Command {
     Upstreams(queries::Upstreams),
     /// List the routes: which requests go to which upstream
     Routes(Watching),
+    /// Run a command as an endpoint of an upstream
+    Register(register::Arguments),
     /// Write upstreams and routes to a file, or put those of a file
     #[command(subcommand)]
     Config(config::Arguments),
@@ -229,7 +232,7 @@ pub fn main() -> ExitCode {
 fn usage_code(error: &clap::Error, subcommand: Option<OsString>) -> u8 {
     match error.exit_code() {
         0 => 0,
-        _ if subcommand.is_some_and(|name| name == "lock") => lock::FAILED,
+        _ if subcommand.is_some_and(|name| name == "lock" || name == "register") => lock::FAILED,
         _ => 2,
     }
 }
@@ -260,6 +263,7 @@ fn run(command: Command, out: &Out) -> Result<(), Failure> {
             on_this_thread(queries::run(query, &watching, out))
         }
         Command::Routes(watching) => on_this_thread(queries::run(Query::Routes, &watching, out)),
+        Command::Register(arguments) => on_this_thread(register::run(arguments)),
         Command::Config(arguments) => on_this_thread(config::run(arguments, out)),
         Command::Plan(arguments) => on_this_thread(changes::plan(arguments, out)),
         Command::Apply(arguments) => on_this_thread(changes::apply(arguments, out)),

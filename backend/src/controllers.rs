@@ -9,6 +9,7 @@ pub mod failover;
 pub mod features;
 pub mod health;
 pub mod operations;
+pub mod registrations;
 
 use crate::state::command::{Actor, Request};
 use ringmaster_common::id::NodeId;

@@ -146,6 +146,7 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
     tokio::spawn(telemetry::run(telemetry.clone(), group.clone(), peers.clone(), journal, endpoint_opinions));
     tokio::spawn(controllers::elections::run(group.clone()));
     tokio::spawn(controllers::endpoint_health::run(group.clone(), telemetry.clone()));
+    tokio::spawn(controllers::registrations::run(group.clone()));
     tokio::spawn(controllers::failover::run(group.clone()));
     tokio::spawn(controllers::operations::run(group.clone(), telemetry.clone()));
     tokio::spawn(controllers::health::run(group.clone(), telemetry));

@@ -10,6 +10,7 @@
 
 pub mod health;
 pub mod live;
+pub mod register;
 pub mod route;
 pub mod upstream;
 

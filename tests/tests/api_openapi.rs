@@ -164,6 +164,10 @@ async fn every_example_is_answered_as_documented() {
         let answer = cluster.send(1, Method::PUT, &path, Some(route)).await.expect("an answer");
         assert_eq!(answer.status(), 201);
     }
+    let worker = json!({ "id": "worker-8", "addr": "127.0.0.1:9108", "ttl_ms": 60000 });
+    let path = "/v1/upstreams/web/register";
+    let answer = cluster.send(1, Method::POST, path, Some(worker)).await.expect("an answer");
+    assert_eq!(answer.status(), 200);
     let document = Document::of(&cluster).await;
     let mut answered = BTreeMap::new();
     for operation in document.operations().iter().filter(|operation| !operation.takes_stream()) {

@@ -130,6 +130,11 @@ impl Class {
         match route {
             "stream" | "locks/acquire" => return None,
             "locks/renew" | "locks/release" => return Some(Class::Leases),
+            // Those who are there already go before all others; who waits is no burden.
+            "upstreams/{upstream}/register" | "upstreams/{upstream}/deregister" => {
+                return Some(Class::Leases);
+            }
+            "upstreams/{upstream}/healthy" => return Some(Class::Stream),
             _ => {}
         }
         let resource = route.split('/').next().unwrap_or_default();

@@ -7,7 +7,7 @@
 //! Deliberately absent: any hold over the command once this process was killed with SIGKILL. The lease
 //! runs out then, and the command goes on; the token is what protects from it.
 
-mod job;
+pub mod job;
 
 use super::{Addresses, Failure, duration};
 use clap::Args;
@@ -22,8 +22,8 @@ const TIMED_OUT: u8 = 124;
 /// Anything else went wrong that was not the command's doing, or the lock was lost.
 pub const FAILED: u8 = 125;
 /// The command is there, and cannot be executed.
-const NOT_EXECUTABLE: u8 = 126;
-const NOT_FOUND: u8 = 127;
+pub const NOT_EXECUTABLE: u8 = 126;
+pub const NOT_FOUND: u8 = 127;
 /// What is added to the number of the signal that ended a command.
 const BY_SIGNAL: u8 = 128;
 
@@ -145,24 +145,24 @@ fn not_acquired(error: LockError) -> Failure {
     Failure::Lock { code, message: Some(error.to_string()) }
 }
 
-fn failed(message: String) -> Failure {
+pub fn failed(message: String) -> Failure {
     Failure::Lock { code: FAILED, message: Some(message) }
 }
 
 /// Where nothing is left to say.
-fn quietly(code: u8) -> Failure {
+pub fn quietly(code: u8) -> Failure {
     Failure::Lock { code, message: None }
 }
 
 /// The signals that are meant for the command.
-struct Orders {
+pub struct Orders {
     interrupt: Signals,
     terminate: Signals,
     hang_up: Signals,
 }
 
 impl Orders {
-    fn listen() -> io::Result<Orders> {
+    pub fn listen() -> io::Result<Orders> {
         Ok(Orders {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -170,7 +170,7 @@ impl Orders {
         })
     }
 
-    async fn next(&mut self) -> nix::sys::signal::Signal {
+    pub async fn next(&mut self) -> nix::sys::signal::Signal {
         tokio::select! {
             _ = self.interrupt.recv() => nix::sys::signal::Signal::SIGINT,
             _ = self.terminate.recv() => nix::sys::signal::Signal::SIGTERM,

@@ -8,6 +8,7 @@
 mod forward;
 pub mod locks;
 mod members;
+mod registrations;
 mod standing;
 
 pub use self::forward::Forwarded;
@@ -15,6 +16,7 @@ pub use self::forward::Forwarded;
 use self::{
     forward::{Answer, Call},
     locks::Waiters,
+    registrations::Renewals,
 };
 use crate::{
     clock,
@@ -79,6 +81,7 @@ struct Inner {
     clock: LeaderClock,
     latencies: Latencies,
     waiters: Waiters,
+    renewals: Renewals,
     /// How long followers stand by a leader that they have heard.
     lease: Duration,
 }
@@ -114,6 +117,7 @@ impl ClusterGroup {
             clock,
             latencies,
             waiters: Waiters::default(),
+            renewals: Renewals::default(),
             lease,
         }))
     }
@@ -179,7 +183,7 @@ impl ClusterGroup {
             Answer::Response(response) => self.seen_here(*response, deadline).await,
             Answer::Refused(refusal) => Err(refusal),
             Answer::Unknown => Err(self.unanswered(true)),
-            Answer::ReadIndex(_) | Answer::NotLeader => Err(Refusal::new(
+            Answer::ReadIndex(_) | Answer::Renewed(_) | Answer::NotLeader => Err(Refusal::new(
                 Code::NoLeader,
                 format!("node {} does not lead term {term} any more", self.me()),
             )),
@@ -349,6 +353,7 @@ impl ClusterGroup {
                     Err(refusal) => Answer::Refused(refusal),
                 }
             }
+            Call::Renew { upstream, endpoint } => self.renew_here(&upstream, &endpoint),
             Call::ReadIndex { lease: true } if let Some(index) = self.lease_read().await => {
                 Answer::ReadIndex(index)
             }

@@ -11,7 +11,9 @@ use crate::state::{
 use ringmaster_common::{
     action::Action,
     error::Refusal,
+    id::Revision,
     traffic::{
+        register::Register,
         route::RouteSpec,
         upstream::{EndpointSpec, EndpointState, UpstreamSpec},
     },
@@ -61,6 +63,17 @@ pub enum TrafficCommand {
         name: String,
         precondition: Precondition,
     },
+    Register {
+        upstream: String,
+        register: Register,
+    },
+    Deregister {
+        upstream: String,
+        endpoint: String,
+        /// The registration that it is the end of; none: whichever there is.
+        only: Option<Revision>,
+        reason: String,
+    },
     /// A step of an operation sets an endpoint's state.
     SetEndpointState {
         upstream: String,
@@ -93,7 +106,9 @@ impl TrafficCommand {
             }
             TrafficCommand::PutRoute { name, .. } => Some(format!("put route {name}")),
             TrafficCommand::DeleteRoute { name, .. } => Some(format!("delete route {name}")),
-            TrafficCommand::SetEndpointState { .. }
+            TrafficCommand::Register { .. }
+            | TrafficCommand::Deregister { .. }
+            | TrafficCommand::SetEndpointState { .. }
             | TrafficCommand::SetPrimary { .. }
             | TrafficCommand::RecordHealth { .. } => None,
         }
@@ -129,6 +144,12 @@ impl State {
             }
             TrafficCommand::DeleteRoute { name, precondition } => {
                 self.routes.remove(context, &name, &precondition)
+            }
+            TrafficCommand::Register { upstream, register } => {
+                self.upstreams.register(context, &upstream, &register)
+            }
+            TrafficCommand::Deregister { upstream, endpoint, only, reason } => {
+                self.upstreams.deregister(context, &upstream, &endpoint, only, &reason)
             }
             TrafficCommand::SetEndpointState { upstream, endpoint, state } => {
                 self.upstreams.set_state(context, &upstream, &endpoint, state)

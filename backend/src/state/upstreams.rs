@@ -12,6 +12,7 @@
 
 pub mod health;
 mod primary;
+pub mod registration;
 
 use crate::state::{
     Context,
@@ -50,6 +51,8 @@ pub struct UpstreamRecord {
     pub touched: Revision,
     /// Who changed their mind about which endpoint, oldest first.
     health_history: BTreeMap<String, Vec<HealthRecord>>,
+    /// With which revision each registration came that is in force.
+    registered: BTreeMap<String, Revision>,
     /// When the cluster fails over by itself.
     fails_over: Option<ClusterTime>,
     /// When another endpoint last became the primary.
@@ -114,7 +117,7 @@ impl Upstreams {
         self.settle_primary(&mut record.upstream, context.wall);
         record.arm(context);
         record.changes(context.revision);
-        record.forget_history_of_the_gone();
+        record.forget_the_gone();
         context.emit(Event::UpstreamPut { upstream: Box::new(record.upstream.clone()) });
         self.by_name.insert(name.into(), Arc::new(record));
         Ok(Outcome::Configured { created })
@@ -228,7 +231,11 @@ impl Upstreams {
         record.arm(context);
         record.tell_primary(context, before.as_ref(), reason);
         record.changes(context.revision);
-        record.forget_history_of_the_gone();
+        record.forget_the_gone();
+        self.keep(record);
+    }
+
+    fn keep(&mut self, record: UpstreamRecord) {
         self.by_name.insert(record.upstream.name.as_str().into(), Arc::new(record));
     }
 }
@@ -251,6 +258,7 @@ impl UpstreamRecord {
             changed: Revision(0),
             touched: Revision(0),
             health_history: BTreeMap::new(),
+            registered: BTreeMap::new(),
             fails_over: None,
             last_failover: None,
         }
@@ -298,9 +306,10 @@ impl UpstreamRecord {
         self.touched = revision;
     }
 
-    fn forget_history_of_the_gone(&mut self) {
+    fn forget_the_gone(&mut self) {
         let upstream = &self.upstream;
         self.health_history.retain(|id, _| upstream.endpoint(id).is_some());
+        self.registered.retain(|id, _| upstream.endpoint(id).is_some());
     }
 }
 

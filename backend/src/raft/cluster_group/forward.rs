@@ -33,9 +33,22 @@ pub const FORWARD: Channel = Channel(16);
 /// What only the leader can do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Call {
-    Propose { request: Request, command: Command },
-    Plan { request: Request, action: Action },
-    ReadIndex { lease: bool },
+    Propose {
+        request: Request,
+        command: Command,
+    },
+    Plan {
+        request: Request,
+        action: Action,
+    },
+    ReadIndex {
+        lease: bool,
+    },
+    /// A registration goes on.
+    Renew {
+        upstream: String,
+        endpoint: String,
+    },
 }
 
 /// A call on its way to the leader, and how long whoever sent it will wait.
@@ -58,6 +71,7 @@ impl Call {
         match self {
             Call::Propose { command, .. } => command.level(),
             Call::Plan { action, .. } => traffic::level_of(action),
+            Call::Renew { .. } => traffic::LEVEL,
             Call::ReadIndex { .. } => 0,
         }
     }
@@ -65,7 +79,7 @@ impl Call {
     pub(super) fn request_id(&self) -> &str {
         match self {
             Call::Propose { request, .. } | Call::Plan { request, .. } => &request.id,
-            Call::ReadIndex { .. } => "",
+            Call::ReadIndex { .. } | Call::Renew { .. } => "",
         }
     }
 
@@ -73,7 +87,7 @@ impl Call {
     fn trace(&self) -> Trace {
         match self {
             Call::Propose { request, .. } | Call::Plan { request, .. } => request.trace(),
-            Call::ReadIndex { .. } => Trace::default(),
+            Call::ReadIndex { .. } | Call::Renew { .. } => Trace::default(),
         }
     }
 }
@@ -83,6 +97,8 @@ pub(super) enum Answer {
     Response(Box<Response>),
     Refused(Refusal),
     ReadIndex(u64),
+    /// Whether it does.
+    Renewed(bool),
     /// Not led here, or not yet. Nothing was done.
     NotLeader,
     /// It may have been done or not.

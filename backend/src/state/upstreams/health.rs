@@ -116,10 +116,7 @@ impl UpstreamRecord {
             endpoint: change.endpoint.clone(),
             health,
         });
-        let counts = self.upstream.primary.as_ref().is_some_and(|primary| primary.fails_over_at.is_some());
-        let reason =
-            if counts { "it is down, and another one takes over" } else { "it is not down any more" };
-        self.tell_primary(context, before.as_ref(), reason);
+        self.tell_primary(context, before.as_ref(), "health never changes who it is");
     }
 }
 

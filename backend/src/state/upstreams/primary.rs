@@ -124,10 +124,20 @@ impl UpstreamRecord {
         }
     }
 
+    /// Tells where something about the primary has changed; `reason` is why it would be another one.
     pub(super) fn tell_primary(&self, context: &mut Context, before: Option<&Primary>, reason: &str) {
-        if let Some(primary) = self.upstream.primary.clone().filter(|now| Some(now) != before) {
-            let (upstream, reason) = (self.upstream.name.clone(), reason.to_owned());
-            context.emit(Event::PrimaryChanged { upstream, primary, reason });
-        }
+        let Some(primary) = self.upstream.primary.clone().filter(|now| Some(now) != before) else { return };
+        let reason = match before {
+            Some(before) if before.epoch == primary.epoch && before.endpoint == primary.endpoint => {
+                if primary.fails_over_at.is_some() {
+                    "it is down, and another one is to take over"
+                } else {
+                    "it is not down any more"
+                }
+            }
+            _ => reason,
+        };
+        let (upstream, reason) = (self.upstream.name.clone(), reason.to_owned());
+        context.emit(Event::PrimaryChanged { upstream, primary, reason });
     }
 }

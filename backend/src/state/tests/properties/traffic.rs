@@ -9,10 +9,11 @@ use crate::state::{
 use proptest::{collection::vec, prelude::*};
 use ringmaster_common::{
     action::Action,
-    id::NodeId,
+    id::{NodeId, Revision},
     traffic::{
         MAX_HEALTH_HISTORY,
         health::Verdict,
+        register::Register,
         route::RouteSpec,
         upstream::{ActiveStandby, EndpointSpec, EndpointState, UpstreamSpec},
     },
@@ -94,6 +95,18 @@ pub fn command() -> impl Strategy<Value = TrafficCommand> {
         1 => (name(), endpoint_id(), state()).prop_map(|(upstream, endpoint, state)| {
             TrafficCommand::SetEndpointState { upstream, endpoint, state }
         }),
+        3 => (name(), endpoint(), 500u64..502).prop_map(|(upstream, endpoint, ttl_ms)| {
+            let EndpointSpec { id, addr, weight } = endpoint;
+            TrafficCommand::Register { upstream, register: Register { id, addr, weight, ttl_ms } }
+        }),
+        1 => (name(), endpoint_id(), proptest::option::of((0u64..60).prop_map(Revision))).prop_map(
+            |(upstream, endpoint, only)| TrafficCommand::Deregister {
+                upstream,
+                endpoint,
+                only,
+                reason: "so it was".to_owned(),
+            }
+        ),
         2 => (name(), proptest::option::of(endpoint_id())).prop_map(|(upstream, endpoint)| {
             TrafficCommand::SetPrimary { upstream, endpoint, reason: "so it was asked".to_owned() }
         }),
@@ -147,6 +160,11 @@ pub fn check(before: &State, state: &State) -> Result<(), TestCaseError> {
                 }
             }
         }
+        // Who registered themselves come last, and each registration is of one of them.
+        prop_assert!(endpoints.iter().map(|endpoint| endpoint.registered.is_some()).is_sorted());
+        let registered = endpoints.iter().filter(|endpoint| endpoint.registered.is_some()).count();
+        let standing = state.upstreams.registrations().filter(|one| one.upstream == upstream.name).count();
+        prop_assert_eq!(registered, standing);
         // What a GET tells of the configuration may be put back, and is the same.
         prop_assert_eq!(upstream.spec().check(), Ok(()));
     }

@@ -1,0 +1,33 @@
+//! Ends registrations that were not renewed in time.
+
+use crate::{
+    clock,
+    controllers::{PROPOSAL_DEADLINE, request},
+    raft::cluster_group::ClusterGroup,
+    state::{command::Command, traffic::TrafficCommand},
+};
+use std::time::Duration;
+
+/// How often the leader looks; so much later may an end come.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+pub async fn run(group: ClusterGroup) {
+    loop {
+        if let Some(term) = group.leading() {
+            for ended in group.ended_registrations(term) {
+                let command = TrafficCommand::Deregister {
+                    reason: format!("it did not renew its registration within {} ms", ended.ttl_ms),
+                    upstream: ended.upstream,
+                    endpoint: ended.endpoint,
+                    only: Some(ended.revision),
+                };
+                let (command, deadline) =
+                    (Command::Traffic(Box::new(command)), clock::now() + PROPOSAL_DEADLINE);
+                if let Err(refusal) = group.propose_in(term, request(group.me()), command, deadline).await {
+                    tracing::debug!(%refusal, "the end of a registration was not recorded; the leader looks again");
+                }
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
