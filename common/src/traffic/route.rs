@@ -4,15 +4,17 @@
 //! these the longest path prefix. So no order of routes has to be kept, and two routes that match the
 //! very same requests are refused.
 
+#[cfg(not(target_family = "wasm"))]
 use super::{check_name, upstream::check_token, within};
 use crate::{Timestamp, id::Revision};
 use serde::{Deserialize, Serialize};
+#[cfg(not(target_family = "wasm"))]
 use std::collections::BTreeMap;
 
-/// The body of `PUT /v1/routes/{name}`.
+/// The body of `PUT /v1/routes/{name}`. The browser takes in what its lists show.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(not(target_family = "wasm"), serde(deny_unknown_fields))]
 pub struct RouteSpec {
     /// The listener, as `host:port`; each node's proxy listener where none is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -29,15 +31,19 @@ pub struct RouteSpec {
     pub rewrite_prefix: Option<String>,
     /// Set on the request, in place of what the client sent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg(not(target_family = "wasm"))]
     pub set_request_headers: BTreeMap<String, String>,
     /// Set on the response, in place of what the endpoint sent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg(not(target_family = "wasm"))]
     pub set_response_headers: BTreeMap<String, String>,
     /// So many requests a second may each node let through; beyond that it answers 429.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg(not(target_family = "wasm"))]
     pub rate_limit_per_s: Option<u32>,
     /// The longest body of a request, in bytes; longer ones are answered with 413.
     #[serde(default = "usual_body")]
+    #[cfg(not(target_family = "wasm"))]
     pub max_body_bytes: u64,
 }
 
@@ -45,11 +51,13 @@ fn root() -> String {
     "/".to_owned()
 }
 
+#[cfg(not(target_family = "wasm"))]
 fn usual_body() -> u64 {
     64 * 1024 * 1024
 }
 
 impl RouteSpec {
+    #[cfg(not(target_family = "wasm"))]
     /// Says what is wrong with it, if anything.
     pub fn check(&self) -> Result<(), String> {
         check_name("an upstream", &self.upstream)?;
@@ -91,6 +99,7 @@ impl RouteSpec {
     }
 }
 
+#[cfg(not(target_family = "wasm"))]
 /// Headers that frame the message or belong to the connection.
 const NEVER_SET: &[&str] = &[
     "connection",
@@ -104,6 +113,7 @@ const NEVER_SET: &[&str] = &[
     "upgrade",
 ];
 
+#[cfg(not(target_family = "wasm"))]
 fn check_host(host: &str) -> Result<(), String> {
     let name = host.strip_prefix("*.").unwrap_or(host);
     let fits = !name.is_empty()
@@ -116,6 +126,7 @@ fn check_host(host: &str) -> Result<(), String> {
     }
 }
 
+#[cfg(not(target_family = "wasm"))]
 fn check_prefix(what: &str, prefix: &str) -> Result<(), String> {
     let fits = prefix.starts_with('/')
         && prefix.len() <= 1024

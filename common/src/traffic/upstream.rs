@@ -1,12 +1,15 @@
 //! Upstreams and their endpoints: what is configured, and what became of it.
 
+#[cfg(not(target_family = "wasm"))]
+use super::{MAX_ENDPOINTS, health::HealthCheck};
 use super::{
-    MAX_ENDPOINTS, check_name,
-    health::{EndpointHealth, HealthCheck, HealthRecord, Verdict},
+    check_name,
+    health::{EndpointHealth, HealthRecord, Verdict},
     within,
 };
 use crate::{Timestamp, id::Revision, word::as_word};
 use serde::{Deserialize, Serialize};
+#[cfg(not(target_family = "wasm"))]
 use std::collections::BTreeSet;
 
 /// The greatest weight. An endpoint that should get nothing is drained, so no weight is 0.
@@ -89,57 +92,72 @@ impl Protocol {
 pub type UpstreamSpec = Configured<EndpointSpec>;
 
 /// How an upstream is configured; its endpoints are what is configured of them ([`EndpointSpec`]), or
-/// what became of that, too ([`Endpoint`]).
+/// what became of that, too ([`Endpoint`]). The browser takes in what its lists show; all of it is asked for where it
+/// is edited.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(not(target_family = "wasm"), serde(deny_unknown_fields))]
 pub struct Configured<E> {
     #[serde(default)]
     pub policy: Policy,
     /// What [`Policy::ConsistentHash`] hashes.
     #[serde(default)]
+    #[cfg(not(target_family = "wasm"))]
     pub hash_key: HashKey,
     #[serde(default)]
     pub protocol: Protocol,
     /// Without one, an endpoint is taken for healthy until requests show otherwise.
     #[serde(default)]
+    #[cfg(not(target_family = "wasm"))]
     pub health_check: Option<HealthCheck>,
     #[serde(default)]
+    #[cfg(not(target_family = "wasm"))]
     pub outlier_ejection: OutlierEjection,
     #[serde(default)]
+    #[cfg(not(target_family = "wasm"))]
     pub retries: Retries,
     #[serde(default)]
+    #[cfg(not(target_family = "wasm"))]
     pub timeouts: Timeouts,
     /// A client comes back to the same endpoint, by a cookie of this name.
     #[serde(default)]
+    #[cfg(not(target_family = "wasm"))]
     pub sticky_cookie: Option<String>,
     /// A newcomer's share grows to its full size over so long; 0: at once.
     #[serde(default)]
+    #[cfg(not(target_family = "wasm"))]
     pub slow_start_ms: u64,
     /// How many requests each node sends to one endpoint at a time; beyond that the others are taken.
     #[serde(default = "usual_in_flight")]
+    #[cfg(not(target_family = "wasm"))]
     pub max_in_flight: u32,
     /// How long requests may go on at an endpoint that is drained, before they are cut off.
     #[serde(default = "usual_drain_ms")]
+    #[cfg(not(target_family = "wasm"))]
     pub drain_ms: u64,
     /// Tells the endpoint who the client is, in the PROXY protocol's second version.
     #[serde(default)]
+    #[cfg(not(target_family = "wasm"))]
     pub send_proxy_protocol: bool,
     /// One endpoint alone is primary and gets all requests; the others stand by.
     #[serde(default)]
+    #[cfg(not(target_family = "wasm"))]
     pub active_standby: Option<ActiveStandby>,
     #[serde(default = "Vec::new")]
     pub endpoints: Vec<E>,
 }
 
+#[cfg(not(target_family = "wasm"))]
 fn usual_in_flight() -> u32 {
     1024
 }
 
+#[cfg(not(target_family = "wasm"))]
 fn usual_drain_ms() -> u64 {
     30_000
 }
 
+#[cfg(not(target_family = "wasm"))]
 impl<E> Default for Configured<E> {
     fn default() -> Self {
         Configured {
@@ -161,6 +179,7 @@ impl<E> Default for Configured<E> {
     }
 }
 
+#[cfg(not(target_family = "wasm"))]
 impl<E> Configured<E> {
     /// The same with other endpoints.
     pub fn with_endpoints<F>(self, endpoints: Vec<F>) -> Configured<F> {
@@ -278,6 +297,7 @@ impl Default for ActiveStandby {
     }
 }
 
+#[cfg(not(target_family = "wasm"))]
 impl UpstreamSpec {
     /// Says what is wrong with it, if anything.
     pub fn check(&self) -> Result<(), String> {
@@ -340,7 +360,9 @@ impl UpstreamSpec {
     }
 }
 
+#[cfg(not(target_family = "wasm"))]
 const MINUTE: u64 = 60_000;
+#[cfg(not(target_family = "wasm"))]
 const HOUR: u64 = 60 * MINUTE;
 
 impl EndpointSpec {
@@ -352,6 +374,7 @@ impl EndpointSpec {
     }
 }
 
+#[cfg(not(target_family = "wasm"))]
 impl ActiveStandby {
     fn check(&self) -> Result<(), String> {
         within("active_standby.grace_ms", self.grace_ms, 0, HOUR)?;
@@ -385,6 +408,7 @@ pub fn check_addr(addr: &str) -> Result<(), String> {
     if fits { Ok(()) } else { Err(wrong()) }
 }
 
+#[cfg(not(target_family = "wasm"))]
 /// What HTTP takes for the name of a header or a cookie.
 pub(super) fn check_token(what: &str, name: &str) -> Result<(), String> {
     let fits = (1..=64).contains(&name.len())
@@ -526,6 +550,7 @@ impl Upstream {
         by.clone_into(&mut self.updated_by);
     }
 
+    #[cfg(not(target_family = "wasm"))]
     /// What was configured of it, as it can be put again. Who registered themselves are not.
     pub fn spec(&self) -> UpstreamSpec {
         let configured = self.config.endpoints.iter().filter(|endpoint| endpoint.registered.is_none());
