@@ -80,6 +80,7 @@ pub enum ActionArguments {
     /// Have another endpoint of an active-standby upstream be the primary
     #[command(after_help = "Example: ringmaster apply fail_over_upstream --upstream db --to db-2")]
     FailOverUpstream {
+        /// The upstream
         #[arg(long)]
         upstream: String,
         /// The endpoint that takes over; the first that can, where none is named
