@@ -69,7 +69,8 @@ pub enum Start {
     Resume,
 }
 
-/// The timing of elections. It must be alike on all members.
+/// The timing of elections. It must be alike on all members; a peer with another `timeout_max`, on which
+/// leases rest, is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Elections {
     pub heartbeat: Duration,
@@ -78,6 +79,7 @@ pub struct Elections {
 }
 
 impl Default for Elections {
+    /// Versions that are to run beside each other in an upgrade need the same defaults.
     fn default() -> Self {
         Elections {
             heartbeat: Duration::from_millis(90),
@@ -148,13 +150,13 @@ pub struct NodeOptions {
     /// How the log on stderr is written [default: text]
     #[arg(long, value_enum)]
     pub log_format: Option<LogFormat>,
-    /// How often a leader shows that it lives [default: 50]
+    /// How often a leader shows that it lives; alike on all members [default: 90]
     #[arg(long, value_name = "MS")]
     pub heartbeat_ms: Option<u64>,
-    /// How long a leader may be silent at the least before there is an election [default: 150]
+    /// How long a leader may be silent at the least before there is an election; alike on all members [default: 190]
     #[arg(long, value_name = "MS")]
     pub election_timeout_min_ms: Option<u64>,
-    /// How long a leader may be silent at the most before there is an election [default: 200]
+    /// How long a leader may be silent at the most before there is an election; alike on all members [default: 230]
     #[arg(long, value_name = "MS")]
     pub election_timeout_max_ms: Option<u64>,
     /// After how many entries the log is compacted into a snapshot [default: 50000]

@@ -102,6 +102,7 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
         node_id: me,
         incarnation: identity.incarnation,
         feature_level: FEATURE_LEVEL,
+        election_timeout_max: config.elections.timeout_max,
         formats: PEER_FORMATS,
     };
     let reports = Arc::new(Reports(telemetry.clone())) as _;

@@ -90,6 +90,8 @@ pub struct Local {
     pub incarnation: Incarnation,
     /// What this process could do if all could. Told to peers, and judged by others.
     pub feature_level: u32,
+    /// For how long it stands by a leader. Nodes with another time-out are refused: leases rest on it.
+    pub election_timeout_max: Duration,
     /// The formats of frames that it speaks.
     pub formats: RangeInclusive<u8>,
 }

@@ -22,7 +22,10 @@
 use super::{HANDSHAKE_TIMEOUT, Local, MAX_FRAME_BYTES, PATH};
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use ringmaster_common::id::{Incarnation, NodeId};
+use ringmaster_common::{
+    duration::millis,
+    id::{Incarnation, NodeId},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{collections::BTreeSet, fmt, ops::RangeInclusive};
 use tokio::{io, net::TcpStream, time::timeout};
@@ -60,6 +63,7 @@ pub(super) struct Hello {
     pub(super) node_id: NodeId,
     pub(super) incarnation: Incarnation,
     pub(super) feature_level: u32,
+    pub(super) election_timeout_max_ms: u64,
     pub(super) to: NodeId,
 }
 
@@ -70,6 +74,7 @@ pub(super) struct Welcome {
     pub(super) node_id: NodeId,
     pub(super) incarnation: Incarnation,
     pub(super) feature_level: u32,
+    pub(super) election_timeout_max_ms: u64,
 }
 
 /// Why two nodes do not talk.
@@ -87,6 +92,8 @@ pub(super) enum RefusalCode {
     NoCommonFormat,
     ForeignCluster,
     OtherIncarnation,
+    /// A leader would rely on a lease that the other end cuts short.
+    OtherTiming,
     /// The dialler meant another node.
     OtherNode,
     /// The dialler claims the id of the node that it dialled.
@@ -135,6 +142,7 @@ pub(super) async fn dial(
             node_id: local.node_id,
             incarnation: local.incarnation,
             feature_level: local.feature_level,
+            election_timeout_max_ms: millis(local.election_timeout_max),
             to,
         };
         send(&mut socket, encode_hello(&local.formats, &hello)?).await?;
@@ -169,6 +177,7 @@ pub(super) async fn accept(
                     node_id: local.node_id,
                     incarnation: local.incarnation,
                     feature_level: local.feature_level,
+                    election_timeout_max_ms: millis(local.election_timeout_max),
                 };
                 send(&mut socket, encode(&[format], &welcome)?).await?;
                 Ok(Open { socket, format, peer: hello })
@@ -207,7 +216,7 @@ impl Local {
                 format!("the dialler claims to be node {}, which is this node", self.node_id),
             ));
         }
-        Ok(())
+        self.check_timing(hello.election_timeout_max_ms)
     }
 
     /// The newest format that both ends speak.
@@ -237,7 +246,23 @@ impl Local {
                 format!("node {dialled} was dialled, node {} answered", welcome.node_id),
             ));
         }
-        Ok(())
+        self.check_timing(welcome.election_timeout_max_ms)
+    }
+
+    /// A leader serves reads for as long as its followers stand by it, which they do for their own longest
+    /// time-out: if that is shorter than the leader's, two of them serve reads at once.
+    fn check_timing(&self, theirs: u64) -> Result<(), Refused> {
+        let ours = millis(self.election_timeout_max);
+        if theirs == ours {
+            return Ok(());
+        }
+        Err(Refused::new(
+            RefusalCode::OtherTiming,
+            format!(
+                "election_timeout_max_ms is {theirs} at the peer and {ours} at this node, and leases are safe only \
+                 where it is the same on all members; give them one value, and restart those that had another"
+            ),
+        ))
     }
 
     fn check_history(&self, cluster_id: &str, incarnation: Incarnation) -> Result<(), Refused> {
@@ -339,6 +364,7 @@ impl fmt::Display for RefusalCode {
             RefusalCode::NoCommonFormat => "no common format",
             RefusalCode::ForeignCluster => "foreign cluster",
             RefusalCode::OtherIncarnation => "other incarnation",
+            RefusalCode::OtherTiming => "other timing",
             RefusalCode::OtherNode => "other node",
             RefusalCode::OwnId => "own id",
             RefusalCode::Departed => "departed",

@@ -5,6 +5,7 @@ use super::{
     *,
 };
 use futures::{SinkExt, StreamExt, future::join_all};
+use ringmaster_common::duration::millis;
 use std::{collections::BTreeSet, net::SocketAddr};
 use tokio::{io::AsyncReadExt, net::TcpStream, sync::mpsc, time::sleep};
 use tokio_tungstenite::tungstenite::Message;
@@ -61,6 +62,7 @@ fn local(id: u64) -> Local {
         node_id: NodeId(id),
         incarnation: Incarnation(1),
         feature_level: 7,
+        election_timeout_max: Duration::from_millis(230),
         formats: 2..=3,
     }
 }
@@ -254,6 +256,7 @@ async fn wrong_peers_are_refused_with_a_reason() {
     let older = Local { incarnation: Incarnation(0), ..local(2) };
     let namesake = local(1);
     let newer = Local { formats: 4..=5, ..local(2) };
+    let patient = Local { election_timeout_max: Duration::from_millis(400), ..local(2) };
     for (local_of_two, dialled, reason) in [
         (
             foreign,
@@ -272,6 +275,13 @@ async fn wrong_peers_are_refused_with_a_reason() {
             NodeId(2),
             "refused by the peer, no common format: the peer speaks formats 2 to 3, this node formats 4 to 5; \
              upgrade the older of the two, one version at a time",
+        ),
+        (
+            patient,
+            NodeId(2),
+            "refused by the peer, other timing: election_timeout_max_ms is 230 at the peer and 400 at this node, and \
+             leases are safe only where it is the same on all members; give them one value, and restart those that \
+             had another",
         ),
     ] {
         let (one, two) = (start(local(1)).await, start(local_of_two).await);
@@ -306,9 +316,11 @@ async fn answer_to(node: &TestNode, hello: Bytes) -> Option<Bytes> {
 }
 
 fn hello(from: u64, to: u64, formats: RangeInclusive<u8>) -> Bytes {
-    let Local { cluster_id, incarnation, feature_level, .. } = local(from);
+    let Local { cluster_id, incarnation, feature_level, election_timeout_max, .. } = local(from);
+    let election_timeout_max_ms = millis(election_timeout_max);
     let (node_id, to) = (NodeId(from), NodeId(to));
-    let hello = handshake::Hello { cluster_id, node_id, incarnation, feature_level, to };
+    let hello =
+        handshake::Hello { cluster_id, node_id, incarnation, feature_level, election_timeout_max_ms, to };
     handshake::encode_hello(&formats, &hello).unwrap()
 }
 
@@ -363,7 +375,8 @@ async fn neighbouring_versions_understand_each_other() {
 async fn what_later_versions_add_to_the_handshake_is_passed_over() {
     let node = start(local(1)).await;
     let mut later = rmp_serde::to_vec_named(&serde_json::json!({
-        "zone": { "name": "attic" }, "cluster_id": "c", "node_id": 2, "incarnation": 1, "feature_level": 9, "to": 1,
+        "zone": { "name": "attic" }, "cluster_id": "c", "node_id": 2, "incarnation": 1, "feature_level": 9,
+        "election_timeout_max_ms": 230, "to": 1,
     }))
     .unwrap();
     later.splice(0..0, [3, 8]);

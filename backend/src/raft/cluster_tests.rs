@@ -50,6 +50,7 @@ impl TestNode {
             node_id: id,
             incarnation: Incarnation(1),
             feature_level: 1,
+            election_timeout_max: Duration::from_millis(400),
             formats: PEER_FORMATS,
         };
         let service = RaftService::new(guard);

@@ -80,6 +80,7 @@ async fn open(id: NodeId, elections: Elections, data_dir: &DataDir) -> (String, 
         node_id: id,
         incarnation: Incarnation(1),
         feature_level: 1,
+        election_timeout_max: elections.timeout_max,
         formats: PEER_FORMATS,
     };
     (addr, start(data_dir, local, listener, &elections, SNAPSHOT_EVERY, Vec::new()).await.unwrap())
