@@ -4,7 +4,8 @@
 //! each ordered pair. Requests go out on the connection that one has dialled, answers come back on
 //! it. So a node that can be reached but cannot reach, and one that can reach but not be reached,
 //! look different, as they should. A frame is a WebSocket message ([`frame`]); the first message
-//! each way is the [`handshake`].
+//! each way is the [`handshake`]. Beside the connections go [`beat`]s, by which a cut of one way is told
+//! from a cut of both.
 //!
 //! What always holds:
 //! - Calls to a peer are queued in the order in which they were made, urgent ones before bulk, and
@@ -18,6 +19,7 @@
 
 mod accept;
 mod arrivals;
+mod beat;
 mod connection;
 mod frame;
 mod handshake;
@@ -35,7 +37,10 @@ pub use self::{
 use self::{accept::Refusals, link::Link};
 use crate::clock;
 use bytes::Bytes;
-use ringmaster_common::id::{GroupId, Incarnation, NodeId};
+use ringmaster_common::{
+    id::{GroupId, Incarnation, NodeId},
+    telemetry::Passes,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
@@ -169,6 +174,8 @@ pub struct LinkState {
     pub feature_level: Option<u32>,
     /// Why there is no connection.
     pub trouble: Option<String>,
+    /// Which ways beats pass.
+    pub passes: Passes,
 }
 
 /// A connection that this node had dialled came or went.
@@ -211,7 +218,9 @@ impl Peers {
             dismissed: watch::Sender::default(),
             stranger: watch::Sender::default(),
         });
-        let listening = tokio::spawn(accept::listen(listener, Arc::clone(&shared), services.into()));
+        let beats = beat::exchange(listener.local_addr(), Arc::clone(&shared));
+        let connections = accept::listen(listener, Arc::clone(&shared), services.into());
+        let listening = tokio::spawn(async { tokio::join!(connections, beats) });
         Peers { shared, listener: listening.abort_handle() }
     }
 

@@ -3,6 +3,12 @@
 //! Nothing here is agreed on and nothing goes through Raft. Each node reports to each other node
 //! over the peer links, so that any of them can tell a browser about all. A report is shown with its
 //! source and age, and one that is lost is made good by the next.
+//!
+//! Where two nodes do not hear each other, whoever hears both passes their latest reports on, so that
+//! the leader learns what everybody sees. A report is passed on once: only by who had it from its source.
+
+#[cfg(test)]
+mod tests;
 
 use crate::{
     clock,
@@ -12,11 +18,11 @@ use crate::{
 };
 use bytes::Bytes;
 use ringmaster_common::{
-    cluster::{Role, Sees},
+    cluster::{MAX_NODES, Role, Sees},
     duration::{micros, millis},
     id::{GroupId, NodeId},
     setting::{DOWN_AFTER, SUSPECT_AFTER},
-    telemetry::{AgedReport, Link, NodeReport, Sample},
+    telemetry::{AgedReport, Link, NodeReport, OneWayFault, Sample},
     traffic::health::EndpointOpinion,
 };
 use serde::{Deserialize, Serialize};
@@ -34,6 +40,8 @@ use tokio::sync::watch;
 const JUDGE_EVERY: Duration = Duration::from_millis(200);
 /// How often a report is made when nothing changed.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
+/// A report older than this is not passed on: its node has fallen silent.
+const RELAY_AGE_LIMIT: Duration = Duration::from_secs(1);
 /// Reports older than this are no longer shown or counted.
 pub const REPORT_AGE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -61,8 +69,11 @@ pub struct SeenByNode {
 
 /// A report on its way to another node. What it says of endpoints is for the leader; browsers learn of that from
 /// the log.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Message {
+    /// How old it was when it was sent: what is passed on has an age.
+    #[serde(default)]
+    age_ms: u64,
     #[serde(flatten)]
     report: NodeReport,
     #[serde(default)]
@@ -72,7 +83,16 @@ struct Message {
 #[derive(Debug)]
 struct Heard {
     message: Message,
+    /// Which node sent it here, be it its own or another.
+    from: NodeId,
+    /// When it was made, by this node's clock.
     at: Instant,
+}
+
+impl Heard {
+    fn is_direct(&self) -> bool {
+        self.from == self.message.report.node
+    }
 }
 
 /// The latest report of each node.
@@ -105,9 +125,23 @@ impl Telemetry {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn store(&self, message: Message) {
+    fn store(&self, from: NodeId, message: Message) {
         let (node, after) = (message.report.node, standing(&message.report));
-        let before = self.reports().insert(node, Heard { message, at: clock::now() });
+        let now = clock::now();
+        let at = now.checked_sub(Duration::from_millis(message.age_ms)).unwrap_or(now);
+        let heard = Heard { message, from, at };
+        let mut reports = self.reports();
+        // What comes by way of another may be late, and may be of anybody.
+        let is_news = match reports.get(&node) {
+            _ if heard.is_direct() => true,
+            Some(known) => known.at < heard.at,
+            None => reports.len() < MAX_NODES,
+        };
+        if !is_news {
+            return;
+        }
+        let before = reports.insert(node, heard);
+        drop(reports);
         if before.is_none_or(|before| standing(&before.message.report) != after) {
             self.shifts.send_modify(|count| *count += 1);
         }
@@ -122,10 +156,9 @@ impl Telemetry {
     /// Takes in what a peer sent.
     pub fn receive(&self, from: NodeId, body: &[u8]) {
         match rmp_serde::from_slice::<Message>(body) {
-            Ok(message) if message.report.node == from => self.store(message),
-            Ok(message) => {
-                tracing::warn!(%from, about = %message.report.node, "a node reported for another; ignored")
-            }
+            // What this node said itself, nobody needs to tell it.
+            Ok(message) if message.report.node == self.me => {}
+            Ok(message) => self.store(from, message),
             Err(error) => tracing::debug!(%from, %error, "a report that this version cannot read; ignored"),
         }
     }
@@ -138,6 +171,24 @@ impl Telemetry {
             .map(|heard| (&heard.message.report, now.saturating_duration_since(heard.at)))
             .filter(|(_, age)| *age <= REPORT_AGE_LIMIT)
             .map(|(report, age)| AgedReport { age_ms: millis(age), report: report.clone() })
+            .collect()
+    }
+
+    /// The reports that `peer` lacks, as it does not hear their nodes, and this node does.
+    fn lacked_by(&self, peer: NodeId) -> Vec<Message> {
+        let now = clock::now();
+        let reports = self.reports();
+        let fresh = |node: NodeId| {
+            let heard = reports.get(&node).filter(|heard| heard.is_direct())?;
+            let age = now.saturating_duration_since(heard.at);
+            (age <= RELAY_AGE_LIMIT).then_some((age, &heard.message))
+        };
+        let Some((_, theirs)) = fresh(peer) else { return Vec::new() };
+        let unheard = theirs.report.links.iter().filter(|link| link.sees != Sees::Alive);
+        unheard
+            .filter(|link| link.peer != self.me)
+            .filter_map(|link| fresh(link.peer))
+            .map(|(age, message)| Message { age_ms: millis(age), ..message.clone() })
             .collect()
     }
 
@@ -275,20 +326,25 @@ pub async fn run(
         telemetry.forget_all_but(|node| group.state().membership.get(node).is_some());
         last = news;
         reported = Some(clock::now());
-        let message = Message { report, endpoints };
-        let body = Bytes::from(rmp_serde::to_vec_named(&message).expect("plain data encodes"));
+        let message = Message { age_ms: 0, report, endpoints };
+        let body = encode(&message);
+        telemetry.store(telemetry.me, message);
         for node in group.state().membership.iter().filter(|node| node.id != telemetry.me) {
-            let request = peer::Request {
-                channel: TELEMETRY,
-                group: GroupId::CLUSTER,
-                trace: Trace::default(),
-                lane: Lane::Bulk,
-                body: body.clone(),
-            };
-            peers.cast(node.id, request);
+            peers.cast(node.id, cast(body.clone()));
+            for lacked in telemetry.lacked_by(node.id) {
+                peers.cast(node.id, cast(encode(&lacked)));
+            }
         }
-        telemetry.store(message);
     }
+}
+
+fn encode(message: &Message) -> Bytes {
+    Bytes::from(rmp_serde::to_vec_named(message).expect("plain data encodes"))
+}
+
+fn cast(body: Bytes) -> peer::Request {
+    let (group, trace) = (GroupId::CLUSTER, Trace::default());
+    peer::Request { channel: TELEMETRY, group, trace, lane: Lane::Bulk, body }
 }
 
 fn links(telemetry: &Telemetry, group: &ClusterGroup, peers: &Peers) -> Vec<Link> {
@@ -307,23 +363,40 @@ fn links(telemetry: &Telemetry, group: &ClusterGroup, peers: &Peers) -> Vec<Link
     let deaf = links.len() > 1 && links.iter().all(|link| silence(link).0 >= suspect_after);
     links
         .iter()
-        .map(|link| Link {
-            peer: link.peer,
-            sees: match silence(link) {
-                (silent, phi) if !deaf && silent >= down_after && phi >= DEAD_PHI => Sees::Dead,
-                (silent, phi) if silent >= suspect_after && phi >= SUSPECT_PHI => Sees::Suspect,
-                _ => Sees::Alive,
-            },
-            rtt_us: link.rtt.map(micros),
-            silent_ms: link.silent_for.map(millis),
-            trouble: if deaf {
-                Some("this node hears nobody, so it is likely the one that is cut off".to_owned())
-            } else {
-                link.trouble.clone().filter(|_| !link.connected)
-            },
-            feature_level: link.feature_level,
+        .map(|state| {
+            let mut link = Link {
+                peer: state.peer,
+                sees: match silence(state) {
+                    (silent, phi) if !deaf && silent >= down_after && phi >= DEAD_PHI => Sees::Dead,
+                    (silent, phi) if silent >= suspect_after && phi >= SUSPECT_PHI => Sees::Suspect,
+                    _ => Sees::Alive,
+                },
+                rtt_us: state.rtt.map(micros),
+                silent_ms: state.silent_for.map(millis),
+                trouble: None,
+                passes: state.passes,
+                feature_level: state.feature_level,
+            };
+            link.trouble = trouble(telemetry.me, &link, state, deaf);
+            link
         })
         .collect()
+}
+
+/// What is wrong with a link, as half a sentence.
+fn trouble(me: NodeId, link: &Link, state: &LinkState, deaf: bool) -> Option<String> {
+    let peer = link.peer;
+    if link.is_one_way() {
+        return Some(OneWayFault { from: me, to: peer }.to_string());
+    }
+    if deaf {
+        return Some(format!("node {me} hears nobody, so it is likely the one that is cut off"));
+    }
+    let why = state.trouble.as_ref().filter(|_| !state.connected)?;
+    Some(match link.sees {
+        Sees::Alive => format!("node {me} hears node {peer}, but cannot connect to it: {why}"),
+        Sees::Suspect | Sees::Dead => format!("node {me} cannot connect to node {peer}: {why}"),
+    })
 }
 
 fn report(telemetry: &Telemetry, group: &ClusterGroup, fsyncs: u64, links: Vec<Link>) -> NodeReport {

@@ -3,6 +3,7 @@
 use crate::{
     Timestamp,
     id::{NodeId, Revision},
+    telemetry::{AgedReport, fresh},
     word::as_word,
 };
 use serde::{Deserialize, Serialize};
@@ -63,9 +64,10 @@ pub struct Opinion {
     pub since: Timestamp,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
 pub enum Sees {
+    #[default]
     Alive,
     /// Silent for longer than `nodes.suspect_after_ms`.
     Suspect,
@@ -74,10 +76,11 @@ pub enum Sees {
 }
 
 /// A node's part in a Raft group, as the node itself reports it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
 pub enum Role {
     Leader,
+    #[default]
     Follower,
     Learner,
     Candidate,
@@ -214,10 +217,16 @@ pub struct CanLose {
     pub reason: String,
 }
 
-/// Whether the cluster still takes writes without `id`, from what is replicated about its members.
-pub fn can_lose<'a>(id: NodeId, nodes: impl Iterator<Item = &'a Node>, leader: Option<NodeId>) -> CanLose {
+/// Whether the cluster still takes writes without `id`, from what is replicated about its members and
+/// from whom they reach: one of the others has to reach a majority, to lead it.
+pub fn can_lose<'a>(
+    id: NodeId,
+    nodes: impl Iterator<Item = &'a Node>,
+    leader: Option<NodeId>,
+    reports: &[AgedReport],
+) -> CanLose {
     let mut voters = 0;
-    let mut living_others = 0;
+    let mut others: Vec<&Node> = Vec::new();
     let mut is_voter = false;
     let mut is_alive = true;
     let mut down = Vec::new();
@@ -227,7 +236,7 @@ pub fn can_lose<'a>(id: NodeId, nodes: impl Iterator<Item = &'a Node>, leader: O
             is_voter = true;
             is_alive = node.is_alive();
         } else if node.is_alive() {
-            living_others += 1;
+            others.push(node);
         } else {
             down.push(format!("node {} is {}", node.id, node.status.as_str()));
         }
@@ -236,9 +245,18 @@ pub fn can_lose<'a>(id: NodeId, nodes: impl Iterator<Item = &'a Node>, leader: O
         return CanLose { answer: true, reason: "yes: it does not vote".to_owned() };
     }
     let needed = voters / 2 + 1;
-    let answer = living_others >= needed;
-    let reason = if !answer && down.is_empty() {
-        format!("no: writes need {needed} of {voters} voters, and {living_others} would be left")
+    let unreached = |from: &Node| others.iter().filter(|to| !reaches(from, to, reports)).count();
+    let most_reached = others.iter().map(|from| others.len() - unreached(from)).max().unwrap_or(0);
+    let answer = most_reached >= needed;
+    let reason = if !answer && others.len() >= needed {
+        let apart = others.iter().flat_map(|from| others.iter().map(move |to| (from, to)));
+        let apart: Vec<String> = apart
+            .filter(|(from, to)| !reaches(from, to, reports))
+            .map(|(from, to)| format!("node {} does not reach node {}", from.id, to.id))
+            .collect();
+        format!("no: {}; writes need {needed} of {voters} voters", apart.join(", "))
+    } else if !answer && down.is_empty() {
+        format!("no: writes need {needed} of {voters} voters, and {} would be left", others.len())
     } else if !answer {
         format!("no: {}; writes need {needed} of {voters} voters", down.join(", "))
     } else if !is_alive {
@@ -249,6 +267,24 @@ pub fn can_lose<'a>(id: NodeId, nodes: impl Iterator<Item = &'a Node>, leader: O
         "yes".to_owned()
     };
     CanLose { answer, reason }
+}
+
+/// Whether `from` can call `to`: by its own fresh report, or else by that of `to`, since a connection
+/// needs both ways, or else by its last opinion. Who says nothing has nothing to complain of.
+fn reaches(from: &Node, to: &Node, reports: &[AgedReport]) -> bool {
+    let link = |of: NodeId, peer: NodeId| {
+        fresh(reports, of).and_then(|aged| aged.report.links.iter().find(|link| link.peer == peer))
+    };
+    if from.id == to.id {
+        true
+    } else if let Some(own) = link(from.id, to.id) {
+        own.works()
+    } else if let Some(other) = link(to.id, from.id) {
+        other.sees == Sees::Alive
+    } else {
+        let opinion = to.opinions.iter().find(|opinion| opinion.observer == from.id);
+        opinion.is_none_or(|opinion| opinion.sees == Sees::Alive)
+    }
 }
 
 impl Node {
@@ -296,5 +332,115 @@ impl Node {
     /// Drops what a former member said of the node.
     pub fn forget_observer(&mut self, gone: NodeId) {
         self.opinions.retain(|opinion| opinion.observer != gone);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::{Link, NodeReport};
+
+    fn voters(count: u64) -> Vec<Node> {
+        let node = |id: u64| Node {
+            id: NodeId(id),
+            name: format!("node-{id}"),
+            zone: "a".to_owned(),
+            weight: 1,
+            api_addr: String::new(),
+            peer_addr: String::new(),
+            public_url: String::new(),
+            status: NodeStatus::Up,
+            status_reason: String::new(),
+            status_since: Timestamp::UNIX_EPOCH,
+            status_revision: Revision(1),
+            voter: true,
+            opinions: Vec::new(),
+        };
+        (1..=count).map(node).collect()
+    }
+
+    /// What `observer` reports, whose links are these.
+    fn report(observer: u64, links: Vec<Link>) -> AgedReport {
+        AgedReport {
+            age_ms: 100,
+            report: NodeReport { node: NodeId(observer), links, ..NodeReport::default() },
+        }
+    }
+
+    fn link(peer: u64, sees: Sees) -> Link {
+        Link { peer: NodeId(peer), sees, ..Link::default() }
+    }
+
+    /// All of `count` nodes hear each other, but for these pairs.
+    fn reports(count: u64, cut: &[(u64, u64)]) -> Vec<AgedReport> {
+        let sees = |observer: u64, peer: u64| {
+            let is_cut = cut.contains(&(observer, peer)) || cut.contains(&(peer, observer));
+            if is_cut { Sees::Dead } else { Sees::Alive }
+        };
+        let links = |observer: u64| {
+            let peers = (1..=count).filter(|peer| *peer != observer);
+            peers.map(|peer| link(peer, sees(observer, peer))).collect()
+        };
+        (1..=count).map(|observer| report(observer, links(observer))).collect()
+    }
+
+    fn losable(nodes: &[Node], reports: &[AgedReport]) -> Vec<u64> {
+        let can = |id: &NodeId| can_lose(*id, nodes.iter(), Some(NodeId(1)), reports).answer;
+        nodes.iter().map(|node| node.id).filter(can).map(|id| id.0).collect()
+    }
+
+    #[test]
+    fn the_only_bridge_cannot_be_lost() {
+        let nodes = voters(3);
+        assert_eq!(losable(&nodes, &reports(3, &[])), [1, 2, 3]);
+        let cut = reports(3, &[(1, 2)]);
+        assert_eq!(losable(&nodes, &cut), [1, 2]);
+        let reason = can_lose(NodeId(3), nodes.iter(), Some(NodeId(1)), &cut).reason;
+        assert_eq!(
+            reason,
+            "no: node 1 does not reach node 2, node 2 does not reach node 1; writes need 2 of 3 voters"
+        );
+        // Each of the two alone says as much, as where only one report comes through.
+        for alone in [&cut[..1], &cut[1..2]] {
+            assert_eq!(losable(&nodes, alone), [1, 2]);
+        }
+        // Of five, one is left that reaches three.
+        assert_eq!(losable(&voters(5), &reports(5, &[(1, 2)])), [1, 2, 3, 4, 5]);
+        let star = [(1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4)];
+        assert_eq!(losable(&voters(5), &reports(5, &star)), [1, 2, 3, 4], "all reach only node 5");
+    }
+
+    #[test]
+    fn who_cannot_connect_cannot_lead() {
+        let nodes = voters(3);
+        let mut one_way = reports(3, &[]);
+        let connect = |reports: &mut Vec<AgedReport>, from: usize, to: u64| {
+            let link = reports[from - 1].report.links.iter_mut().find(|link| link.peer == NodeId(to));
+            link.unwrap().trouble = Some("it cannot connect".to_owned());
+        };
+        connect(&mut one_way, 2, 1);
+        assert_eq!(losable(&nodes, &one_way), [1, 2, 3], "node 1 still can");
+        connect(&mut one_way, 1, 2);
+        assert_eq!(losable(&nodes, &one_way), [1, 2]);
+    }
+
+    #[test]
+    fn without_reports_opinions_count() {
+        let mut nodes = voters(3);
+        assert_eq!(losable(&nodes, &[]), [1, 2, 3]);
+        nodes[0].set_opinion(NodeId(2), Sees::Dead, Timestamp::UNIX_EPOCH);
+        nodes[1].set_opinion(NodeId(1), Sees::Dead, Timestamp::UNIX_EPOCH);
+        assert_eq!(losable(&nodes, &[]), [1, 2]);
+        assert_eq!(losable(&nodes, &reports(3, &[])), [1, 2, 3], "a fresh report is the newer word");
+        let mut old = reports(3, &[]);
+        old.iter_mut().for_each(|aged| aged.age_ms = 60_000);
+        assert_eq!(losable(&nodes, &old), [1, 2]);
+    }
+
+    #[test]
+    fn the_dead_are_counted_out() {
+        let mut nodes = voters(3);
+        nodes[2].status = NodeStatus::Down;
+        assert_eq!(losable(&nodes, &reports(3, &[(1, 3), (2, 3)])), [3]);
     }
 }

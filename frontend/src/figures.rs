@@ -7,12 +7,10 @@ use crate::format::decimal;
 use ringmaster_common::{
     cluster::Role,
     id::NodeId,
-    telemetry::{AgedReport, Sample},
+    telemetry::{self, AgedReport, FRESH_MS, Sample},
 };
 use std::collections::VecDeque;
 
-/// A report older than this says nothing about now. Nodes report twice a second.
-pub const FRESH_MS: u64 = 2_500;
 /// How many samples the sparklines hold: one minute.
 pub const HISTORY: usize = 120;
 /// How many samples back a rate is measured from: four seconds.
@@ -22,7 +20,7 @@ const RATE_AT_LEAST_MS: i64 = 900;
 
 /// The report of `node`, if it is fresh.
 pub fn fresh(sample: &Sample, node: NodeId) -> Option<&AgedReport> {
-    sample.nodes.iter().find(|aged| aged.report.node == node && aged.age_ms <= FRESH_MS)
+    telemetry::fresh(&sample.nodes, node)
 }
 
 /// Who says that it leads, in the highest term. A leader that was cut off claims an older one.
@@ -237,8 +235,7 @@ pub mod tests {
             sees: Sees::Alive,
             rtt_us: Some(400),
             silent_ms: Some(20),
-            trouble: None,
-            feature_level: None,
+            ..Link::default()
         }];
         lead.report.replication = [(2, 0), (3, 9)]
             .map(|(node, lag)| Replication { node: NodeId(node), matched_index: 0, lag })

@@ -7,14 +7,13 @@
 use crate::{
     figures,
     format::{self, capitalised, count, in_words, listed},
-    who_sees_whom,
 };
 use ringmaster_common::{
     Timestamp,
-    cluster::{Node, NodeStatus, may_fail},
+    cluster::{Node, NodeStatus, can_lose, may_fail},
     id::{NodeId, OperationId},
     operation::{Operation, OperationStatus},
-    telemetry::Sample,
+    telemetry::{Sample, one_way_faults},
     view::ClusterView,
 };
 
@@ -256,12 +255,12 @@ pub fn assess(situation: &Situation<'_>) -> Assessment {
             problem.tone,
             "Degraded",
             format!("{}.", problem.text.trim_end_matches('.')),
-            margin(voters.len()),
+            margin(view, sample),
             format!("Node {} leads, and writes go on.{more}", leader.report.node),
         );
     }
     let tone = if may_fail(voters.len()) == 0 { Tone::Note } else { Tone::Good };
-    statement(tone, "All well", "All is well.".to_owned(), margin(voters.len()), proven(view, situation.now))
+    statement(tone, "All well", "All is well.".to_owned(), margin(view, sample), proven(view, situation.now))
 }
 
 /// Whether a node is heard from. Its last report may outlive it by a moment.
@@ -270,11 +269,15 @@ pub fn answers(node: &Node, sample: &Sample) -> bool {
 }
 
 /// How many may fail, in words.
-fn margin(voters: usize) -> String {
-    match may_fail(voters) as u64 {
+fn margin(view: &ClusterView, sample: &Sample) -> String {
+    let voters = || view.nodes.values().filter(|node| node.voter);
+    let cannot = |node: &&Node| !can_lose(node.id, voters(), None, &sample.nodes).answer;
+    let needed: Vec<NodeId> = voters().filter(cannot).map(|node| node.id).collect();
+    match may_fail(voters().count()) as u64 {
         0 => {
             "But you can lose no node: writes need all of them. Three voters bear the loss of one.".to_owned()
         }
+        _ if !needed.is_empty() => format!("You cannot lose {} meanwhile.", nodes(&needed)),
         1 => "You can lose any one node.".to_owned(),
         many => format!("You can lose any {} nodes.", in_words(many)),
     }
@@ -335,8 +338,8 @@ fn problems(situation: &Situation<'_>) -> Vec<Problem> {
     } else if figures::leader(sample).is_none() {
         found(Tone::Bad, "No node leads at the moment".to_owned(), About::Consensus);
     }
-    for fault in who_sees_whom::one_way_faults(view, sample) {
-        found(Tone::Warning, fault.to_string(), About::Node(fault.deaf));
+    for fault in one_way_faults(&sample.nodes) {
+        found(Tone::Warning, capitalised(&fault.to_string()), About::Node(fault.from));
     }
     for node in view.nodes.keys() {
         if let Some(lag) = figures::lag(sample, *node).filter(|lag| *lag > BEHIND)

@@ -429,8 +429,9 @@ impl Store {
             self.nodes.with_value(|nodes| {
                 self.sample.with_untracked(|sample| {
                     let heard = heard_now(view, sample.as_ref());
+                    let reports = sample.as_ref().map_or(&[][..], |sample| &sample.nodes);
                     for (id, signals) in nodes {
-                        set(signals.can_lose, can_lose(*id, heard.iter(), leader));
+                        set(signals.can_lose, can_lose(*id, heard.iter(), leader, reports));
                         let Some(sample) = sample else { continue };
                         set(signals.report, figures::fresh(sample, *id).cloned());
                         set(signals.lag, figures::lag(sample, *id));

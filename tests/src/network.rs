@@ -81,13 +81,17 @@ impl Network {
     /// Has what a node sends to the others get lost, and what they send to it arrive: it takes them for
     /// somebody who is not there.
     pub fn mute(&self, node: u64) -> Result<(), String> {
-        let name = self.name(node)?;
-        for other in (1..=self.namespaces.len() as u64).filter(|other| *other != node) {
-            ip(&format!("-n {name} neigh replace 10.77.0.{other} lladdr {NOBODY} dev eth0 nud permanent"))?;
-        }
-        Ok(())
+        let mut others = (1..=self.namespaces.len() as u64).filter(|other| *other != node);
+        others.try_for_each(|other| self.lose(node, other))
     }
 
+    /// Has what one node sends to another get lost, and nothing else.
+    pub fn lose(&self, from: u64, to: u64) -> Result<(), String> {
+        let name = self.name(from)?;
+        ip(&format!("-n {name} neigh replace 10.77.0.{to} lladdr {NOBODY} dev eth0 nud permanent"))
+    }
+
+    /// Has all that a node sends arrive again.
     pub fn unmute(&self, node: u64) -> Result<(), String> {
         let name = self.name(node)?;
         ip(&format!("-n {name} neigh flush dev eth0 nud permanent"))

@@ -3,13 +3,24 @@
 use reqwest::{Method, Response};
 use ringmaster_common::{
     action::Action,
-    cluster::{NodeInfo, NodeStatus, Quorum, Sees},
+    cluster::{NodeInfo, NodeStatus, Opinion, Quorum, Sees},
     headers,
     id::{GroupId, NodeId},
+    telemetry::Passes,
 };
-use ringmaster_tests::{SOON, cluster::Cluster, eventually, stream::agreement, writers::Writers};
+use ringmaster_tests::{
+    SOON,
+    cluster::{Cluster, Program},
+    eventually,
+    network::{self, Network},
+    stream::agreement,
+    writers::Writers,
+};
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn acknowledged_writes_survive_kills_of_the_leader() {
@@ -247,4 +258,110 @@ async fn a_leader_that_is_told_to_stop_hands_over_first() {
     assert_ne!(next, leader);
     assert!(cluster.node(leader).log().contains("handing leadership over"));
     writers.stop().await;
+}
+
+/// What is wrong with links, as this node's dashboard would say it, and which of them carry one way.
+async fn troubles(cluster: &Cluster, observer: u64) -> Result<(Vec<String>, Vec<(u64, u64)>), String> {
+    let (mut troubles, mut one_way) = (Vec::new(), Vec::new());
+    for info in cluster.cluster(observer).await?.nodes {
+        for link in info.links {
+            if link.passes == Passes::InOnly {
+                one_way.push((info.node.id.0, link.peer.0));
+            }
+            troubles.extend(link.trouble);
+        }
+    }
+    Ok((troubles, one_way))
+}
+
+/// Waits until no node knows of any trouble, and fails if one names a link that carries one way only.
+async fn all_links_are_well(cluster: &Cluster) {
+    for observer in 1..=3 {
+        eventually("all links to be well", SOON, async || {
+            let (troubles, one_way) = troubles(cluster, observer).await?;
+            assert_eq!(one_way, [], "node {observer} says {troubles:?}");
+            if troubles.is_empty() { Ok(()) } else { Err(format!("{troubles:?}")) }
+        })
+        .await;
+    }
+}
+
+#[test]
+fn a_link_that_is_cut_one_way_is_named_and_the_bridge_beside_it_cannot_be_lost() {
+    if network::enter_for("a_link_that_is_cut_one_way_is_named_and_the_bridge_beside_it_cannot_be_lost") {
+        return;
+    }
+    // Threads inherit the namespace: there are none before it is entered.
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
+    runtime.block_on(async {
+        let network = Network::create(3).expect("there are namespaces");
+        let cluster = Cluster::start_on(Program::default(), &network.hosts()).await;
+        all_links_are_well(&cluster).await;
+        for id in 0..3 {
+            assert!(cluster.cluster(1).await.expect("it answers").nodes[id].can_lose.answer);
+        }
+        name_a_cut_of_one_way(&cluster, &network).await;
+        name_no_cut_of_both_ways(&cluster, &network).await;
+    });
+}
+
+async fn name_a_cut_of_one_way(cluster: &Cluster, network: &Network) {
+    const WORDS: &str = "what node 2 sends does not reach node 1; what node 1 sends reaches node 2";
+    network.lose(2, 1).expect("it can be");
+    let cut = Instant::now();
+    for observer in 1..=3 {
+        // To node 1, which hears nothing of node 2, node 3 passes on what node 2 says.
+        eventually("the fault to be named", SOON, async || {
+            let (troubles, one_way) = troubles(cluster, observer).await?;
+            let bridge = &cluster.cluster(observer).await?.nodes[2].can_lose;
+            let is_named = troubles.iter().any(|trouble| trouble == WORDS) && one_way == [(2, 1)];
+            if is_named && !bridge.answer { Ok(()) } else { Err(format!("{troubles:?}, {bridge:?}")) }
+        })
+        .await;
+        println!("node {observer} names the fault {:?} after the cut", cut.elapsed());
+    }
+    let nodes = cluster.cluster(3).await.expect("it answers").nodes;
+    assert!(nodes[2].can_lose.reason.contains("node 1 does not reach node 2"), "{:?}", nodes[2].can_lose);
+    assert!(nodes[0].can_lose.answer && nodes[1].can_lose.answer, "node 3 reaches either");
+    eventually("both opinions to be agreed on", SOON, async || {
+        let nodes = cluster.cluster(3).await?.nodes;
+        let says = |subject: usize, observer: u64| {
+            let is_dead =
+                |opinion: &Opinion| opinion.observer == NodeId(observer) && opinion.sees == Sees::Dead;
+            nodes[subject - 1].node.opinions.iter().any(is_dead)
+        };
+        if says(1, 2) && says(2, 1) { Ok(()) } else { Err(format!("{nodes:?}")) }
+    })
+    .await;
+    let node = cluster.node(1);
+    let output = Command::new(&node.binary).args(["nodes", "--url", &node.url]).output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.lines().any(|line| line == WORDS), "{text}");
+    network.unmute(2).expect("it can be");
+    eventually("the fault to be forgotten", SOON, async || {
+        let (troubles, one_way) = troubles(cluster, 1).await?;
+        if one_way.is_empty() { Ok(()) } else { Err(format!("{troubles:?}")) }
+    })
+    .await;
+    all_links_are_well(cluster).await;
+    assert!(cluster.cluster(1).await.expect("it answers").nodes[2].can_lose.answer);
+}
+
+async fn name_no_cut_of_both_ways(cluster: &Cluster, network: &Network) {
+    const LONG_ENOUGH: Duration = Duration::from_secs(4);
+    network.cut_off(2).expect("it can be");
+    let cut = Instant::now();
+    let mut was_down = false;
+    while cut.elapsed() < LONG_ENOUGH || !was_down {
+        assert!(cut.elapsed() < SOON, "node 2 is not found to be down");
+        for observer in [1, 3] {
+            let (troubles, one_way) = troubles(cluster, observer).await.expect("it answers");
+            assert_eq!(one_way, [], "{:?} after the cut, node {observer} says {troubles:?}", cut.elapsed());
+            let status = cluster.cluster(observer).await.expect("it answers").nodes[1].node.status;
+            was_down |= status == NodeStatus::Down;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    network.heal(2).expect("it can be");
+    all_links_are_well(cluster).await;
 }

@@ -142,7 +142,7 @@ impl<'a> Snapshot<'a> {
             rtt_us: own_link.and_then(|link| link.rtt_us),
             age_ms: report.map(|aged| aged.age_ms),
             links: report.map(|aged| aged.report.links.clone()).unwrap_or_default(),
-            can_lose: can_lose(node.id, self.state.membership.iter(), self.leader),
+            can_lose: can_lose(node.id, self.state.membership.iter(), self.leader, &self.reports),
         }
     }
 }

@@ -18,6 +18,7 @@ use ringmaster_common::{
     operation::{Operation, OperationStatus},
     plan::{Impact, LockImpact, Plan},
     setting::Setting,
+    telemetry::troubles,
 };
 use std::fmt::Write as _;
 
@@ -132,6 +133,11 @@ pub fn nodes(nodes: &[NodeInfo], paint: Paint) -> String {
                 time(opinion.since)
             );
             line(&mut text, paint.apply(Tone::Warn, &sentence));
+        }
+        // How its links are now, an old report does not say.
+        let links = if info.age_ms.is_some_and(|age| age <= FRESH_MS) { &info.links[..] } else { &[] };
+        for trouble in troubles(links) {
+            line(&mut text, paint.apply(Tone::Warn, trouble));
         }
     }
     text

@@ -6,7 +6,7 @@
 //!
 //! A node that comes and goes is damped: the more often it went away lately, the longer it must have
 //! answered before it is called up again ([`Damping`]). That is the one thing remembered here, and a new leader
-//! that does not know it only trusts such a node sooner.
+//! that does not know it only trusts such a node sooner. What is remembered of a change is so once it was recorded.
 
 use crate::{
     clock,
@@ -46,12 +46,12 @@ pub async fn run(group: ClusterGroup, telemetry: Arc<Telemetry>) {
     let mut reports = telemetry.watch();
     let mut damping = Damping::default();
     loop {
-        if let Some(term) = group.leading()
-            && let Some(command) =
-                judge(&group.state(), group.me(), &telemetry.latest(), &mut damping, clock::now())
-        {
-            let deadline = clock::now() + PROPOSAL_DEADLINE;
-            if let Err(refusal) = group.propose_in(term, request(group.me()), command, deadline).await {
+        if let Some(term) = group.leading() {
+            let (state, now) = (group.state(), clock::now());
+            let propose =
+                |command| group.propose_in(term, request(group.me()), command, now + PROPOSAL_DEADLINE);
+            let looked = look(&state, group.me(), &telemetry.latest(), &mut damping, now, propose).await;
+            if let Err(refusal) = looked {
                 tracing::debug!(%refusal, "a change of health was not recorded; the leader looks again");
             }
         }
@@ -61,7 +61,24 @@ pub async fn run(group: ClusterGroup, telemetry: Arc<Telemetry>) {
     }
 }
 
-/// What changed, as a command; none if nothing did.
+/// Proposes what changed, and remembers it once it was recorded.
+async fn look<R, E, Proposal: Future<Output = Result<R, E>>>(
+    state: &State,
+    leader: NodeId,
+    reports: &[AgedReport],
+    damping: &mut Damping,
+    now: Instant,
+    propose: impl FnOnce(Command) -> Proposal,
+) -> Result<(), E> {
+    let mut then = damping.clone();
+    if let Some(command) = judge(state, leader, reports, &mut then, now) {
+        propose(command).await?;
+    }
+    *damping = then;
+    Ok(())
+}
+
+/// What changed, as a command; none if nothing did. `damping` is as it will be once that is recorded.
 fn judge(
     state: &State,
     leader: NodeId,
@@ -103,10 +120,10 @@ fn judge(
 }
 
 /// What is remembered of nodes that come and go.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Damping(BTreeMap<NodeId, Comings>);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Comings {
     /// How often it went away soon after it had come back.
     flaps: u32,
@@ -217,7 +234,12 @@ fn verdict(node: &Node, leader: NodeId, voters: &[(NodeId, Sees)]) -> Option<(No
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringmaster_common::Timestamp;
+    use crate::state::membership::Membership;
+    use futures::FutureExt;
+    use ringmaster_common::{
+        Timestamp,
+        telemetry::{Link, NodeReport},
+    };
 
     fn node(id: u64, status: NodeStatus) -> Node {
         Node {
@@ -263,6 +285,66 @@ mod tests {
         let voters = [(NodeId(2), Sees::Dead), (NodeId(3), Sees::Dead)];
         let (status, _) = verdict(&node(1, NodeStatus::Down), NodeId(1), &voters).unwrap();
         assert_eq!(status, NodeStatus::Up);
+    }
+
+    /// What `observer` reports, whose links are these.
+    fn report(observer: u64, links: Vec<Link>) -> AgedReport {
+        AgedReport {
+            age_ms: 100,
+            report: NodeReport { node: NodeId(observer), links, ..NodeReport::default() },
+        }
+    }
+
+    fn link(peer: u64, sees: Sees) -> Link {
+        Link { peer: NodeId(peer), sees, ..Link::default() }
+    }
+
+    /// The status that is proposed for node 3, of three voters that say this of it; it is `taken` or refused.
+    fn proposed(
+        damping: &mut Damping,
+        status: NodeStatus,
+        sees: Sees,
+        now: Instant,
+        taken: bool,
+    ) -> Option<NodeStatus> {
+        let mut membership = Membership::default();
+        for id in 1..=3 {
+            membership.voters.insert(NodeId(id));
+            let known = if id == 3 { status } else { NodeStatus::Up };
+            membership.nodes.insert(NodeId(id), Arc::new(node(id, known)));
+        }
+        let state = State { membership: Arc::new(membership), ..State::default() };
+        let reports = [1, 2].map(|observer| report(observer, vec![link(3, sees)]));
+        let mut proposed = None;
+        let propose = |command| {
+            if let Command::RecordHealth { statuses, .. } = command {
+                proposed = statuses.first().map(|change| change.status);
+            }
+            std::future::ready(if taken { Ok(()) } else { Err("there is no quorum") })
+        };
+        let looked = look(&state, NodeId(1), &reports, damping, now, propose).now_or_never();
+        assert_eq!(looked.expect("nothing waits here").is_ok(), taken || proposed.is_none());
+        proposed
+    }
+
+    #[test]
+    fn a_change_that_was_not_recorded_is_not_remembered() {
+        use NodeStatus::{Down, Up};
+        let mut damping = Damping::default();
+        let start = clock::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let down = |damping: &mut _, ms, taken| proposed(damping, Up, Sees::Dead, at(ms), taken);
+        let up = |damping: &mut _, ms, taken| proposed(damping, Down, Sees::Alive, at(ms), taken);
+        assert_eq!(down(&mut damping, 0, true), Some(Down));
+        assert_eq!(up(&mut damping, 1_000, true), Some(Up));
+        // It took three attempts to say so, and it is still once that it went away again.
+        assert_eq!(down(&mut damping, 2_000, false), Some(Down));
+        assert_eq!(down(&mut damping, 2_250, false), Some(Down));
+        assert_eq!(down(&mut damping, 2_500, true), Some(Down));
+        assert_eq!(up(&mut damping, 3_000, true), None, "it has to prove itself");
+        // Nor does it have to prove itself anew each time that its return was not recorded.
+        assert_eq!(up(&mut damping, 3_500, false), Some(Up));
+        assert_eq!(up(&mut damping, 3_501, true), Some(Up));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::{
     CallError, DIAL_TIMEOUT, LinkChange, LinkState, MAX_REDIAL_DELAY, MEASURE_INTERVAL, MIN_REDIAL_DELAY,
     PING_INTERVAL, Request, Shared,
     arrivals::Arrivals,
+    beat::Beats,
     connection::{Ended, converse},
     frame::{Failure, FailureCode, Frame, Kind, Lane, MAX_BODY_BYTES},
     handshake::{self, Open, Welcome},
@@ -35,6 +36,7 @@ pub(super) struct Link {
     pub(super) peer: NodeId,
     pub(super) addr: String,
     state: Mutex<State>,
+    pub(super) beats: Mutex<Beats>,
     /// There is reason to believe that the peer can be reached now.
     redial: Notify,
 }
@@ -68,7 +70,7 @@ struct Unanswered {
 
 impl Link {
     pub(super) fn new(peer: NodeId, addr: String) -> Link {
-        Link { peer, addr, state: Mutex::default(), redial: Notify::new() }
+        Link { peer, addr, state: Mutex::default(), beats: Mutex::default(), redial: Notify::new() }
     }
 
     /// Keeps the link up until its task is ended.
@@ -203,6 +205,7 @@ impl Link {
             phi: state.arrivals.phi(now),
             feature_level: state.feature_level,
             trouble: state.trouble.clone(),
+            passes: lock(&self.beats).passes(),
         }
     }
 

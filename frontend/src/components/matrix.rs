@@ -8,24 +8,28 @@ use crate::{
         marks::{badge, sign},
         text::{callout, prose, quantity},
     },
-    format::{duration, micros},
+    format::{capitalised, duration, micros},
     situation::Tone,
     store::use_store,
-    who_sees_whom::{Cell, cell, one_way_faults},
+    who_sees_whom::{Cell, cell},
 };
 use leptos::prelude::*;
-use ringmaster_common::{cluster::Sees, id::NodeId};
+use ringmaster_common::{
+    cluster::Sees,
+    id::NodeId,
+    telemetry::{Link, one_way_faults},
+};
 
 pub fn matrix() -> AnyView {
     let store = use_store();
     let ids = follow::<Vec<NodeId>>(store.node_ids);
     let faults = memo(move || {
         store.sample.with(|sample| {
-            let faults = sample.as_ref().map(|sample| store.with_view(|view| one_way_faults(view, sample)));
+            let faults = sample.as_ref().map(|sample| one_way_faults(&sample.nodes));
             faults.unwrap_or_default().iter().map(ToString::to_string).collect::<Vec<_>>()
         })
     });
-    let fault = |text: String| callout(Tone::Warning, prose(&format!("{text}: the link is cut one way.")));
+    let fault = |text: String| callout(Tone::Warning, prose(&format!("{}.", capitalised(&text))));
     let head = |scope: &'static str| {
         move |id: NodeId| {
             view! { <th scope=scope>{badge(id)} <span class="visually-hidden">{format!("node {id}")}</span></th> }
@@ -62,12 +66,17 @@ pub fn matrix() -> AnyView {
     .into_any()
 }
 
-fn tone(sees: Sees) -> Tone {
+/// Who is heard and cannot be reached is not well.
+fn tone(sees: Sees, in_trouble: bool) -> Tone {
     match sees {
-        Sees::Alive => Tone::Good,
-        Sees::Suspect => Tone::Warning,
+        Sees::Alive if !in_trouble => Tone::Good,
+        Sees::Alive | Sees::Suspect => Tone::Warning,
         Sees::Dead => Tone::Bad,
     }
+}
+
+fn seen(sees: Sees, in_trouble: bool) -> AnyView {
+    view! { {sign(tone(sees, in_trouble))} <span>{sees.as_str()}</span> }.into_any()
 }
 
 fn matrix_cell(observer: NodeId, subject: NodeId) -> AnyView {
@@ -76,8 +85,9 @@ fn matrix_cell(observer: NodeId, subject: NodeId) -> AnyView {
         store.sample.with(|sample| store.with_view(|view| cell(view, sample.as_ref(), observer, subject)))
     });
     let class = words(move || {
-        let shade = value.get().sees().map_or("", |sees| tone(sees).class());
-        match value.get() {
+        let value = value.get();
+        let shade = value.sees().map_or("", |sees| tone(sees, value.trouble().is_some()).class());
+        match value {
             Cell::Itself => "itself".to_owned(),
             Cell::Remembered(_) => format!("{shade} remembered"),
             _ => shade.to_owned(),
@@ -89,18 +99,20 @@ fn matrix_cell(observer: NodeId, subject: NodeId) -> AnyView {
         Cell::Remembered(sees) => {
             format!("Before it fell silent, node {observer} saw node {subject} {}", sees.as_str())
         }
-        Cell::Measured { sees, silent_ms, .. } => {
-            let heard = silent_ms.map(|ms| format!(", heard {} ago", duration(ms))).unwrap_or_default();
-            format!("Node {observer} sees node {subject} {}{heard}", sees.as_str())
+        Cell::Measured(link) => {
+            let heard = link.silent_ms.map(|ms| format!(", heard {} ago", duration(ms))).unwrap_or_default();
+            let trouble = link.trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default();
+            format!("Node {observer} sees node {subject} {}{heard}{trouble}", link.sees.as_str())
         }
     });
     let content = live(move || match value.get() {
         Cell::Itself => ().into_any(),
         Cell::Nothing => quantity(None),
-        Cell::Measured { sees: Sees::Alive, rtt_us: Some(rtt_us), .. } => quantity(Some(micros(rtt_us))),
-        Cell::Measured { sees, .. } | Cell::Remembered(sees) => {
-            view! { {sign(tone(sees))} <span>{sees.as_str()}</span> }.into_any()
+        Cell::Measured(Link { sees: Sees::Alive, rtt_us: Some(rtt_us), trouble: None, .. }) => {
+            quantity(Some(micros(rtt_us)))
         }
+        Cell::Measured(Link { sees, trouble, .. }) => seen(sees, trouble.is_some()),
+        Cell::Remembered(sees) => seen(sees, false),
     });
     view! {
         <td class=class title=title data-testid=format!("sees-{observer}-{subject}")>

@@ -19,7 +19,7 @@ use leptos::prelude::*;
 use ringmaster_common::{
     cluster::{Node, Opinion, Sees},
     id::NodeId,
-    telemetry::NodeReport,
+    telemetry::{NodeReport, troubles},
 };
 
 /// How many events about the node are shown.
@@ -118,6 +118,10 @@ fn measured(node: NodeSignals) -> AnyView {
                 .with(|aged| aged.as_ref().map_or_else(|| format::NONE.to_owned(), |aged| read(&aged.report)))
         })
     };
+    let trouble = text(|report| match troubles(&report.links)[..] {
+        [] => "none".to_owned(),
+        ref many => many.join("; "),
+    });
     let lag =
         words(move || node.lag.get().map_or_else(|| format::NONE.to_owned(), |lag| count(lag, "entry")));
     let leader =
@@ -128,6 +132,7 @@ fn measured(node: NodeSignals) -> AnyView {
             {line("Takes for leader", live(move || prose(&leader.get())))}
             {line("Lag", lag)}
             {line("RTT", live(move || quantity(node.rtt_us.get().map(micros))))}
+            {line("Trouble with links", live(move || prose(&capitalised(&trouble.get()))))}
             {line("Last log index", text(|report| grouped(report.last_log_index)))}
             {line("Committed", text(|report| grouped(report.committed_index)))}
             {line("Applied", text(|report| grouped(report.applied_index)))}

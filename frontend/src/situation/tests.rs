@@ -2,9 +2,10 @@ use super::*;
 use crate::figures::tests::{report, sample};
 use ringmaster_common::{
     action::Action,
-    cluster::{Opinion, Role, Sees},
+    cluster::{Role, Sees},
     id::{GroupId, PlanId, Revision},
     operation::{Step, StepStatus},
+    telemetry::{Link, Passes},
 };
 
 fn at(text: &str) -> Timestamp {
@@ -148,13 +149,13 @@ fn a_learner_is_no_part_of_the_quorum() {
 
 #[test]
 fn a_link_that_is_cut_one_way_is_named() {
-    let mut view = view(3);
-    view.nodes.get_mut(&NodeId(1)).unwrap().opinions =
-        vec![Opinion { observer: NodeId(3), sees: Sees::Dead, since: now() }];
-    let assessment = judged(&LIVE, Some(&view), Some(&telemetry(&[1, 2, 3], 1)));
+    let mut telemetry = telemetry(&[1, 2, 3], 1);
+    telemetry.nodes[2].report.links =
+        vec![Link { peer: NodeId(1), sees: Sees::Dead, passes: Passes::InOnly, ..Link::default() }];
+    let assessment = judged(&LIVE, Some(&view(3)), Some(&telemetry));
     assert_eq!(
         words(&assessment),
-        "Node 3 does not hear node 1, but node 1 hears node 3. You can lose any one node."
+        "What node 3 sends does not reach node 1; what node 1 sends reaches node 3. You cannot lose node 2 meanwhile."
     );
     assert_eq!((assessment.tone, assessment.short.as_str()), (Tone::Warning, "Degraded"));
 }
