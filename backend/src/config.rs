@@ -120,7 +120,7 @@ pub struct NodeOptions {
     /// Where to take HTTP requests, as members and clients reach it [default: 127.0.0.1:7701]
     #[arg(long, value_name = "IP:PORT")]
     pub api_addr: Option<SocketAddr>,
-    /// Where to take the connections of other members, as they reach it [default: 127.0.0.1:7801]
+    /// Where to take the connections of other members, as they reach it, and beats by UDP [default: 127.0.0.1:7801]
     #[arg(long, value_name = "IP:PORT")]
     pub peer_addr: Option<SocketAddr>,
     /// Where the proxy takes your clients' traffic [default: nowhere]

@@ -300,12 +300,14 @@ fn a_link_that_is_cut_one_way_is_named_and_the_bridge_beside_it_cannot_be_lost()
         for id in 0..3 {
             assert!(cluster.cluster(1).await.expect("it answers").nodes[id].can_lose.answer);
         }
-        name_a_cut_of_one_way(&cluster, &network).await;
+        let named_after = name_a_cut_of_one_way(&cluster, &network).await;
+        println!("all nodes named the fault {named_after:?} after the cut");
         name_no_cut_of_both_ways(&cluster, &network).await;
     });
 }
 
-async fn name_a_cut_of_one_way(cluster: &Cluster, network: &Network) {
+/// Returns how long it took until all nodes named it.
+async fn name_a_cut_of_one_way(cluster: &Cluster, network: &Network) -> Duration {
     const WORDS: &str = "what node 2 sends does not reach node 1; what node 1 sends reaches node 2";
     network.lose(2, 1).expect("it can be");
     let cut = Instant::now();
@@ -318,8 +320,8 @@ async fn name_a_cut_of_one_way(cluster: &Cluster, network: &Network) {
             if is_named && !bridge.answer { Ok(()) } else { Err(format!("{troubles:?}, {bridge:?}")) }
         })
         .await;
-        println!("node {observer} names the fault {:?} after the cut", cut.elapsed());
     }
+    let named_after = cut.elapsed();
     let nodes = cluster.cluster(3).await.expect("it answers").nodes;
     assert!(nodes[2].can_lose.reason.contains("node 1 does not reach node 2"), "{:?}", nodes[2].can_lose);
     assert!(nodes[0].can_lose.answer && nodes[1].can_lose.answer, "node 3 reaches either");
@@ -345,6 +347,7 @@ async fn name_a_cut_of_one_way(cluster: &Cluster, network: &Network) {
     .await;
     all_links_are_well(cluster).await;
     assert!(cluster.cluster(1).await.expect("it answers").nodes[2].can_lose.answer);
+    named_after
 }
 
 async fn name_no_cut_of_both_ways(cluster: &Cluster, network: &Network) {
