@@ -13,6 +13,7 @@ mod latencies;
 mod metrics;
 mod node;
 mod peer;
+mod proxy;
 mod raft;
 mod state;
 mod telemetry;

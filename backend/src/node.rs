@@ -11,6 +11,7 @@ use crate::{
     journal::Journal,
     metrics::Metrics,
     peer::{Local, MAX_REDIAL_DELAY, Peers},
+    proxy::{self, Proxy},
     raft::{
         cluster_group::ClusterGroup,
         start::{Started, start},
@@ -18,6 +19,8 @@ use crate::{
     state::{
         command::{Actor, Command, Request},
         planner,
+        routes::Routes,
+        upstreams::Upstreams,
     },
     telemetry::{self, Reports, Telemetry},
     version::{self, FEATURE_LEVEL, PEER_FORMATS},
@@ -26,7 +29,6 @@ use ringmaster_common::{
     action::NewNode,
     demo::REMOVED,
     id::{Incarnation, NodeId},
-    traffic::health::EndpointOpinion,
 };
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -49,6 +51,8 @@ const HAND_OVER_AGAIN: Duration = Duration::from_millis(40);
 const HAND_OVER_LOOK: Duration = Duration::from_millis(5);
 /// How long a node that stops waits for what its clients have under way.
 const FAREWELL_PATIENCE: Duration = Duration::from_millis(500);
+/// How long requests through the proxy may go on when the node stops.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the first command of a cluster may take before it is tried again.
 const CREATE_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the first node looks whether it may create the cluster.
@@ -122,6 +126,13 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
             new_node.clone(),
         ));
     }
+    let proxy = Proxy::start(proxy::Settings {
+        node: me,
+        listen: config.proxy_addr,
+        data_dir: Some(data_dir.path().to_owned()),
+        workers: None,
+    });
+    let proxy = proxy.map_err(|error| NodeError(format!("the proxy cannot start: {error}")))?;
     let admission = Admission::new();
     let metrics = Metrics::new(
         group.clone(),
@@ -142,9 +153,8 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
     let (stop_serving, stop) = watch::channel(false);
     let serving = tokio::spawn(api::server::serve(api_listener, api::router(api), stop));
     tokio::spawn(follow_members(group.clone(), peers.clone()));
-    // Whoever checks endpoints tells of them here.
-    let (_checks, endpoint_opinions) = watch::channel(Arc::<[EndpointOpinion]>::from([]));
-    tokio::spawn(telemetry::run(telemetry.clone(), group.clone(), peers.clone(), journal, endpoint_opinions));
+    tokio::spawn(follow_traffic(group.clone(), proxy.clone()));
+    tokio::spawn(telemetry::run(telemetry.clone(), group.clone(), peers.clone(), journal, proxy.opinions()));
     tokio::spawn(controllers::elections::run(group.clone()));
     tokio::spawn(controllers::endpoint_health::run(group.clone(), telemetry.clone()));
     tokio::spawn(controllers::registrations::run(group.clone()));
@@ -161,7 +171,7 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
             hand_over(&group).await;
             // First the clients: what they have under way may still need the new leader.
             stop_serving.send_replace(true);
-            let _ = timeout(FAREWELL_PATIENCE, serving).await;
+            let _ = tokio::join!(timeout(FAREWELL_PATIENCE, serving), proxy.shutdown(DRAIN_PATIENCE));
             // Then the links: what peers send from now on, Raft could not take any more.
             peers.shutdown();
             group.shutdown().await;
@@ -308,6 +318,26 @@ async fn create_cluster(group: ClusterGroup, name: String, identity: Identity, f
         }
         // Leading begins with an entry that is applied.
         let _ = timeout(CREATE_PAUSE, applied.changed()).await;
+    }
+}
+
+/// Has the proxy route by what the cluster agreed on.
+async fn follow_traffic(group: ClusterGroup, proxy: Proxy) {
+    let mut applied = group.published().watch_control();
+    let mut followed = None::<(Upstreams, Routes)>;
+    loop {
+        let state = group.state();
+        let known = |(upstreams, routes): &(Upstreams, Routes)| {
+            state.upstreams.is_same_as(upstreams) && state.routes.is_same_as(routes)
+        };
+        // Before it has applied anything, a node knows less than its proxy does.
+        if !state.id.is_empty() && !followed.as_ref().is_some_and(known) {
+            proxy.set_table(state.upstreams.iter(), state.routes.iter());
+            followed = Some((state.upstreams.clone(), state.routes.clone()));
+        }
+        if applied.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -54,6 +54,8 @@ codes! {
     UnknownUpstream = "unknown_upstream", 404, "There is no such upstream";
     UnknownEndpoint = "unknown_endpoint", 404, "The upstream has no such endpoint";
     NoSuchRoute = "no_such_route", 404, "There is no such route";
+    /// The proxy has no route for the request.
+    NoRoute = "no_route", 404, "No route matches the request";
     NotADemo = "not_a_demo", 404, "Chaos is offered by a demo cluster alone";
     MethodNotAllowed = "method_not_allowed", 405, "This address does not take that method";
     RequestTimeout = "request_timeout", 408, "The request took too long to arrive";
@@ -105,13 +107,22 @@ codes! {
     InvalidRoute = "invalid_route", 422, "The route cannot be configured like this";
     LimitReached = "limit_reached", 422, "A named limit of the cluster is reached";
     Overloaded = "overloaded", 429, "Too many requests of this class are under way";
+    /// The route lets no more requests through.
+    RateLimited = "rate_limited", 429, "The route's limit of requests per second is reached";
+    HeadTooLarge = "head_too_large", 431, "The request's headers are too large";
     Internal = "internal", 500, "The node failed to answer";
+    /// The endpoint gave no answer, or one that cannot be trusted.
+    BadGateway = "bad_gateway", 502, "The endpoint gave no proper answer";
+    /// Every endpoint is left out: its reasons are in the detail.
+    NoEndpoint = "no_endpoint", 503, "No endpoint can take the request";
     /// No leader was found in time. The request may be sent again.
     NoLeader = "no_leader", 503, "The cluster has no leader at the moment";
     /// The node gave up waiting. The request may or may not take effect.
     OutcomeUnknown = "outcome_unknown", 503, "The outcome of the request is unknown";
     NotReady = "not_ready", 503, "The node is not ready";
     DemoFailed = "demo_failed", 503, "The demo's supervisor did not do it";
+    /// The endpoint may or may not have done what it was asked for.
+    GatewayTimeout = "gateway_timeout", 504, "The endpoint took too long";
 }
 
 as_word!(Code);

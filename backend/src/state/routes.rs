@@ -27,6 +27,11 @@ pub struct Routes {
 }
 
 impl Routes {
+    /// Whether nothing can have changed between the two. Costs nothing.
+    pub fn is_same_as(&self, other: &Routes) -> bool {
+        self.by_name.ptr_eq(&other.by_name)
+    }
+
     pub fn get(&self, name: &str) -> Option<&Route> {
         self.by_name.get(name).map(Arc::as_ref)
     }

@@ -1,0 +1,201 @@
+//! This node's own health checks: a task for each endpoint that is to be checked.
+//!
+//! An opinion changes after so many results on end, and whoever follows is told then. Endpoints cannot
+//! lead a check elsewhere: redirects are answers like others, no more than a head is read, and addresses
+//! that clouds keep for themselves are refused after the name was resolved.
+
+use super::{
+    buffer::Buffer,
+    endpoint::Endpoint,
+    head::{self, Asked},
+    http2,
+    moment::Moment,
+    table::Table,
+};
+use ringmaster_common::traffic::{
+    health::{HealthCheck, Rhythm, Verdict},
+    upstream::{EndpointState, Protocol},
+};
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    runtime::Handle,
+    sync::watch,
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
+
+/// The longest wait before the first check.
+const FIRST_WITHIN: Duration = Duration::from_millis(500);
+/// How often heartbeats are looked after.
+const BEAT_LOOK: Duration = Duration::from_millis(100);
+
+/// The checks that run, by upstream, endpoint and address.
+#[derive(Debug, Default)]
+pub struct Checks(HashMap<(String, String, String), Running>);
+
+#[derive(Debug)]
+struct Running {
+    check: HealthCheck,
+    protocol: Protocol,
+    endpoint: Arc<Endpoint>,
+    task: AbortHandle,
+}
+
+impl Checks {
+    /// Starts what is new, and ends what is gone. `changes` is told of every opinion that changes.
+    pub fn follow(&mut self, table: &Table, runtime: &Handle, changes: &watch::Sender<u64>) {
+        let mut before = std::mem::take(&mut self.0);
+        for upstream in table.upstreams() {
+            let Some(check) = &upstream.config.health_check else { continue };
+            let checked = upstream.seats.iter().filter(|seat| seat.state != EndpointState::Maintenance);
+            for seat in checked {
+                let endpoint = &seat.endpoint;
+                let key = (upstream.name.clone(), endpoint.id.clone(), endpoint.addr.clone());
+                let protocol = upstream.config.protocol;
+                let same = |running: &Running| {
+                    running.check == *check && running.protocol == protocol && Arc::ptr_eq(&running.endpoint, endpoint)
+                };
+                let running = match before.remove(&key) {
+                    Some(running) if same(&running) => running,
+                    other => {
+                        if let Some(other) = other {
+                            other.task.abort();
+                        }
+                        let task = run(endpoint.clone(), check.clone(), protocol, changes.clone());
+                        let task = runtime.spawn(task).abort_handle();
+                        Running { check: check.clone(), protocol, endpoint: endpoint.clone(), task }
+                    }
+                };
+                self.0.insert(key, running);
+            }
+        }
+        for running in before.into_values() {
+            running.task.abort();
+            if running.endpoint.set_opinion(Verdict::Unknown, "it is not checked".to_owned()) {
+                changes.send_modify(|version| *version += 1);
+            }
+        }
+    }
+}
+
+async fn run(endpoint: Arc<Endpoint>, check: HealthCheck, protocol: Protocol, changes: watch::Sender<u64>) {
+    let tell = |verdict, detail| {
+        if endpoint.set_opinion(verdict, detail) {
+            changes.send_modify(|version| *version += 1);
+        }
+    };
+    let rhythm = match check {
+        HealthCheck::Heartbeat { ttl_ms } => return heartbeats(&endpoint, Duration::from_millis(ttl_ms), tell).await,
+        _ => check.rhythm().expect("whatever is probed has a rhythm"),
+    };
+    let interval = Duration::from_millis(rhythm.interval_ms);
+    sleep(interval.min(FIRST_WITHIN).mul_f64(rand::random())).await;
+    let mut streak = Streak::default();
+    loop {
+        let patience = Duration::from_millis(rhythm.timeout_ms);
+        let result = match timeout(patience, probe(&endpoint, &check, protocol)).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("no answer within {} ms", rhythm.timeout_ms)),
+        };
+        if let Some((verdict, detail)) = streak.count(result, rhythm) {
+            tell(verdict, detail);
+        }
+        sleep(interval.mul_f64(0.9 + 0.2 * rand::random::<f64>())).await;
+    }
+}
+
+/// Results of one kind on end.
+#[derive(Debug, Default)]
+struct Streak {
+    good: bool,
+    count: u32,
+}
+
+impl Streak {
+    /// What follows from one more result: an opinion, once there are enough.
+    fn count(&mut self, result: Result<String, String>, rhythm: Rhythm) -> Option<(Verdict, String)> {
+        let (good, detail) = match result {
+            Ok(detail) => (true, detail),
+            Err(detail) => (false, detail),
+        };
+        if self.good != good {
+            *self = Streak { good, count: 0 };
+        }
+        self.count = self.count.saturating_add(1);
+        match good {
+            true => (self.count >= rhythm.rise).then_some((Verdict::Healthy, detail)),
+            false => (self.count >= rhythm.fall).then_some((Verdict::Unhealthy, detail)),
+        }
+    }
+}
+
+/// What it found, either way.
+async fn probe(endpoint: &Endpoint, check: &HealthCheck, protocol: Protocol) -> Result<String, String> {
+    let stream = endpoint.connect().await.map_err(|error| reason(&error))?;
+    let HealthCheck::Http { path, host, status, .. } = check else {
+        return Ok("connected".to_owned());
+    };
+    let host = host.as_deref().unwrap_or(&endpoint.addr);
+    let found = match protocol {
+        Protocol::Http2 => http2::probe(stream, host, path).await?,
+        Protocol::Http1 | Protocol::Tcp => ask(stream, host, path).await?,
+    };
+    let fits = match status {
+        Some(status) => found == *status,
+        None => (200..400).contains(&found),
+    };
+    let says = format!("answered {found}");
+    if fits { Ok(says) } else { Err(says) }
+}
+
+async fn ask(mut stream: TcpStream, host: &str, path: &str) -> Result<u16, String> {
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: ringmaster-health-check\r\naccept: */*\r\nconnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.map_err(|error| reason(&error))?;
+    let mut arrived = Buffer::default();
+    while !arrived.is_full() {
+        match arrived.read_from(&mut stream).await {
+            Ok(0) => return Err("closed the connection without an answer".to_owned()),
+            Ok(_) => {}
+            Err(error) => return Err(reason(&error)),
+        }
+        let asked = Asked { head: false, upgrade: false };
+        if let Some(head) = head::response(arrived.filled(), &mut head::room(), asked).map_err(|refusal| refusal.detail)? {
+            return Ok(head.status);
+        }
+    }
+    Err("its head is too large".to_owned())
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Only a node that was told once has an opinion: the endpoint may be talking to another.
+async fn heartbeats(endpoint: &Endpoint, ttl: Duration, tell: impl Fn(Verdict, String)) {
+    loop {
+        let last = Moment(endpoint.last_beat.load(Relaxed));
+        if last != Moment::default() {
+            match Moment::now().since(last) < ttl {
+                true => tell(Verdict::Healthy, "told that it lives".to_owned()),
+                false => tell(Verdict::Unhealthy, format!("no heartbeat for {} ms", ttl.as_millis())),
+            }
+        }
+        sleep(BEAT_LOOK.min(ttl / 4)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

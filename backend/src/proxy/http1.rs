@@ -1,0 +1,340 @@
+//! A client's connection that speaks HTTP/1: one request after the other.
+//!
+//! One task serves a connection, and talks to endpoints itself: no request is handed from task to task. It
+//! reads a head, finds the route, writes the head that the endpoint gets, and leaves the rest to
+//! [`exchange`]. Where it refuses, the bytes that may still come are not taken for the next request.
+
+pub mod exchange;
+
+use super::{
+    answer::{self, Refusal},
+    buffer::Buffer,
+    head::{self, Framing, RequestHead, bad},
+    headers::{self, Client, Sink},
+    http2,
+    moment::Moment,
+    path,
+    pick::Wish,
+    random::Random,
+    table::{Route, Site, Table},
+    timer::{Deadline, Timer, never_told},
+    worker::Worker,
+};
+use arc_swap::Cache;
+use ringmaster_common::error::Code;
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// How long a client may do without a request.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// How long a client may take to send a head.
+const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may take to take an answer of ours.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long, and for how many bytes, a client that was refused may go on sending. Were its connection
+/// closed at once, it would never see why.
+const LINGER: Duration = Duration::from_secs(1);
+const MAX_LINGER_BYTES: usize = 1 << 20;
+
+/// A client's connection.
+#[derive(Debug)]
+pub struct Visit {
+    stream: TcpStream,
+    /// What came and is not used yet.
+    inbox: Buffer,
+    /// What the endpoint is sent.
+    request: Vec<u8>,
+    /// What came from the endpoint.
+    arrived: Buffer,
+    /// What the client is sent.
+    response: Vec<u8>,
+    peer: SocketAddr,
+    addr: String,
+    timer: Timer,
+    random: Random,
+    worker: Arc<Worker>,
+    listener: Option<Arc<str>>,
+}
+
+/// A request whose head was read, and what of it is needed after that.
+#[derive(Debug)]
+pub struct Ask<'t> {
+    route: &'t Route,
+    wish: Wish,
+    /// Of the body.
+    framing: Framing,
+    /// Where the path ends in the request line, without the query; for people to read.
+    line: usize,
+    idempotent: bool,
+    head: bool,
+    upgrade: bool,
+    /// Whether the client knows chunks and answers that are not final.
+    http11: bool,
+    expects_continue: bool,
+    keep_alive: bool,
+}
+
+/// What becomes of a client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It may send another request.
+    Another,
+    /// It is told that there is no other.
+    Close,
+    /// It is closed at once: what was sent cannot be made right.
+    Drop,
+}
+
+/// How the wait for a head ended.
+enum Arrived<'t> {
+    Ask(Ask<'t>),
+    /// There is no route, or no more room; the head was read.
+    Refused(Refusal, Kept),
+    /// Nobody can say where the next request would begin.
+    Confused(Refusal),
+    Http2,
+    Gone,
+}
+
+/// What has to be known to answer without an endpoint.
+#[derive(Clone, Copy)]
+struct Kept {
+    keep_alive: bool,
+    head: bool,
+}
+
+impl Visit {
+    pub fn new(stream: TcpStream, peer: SocketAddr, listener: Option<Arc<str>>, worker: Arc<Worker>) -> Visit {
+        Visit {
+            stream,
+            inbox: Buffer::default(),
+            request: Vec::new(),
+            arrived: Buffer::default(),
+            response: Vec::new(),
+            peer,
+            addr: headers::addr_text(peer.ip()),
+            timer: Timer::new(),
+            random: Random::seeded(),
+            worker,
+            listener,
+        }
+    }
+
+    pub async fn serve(mut self) {
+        let mut tables: Cache<_, Arc<Table>> = Cache::new(self.worker.table.clone());
+        loop {
+            if !self.first_byte().await {
+                return;
+            }
+            let table = tables.load();
+            let Some(site) = table.site(self.listener.as_deref()) else { return };
+            let next = match self.head(site).await {
+                Arrived::Ask(ask) => self.exchange(ask).await,
+                Arrived::Refused(refusal, kept) => self.refuse(refusal, kept.keep_alive, kept.head).await,
+                Arrived::Confused(refusal) => self.refuse(refusal, false, false).await,
+                Arrived::Http2 => {
+                    let Visit { stream, inbox, peer, listener, worker, .. } = self;
+                    return http2::serve(stream, inbox.filled(), peer, listener, worker).await;
+                }
+                Arrived::Gone => return,
+            };
+            match next {
+                Next::Another => {}
+                Next::Close => return self.linger().await,
+                Next::Drop => return,
+            }
+        }
+    }
+
+    /// Whether there is one. A proxy that closes takes no more requests from who has none under way.
+    async fn first_byte(&mut self) -> bool {
+        if !self.inbox.is_empty() {
+            return true;
+        }
+        let closing = |_| self.worker.is_closing();
+        let read = self.inbox.read_from(&mut self.stream);
+        let read = self.timer.within(&mut Deadline::after(KEEP_ALIVE), closing, read).await;
+        matches!(read, Ok(Ok(1..)))
+    }
+
+    async fn head<'t>(&mut self, site: &'t Site) -> Arrived<'t> {
+        let mut deadline = Deadline::after(HEAD_PATIENCE);
+        loop {
+            if self.inbox.filled().starts_with(http2::PREFACE) {
+                return Arrived::Http2;
+            }
+            // HTTP/2 begins like a request, and a parser would refuse it halfway.
+            let http2 = http2::PREFACE.starts_with(self.inbox.filled());
+            let mut room = head::room();
+            match if http2 { Ok(None) } else { head::request(self.inbox.filled(), &mut room) } {
+                Ok(Some(head)) => {
+                    let kept = Kept { keep_alive: keeps_alive(&head) && head.framing == Framing::Empty, head: head.method == "HEAD" };
+                    let client = Client { ip: self.peer.ip(), addr: &self.addr, host: head.host };
+                    let len = head.len;
+                    let asked = prepare(&head, client, site, &mut self.random, &mut self.request);
+                    self.inbox.consume(len);
+                    return match asked {
+                        Ok(ask) => Arrived::Ask(ask),
+                        Err(refusal) if refusal.code == Code::InvalidRequest => Arrived::Confused(refusal),
+                        Err(refusal) => Arrived::Refused(refusal, kept),
+                    };
+                }
+                Ok(None) if self.inbox.is_full() => return Arrived::Confused(head::too_large()),
+                Ok(None) => {}
+                Err(refusal) => return Arrived::Confused(refusal),
+            }
+            let read = self.inbox.read_from(&mut self.stream);
+            match self.timer.within(&mut deadline, never_told, read).await {
+                Ok(Ok(1..)) => {}
+                Ok(Ok(0) | Err(_)) => return Arrived::Gone,
+                Err(_) => {
+                    let detail = format!("the head did not arrive within {} s", HEAD_PATIENCE.as_secs());
+                    return Arrived::Confused(Refusal::new(Code::RequestTimeout, detail));
+                }
+            }
+        }
+    }
+
+    /// Answers without an endpoint.
+    async fn refuse(&mut self, refusal: Refusal, keep_alive: bool, head: bool) -> Next {
+        let keep_alive = keep_alive && !self.worker.is_closing();
+        self.response.clear();
+        answer::write(refusal, keep_alive, head, &mut self.response);
+        let write = self.stream.write_all(&self.response);
+        match self.timer.within(&mut Deadline::after(ANSWER_PATIENCE), never_told, write).await {
+            Ok(Ok(())) if keep_alive => Next::Another,
+            Ok(Ok(())) => Next::Close,
+            _ => Next::Drop,
+        }
+    }
+
+    /// Says that nothing follows, and reads what was on its way.
+    async fn linger(mut self) {
+        let drain = async {
+            self.stream.shutdown().await?;
+            let (mut read, mut nowhere) = (0, [0; 4096]);
+            while read < MAX_LINGER_BYTES {
+                match self.stream.read(&mut nowhere).await? {
+                    0 => break,
+                    count => read += count,
+                }
+            }
+            io::Result::Ok(())
+        };
+        // How it ends makes no difference: it is over.
+        let _ = self.timer.within(&mut Deadline::after(LINGER), never_told, drain).await;
+    }
+}
+
+fn keeps_alive(head: &RequestHead<'_, '_>) -> bool {
+    !head.named.close && (head.minor > 0 || head.named.keep_alive)
+}
+
+/// Finds the route, and writes the head that its endpoint gets.
+fn prepare<'t, 'b>(
+    head: &RequestHead<'_, 'b>,
+    mut client: Client<'b>,
+    site: &'t Site,
+    random: &mut Random,
+    out: &mut Vec<u8>,
+) -> Result<Ask<'t>, Refusal> {
+    // A target in absolute form says whom it is for, whatever the Host says.
+    let origin = match head.target.split_at_checked(7) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http://") => {
+            let end = rest.find(['/', '?']).unwrap_or(rest.len());
+            client.host = &rest[..end];
+            if end == 0 || !client.host.bytes().all(head::fits_host) {
+                return Err(bad("the target's authority is none"));
+            }
+            &rest[end..]
+        }
+        _ => head.target,
+    };
+    let (path, query) = match origin.find('?') {
+        Some(at) => origin.split_at(at),
+        None => (origin, ""),
+    };
+    let path = if path.is_empty() { "/" } else { path };
+    let route = find(head.method, client.host, path, query, site)?;
+    let (path, route) = route;
+    if let Framing::Length(length) = head.framing
+        && length > route.spec.max_body_bytes
+    {
+        return Err(too_long(route));
+    }
+    let fields = head.headers.iter().map(|header| (header.name, header.value));
+    let forwarded = route.rewrite(&path);
+    out.clear();
+    out.extend_from_slice(head.method.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(forwarded.as_bytes());
+    let line = out.len();
+    out.extend_from_slice(query.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    out.header("host", client.host.as_bytes());
+    headers::request(fields.clone(), |name| head.named.has(name), client, route, random, out);
+    if head.framing == Framing::Chunked {
+        out.header("transfer-encoding", b"chunked");
+    }
+    if let Some(upgrade) = head.upgrade {
+        out.header("connection", b"upgrade");
+        out.header("upgrade", upgrade.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(Ask {
+        route,
+        wish: headers::wish(fields, client.ip, &path, route),
+        framing: head.framing,
+        line,
+        idempotent: is_idempotent(head.method),
+        head: head.method == "HEAD",
+        upgrade: head.upgrade.is_some(),
+        http11: head.minor > 0,
+        expects_continue: head.expects_continue,
+        keep_alive: keeps_alive(head),
+    })
+}
+
+/// The route for a request, with its path as it is routed and forwarded.
+pub fn find<'t, 'p>(
+    method: &str,
+    host: &str,
+    path: &'p str,
+    query: &str,
+    site: &'t Site,
+) -> Result<(std::borrow::Cow<'p, str>, &'t Route), Refusal> {
+    if matches!(method, "CONNECT" | "TRACE") {
+        return Err(Refusal::new(Code::MethodNotAllowed, format!("this proxy does not take {method}")));
+    }
+    if !query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+        return Err(bad("the query has letters that have to be escaped"));
+    }
+    let path = path::normalise(path).ok_or_else(|| bad("the path is none, or could be read in more than one way"))?;
+    let Some(route) = site.find(host, &path) else {
+        return Err(Refusal::new(Code::NoRoute, format!("no route is for {path:.200} at host {host:?}")));
+    };
+    if let Some(limit) = &route.limit
+        && !limit.admits(Moment::now())
+    {
+        let rate = route.spec.rate_limit_per_s.unwrap_or_default();
+        let detail = format!("route {} lets {rate} requests a second through each node", route.name);
+        return Err(Refusal::new(Code::RateLimited, detail));
+    }
+    Ok((path, route))
+}
+
+/// Whether a request may be sent twice (RFC 9110, 9.2.2).
+pub fn is_idempotent(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
+}
+
+pub fn too_long(route: &Route) -> Refusal {
+    let detail = format!("route {} takes bodies of up to {} bytes", route.name, route.spec.max_body_bytes);
+    Refusal::new(Code::BodyTooLarge, detail)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! Workers: a thread each, with a runtime, listeners and connections of its own.
+//!
+//! The kernel deals incoming connections out among the workers, because each has a socket at the same address.
+//! From then on nothing of a request leaves its thread, and no worker waits for another.
+
+use super::{http1::Visit, http2, moment::Moment, table::Table, tcp};
+use arc_swap::ArcSwap;
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::{AtomicBool, Ordering::Relaxed}},
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpSocket, lookup_host},
+    sync::{Semaphore, watch},
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
+
+/// How many connections of clients a worker serves. Further ones wait to be accepted.
+const MAX_CONNECTIONS: u32 = 32_768;
+/// How many connections wait in the kernel.
+const BACKLOG: u32 = 4096;
+/// How long to wait before accepting again after an error, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long to wait before listening again where it failed.
+const LISTEN_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a worker's connections share.
+#[derive(Debug)]
+pub struct Worker {
+    pub index: usize,
+    pub table: Arc<ArcSwap<Table>>,
+    pub http2: http2::Links,
+    closing: AtomicBool,
+}
+
+/// What all workers are told.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Orders {
+    /// Grows with each routing table.
+    pub tables: u64,
+    /// How long what is under way may go on, once nothing new is taken.
+    pub close_within: Option<Duration>,
+}
+
+impl Worker {
+    pub fn new(index: usize, table: Arc<ArcSwap<Table>>) -> Arc<Worker> {
+        Arc::new(Worker { index, table, http2: http2::Links::default(), closing: AtomicBool::new(false) })
+    }
+
+    /// Whether it takes no more requests.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Relaxed)
+    }
+
+    /// Serves until it is told to close, and then until all has ended or its time is up.
+    pub async fn run(self: Arc<Self>, usual: Option<SocketAddr>, mut orders: watch::Receiver<Orders>) {
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
+        let mut listening: BTreeMap<Option<Arc<str>>, AbortHandle> = BTreeMap::new();
+        let within = loop {
+            if let Some(within) = orders.borrow_and_update().close_within {
+                break within;
+            }
+            let table = self.table.load_full();
+            let named = table.listeners().map(|addr| Some(Arc::from(addr)));
+            let wanted: Vec<_> = usual.map(|_| None).into_iter().chain(named).collect();
+            listening.retain(|listener, task| {
+                let stays = wanted.contains(listener);
+                if !stays {
+                    task.abort();
+                }
+                stays
+            });
+            for listener in wanted {
+                let addr = match (&listener, usual) {
+                    (None, Some(usual)) => usual.to_string(),
+                    (Some(named), _) => named.to_string(),
+                    (None, None) => continue,
+                };
+                listening.entry(listener.clone()).or_insert_with(|| {
+                    let accept = self.clone().accept(listener, addr, permits.clone());
+                    tokio::spawn(accept).abort_handle()
+                });
+            }
+            if orders.changed().await.is_err() {
+                break Duration::ZERO;
+            }
+        };
+        self.closing.store(true, Relaxed);
+        listening.into_values().for_each(|task| task.abort());
+        // Who is still under way afterwards ends with this runtime.
+        let _ = timeout(within, permits.acquire_many(MAX_CONNECTIONS)).await;
+    }
+
+    async fn accept(self: Arc<Self>, listener: Option<Arc<str>>, addr: String, permits: Arc<Semaphore>) {
+        let socket = loop {
+            match listen(&addr).await {
+                Ok(socket) => break socket,
+                Err(error) => {
+                    tracing::warn!(addr, %error, "the proxy cannot listen here yet");
+                    sleep(LISTEN_PAUSE).await;
+                }
+            }
+        };
+        loop {
+            let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
+            match socket.accept().await {
+                Ok((stream, peer)) => {
+                    // Small answers must not wait for more to send.
+                    let _ = stream.set_nodelay(true);
+                    let (listener, worker) = (listener.clone(), self.clone());
+                    tokio::spawn(async move {
+                        let _permit = permit;
+                        let tcp = listener.as_ref().and_then(|listener| {
+                            worker.table.load().site(Some(listener)).and_then(|site| site.tcp.clone())
+                        });
+                        match tcp {
+                            Some(route) => tcp::serve(stream, peer, &route).await,
+                            None => Visit::new(stream, peer, listener, worker).serve().await,
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Listens where other workers do, too.
+async fn listen(addr: &str) -> io::Result<TcpListener> {
+    let addr = lookup_host(addr).await?.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
+/// What comes up once a second, for all workers.
+pub fn tick(table: &Table, now: Moment) {
+    table.upstreams().for_each(|upstream| upstream.tick(now));
+}
