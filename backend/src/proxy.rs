@@ -144,7 +144,11 @@ impl Proxy {
             proxy.0.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
         tokio::spawn(tick(proxy.0.table.clone(), proxy.0.orders.subscribe()));
-        tokio::spawn(tell_opinions(proxy.0.changes.subscribe(), proxy.0.opinions.clone(), proxy.0.table.clone()));
+        tokio::spawn(tell_opinions(
+            proxy.0.changes.subscribe(),
+            proxy.0.opinions.clone(),
+            proxy.0.table.clone(),
+        ));
         if let Some(dir) = settings.data_dir {
             tokio::spawn(keep(dir, proxy.0.kept.subscribe()));
         }
@@ -162,7 +166,11 @@ impl Proxy {
         self.0.kept.send_replace(Some(Arc::new(kept)));
     }
 
-    fn adopt<'a>(&self, upstreams: impl Iterator<Item = &'a Upstream>, routes: impl Iterator<Item = &'a Route>) {
+    fn adopt<'a>(
+        &self,
+        upstreams: impl Iterator<Item = &'a Upstream>,
+        routes: impl Iterator<Item = &'a Route>,
+    ) {
         // Tables come one after the other: each takes over what the one before knew.
         let mut checks = self.0.checks.lock().unwrap_or_else(PoisonError::into_inner);
         let table = Arc::new(self.0.table.load().next(upstreams, routes, self.0.workers));
@@ -294,7 +302,8 @@ fn figures_of(upstream: &upstream::Upstream, node: NodeId, now: Moment) -> Upstr
             let passed = now.since(told.at).as_secs_f64().max(0.001);
             seconds = seconds.max(passed);
             let per_s = |count: u64, before: u64| count.saturating_sub(before) as f64 / passed;
-            let (requests_per_s, failures_per_s) = (per_s(requests, told.requests), per_s(failures, told.failures));
+            let (requests_per_s, failures_per_s) =
+                (per_s(requests, told.requests), per_s(failures, told.failures));
             *told = Told { at: now, requests, failures };
             let counts = endpoint.latency.counts();
             all.add(&counts);

@@ -113,7 +113,8 @@ impl<'r> Log<'r> {
             request: String::from_utf8_lossy(line).into_owned(),
             considered: upstream.candidates(&tried, now),
             chosen: attempt.map(|attempt| attempt.endpoint().id.clone()),
-            why: attempt.map_or_else(|| why_not.to_owned(), |attempt| upstream.explain(attempt.pick.why).to_string()),
+            why: attempt
+                .map_or_else(|| why_not.to_owned(), |attempt| upstream.explain(attempt.pick.why).to_string()),
             retries: self.retries,
             status,
             took_us: duration::micros(now.since(self.since)),

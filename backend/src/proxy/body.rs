@@ -102,7 +102,13 @@ impl Body {
 }
 
 impl Chunks {
-    fn take(&mut self, input: &[u8], out: &mut Vec<u8>, unframed: bool, content: &mut u64) -> Result<usize, Malformed> {
+    fn take(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        unframed: bool,
+        content: &mut u64,
+    ) -> Result<usize, Malformed> {
         let mut at = 0;
         while at < input.len() && self.state != State::Done {
             if self.state == State::Data {
@@ -119,7 +125,8 @@ impl Chunks {
             let byte = input[at];
             at += 1;
             self.step(byte)?;
-            let goes_on = !unframed && !matches!(self.state, State::Trailer | State::TrailerLf | State::EndLf);
+            let goes_on =
+                !unframed && !matches!(self.state, State::Trailer | State::TrailerLf | State::EndLf);
             match self.state {
                 // Of the lines behind the last chunk only the empty one goes on.
                 State::Done if !unframed => out.extend_from_slice(b"\r\n"),
@@ -157,7 +164,9 @@ impl Chunks {
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::Size,
             (State::TrailerStart, b'\r') => State::EndLf,
-            (State::TrailerStart | State::Trailer, b'\t' | b' '..=b'~' | 0x80..) if self.read < MAX_TRAILERS => {
+            (State::TrailerStart | State::Trailer, b'\t' | b' '..=b'~' | 0x80..)
+                if self.read < MAX_TRAILERS =>
+            {
                 self.read += 1;
                 State::Trailer
             }
@@ -210,8 +219,20 @@ mod tests {
     #[test]
     fn what_can_be_read_in_two_ways_is_malformed() {
         for text in [
-            "\r\n", "x\r\n", "-1\r\n", "+1\r\n", "0x1\r\n", "1 \r\n", "1\na", "1\r\nab\r\n", "1\r\na\n",
-            "1;\nx\r\n", "0\r\nA: b\n\r\n", "0\r\n\n", "fffffffffffffffff\r\n", "1;a\u{1}\r\n",
+            "\r\n",
+            "x\r\n",
+            "-1\r\n",
+            "+1\r\n",
+            "0x1\r\n",
+            "1 \r\n",
+            "1\na",
+            "1\r\nab\r\n",
+            "1\r\na\n",
+            "1;\nx\r\n",
+            "0\r\nA: b\n\r\n",
+            "0\r\n\n",
+            "fffffffffffffffff\r\n",
+            "1;a\u{1}\r\n",
         ] {
             assert_eq!(chunked(text, 100, false), Err(Malformed), "{text:?}");
         }

@@ -194,7 +194,10 @@ impl Endpoint {
                 .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))?,
         };
         match is_forbidden(addr.ip()) {
-            true => Err(io::Error::new(io::ErrorKind::PermissionDenied, "link-local addresses are not served from")),
+            true => Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "link-local addresses are not served from",
+            )),
             false => Ok(addr),
         }
     }
@@ -271,7 +274,15 @@ mod tests {
 
     #[test]
     fn nobody_reaches_what_a_machine_keeps_to_itself() {
-        for addr in ["169.254.169.254", "100.100.100.200", "fe80::1", "::ffff:169.254.169.254", "0.0.0.0", "::", "fd00:ec2::254"] {
+        for addr in [
+            "169.254.169.254",
+            "100.100.100.200",
+            "fe80::1",
+            "::ffff:169.254.169.254",
+            "0.0.0.0",
+            "::",
+            "fd00:ec2::254",
+        ] {
             assert!(is_forbidden(addr.parse().unwrap()), "{addr}");
         }
         for addr in ["127.0.0.1", "10.0.0.1", "::1", "fd00::1", "192.0.2.1"] {

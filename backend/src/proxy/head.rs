@@ -81,7 +81,10 @@ pub struct Asked {
 }
 
 /// None while more has to come.
-pub fn request<'h, 'b>(bytes: &'b [u8], room: &'h mut Room<'b>) -> Result<Option<RequestHead<'h, 'b>>, Refusal> {
+pub fn request<'h, 'b>(
+    bytes: &'b [u8],
+    room: &'h mut Room<'b>,
+) -> Result<Option<RequestHead<'h, 'b>>, Refusal> {
     let mut parsed = httparse::Request::new(&mut []);
     let len = match parsed.parse_with_uninit_headers(bytes, room) {
         Ok(Status::Complete(len)) => len,
@@ -103,7 +106,9 @@ pub fn request<'h, 'b>(bytes: &'b [u8], room: &'h mut Room<'b>) -> Result<Option
                     return Err(bad("there is more than one Host"));
                 }
             }
-            6 if is(header, "expect") => expects_continue = header.value.eq_ignore_ascii_case(b"100-continue"),
+            6 if is(header, "expect") => {
+                expects_continue = header.value.eq_ignore_ascii_case(b"100-continue")
+            }
             7 if is(header, "upgrade") => upgrade = Some(text(header)?),
             10 if is(header, "connection") => named.read(text(header)?)?,
             14 if is(header, "content-length") => lengths.length(header.value)?,
@@ -121,8 +126,20 @@ pub fn request<'h, 'b>(bytes: &'b [u8], room: &'h mut Room<'b>) -> Result<Option
     }
     let framing = lengths.framing()?.unwrap_or(Framing::Empty);
     // HTTP/2 by upgrade would take whatever comes next past this proxy.
-    let upgrade = upgrade.filter(|to| named.upgrade && framing == Framing::Empty && minor > 0 && !to.contains("h2c"));
-    Ok(Some(RequestHead { len, method, target, minor, headers, host, framing, named, upgrade, expects_continue }))
+    let upgrade =
+        upgrade.filter(|to| named.upgrade && framing == Framing::Empty && minor > 0 && !to.contains("h2c"));
+    Ok(Some(RequestHead {
+        len,
+        method,
+        target,
+        minor,
+        headers,
+        host,
+        framing,
+        named,
+        upgrade,
+        expects_continue,
+    }))
 }
 
 /// None while more has to come. A response that cannot be trusted is an error, with its reason.
@@ -171,7 +188,11 @@ fn check_lines(bytes: &[u8], len: usize, headers: &[Header<'_>]) -> Result<(), R
     let ends_right = |end: usize| end >= 2 && bytes[end - 2..end] == *b"\r\n";
     let starts = headers.iter().map(|header| header.name.as_ptr().addr() - base);
     // The end of the head is that of an empty line behind the last one.
-    if starts.chain([len, len - 2]).all(ends_right) { Ok(()) } else { Err(bad("a line ends without a carriage return")) }
+    if starts.chain([len, len - 2]).all(ends_right) {
+        Ok(())
+    } else {
+        Err(bad("a line ends without a carriage return"))
+    }
 }
 
 /// What a message says of its length.
@@ -223,7 +244,9 @@ impl<'b> Named<'b> {
             } else if name.eq_ignore_ascii_case("upgrade") {
                 self.upgrade = true;
             } else if ["host", "content-length"].iter().any(|kept| name.eq_ignore_ascii_case(kept)) {
-                return Err(bad(format!("Connection names {name}, without which a message cannot be understood")));
+                return Err(bad(format!(
+                    "Connection names {name}, without which a message cannot be understood"
+                )));
             } else if self.count < MAX_NAMED {
                 self.names[self.count] = name;
                 self.count += 1;
@@ -257,7 +280,10 @@ pub fn bad(detail: impl Into<String>) -> Refusal {
 }
 
 pub fn too_large() -> Refusal {
-    Refusal::new(Code::HeadTooLarge, format!("a head has up to {} bytes and {MAX_HEADERS} headers", super::buffer::MAX_BUFFER))
+    Refusal::new(
+        Code::HeadTooLarge,
+        format!("a head has up to {} bytes and {MAX_HEADERS} headers", super::buffer::MAX_BUFFER),
+    )
 }
 
 #[cfg(test)]

@@ -64,7 +64,11 @@ pub fn request<'h>(
         if name.eq_ignore_ascii_case("host") {
             continue;
         }
-        if belongs_to_connection(name) || named(name) || is_ours(name) || is_set(&route.spec.set_request_headers, name) {
+        if belongs_to_connection(name)
+            || named(name)
+            || is_ours(name)
+            || is_set(&route.spec.set_request_headers, name)
+        {
             continue;
         }
         has_id |= name.eq_ignore_ascii_case(REQUEST_ID);
@@ -143,10 +147,16 @@ pub fn wish<'h>(
         HashKey::ClientAddress => by_address(),
         HashKey::Path => pick::hash(path.as_bytes()),
         HashKey::Header { name } => header(name).map_or_else(by_address, pick::hash),
-        HashKey::Cookie { name } => cookie(name).map_or_else(by_address, |value| pick::hash(value.as_bytes())),
+        HashKey::Cookie { name } => {
+            cookie(name).map_or_else(by_address, |value| pick::hash(value.as_bytes()))
+        }
     };
     let sticky = config.sticky_cookie.as_deref().and_then(cookie);
-    Wish { key, sticky: sticky.and_then(|token| u64::from_str_radix(token, 16).ok()), tried: Tried::default() }
+    Wish {
+        key,
+        sticky: sticky.and_then(|token| u64::from_str_radix(token, 16).ok()),
+        tried: Tried::default(),
+    }
 }
 
 /// Headers that are for the next hop alone (RFC 9110, 7.6.1).

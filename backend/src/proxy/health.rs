@@ -60,7 +60,9 @@ impl Checks {
                 let key = (upstream.name.clone(), endpoint.id.clone(), endpoint.addr.clone());
                 let protocol = upstream.config.protocol;
                 let same = |running: &Running| {
-                    running.check == *check && running.protocol == protocol && Arc::ptr_eq(&running.endpoint, endpoint)
+                    running.check == *check
+                        && running.protocol == protocol
+                        && Arc::ptr_eq(&running.endpoint, endpoint)
                 };
                 let running = match before.remove(&key) {
                     Some(running) if same(&running) => running,
@@ -92,7 +94,9 @@ async fn run(endpoint: Arc<Endpoint>, check: HealthCheck, protocol: Protocol, ch
         }
     };
     let rhythm = match check {
-        HealthCheck::Heartbeat { ttl_ms } => return heartbeats(&endpoint, Duration::from_millis(ttl_ms), tell).await,
+        HealthCheck::Heartbeat { ttl_ms } => {
+            return heartbeats(&endpoint, Duration::from_millis(ttl_ms), tell).await;
+        }
         _ => check.rhythm().expect("whatever is probed has a rhythm"),
     };
     let interval = Duration::from_millis(rhythm.interval_ms);
@@ -168,7 +172,9 @@ async fn ask(mut stream: TcpStream, host: &str, path: &str) -> Result<u16, Strin
             Err(error) => return Err(reason(&error)),
         }
         let asked = Asked { head: false, upgrade: false };
-        if let Some(head) = head::response(arrived.filled(), &mut head::room(), asked).map_err(|refusal| refusal.detail)? {
+        if let Some(head) =
+            head::response(arrived.filled(), &mut head::room(), asked).map_err(|refusal| refusal.detail)?
+        {
             return Ok(head.status);
         }
     }
@@ -198,4 +204,24 @@ async fn heartbeats(endpoint: &Endpoint, ttl: Duration, tell: impl Fn(Verdict, S
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_opinion_takes_so_many_results_on_end() {
+        let rhythm = Rhythm { interval_ms: 1, timeout_ms: 1, rise: 2, fall: 3 };
+        let mut streak = Streak::default();
+        let mut verdict = Verdict::Unknown;
+        let mut count = |good: bool| {
+            let result = if good { Ok(String::new()) } else { Err(String::new()) };
+            if let Some((changed, _)) = streak.count(result, rhythm) {
+                verdict = changed;
+            }
+            verdict
+        };
+        let verdicts: Vec<_> =
+            [true, true, false, false, true, false, false, false, true, true].map(&mut count).into();
+        use Verdict::{Healthy as H, Unhealthy as U, Unknown};
+        assert_eq!(verdicts, [Unknown, H, H, H, H, H, H, U, U, H]);
+    }
+}

@@ -62,11 +62,13 @@ impl Counts {
         let all: u64 = self.0.iter().sum();
         let rank = (all as f64 * quantile).ceil().max(1.0) as u64;
         let mut below = 0;
-        self.0.iter().position(|count| {
-            below += count;
-            below >= rank
-        })
-        .map(middle)
+        self.0
+            .iter()
+            .position(|count| {
+                below += count;
+                below >= rank
+            })
+            .map(middle)
     }
 }
 

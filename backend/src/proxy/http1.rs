@@ -107,7 +107,12 @@ struct Kept {
 }
 
 impl Visit {
-    pub fn new(stream: TcpStream, peer: SocketAddr, listener: Option<Arc<str>>, worker: Arc<Worker>) -> Visit {
+    pub fn new(
+        stream: TcpStream,
+        peer: SocketAddr,
+        listener: Option<Arc<str>>,
+        worker: Arc<Worker>,
+    ) -> Visit {
         Visit {
             stream,
             inbox: Buffer::default(),
@@ -171,7 +176,10 @@ impl Visit {
             let mut room = head::room();
             match if http2 { Ok(None) } else { head::request(self.inbox.filled(), &mut room) } {
                 Ok(Some(head)) => {
-                    let kept = Kept { keep_alive: keeps_alive(&head) && head.framing == Framing::Empty, head: head.method == "HEAD" };
+                    let kept = Kept {
+                        keep_alive: keeps_alive(&head) && head.framing == Framing::Empty,
+                        head: head.method == "HEAD",
+                    };
                     let client = Client { ip: self.peer.ip(), addr: &self.addr, host: head.host };
                     let len = head.len;
                     let asked = prepare(&head, client, site, &mut self.random, &mut self.request);
@@ -312,7 +320,8 @@ pub fn find<'t, 'p>(
     if !query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
         return Err(bad("the query has letters that have to be escaped"));
     }
-    let path = path::normalise(path).ok_or_else(|| bad("the path is none, or could be read in more than one way"))?;
+    let path = path::normalise(path)
+        .ok_or_else(|| bad("the path is none, or could be read in more than one way"))?;
     let Some(route) = site.find(host, &path) else {
         return Err(Refusal::new(Code::NoRoute, format!("no route is for {path:.200} at host {host:?}")));
     };
@@ -335,6 +344,3 @@ pub fn too_long(route: &Route) -> Refusal {
     let detail = format!("route {} takes bodies of up to {} bytes", route.name, route.spec.max_body_bytes);
     Refusal::new(Code::BodyTooLarge, detail)
 }
-
-#[cfg(test)]
-mod tests;

@@ -25,7 +25,10 @@ pub struct Kept {
 }
 
 impl Kept {
-    pub fn new<'a>(upstreams: impl Iterator<Item = &'a Upstream>, routes: impl Iterator<Item = &'a Route>) -> Kept {
+    pub fn new<'a>(
+        upstreams: impl Iterator<Item = &'a Upstream>,
+        routes: impl Iterator<Item = &'a Route>,
+    ) -> Kept {
         Kept { format: FORMAT, upstreams: upstreams.cloned().collect(), routes: routes.cloned().collect() }
     }
 
@@ -47,7 +50,10 @@ impl Kept {
         match serde_json::from_slice::<Kept>(&text) {
             Ok(kept) if kept.format == FORMAT => Some(kept),
             Ok(kept) => {
-                tracing::warn!(format = kept.format, "the last routing table is of another version, and left alone");
+                tracing::warn!(
+                    format = kept.format,
+                    "the last routing table is of another version, and left alone"
+                );
                 None
             }
             Err(error) => {

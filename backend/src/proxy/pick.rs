@@ -70,7 +70,9 @@ impl Upstream {
         match (open, ejected) {
             ([], None) => Err(self.nobody(&wish.tried, now)),
             ([], Some((_, seat))) => pick(seat, Why::Alone),
-            ([seat], _) => pick(usize::from(*seat), if self.primary.is_some() { Why::Primary } else { Why::Alone }),
+            ([seat], _) => {
+                pick(usize::from(*seat), if self.primary.is_some() { Why::Primary } else { Why::Alone })
+            }
             _ => {
                 let stuck = wish.sticky.and_then(|token| {
                     open.iter().find(|seat| self.seats[usize::from(**seat)].endpoint.token == token)

@@ -70,7 +70,8 @@ impl Table {
             // A route to nowhere cannot be configured; should it ever be, it is as if it were not there.
             let Some(upstream) = table.upstreams.get(&from.spec.upstream) else { continue };
             let known = self.routes.get(&from.name);
-            let unchanged = known.filter(|known| known.spec == from.spec && Arc::ptr_eq(&known.upstream, upstream));
+            let unchanged =
+                known.filter(|known| known.spec == from.spec && Arc::ptr_eq(&known.upstream, upstream));
             let route = match unchanged {
                 Some(route) => route.clone(),
                 None => Arc::new(Route {
@@ -165,7 +166,10 @@ impl Site {
         let named = self.hosts.get(&*host).and_then(|prefixes| prefixes.find(path));
         let wild = || {
             let fits = |suffix: &str| host.len() > suffix.len() && host.ends_with(suffix);
-            self.wildcards.iter().filter(|(suffix, _)| fits(suffix)).find_map(|(_, prefixes)| prefixes.find(path))
+            self.wildcards
+                .iter()
+                .filter(|(suffix, _)| fits(suffix))
+                .find_map(|(_, prefixes)| prefixes.find(path))
         };
         named.or_else(wild).or_else(|| self.any.find(path))
     }

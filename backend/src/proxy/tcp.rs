@@ -48,7 +48,14 @@ pub async fn serve(mut client: TcpStream, peer: SocketAddr, route: &Route) {
                 log.ended(b"TCP", CONNECTED, Some(&attempt), "");
                 let idle = Duration::from_millis(config.timeouts.idle_ms);
                 let (nothing, told) = (Buffer::default(), |now| endpoint.is_cut(now));
-                return tunnel::run((&mut client, &nothing), (&mut link, &nothing), idle, &mut Timer::new(), told).await;
+                return tunnel::run(
+                    (&mut client, &nothing),
+                    (&mut link, &nothing),
+                    idle,
+                    &mut Timer::new(),
+                    told,
+                )
+                .await;
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no connection within {} ms", limit.as_millis()),

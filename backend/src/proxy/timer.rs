@@ -124,7 +124,11 @@ mod tests {
         let (mut timer, start) = (Timer::new(), clock::now());
         let mut deadline = Deadline::after(Duration::from_millis(100));
         let mut waits = 0;
-        while timer.within(&mut deadline, never_told, tokio::time::sleep(Duration::from_millis(30))).await.is_ok() {
+        while timer
+            .within(&mut deadline, never_told, tokio::time::sleep(Duration::from_millis(30)))
+            .await
+            .is_ok()
+        {
             waits += 1;
         }
         assert_eq!(waits, 3, "{:?}", clock::now() - start);

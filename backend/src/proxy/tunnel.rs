@@ -9,7 +9,13 @@ use super::{
     moment::Moment,
     timer::{Deadline, Timer},
 };
-use std::{future::poll_fn, io, pin::{Pin, pin}, task::{Context, Poll, ready}, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -77,7 +83,11 @@ pub async fn run(
         let step = poll_fn(|context| {
             let sent = up.poll_move(&mut client_read, &mut endpoint_write, context)?;
             let received = down.poll_move(&mut endpoint_read, &mut client_write, context)?;
-            if sent.is_ready() || received.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
+            if sent.is_ready() || received.is_ready() {
+                Poll::Ready(io::Result::Ok(()))
+            } else {
+                Poll::Pending
+            }
         });
         let step = pin!(step);
         if !matches!(timer.within(&mut Deadline::after(idle), &told, step).await, Ok(Ok(()))) {

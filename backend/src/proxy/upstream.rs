@@ -6,14 +6,10 @@
 //! and to who is ejected for failures. The last is only an opinion: where everybody else is left out,
 //! an ejected endpoint is better than none.
 
-use super::{
-    decisions::Decisions,
-    endpoint::Endpoint,
-    moment::Moment,
-};
+use super::{decisions::Decisions, endpoint::Endpoint, moment::Moment};
 use ringmaster_common::traffic::{
     health::Verdict,
-    upstream::{Configured, EndpointState, Upstream as Configuration, self as traffic},
+    upstream::{self as traffic, Configured, EndpointState, Upstream as Configuration},
 };
 use std::{
     collections::BTreeMap,
@@ -169,8 +165,11 @@ impl Upstream {
                     Some(seat) => seat.endpoint.clone(),
                     None => Arc::new(Endpoint::new(&from.name, &configured.id, &configured.addr, workers)),
                 };
-                let takes = configured.state == EndpointState::Ready && configured.health.verdict != Verdict::Unhealthy;
-                let took = before.is_some_and(|seat| seat.state == EndpointState::Ready && seat.verdict != Verdict::Unhealthy);
+                let takes = configured.state == EndpointState::Ready
+                    && configured.health.verdict != Verdict::Unhealthy;
+                let took = before.is_some_and(|seat| {
+                    seat.state == EndpointState::Ready && seat.verdict != Verdict::Unhealthy
+                });
                 // Of the first table everybody is old: nobody was there to compare with.
                 if takes && !took && previous.is_some() {
                     endpoint.ready_since.store(now.0, Relaxed);
@@ -194,7 +193,12 @@ impl Upstream {
             let id = from.primary.as_ref()?.endpoint.as_ref()?;
             seats.iter().position(|seat| seat.endpoint.id == *id)
         });
-        let epoch = from.config.active_standby.as_ref().and(from.primary.as_ref()).map(|primary| primary.epoch.to_string());
+        let epoch = from
+            .config
+            .active_standby
+            .as_ref()
+            .and(from.primary.as_ref())
+            .map(|primary| primary.epoch.to_string());
         let config = from.config.clone().with_endpoints(Vec::new());
         Upstream { name: from.name.clone(), config, seats, primary, epoch, standing }
     }
@@ -208,8 +212,12 @@ impl Upstream {
             EndpointState::Maintenance => Some(LeftOut::Maintenance),
             // Who is primary is decided by the cluster alone: no node turns away from it by itself.
             EndpointState::Ready if self.primary.is_some() => None,
-            EndpointState::Ready if *verdict == Verdict::Unhealthy || endpoint.seems_unhealthy() => Some(LeftOut::Unhealthy),
-            EndpointState::Ready if endpoint.in_flight.load(Relaxed) >= self.config.max_in_flight => Some(LeftOut::Full),
+            EndpointState::Ready if *verdict == Verdict::Unhealthy || endpoint.seems_unhealthy() => {
+                Some(LeftOut::Unhealthy)
+            }
+            EndpointState::Ready if endpoint.in_flight.load(Relaxed) >= self.config.max_in_flight => {
+                Some(LeftOut::Full)
+            }
             EndpointState::Ready if tried.has(seat) => Some(LeftOut::Tried),
             EndpointState::Ready => endpoint.ejected_for(now).map(|_| LeftOut::Ejected),
         }
@@ -227,7 +235,12 @@ impl Upstream {
         let reasons: Vec<_> = counts.iter().map(|(why, count)| format!("{count} {}", why.as_str())).collect();
         let plural = if self.seats.len() == 1 { "" } else { "s" };
         let primary = if self.primary == Some(None) { ", and none is primary" } else { "" };
-        Nobody(format!("upstream {} has {} endpoint{plural}: {}{primary}", self.name, self.seats.len(), reasons.join(", ")))
+        Nobody(format!(
+            "upstream {} has {} endpoint{plural}: {}{primary}",
+            self.name,
+            self.seats.len(),
+            reasons.join(", ")
+        ))
     }
 
     /// A seat's weight by now, in hundredths: a newcomer's grows.
@@ -281,8 +294,13 @@ impl Upstream {
         let _one_at_a_time = self.standing.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
         let ejected = self.seats.iter().filter(|seat| seat.endpoint.ejected_for(now).is_some()).count();
         let allowed = (self.seats.len() * outliers.max_ejected_percent as usize / 100).max(1);
-        let others = (0..self.seats.len()).any(|other| other != seat && self.left_out(other, &Tried::default(), now).is_none());
-        if outliers.max_ejected_percent == 0 || endpoint.ejected_for(now).is_some() || ejected >= allowed || !others {
+        let others = (0..self.seats.len())
+            .any(|other| other != seat && self.left_out(other, &Tried::default(), now).is_none());
+        if outliers.max_ejected_percent == 0
+            || endpoint.ejected_for(now).is_some()
+            || ejected >= allowed
+            || !others
+        {
             return;
         }
         let times = endpoint.ejections.fetch_add(1, Relaxed);
@@ -291,7 +309,12 @@ impl Upstream {
         endpoint.failing.store(0, Relaxed);
         endpoint.ejected_until.store(until.0, Relaxed);
         endpoint.ready_since.store(until.0, Relaxed);
-        tracing::info!(upstream = self.name, endpoint = endpoint.id, for_ms = wait.as_millis() as u64, "ejected: it keeps failing");
+        tracing::info!(
+            upstream = self.name,
+            endpoint = endpoint.id,
+            for_ms = wait.as_millis() as u64,
+            "ejected: it keeps failing"
+        );
     }
 
     /// Whether one more retry is within the budget; takes it out.
@@ -309,7 +332,8 @@ impl Upstream {
         let requests: u64 = self.seats.iter().map(|seat| seat.endpoint.requests.load(Relaxed)).sum();
         let before = self.standing.requests_seen.swap(requests, Relaxed);
         let earned = requests.saturating_sub(before) * u64::from(self.config.retries.budget_percent) / 100;
-        let earned = if self.config.retries.budget_percent == 0 { 0 } else { (earned as i64).max(MIN_RETRIES_PER_S) };
+        let earned =
+            if self.config.retries.budget_percent == 0 { 0 } else { (earned as i64).max(MIN_RETRIES_PER_S) };
         let tokens = &self.standing.retry_tokens;
         let fill = |left: i64| Some((left + earned).min(MAX_RETRY_TOKENS));
         let _ = tokens.fetch_update(Relaxed, Relaxed, fill);

@@ -150,7 +150,12 @@ impl Visit {
     }
 
     /// On a connection that waits, and if that one turns out to be dead, on a new one.
-    async fn attempt(&mut self, ask: &Ask<'_>, attempt: &Attempt<'_>, log: &mut Log<'_>) -> Result<Next, Failure> {
+    async fn attempt(
+        &mut self,
+        ask: &Ask<'_>,
+        attempt: &Attempt<'_>,
+        log: &mut Log<'_>,
+    ) -> Result<Next, Failure> {
         let endpoint = attempt.endpoint();
         let config = &attempt.upstream().config;
         if !config.send_proxy_protocol
@@ -167,7 +172,10 @@ impl Visit {
             Ok(Ok(link)) => link,
             Ok(Err(error)) => return Err(Failure::Unreached(format!("no connection: {error}"))),
             Err(_) => {
-                return Err(Failure::Unreached(format!("no connection within {} ms", config.timeouts.connect_ms)));
+                return Err(Failure::Unreached(format!(
+                    "no connection within {} ms",
+                    config.timeouts.connect_ms
+                )));
             }
         };
         let mut link = link;
@@ -191,6 +199,7 @@ impl Visit {
         let told = |now: Moment| endpoint.is_cut(now);
         let Visit { stream, inbox, request, arrived, response, timer, worker, .. } = self;
         arrived.clear();
+        response.clear();
         let (mut up_read, mut up_write) = link.split();
         let (mut client_read, mut client_write) = stream.split();
         let mut upload = match ask.framing {
@@ -230,7 +239,9 @@ impl Visit {
             let read = upload.or(timer, &mut deadline, told, read).await;
             match read {
                 Some(Ok(Ok(1..))) => {}
-                Some(Ok(Ok(0))) => return Err(Failure::Unanswered("closed the connection without an answer".to_owned())),
+                Some(Ok(Ok(0))) => {
+                    return Err(Failure::Unanswered("closed the connection without an answer".to_owned()));
+                }
                 Some(Ok(Err(error))) => return Err(Failure::Unanswered(format!("no answer: {error}"))),
                 Some(Err(late)) => {
                     let limit = Duration::from_millis(config.timeouts.response_ms);
@@ -304,7 +315,10 @@ impl Relay<'_> {
             arrived.consume(used);
             if !response.is_empty() {
                 let write = client_write.write_all(response);
-                if !matches!(upload.beside(timer.within(&mut Deadline::after(idle), &told, write)).await, Ok(Ok(()))) {
+                if !matches!(
+                    upload.beside(timer.within(&mut Deadline::after(idle), &told, write)).await,
+                    Ok(Ok(()))
+                ) {
                     return false;
                 }
                 response.clear();
