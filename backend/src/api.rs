@@ -17,6 +17,7 @@ mod endpoints;
 mod events;
 mod extract;
 mod guard;
+mod live;
 mod locks;
 mod marks;
 mod metrics;
@@ -33,7 +34,7 @@ mod state;
 pub mod stream;
 mod upstreams;
 
-use crate::{metrics::Metrics, raft::cluster_group::ClusterGroup, telemetry::Telemetry};
+use crate::{metrics::Metrics, proxy::Proxy, raft::cluster_group::ClusterGroup, telemetry::Telemetry};
 use admission::Admission;
 use axum::{
     Router,
@@ -60,6 +61,7 @@ pub struct Api {
     pub group: ClusterGroup,
     pub telemetry: Arc<Telemetry>,
     pub metrics: Arc<Metrics>,
+    pub proxy: Proxy,
     pub admission: Arc<Admission>,
     /// The port of the API, to know one's own names.
     pub port: u16,
@@ -96,6 +98,9 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(registrations::register))
         .routes(routes!(registrations::deregister))
         .routes(routes!(registrations::healthy))
+        .routes(routes!(live::figures))
+        .routes(routes!(live::decisions))
+        .routes(routes!(live::heartbeat))
         .routes(routes!(routes::list))
         .routes(routes!(routes::get, routes::put, routes::delete))
         .routes(routes!(events::events))

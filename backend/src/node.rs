@@ -145,6 +145,7 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
         group: group.clone(),
         telemetry: telemetry.clone(),
         metrics,
+        proxy: proxy.clone(),
         admission,
         port: config.api_addr.port(),
         public_url: config.public_url.as_str().into(),

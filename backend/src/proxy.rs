@@ -5,8 +5,8 @@
 //! it a new table when the cluster agrees on one; while there is no quorum, it goes on with the last, also
 //! after a restart. What it measures and what its own health checks say is for others to ask for.
 //!
-//! The way of a request: [`worker`] accepts, [`http1`] or [`http2`] reads, [`table`] finds the route, [`pick`]
-//! the endpoint, [`attempt`] counts. What is deliberately absent: TLS, caching, compression, and any
+//! The way of a request: [`worker`] accepts, [`http1`] reads, [`table`] finds the route, [`pick`]
+//! the endpoint, [`attempt`] counts. What is deliberately absent: TLS, HTTP/2, caching, compression, and any
 //! change to bodies.
 
 mod answer;
@@ -20,7 +20,6 @@ mod headers;
 mod health;
 mod histogram;
 mod http1;
-mod http2;
 mod keep;
 mod limit;
 mod moment;
@@ -98,6 +97,7 @@ struct Inner {
     /// Told by checks that an opinion changed.
     changes: watch::Sender<u64>,
     opinions: watch::Sender<Arc<[EndpointOpinion]>>,
+    figures: watch::Sender<Arc<[UpstreamFigures]>>,
     checks: Mutex<Checks>,
     kept: watch::Sender<Option<Arc<Kept>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -121,6 +121,7 @@ impl Proxy {
             orders: watch::Sender::default(),
             changes: watch::Sender::default(),
             opinions: watch::Sender::new(Arc::from([])),
+            figures: watch::Sender::new(Arc::from([])),
             checks: Mutex::default(),
             kept: watch::Sender::default(),
             threads: Mutex::default(),
@@ -143,7 +144,8 @@ impl Proxy {
                 .spawn(move || runtime.block_on(worker.run(listen, orders)))?;
             proxy.0.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
-        tokio::spawn(tick(proxy.0.table.clone(), proxy.0.orders.subscribe()));
+        let (orders, figures) = (proxy.0.orders.subscribe(), proxy.0.figures.clone());
+        tokio::spawn(tick(settings.node, proxy.0.table.clone(), orders, figures));
         tokio::spawn(tell_opinions(
             proxy.0.changes.subscribe(),
             proxy.0.opinions.clone(),
@@ -181,11 +183,9 @@ impl Proxy {
         self.0.orders.send_modify(|orders| orders.tables += 1);
     }
 
-    /// What was done since this was asked for last.
-    pub fn figures(&self) -> Vec<UpstreamFigures> {
-        let table = self.0.table.load_full();
-        let now = Moment::now();
-        table.upstreams().map(|upstream| figures_of(upstream, self.0.node, now)).collect()
+    /// What was done for each upstream lately, measured once a second.
+    pub fn figures(&self) -> watch::Receiver<Arc<[UpstreamFigures]>> {
+        self.0.figures.subscribe()
     }
 
     /// What this node's own checks say of all endpoints that it has found out about, whenever that changes.
@@ -275,13 +275,21 @@ async fn keep(dir: PathBuf, mut tables: watch::Receiver<Option<Arc<Kept>>>) {
 }
 
 /// Ends with the proxy.
-async fn tick(table: Arc<ArcSwap<Table>>, orders: watch::Receiver<Orders>) {
+async fn tick(
+    node: NodeId,
+    table: Arc<ArcSwap<Table>>,
+    orders: watch::Receiver<Orders>,
+    figures: watch::Sender<Arc<[UpstreamFigures]>>,
+) {
     let mut ticks = 0u64;
     while orders.has_changed().is_ok() {
         tokio::time::sleep(TICK).await;
         ticks += 1;
-        let table = table.load_full();
-        worker::tick(&table, Moment::now());
+        let (table, now) = (table.load_full(), Moment::now());
+        for upstream in table.upstreams() {
+            upstream.tick(now);
+        }
+        figures.send_replace(table.upstreams().map(|upstream| figures_of(upstream, node, now)).collect());
         if ticks.is_multiple_of(LATENCY_TICKS) {
             let endpoints = table.upstreams().flat_map(|upstream| &upstream.seats);
             endpoints.for_each(|seat| seat.endpoint.latency.turn());

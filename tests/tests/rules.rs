@@ -87,6 +87,7 @@ fn dependencies_point_one_way() {
         ("peer", ["api", "controllers", "raft", "state"]),
         ("journal", ["api", "controllers", "raft", "state"]),
         ("controllers", ["api", "node::", "cli", "demo"]),
+        ("proxy", ["api", "controllers", "raft", "state"]),
     ] {
         for other in outer {
             only_in(&format!("backend/src/{room}"), &format!("crate::{other}"), &[]);

@@ -74,9 +74,6 @@ impl<'r> Log<'r> {
     pub fn ended(&self, line: &[u8], status: u16, attempt: Option<&Attempt<'_>>, why_not: &str) {
         let now = Moment::now();
         let upstream = &self.route.upstream;
-        if attempt.is_none() {
-            upstream.standing.turned_away.fetch_add(1, Relaxed);
-        }
         let wrong = attempt.is_none() || self.retries > 0 || status >= 500;
         if upstream.standing.decisions.wants(wrong, now) {
             upstream.standing.decisions.keep(self.decision(line, status, attempt, why_not, now));

@@ -97,15 +97,11 @@ pub fn request<'h, 'b>(
     };
     let headers: &'h [Header<'b>] = parsed.headers;
     check_lines(bytes, len, headers)?;
-    let mut lengths = Lengths::default();
+    let (mut lengths, mut host_again) = (Lengths::default(), false);
     let (mut host, mut named, mut upgrade, mut expects_continue) = (None, Named::default(), None, false);
     for header in headers {
         match header.name.len() {
-            4 if is(header, "host") => {
-                if host.replace(text(header)?).is_some() {
-                    return Err(bad("there is more than one Host"));
-                }
-            }
+            4 if is(header, "host") => host_again |= host.replace(text(header)?).is_some(),
             6 if is(header, "expect") => {
                 expects_continue = header.value.eq_ignore_ascii_case(b"100-continue")
             }
@@ -117,6 +113,7 @@ pub fn request<'h, 'b>(
         }
     }
     let host = match host {
+        _ if host_again => return Err(bad("there is more than one Host")),
         Some(host) if !host.bytes().all(fits_host) => return Err(bad("the Host is none")),
         None if minor > 0 => return Err(bad("there is no Host")),
         host => host.unwrap_or_default(),

@@ -8,7 +8,6 @@ use super::{
     buffer::Buffer,
     endpoint::Endpoint,
     head::{self, Asked},
-    http2,
     moment::Moment,
     table::Table,
 };
@@ -147,10 +146,10 @@ async fn probe(endpoint: &Endpoint, check: &HealthCheck, protocol: Protocol) -> 
         return Ok("connected".to_owned());
     };
     let host = host.as_deref().unwrap_or(&endpoint.addr);
-    let found = match protocol {
-        Protocol::Http2 => http2::probe(stream, host, path).await?,
-        Protocol::Http1 | Protocol::Tcp => ask(stream, host, path).await?,
-    };
+    if protocol == Protocol::Http2 {
+        return Err("this version cannot check by HTTP/2".to_owned());
+    }
+    let found = ask(stream, host, path).await?;
     let fits = match status {
         Some(status) => found == *status,
         None => (200..400).contains(&found),

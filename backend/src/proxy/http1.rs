@@ -11,7 +11,6 @@ use super::{
     buffer::Buffer,
     head::{self, Framing, RequestHead, bad},
     headers::{self, Client, Sink},
-    http2,
     moment::Moment,
     path,
     pick::Wish,
@@ -21,7 +20,7 @@ use super::{
     worker::Worker,
 };
 use arc_swap::Cache;
-use ringmaster_common::error::Code;
+use ringmaster_common::{error::Code, traffic::upstream::Protocol};
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -95,7 +94,6 @@ enum Arrived<'t> {
     Refused(Refusal, Kept),
     /// Nobody can say where the next request would begin.
     Confused(Refusal),
-    Http2,
     Gone,
 }
 
@@ -140,10 +138,6 @@ impl Visit {
                 Arrived::Ask(ask) => self.exchange(ask).await,
                 Arrived::Refused(refusal, kept) => self.refuse(refusal, kept.keep_alive, kept.head).await,
                 Arrived::Confused(refusal) => self.refuse(refusal, false, false).await,
-                Arrived::Http2 => {
-                    let Visit { stream, inbox, peer, listener, worker, .. } = self;
-                    return http2::serve(stream, inbox.filled(), peer, listener, worker).await;
-                }
                 Arrived::Gone => return,
             };
             match next {
@@ -168,13 +162,8 @@ impl Visit {
     async fn head<'t>(&mut self, site: &'t Site) -> Arrived<'t> {
         let mut deadline = Deadline::after(HEAD_PATIENCE);
         loop {
-            if self.inbox.filled().starts_with(http2::PREFACE) {
-                return Arrived::Http2;
-            }
-            // HTTP/2 begins like a request, and a parser would refuse it halfway.
-            let http2 = http2::PREFACE.starts_with(self.inbox.filled());
             let mut room = head::room();
-            match if http2 { Ok(None) } else { head::request(self.inbox.filled(), &mut room) } {
+            match head::request(self.inbox.filled(), &mut room) {
                 Ok(Some(head)) => {
                     let kept = Kept {
                         keep_alive: keeps_alive(&head) && head.framing == Framing::Empty,
@@ -266,8 +255,13 @@ fn prepare<'t, 'b>(
         None => (origin, ""),
     };
     let path = if path.is_empty() { "/" } else { path };
-    let route = find(head.method, client.host, path, query, site)?;
-    let (path, route) = route;
+    let (path, route) = find(head.method, client.host, path, query, site)?;
+    let protocol = route.upstream.config.protocol;
+    if protocol != Protocol::Http1 {
+        let name = &route.upstream.name;
+        let detail = format!("upstream {name} speaks {}, and the client HTTP/1", protocol.as_str());
+        return Err(Refusal::new(Code::BadGateway, detail));
+    }
     if let Framing::Length(length) = head.framing
         && length > route.spec.max_body_bytes
     {

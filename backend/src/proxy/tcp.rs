@@ -13,7 +13,7 @@ use super::{
     timer::Timer,
     tunnel,
 };
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed, time::Duration};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
 /// What stands for success in figures that count statuses.
@@ -30,7 +30,10 @@ pub async fn serve(mut client: TcpStream, peer: SocketAddr, route: &Route) {
     loop {
         let attempt = match Attempt::begin(upstream, &wish, random.next()) {
             Ok(attempt) => attempt,
-            Err(nobody) => return log.ended(b"TCP", 503, None, &nobody.0),
+            Err(nobody) => {
+                upstream.standing.turned_away.fetch_add(1, Relaxed);
+                return log.ended(b"TCP", 503, None, &nobody.0);
+            }
         };
         let endpoint = attempt.endpoint();
         let limit = Duration::from_millis(config.timeouts.connect_ms);

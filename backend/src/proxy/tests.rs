@@ -56,6 +56,13 @@ impl Fixture {
         Client::to(self.addr).await
     }
 
+    /// Figures of the upstream, once they are as they should be.
+    async fn measured(&self, fits: impl Fn(&UpstreamFigures) -> bool) -> UpstreamFigures {
+        let mut figures = self.proxy.figures();
+        let fitting = figures.wait_for(|figures| figures.iter().any(&fits));
+        timeout(PATIENCE, fitting).await.expect("figures fit in time").unwrap()[0].clone()
+    }
+
     /// One request on a connection of its own.
     async fn get(&self, path: &str) -> Reply {
         self.connect().await.get(path).await

@@ -3,7 +3,7 @@
 //! The kernel deals incoming connections out among the workers, because each has a socket at the same address.
 //! From then on nothing of a request leaves its thread, and no worker waits for another.
 
-use super::{http1::Visit, http2, moment::Moment, table::Table, tcp};
+use super::{http1::Visit, table::Table, tcp};
 use arc_swap::ArcSwap;
 use std::{
     collections::BTreeMap,
@@ -36,7 +36,6 @@ const LISTEN_PAUSE: Duration = Duration::from_secs(1);
 pub struct Worker {
     pub index: usize,
     pub table: Arc<ArcSwap<Table>>,
-    pub http2: http2::Links,
     closing: AtomicBool,
 }
 
@@ -51,7 +50,7 @@ pub struct Orders {
 
 impl Worker {
     pub fn new(index: usize, table: Arc<ArcSwap<Table>>) -> Arc<Worker> {
-        Arc::new(Worker { index, table, http2: http2::Links::default(), closing: AtomicBool::new(false) })
+        Arc::new(Worker { index, table, closing: AtomicBool::new(false) })
     }
 
     /// Whether it takes no more requests.
@@ -143,9 +142,4 @@ async fn listen(addr: &str) -> io::Result<TcpListener> {
     socket.set_reuseport(true)?;
     socket.bind(addr)?;
     socket.listen(BACKLOG)
-}
-
-/// What comes up once a second, for all workers.
-pub fn tick(table: &Table, now: Moment) {
-    table.upstreams().for_each(|upstream| upstream.tick(now));
 }

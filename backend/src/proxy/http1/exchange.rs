@@ -25,6 +25,7 @@ use std::{
     future::poll_fn,
     io::{self, Write},
     pin::{Pin, pin},
+    sync::atomic::Ordering::Relaxed,
     task::Poll,
     time::Duration,
 };
@@ -114,7 +115,10 @@ impl Visit {
             let attempt = match Attempt::begin(upstream, &wish, self.random.next()) {
                 Ok(attempt) => attempt,
                 Err(nobody) => {
-                    let refusal = last.unwrap_or_else(|| Refusal::new(Code::NoEndpoint, nobody.0));
+                    let refusal = last.unwrap_or_else(|| {
+                        upstream.standing.turned_away.fetch_add(1, Relaxed);
+                        Refusal::new(Code::NoEndpoint, nobody.0)
+                    });
                     return self.give_up(&ask, refusal, &mut log).await;
                 }
             };
