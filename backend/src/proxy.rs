@@ -177,6 +177,14 @@ impl Proxy {
         let mut checks = self.0.checks.lock().unwrap_or_else(PoisonError::into_inner);
         let table = Arc::new(self.0.table.load().next(upstreams, routes, self.0.workers));
         checks.follow(&table, &self.0.runtime, &self.0.changes);
+        // Who is new has done nothing yet; that is known without measuring.
+        let known = self.0.figures.borrow().clone();
+        let is_new = |upstream: &&Arc<upstream::Upstream>| {
+            known.iter().all(|figures| figures.upstream != upstream.name)
+        };
+        let new: Vec<_> =
+            table.upstreams().filter(is_new).map(|new| figures_of(new, self.0.node, Moment::now())).collect();
+        self.0.figures.send_replace(known.iter().cloned().chain(new).collect());
         self.0.table.store(table);
         // Of who is gone, nothing is said any more.
         self.0.changes.send_modify(|count| *count += 1);

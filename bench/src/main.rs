@@ -17,6 +17,7 @@ mod http;
 mod idle;
 mod load;
 mod locks;
+mod proxy;
 mod quiet;
 mod redis;
 mod report;
@@ -56,6 +57,8 @@ enum Command {
     Quiet(quiet::Arguments),
     /// Writes per second and CPU per write, beside etcd
     Writes(writes::Arguments),
+    /// Requests per second and CPU per request through our proxy, beside HAProxy and nginx
+    Proxy(proxy::Arguments),
     /// What three nodes cost that do nothing
     Idle(idle::Arguments),
     /// Pairs of acquire and release per second and CPU per pair, beside etcd and Redis
@@ -117,6 +120,7 @@ async fn run(arguments: &Arguments) -> Result<Report, String> {
         Command::Elections(arguments) => elections::run(&program, arguments).await,
         Command::Quiet(arguments) => quiet::run(&program, arguments).await,
         Command::Writes(arguments) => writes::run(&program, arguments).await,
+        Command::Proxy(arguments) => proxy::run(&program, arguments).await,
         Command::Idle(arguments) => idle::run(&program, arguments).await,
         Command::Locks(arguments) => locks::run(&program, arguments).await,
         Command::Contention(arguments) => contention::run(&program, arguments).await,
