@@ -300,6 +300,7 @@ async fn the_primary_alone_is_asked_and_told_its_epoch() {
             endpoint: Some("b".to_owned()),
             epoch: 12,
             since: Default::default(),
+            fails_over_at: None,
         });
     })
     .await;

@@ -117,6 +117,7 @@ fn only_the_primary_is_asked_and_endpoints_learn_the_epoch() {
         endpoint: endpoint.map(str::to_owned),
         epoch: 7,
         since: Timestamp::UNIX_EPOCH,
+        fails_over_at: None,
     };
     from.primary = Some(primary(Some("b")));
     let upstream = compiled(&from);
