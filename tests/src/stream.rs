@@ -36,22 +36,22 @@ pub struct Client {
 impl Client {
     /// Goes on from `view`, if it is of any revision.
     pub async fn connect(cluster: &Cluster, node: u64, view: ClusterView) -> Client {
-        Client::resume(cluster.node(node).api_port, view).await.expect("the node streams")
+        Client::resume(&cluster.node(node).url, view).await.expect("the node streams")
     }
 
     /// The same, of a node that may be gone.
-    pub async fn resume(api_port: u16, view: ClusterView) -> Result<Client, String> {
+    pub async fn resume(url: &str, view: ClusterView) -> Result<Client, String> {
         let ClusterView { id, revision, incarnation, .. } = &view;
         let position = match revision {
             Revision(0) => String::new(),
             _ => format!("?after={revision}&incarnation={incarnation}&cluster={id}"),
         };
-        Ok(Client { view, ..Client::open(api_port, &position, None).await? })
+        Ok(Client { view, ..Client::open(url, &position, None).await? })
     }
 
     /// Connects without a view, with this at the end of the address, and by a subprotocol if one is named.
-    pub async fn open(api_port: u16, position: &str, subprotocol: Option<&str>) -> Result<Client, String> {
-        let url = format!("ws://127.0.0.1:{api_port}/v1/stream{position}");
+    pub async fn open(url: &str, position: &str, subprotocol: Option<&str>) -> Result<Client, String> {
+        let url = format!("{}/v1/stream{position}", url.replacen("http", "ws", 1));
         let mut request = url.into_client_request().expect("a request");
         if let Some(name) = subprotocol {
             let name = name.parse().expect("a header");
@@ -148,7 +148,7 @@ pub async fn agreement(cluster: &Cluster) -> ClusterView {
     let mut clients = Vec::new();
     for node in running {
         let mut client = eventually("the node to stream", SOON, async || {
-            Client::resume(node.api_port, ClusterView::default()).await
+            Client::resume(&node.url, ClusterView::default()).await
         })
         .await;
         client.until("a view", |client| client.fresh_views == 1).await;

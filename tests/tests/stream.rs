@@ -36,7 +36,7 @@ async fn open(
     let position = position
         .map(|(revision, incarnation)| format!("?after={revision}&incarnation={incarnation}"))
         .unwrap_or_default();
-    Client::open(cluster.node(1).api_port, &position, subprotocol).await.expect("the node streams")
+    Client::open(&cluster.node(1).url, &position, subprotocol).await.expect("the node streams")
 }
 
 fn value(client: &Client, key: &str) -> Option<u64> {
@@ -170,10 +170,10 @@ const RESUMES: usize = 1_000;
 async fn a_thousand_resumes_lose_and_repeat_nothing() {
     let mut cluster = Cluster::start_with(3, &["--snapshot-every", "150"]).await;
     let load = Writers::start(&cluster, 24);
-    let ports: Arc<[u16]> = cluster.nodes.iter().map(|node| node.api_port).collect();
+    let urls: Arc<[String]> = cluster.nodes.iter().map(|node| node.url.clone()).collect();
     let (done, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let streams: Vec<_> = (0..RESUMERS)
-        .map(|seed| tokio::spawn(resume(seed, ports.clone(), done.clone(), stop.clone())))
+        .map(|seed| tokio::spawn(resume(seed, urls.clone(), done.clone(), stop.clone())))
         .collect();
 
     let mut kills = 0;
@@ -219,14 +219,14 @@ struct End {
 }
 
 /// Connects, folds a little, hangs up, and goes on elsewhere.
-async fn resume(seed: usize, ports: Arc<[u16]>, done: Arc<AtomicUsize>, stop: Arc<AtomicBool>) -> End {
+async fn resume(seed: usize, urls: Arc<[String]>, done: Arc<AtomicUsize>, stop: Arc<AtomicBool>) -> End {
     let mut end = End { view: ClusterView::default(), resumes: 0, fresh_views: 0, events: 0 };
     let mut random = seed as u64;
     while !stop.load(Ordering::Relaxed) {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let node = (random >> 33) as usize % ports.len();
+        let node = (random >> 33) as usize % urls.len();
         let known = end.view.revision > Revision(0);
-        let Ok(mut client) = Client::resume(ports[node], end.view.clone()).await else {
+        let Ok(mut client) = Client::resume(&urls[node], end.view.clone()).await else {
             // That one is dead at the moment.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;

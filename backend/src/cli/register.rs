@@ -7,12 +7,13 @@ use super::{
     Addresses, Failure, duration,
     lock::{NOT_EXECUTABLE, NOT_FOUND, Orders, failed, job::Job, quietly},
 };
+use crate::clock;
 use clap::Args;
 use ringmaster_client::{Client, lock::this_process, segment};
 use ringmaster_common::traffic::register::{Deregister, Register, Registered};
 use serde_json::Value;
 use std::{ffi::OsString, io, process::Command, time::Duration};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep_until;
 
 /// How long to wait before trying again what failed.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -61,7 +62,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     let mut orders =
         Orders::listen().map_err(|error| failed(format!("cannot listen to signals: {error}")))?;
     let mut job = start(&arguments.command)?;
-    let mut renew_at = Instant::now();
+    let mut renew_at = clock::now();
     let code = loop {
         tokio::select! {
             code = job.ended() => break code,
@@ -71,14 +72,14 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
                 job.send(order);
                 break job.ended().await;
             }
-            () = sleep_until(renew_at) => {
-                let asked = Instant::now();
+            () = sleep_until(renew_at.into()) => {
+                let asked = clock::now();
                 let renewed = client.post::<Registered>(&format!("{path}/register"), &register).await;
                 renew_at = match renewed {
                     Ok(registered) => asked + Duration::from_millis(registered.renew_after_ms),
                     Err(error) => {
                         eprintln!("ringmaster: {error}; trying again");
-                        Instant::now() + TRY_AGAIN_AFTER
+                        clock::now() + TRY_AGAIN_AFTER
                     }
                 };
             }

@@ -51,7 +51,10 @@ pub async fn run(group: ClusterGroup, telemetry: Arc<Telemetry>) {
                 }
             }
         }
-        if let Ok(Err(_)) = tokio::time::timeout(LOOK_EVERY, reports.changed()).await {
+        // Reports are of no concern to whoever does not lead.
+        if group.leading().is_none() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        } else if let Ok(Err(_)) = tokio::time::timeout(LOOK_EVERY, reports.changed()).await {
             return;
         }
     }

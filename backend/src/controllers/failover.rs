@@ -5,7 +5,7 @@
 
 use crate::{
     clock,
-    controllers::{PROPOSAL_DEADLINE, request},
+    controllers::{PROPOSAL_DEADLINE, REST, request},
     raft::cluster_group::ClusterGroup,
     state::{
         command::{Command, Outcome},
@@ -48,7 +48,8 @@ pub async fn run(group: ClusterGroup) {
                 }
             }
         }
-        match tokio::time::timeout(LOOK_EVERY, applied.changed()).await {
+        let pause = if group.leading().is_some() { LOOK_EVERY } else { REST };
+        match tokio::time::timeout(pause, applied.changed()).await {
             Ok(Err(_)) => return,
             // What is applied comes in bursts; a look costs little, and still one in so long is enough.
             Ok(Ok(())) => tokio::time::sleep(LOOK_EVERY / 4).await,

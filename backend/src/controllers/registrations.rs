@@ -2,7 +2,7 @@
 
 use crate::{
     clock,
-    controllers::{PROPOSAL_DEADLINE, request},
+    controllers::{PROPOSAL_DEADLINE, REST, request},
     raft::cluster_group::ClusterGroup,
     state::{command::Command, traffic::TrafficCommand},
 };
@@ -28,6 +28,7 @@ pub async fn run(group: ClusterGroup) {
                 }
             }
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        let leads = group.leading().is_some();
+        tokio::time::sleep(if leads { LOOK_EVERY } else { REST }).await;
     }
 }

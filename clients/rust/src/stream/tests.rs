@@ -41,8 +41,12 @@ fn resumed() -> Value {
 }
 
 fn view(revision: u64, member: &str) -> Value {
-    let view =
-        ClusterView { incarnation: Incarnation(1), revision: Revision(revision), ..Default::default() };
+    let view = ClusterView {
+        id: "c1".to_owned(),
+        incarnation: Incarnation(1),
+        revision: Revision(revision),
+        ..Default::default()
+    };
     let mut view = serde_json::to_value(view).unwrap();
     view["type"] = "view".into();
     view["format"] = 1.into();
@@ -87,7 +91,7 @@ async fn a_lost_stream_goes_on_with_a_member_that_the_view_named() {
     let mut stream = Stream::open(&client);
     assert_eq!(updates(&mut stream, 3).await, [("view", 10), ("events", 11), ("events", 13)]);
     assert_eq!(stream.view().unwrap().audit_count, 13);
-    assert_eq!(*asked.lock().unwrap(), [Some("after=11".to_owned())]);
+    assert_eq!(*asked.lock().unwrap(), [Some("after=11&incarnation=1&cluster=c1".to_owned())]);
 }
 
 #[tokio::test]
