@@ -39,10 +39,11 @@ use admission::Admission;
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
+    http::StatusCode,
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse, Response},
 };
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// The largest body that is read.
@@ -55,9 +56,19 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// this, and says why.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(3);
 
-/// What the API needs of the node.
+/// What the API needs of the node. Each request gets it.
 #[derive(Clone)]
-pub struct Api {
+pub struct Api(pub Arc<Needs>);
+
+impl Deref for Api {
+    type Target = Needs;
+
+    fn deref(&self) -> &Needs {
+        &self.0
+    }
+}
+
+pub struct Needs {
     pub group: ClusterGroup,
     pub telemetry: Arc<Telemetry>,
     pub metrics: Arc<Metrics>,
@@ -66,8 +77,8 @@ pub struct Api {
     /// The port of the API, to know one's own names.
     pub port: u16,
     /// Host names, besides loopback and the members' addresses, that this node answers to.
-    pub public_url: Arc<str>,
-    pub encoder: Arc<stream::Encoder>,
+    pub public_url: String,
+    pub encoder: stream::Encoder,
 }
 
 /// Every route, with its description.
@@ -132,13 +143,31 @@ pub fn router(api: Api) -> Router {
 /// What every request passes on its way in, and every answer on its way out. It is one layer, because
 /// for each layer the router copies all that are below it, at each request.
 async fn pass(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let routed = |mut request| {
-        DefaultBodyLimit::max(MAX_BODY_BYTES).apply(&mut request);
-        problem::without_panic(problem::in_our_words(request, |request| next.run(request)))
+    let counted = metrics::Counted::new(&request);
+    let patience = server::patience(&request);
+    let mut response = match guard::Visitor::admit(&api, &request) {
+        Ok(visitor) if visitor.asks_first() => visitor.welcome(StatusCode::NO_CONTENT.into_response()),
+        Ok(visitor) => {
+            let answered = server::within(patience, answer(&api, request, next));
+            visitor.welcome(marks::marked(answered).await)
+        }
+        Err(refused) => refused.into_response(),
     };
-    let readable = |request| problem::too_large_to_read(request, routed);
-    let admitted = |request| admission::admit(&api, request, readable);
-    let in_time = |request| server::in_time(request, admitted);
-    let guarded = |request| guard::guard(&api, request, in_time);
-    marks::marked(metrics::count(&api, request, guarded)).await
+    guard::secure(&api, &mut response);
+    counted.answered(&api, &response);
+    response
+}
+
+/// Answers whom this node serves.
+async fn answer(api: &Api, mut request: Request, next: Next) -> Response {
+    let _under_way = match admission::admit(api, &request) {
+        Ok(under_way) => under_way,
+        Err(refused) => return admission::hang_up(refused),
+    };
+    if let Some(length) = problem::too_large(&request) {
+        return Box::pin(problem::discard(request, length)).await;
+    }
+    let uri = request.uri().clone();
+    DefaultBodyLimit::max(MAX_BODY_BYTES).apply(&mut request);
+    problem::in_our_words(&uri, problem::without_panic(next.run(request)).await)
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 /// How long a controller waits for its proposal. It looks again after that anyway.
 const PROPOSAL_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How long a controller rests on a node that does not lead, where nothing is in a hurry.
+/// How long a controller rests where nothing is to be done.
 const REST: Duration = Duration::from_secs(1);
 
 /// A request of a controller on this node.

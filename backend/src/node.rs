@@ -3,7 +3,7 @@
 mod join;
 
 use crate::{
-    api::{self, Api, admission::Admission},
+    api::{self, Api, Needs, admission::Admission, stream::Encoder},
     clock,
     config::{NodeConfig, Start, made_up_name},
     controllers,
@@ -141,16 +141,16 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
         journal.clone(),
         Box::new(admission.clone()),
     );
-    let api = Api {
+    let api = Api(Arc::new(Needs {
         group: group.clone(),
         telemetry: telemetry.clone(),
         metrics,
         proxy: proxy.clone(),
         admission,
         port: config.api_addr.port(),
-        public_url: config.public_url.as_str().into(),
-        encoder: Arc::default(),
-    };
+        public_url: config.public_url.clone(),
+        encoder: Encoder::default(),
+    }));
     let (stop_serving, stop) = watch::channel(false);
     let serving = tokio::spawn(api::server::serve(api_listener, api::router(api), stop));
     tokio::spawn(follow_members(group.clone(), peers.clone()));
@@ -178,7 +178,7 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
             group.shutdown().await;
             Ok(())
         }
-        why = consensus_failure(&group) => Err(NodeError(format!(
+        why = group.until_failed() => Err(NodeError(format!(
             "consensus has stopped, and the node with it: {why}"
         ))),
         Err(error) = join(&config.start, &group, new_node) => Err(error),
@@ -371,16 +371,6 @@ fn stop_signal() -> impl Future<Output = ()> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-    }
-}
-
-async fn consensus_failure(group: &ClusterGroup) -> String {
-    const LOOK_EVERY: Duration = Duration::from_millis(500);
-    loop {
-        if let Some(why) = group.status().failed {
-            return why;
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

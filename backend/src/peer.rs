@@ -49,6 +49,7 @@ use std::{
 };
 use tokio::{
     net::TcpListener,
+    runtime::Handle,
     sync::{broadcast, watch},
     task::AbortHandle,
     time::timeout,
@@ -105,6 +106,8 @@ pub struct Local {
 #[derive(Clone, Debug)]
 pub struct Peers {
     shared: Arc<Shared>,
+    /// What all links run on, whoever has them dialled.
+    runtime: Handle,
     listener: AbortHandle,
 }
 
@@ -207,7 +210,7 @@ struct Dialled {
 }
 
 impl Peers {
-    /// Starts to listen. Nobody is dialled before [`Peers::set_members`].
+    /// Starts to listen, on this runtime. Nobody is dialled before [`Peers::set_members`].
     pub fn start(local: Local, listener: TcpListener, services: Vec<Arc<dyn Service>>) -> Peers {
         let shared = Arc::new(Shared {
             local,
@@ -221,7 +224,7 @@ impl Peers {
         let beats = beat::exchange(listener.local_addr(), Arc::clone(&shared));
         let connections = accept::listen(listener, Arc::clone(&shared), services.into());
         let listening = tokio::spawn(async { tokio::join!(connections, beats) });
-        Peers { shared, listener: listening.abort_handle() }
+        Peers { shared, runtime: Handle::current(), listener: listening.abort_handle() }
     }
 
     /// Who this node is.
@@ -318,7 +321,7 @@ impl Peers {
 
     fn dial(&self, id: NodeId, addr: String) -> Dialled {
         let link = Arc::new(Link::new(id, addr));
-        let task = tokio::spawn(Arc::clone(&link).run(Arc::clone(&self.shared))).abort_handle();
+        let task = self.runtime.spawn(Arc::clone(&link).run(Arc::clone(&self.shared))).abort_handle();
         Dialled { link, task }
     }
 

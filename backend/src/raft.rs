@@ -11,6 +11,7 @@ mod snapshot_store;
 pub mod start;
 pub mod state_machine;
 mod succession;
+mod ticks;
 mod types;
 mod waiting_room;
 mod wire;

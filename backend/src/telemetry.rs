@@ -294,8 +294,7 @@ pub async fn run(
     endpoint_opinions: EndpointOpinions,
 ) {
     let mut link_changes = peers.changes();
-    let mut ticks = tokio::time::interval(JUDGE_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut ticks = clock::ticks(JUDGE_EVERY);
     let mut last = None;
     let mut reported = None::<Instant>;
     let mut led = None;

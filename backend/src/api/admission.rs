@@ -199,23 +199,17 @@ fn overloaded(class: Class) -> Refused {
     Refused(Box::new(problem))
 }
 
-/// Admits a request, or refuses it and hangs up: whoever floods holds no connection that an operator
-/// may need.
-pub async fn admit<F: Future<Output = Response>>(
-    api: &Api,
-    request: Request,
-    next: impl FnOnce(Request) -> F,
-) -> Response {
+/// Admits a request, if it is of a class.
+pub fn admit(api: &Api, request: &Request) -> Result<Option<Admitted>, Refused> {
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let Some(class) = Class::of(request.method(), route) else { return next(request).await };
-    match api.admission.enter(class) {
-        Ok(_under_way) => next(request).await,
-        Err(refused) => {
-            let mut response = refused.into_response();
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            response
-        }
-    }
+    Class::of(request.method(), route).map(|class| api.admission.enter(class)).transpose()
+}
+
+/// Refuses a request for good: whoever floods holds no connection that an operator may need.
+pub fn hang_up(refused: Refused) -> Response {
+    let mut response = refused.into_response();
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 impl Collector for Admission {

@@ -13,7 +13,7 @@ use crate::{
 };
 use axum::{Json, extract::State as Extension};
 use ringmaster_common::{
-    cluster::{Cluster, Node, NodeInfo, Role, can_lose},
+    cluster::{CanLose, Cluster, Node, NodeInfo, Quorum, Role, can_lose},
     error::Code,
     id::NodeId,
     page::Page,
@@ -33,8 +33,8 @@ const ROLE_AGE_LIMIT: Duration = Duration::from_secs(2);
 )]
 pub async fn cluster(Extension(api): Extension<Api>) -> Json<Cluster> {
     let state = api.group.state();
-    let status = api.group.status();
-    let quorum = api.group.quorum();
+    let snapshot = Snapshot::take(&api, &state);
+    let (quorum, nodes) = (snapshot.quorum, snapshot.all());
     // Who is dead and who is cut off from here are both of no use to a write.
     let living = quorum.answering.min(state.membership.living_voters() as u64);
     Json(Cluster {
@@ -43,15 +43,14 @@ pub async fn cluster(Extension(api): Extension<Api>) -> Json<Cluster> {
         incarnation: state.incarnation,
         feature_level: state.feature_level,
         revision: state.revision,
-        term: status.term,
-        // Nobody leads whom no quorum follows, whatever they think.
-        leader: status.leader.filter(|_| quorum.has),
+        term: api.group.status().term,
+        leader: snapshot.leader,
         answered_by: api.group.me(),
         demo: crate::demo::child::is_demo(),
         may_fail: living.saturating_sub(quorum.needed),
         quorum,
         next_id: state.membership.next_id(),
-        nodes: Snapshot::take(&api, &state).all(),
+        nodes,
     })
 }
 
@@ -102,12 +101,16 @@ struct Snapshot<'a> {
     state: &'a State,
     reports: Vec<AgedReport>,
     me: NodeId,
+    quorum: Quorum,
     leader: Option<NodeId>,
 }
 
 impl<'a> Snapshot<'a> {
     fn take(api: &Api, state: &'a State) -> Self {
-        Snapshot { state, reports: api.telemetry.latest(), me: api.group.me(), leader: api.group.leader() }
+        let quorum = api.group.quorum();
+        // Nobody leads whom no quorum follows, whatever they think.
+        let leader = api.group.leader().filter(|_| quorum.has);
+        Snapshot { state, reports: api.telemetry.latest(), me: api.group.me(), quorum, leader }
     }
 
     fn all(&self) -> Vec<NodeInfo> {
@@ -142,7 +145,17 @@ impl<'a> Snapshot<'a> {
             rtt_us: own_link.and_then(|link| link.rtt_us),
             age_ms: report.map(|aged| aged.age_ms),
             links: report.map(|aged| aged.report.links.clone()).unwrap_or_default(),
-            can_lose: can_lose(node.id, self.state.membership.iter(), self.leader, &self.reports),
+            can_lose: self.can_lose(node),
         }
+    }
+
+    fn can_lose(&self, node: &Node) -> CanLose {
+        let Quorum { has, voters, answering, needed } = self.quorum;
+        if node.voter && !has {
+            // Reports of the dead are believed for some seconds; what does not answer is known at once.
+            let reason = format!("no: {answering} of {voters} voters answer, and writes need {needed}");
+            return CanLose { answer: false, reason };
+        }
+        can_lose(node.id, self.state.membership.iter(), self.leader, &self.reports)
     }
 }

@@ -12,55 +12,66 @@ use crate::{
 };
 use axum::{
     extract::Request,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    response::Response,
 };
 use ringmaster_common::error::Code;
 
 /// How long a browser may remember what CORS allows.
 const PREFLIGHT_MAX_AGE: &str = "60";
 
-pub async fn guard<F: Future<Output = Response>>(
-    api: &Api,
-    request: Request,
-    next: impl FnOnce(Request) -> F,
-) -> Response {
-    let state = api.group.state();
-    let origin = match admit(api, &state, request.headers()) {
-        Ok(origin) => origin,
-        Err(refused) => return secure(refused.into_response(), &state),
-    };
-    let preflight = request.method() == Method::OPTIONS
-        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = if preflight { StatusCode::NO_CONTENT.into_response() } else { next(request).await };
-    let headers = response.headers_mut();
-    if let Some(origin) = origin {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(
-            header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static(
-                "etag, location, ringmaster-revision, ringmaster-age-ms, ringmaster-request-id",
-            ),
-        );
-        if preflight {
-            let allowed = "content-type, idempotency-key, if-match, if-none-match, ringmaster-client";
-            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
-            headers.insert(
-                header::ACCESS_CONTROL_ALLOW_METHODS,
-                HeaderValue::from_static("GET, PUT, POST, DELETE"),
-            );
-            headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_MAX_AGE));
-        }
+/// A page or a program that this node answers to.
+#[derive(Debug)]
+pub struct Visitor {
+    /// Where the page is from, if it is one.
+    origin: Option<HeaderValue>,
+    asks_first: bool,
+}
+
+impl Visitor {
+    pub fn admit(api: &Api, request: &Request) -> Result<Visitor, Refused> {
+        let headers = request.headers();
+        let asks_first = request.method() == Method::OPTIONS
+            && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        Ok(Visitor { origin: origin_of(api, &api.group.state(), headers)?, asks_first })
     }
-    headers.append(header::VARY, HeaderValue::from_static("origin"));
-    secure(response, &state)
+
+    /// Whether it is a browser's question what a page may do (a preflight).
+    pub fn asks_first(&self) -> bool {
+        self.asks_first
+    }
+
+    /// Says in the answer that the page may read it.
+    pub fn welcome(self, mut response: Response) -> Response {
+        let headers = response.headers_mut();
+        if let Some(origin) = self.origin {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(
+                header::ACCESS_CONTROL_EXPOSE_HEADERS,
+                HeaderValue::from_static(
+                    "etag, location, ringmaster-revision, ringmaster-age-ms, ringmaster-request-id",
+                ),
+            );
+            if self.asks_first {
+                let allowed = "content-type, idempotency-key, if-match, if-none-match, ringmaster-client";
+                headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
+                headers.insert(
+                    header::ACCESS_CONTROL_ALLOW_METHODS,
+                    HeaderValue::from_static("GET, PUT, POST, DELETE"),
+                );
+                headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_MAX_AGE));
+            }
+        }
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
+        response
+    }
 }
 
 /// What the loopback interface is called.
 const LOOPBACK: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
 
 /// The origin to name in the answer, if the request has one; an error if it is foreign.
-fn admit(api: &Api, state: &State, headers: &HeaderMap) -> Result<Option<HeaderValue>, Refused> {
+fn origin_of(api: &Api, state: &State, headers: &HeaderMap) -> Result<Option<HeaderValue>, Refused> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if !is_own_host(api, state, host) {
         return Err(Refused::new(
@@ -120,11 +131,11 @@ fn authority(url: &str) -> Option<&str> {
 }
 
 /// What every answer carries.
-fn secure(mut response: Response, state: &State) -> Response {
+pub fn secure(api: &Api, response: &mut Response) {
     let headers = response.headers_mut();
     let is_page =
         headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
-    let policy = if is_page { page_policy(state) } else { no_page_policy() };
+    let policy = if is_page { page_policy(&api.group.state()) } else { no_page_policy() };
     let set = [
         (header::CONTENT_SECURITY_POLICY, policy),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
@@ -135,7 +146,6 @@ fn secure(mut response: Response, state: &State) -> Response {
         headers.insert(name, value);
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    response
 }
 
 /// What is no page does nothing, wherever a browser puts it.

@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use ringmaster_common::error::Code;
+use std::time::Instant;
 
 /// Where the router matched nothing: a file of the dashboard, a page of it, or nothing at all.
 const UNROUTED: &str = "other";
@@ -39,19 +40,24 @@ pub async fn metrics(Extension(api): Extension<Api>, headers: HeaderMap) -> Resu
 
 problems!(MetricsRefusals: []);
 
-/// Counts each request, whatever became of it.
-pub async fn count<F: Future<Output = Response>>(
-    api: &Api,
-    request: Request,
-    next: impl FnOnce(Request) -> F,
-) -> Response {
-    let started = clock::now();
-    let method = label(request.method());
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = next(request).await;
-    let route = route.as_ref().map_or(UNROUTED, MatchedPath::as_str);
-    api.metrics.answered(route, method, response.status().as_u16(), started.elapsed());
-    response
+/// A request that is counted, whatever becomes of it.
+#[derive(Debug)]
+pub struct Counted {
+    started: Instant,
+    method: &'static str,
+    route: Option<MatchedPath>,
+}
+
+impl Counted {
+    pub fn new(request: &Request) -> Counted {
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        Counted { started: clock::now(), method: label(request.method()), route }
+    }
+
+    pub fn answered(self, api: &Api, response: &Response) {
+        let route = self.route.as_ref().map_or(UNROUTED, MatchedPath::as_str);
+        api.metrics.answered(route, self.method, response.status().as_u16(), self.started.elapsed());
+    }
 }
 
 /// Clients may send methods that they made up.

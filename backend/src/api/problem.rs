@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::Request,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use futures::{FutureExt, StreamExt};
@@ -57,17 +57,15 @@ pub async fn without_panic(answer: impl Future<Output = Response>) -> Response {
     })
 }
 
-/// Refuses a body that says it is too large. It is read all the same, within a bound: who is still
-/// sending when the connection closes never sees the answer.
-pub async fn too_large_to_read<F: Future<Output = Response>>(
-    request: Request,
-    next: impl FnOnce(Request) -> F,
-) -> Response {
-    let declared =
-        request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let Some(length) = declared.filter(|length: &u64| *length > super::MAX_BODY_BYTES as u64) else {
-        return next(request).await;
-    };
+/// How long the body is, by its own word, if that is too long.
+pub fn too_large(request: &Request) -> Option<u64> {
+    let length: u64 = request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
+    (length > super::MAX_BODY_BYTES as u64).then_some(length)
+}
+
+/// Refuses a body of that length. It is read all the same, within a bound: who is still sending when the
+/// connection closes never sees the answer.
+pub async fn discard(request: Request, length: u64) -> Response {
     if length <= super::MAX_DISCARDED_BYTES {
         let mut body = request.into_body().into_data_stream();
         while let Some(Ok(_)) = body.next().await {}
@@ -77,12 +75,7 @@ pub async fn too_large_to_read<F: Future<Output = Response>>(
 }
 
 /// Answers that the framework made by itself get a body of ours.
-pub async fn in_our_words<F: Future<Output = Response>>(
-    request: Request,
-    next: impl FnOnce(Request) -> F,
-) -> Response {
-    let uri = request.uri().clone();
-    let response = next(request).await;
+pub fn in_our_words(uri: &Uri, response: Response) -> Response {
     let ours = response
         .headers()
         .get(header::CONTENT_TYPE)

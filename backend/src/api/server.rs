@@ -23,6 +23,7 @@ use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
+    time::timeout,
 };
 
 /// How many connections a node serves. Further ones wait to be accepted.
@@ -97,20 +98,16 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Gives a request up that takes too long. Who waits for a lock says for how long.
-pub async fn in_time<F: Future<Output = Response>>(
-    request: Request,
-    next: impl FnOnce(Request) -> F,
-) -> Response {
-    if request.uri().path() == "/v1/locks/acquire" {
-        return next(request).await;
-    }
-    match tokio::time::timeout(REQUEST_TIMEOUT, next(request)).await {
-        Ok(response) => response,
-        Err(_) => Refused::new(
-            Code::RequestTimeout,
-            format!("the request was not answered within {} s", REQUEST_TIMEOUT.as_secs()),
-        )
-        .into_response(),
-    }
+/// How long a request may take. Who waits for a lock says so in it.
+pub fn patience(request: &Request) -> Option<Duration> {
+    (request.uri().path() != "/v1/locks/acquire").then_some(REQUEST_TIMEOUT)
+}
+
+/// Gives a request up that takes too long.
+pub async fn within(patience: Option<Duration>, answer: impl Future<Output = Response>) -> Response {
+    let Some(patience) = patience else { return answer.await };
+    timeout(patience, answer).await.unwrap_or_else(|_| {
+        let why = format!("the request was not answered within {} s", patience.as_secs());
+        Refused::new(Code::RequestTimeout, why).into_response()
+    })
 }

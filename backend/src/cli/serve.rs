@@ -7,7 +7,7 @@ use crate::{
     demo, node,
 };
 use clap::Args;
-use std::{io, path::PathBuf};
+use std::{io, num::NonZero, path::PathBuf, thread};
 use tracing_subscriber::EnvFilter;
 
 const EXAMPLES: &str = "\
@@ -55,7 +55,10 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(failed)?;
+    // One core is left to it. And with fewer threads, fewer wake each other.
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
     tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.saturating_sub(1).max(1))
         .enable_all()
         .build()
         .map_err(failed)?

@@ -19,6 +19,7 @@ const BREATH: Duration = Duration::from_millis(5);
 pub async fn run(group: ClusterGroup) {
     let mut applied = group.published().watch();
     loop {
+        group.until_leading().await;
         if let Some((term, command)) = what_to_propose(&group) {
             let deadline = clock::now() + PROPOSAL_DEADLINE;
             if let Err(refusal) = group.propose_in(term, request(group.me()), command, deadline).await {

@@ -38,10 +38,9 @@ const MAX_CHANGES: usize = 256;
 pub async fn run(group: ClusterGroup, telemetry: Arc<Telemetry>) {
     let mut reports = telemetry.watch();
     loop {
+        let term = group.until_leading().await;
         let state = group.state();
-        if let Some(term) = group.leading()
-            && state.feature_level >= traffic::LEVEL
-        {
+        if state.feature_level >= traffic::LEVEL {
             let changes = judge(&state, &telemetry.seen_of_endpoints());
             if !changes.is_empty() {
                 let command = Command::Traffic(Box::new(TrafficCommand::RecordHealth { changes }));
@@ -51,10 +50,7 @@ pub async fn run(group: ClusterGroup, telemetry: Arc<Telemetry>) {
                 }
             }
         }
-        // Reports are of no concern to whoever does not lead.
-        if group.leading().is_none() {
-            tokio::time::sleep(LOOK_EVERY).await;
-        } else if let Ok(Err(_)) = tokio::time::timeout(LOOK_EVERY, reports.changed()).await {
+        if let Ok(Err(_)) = tokio::time::timeout(LOOK_EVERY, reports.changed()).await {
             return;
         }
     }

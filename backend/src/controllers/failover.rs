@@ -27,8 +27,9 @@ pub async fn run(group: ClusterGroup) {
     let mut applied = group.published().watch_control();
     let mut tried = BTreeMap::<String, Instant>::new();
     loop {
-        if let (Some(term), Some(now)) = (group.leading(), group.cluster_time()) {
-            let state = group.state();
+        let term = group.until_leading().await;
+        let state = group.state();
+        if let Some(now) = group.cluster_time() {
             let due: Vec<_> = state.upstreams.due_to_fail_over(now).map(|due| due.name.clone()).collect();
             tried.retain(|name, at| {
                 due.contains(name) && clock::now().saturating_duration_since(*at) < TRY_AGAIN_AFTER
@@ -48,7 +49,8 @@ pub async fn run(group: ClusterGroup) {
                 }
             }
         }
-        let pause = if group.leading().is_some() { LOOK_EVERY } else { REST };
+        // A countdown that begins is applied first.
+        let pause = if state.upstreams.counts_down() { LOOK_EVERY } else { REST };
         match tokio::time::timeout(pause, applied.changed()).await {
             Ok(Err(_)) => return,
             // What is applied comes in bursts; a look costs little, and still one in so long is enough.

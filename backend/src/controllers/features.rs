@@ -16,10 +16,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub async fn run(group: ClusterGroup, peers: Peers) {
     let mut links = peers.changes();
     loop {
+        let term = group.until_leading().await;
         let state = group.state();
-        if let Some(term) = group.leading()
-            && let Some(level) = attainable(&state, &peers).filter(|level| *level > state.feature_level)
-        {
+        if let Some(level) = attainable(&state, &peers).filter(|level| *level > state.feature_level) {
             raise(&group, term, level).await;
         }
         // A listener that was too slow has missed changes, and looks now.

@@ -46,19 +46,14 @@ pub async fn run(group: ClusterGroup, telemetry: Arc<Telemetry>) {
     let mut reports = telemetry.watch();
     let mut damping = Damping::default();
     loop {
-        if let Some(term) = group.leading() {
-            let (state, now) = (group.state(), clock::now());
-            let propose =
-                |command| group.propose_in(term, request(group.me()), command, now + PROPOSAL_DEADLINE);
-            let looked = look(&state, group.me(), &telemetry.latest(), &mut damping, now, propose).await;
-            if let Err(refusal) = looked {
-                tracing::debug!(%refusal, "a change of health was not recorded; the leader looks again");
-            }
+        let term = group.until_leading().await;
+        let (state, now) = (group.state(), clock::now());
+        let propose = |command| group.propose_in(term, request(group.me()), command, now + PROPOSAL_DEADLINE);
+        let looked = look(&state, group.me(), &telemetry.latest(), &mut damping, now, propose).await;
+        if let Err(refusal) = looked {
+            tracing::debug!(%refusal, "a change of health was not recorded; the leader looks again");
         }
-        // Reports are of no concern to whoever does not lead.
-        if group.leading().is_none() {
-            tokio::time::sleep(LOOK_EVERY).await;
-        } else if let Ok(Err(_)) = tokio::time::timeout(LOOK_EVERY, reports.changed()).await {
+        if let Ok(Err(_)) = tokio::time::timeout(LOOK_EVERY, reports.changed()).await {
             return;
         }
     }

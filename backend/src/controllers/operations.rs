@@ -10,7 +10,7 @@ mod members;
 
 use crate::{
     clock,
-    controllers::{PROPOSAL_DEADLINE, request},
+    controllers::{PROPOSAL_DEADLINE, REST, request},
     raft::cluster_group::ClusterGroup,
     state::{
         command::{Command, StatusChange},
@@ -37,6 +37,7 @@ pub async fn run(group: ClusterGroup, telemetry: Arc<Telemetry>) {
     // The step that was last brought about, and in which term; another term does it again.
     let mut done = None;
     loop {
+        group.until_leading().await;
         if let Some((term, step)) = runnable(&group) {
             let this = (term, step.operation, step.position);
             if done != Some(this) {
@@ -49,7 +50,8 @@ pub async fn run(group: ClusterGroup, telemetry: Arc<Telemetry>) {
                 done = None;
             }
         }
-        if let Ok(Err(_)) = tokio::time::timeout(LOOK_EVERY, applied.changed()).await {
+        let pause = if group.state().operations.current().is_some() { LOOK_EVERY } else { REST };
+        if let Ok(Err(_)) = tokio::time::timeout(pause, applied.changed()).await {
             return;
         }
     }

@@ -13,22 +13,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 pub async fn run(group: ClusterGroup) {
     loop {
-        if let Some(term) = group.leading() {
-            for ended in group.ended_registrations(term) {
-                let command = TrafficCommand::Deregister {
-                    reason: format!("it did not renew its registration within {} ms", ended.ttl_ms),
-                    upstream: ended.upstream,
-                    endpoint: ended.endpoint,
-                    only: Some(ended.revision),
-                };
-                let (command, deadline) =
-                    (Command::Traffic(Box::new(command)), clock::now() + PROPOSAL_DEADLINE);
-                if let Err(refusal) = group.propose_in(term, request(group.me()), command, deadline).await {
-                    tracing::debug!(%refusal, "the end of a registration was not recorded; the leader looks again");
-                }
+        let term = group.until_leading().await;
+        for ended in group.ended_registrations(term) {
+            let command = TrafficCommand::Deregister {
+                reason: format!("it did not renew its registration within {} ms", ended.ttl_ms),
+                upstream: ended.upstream,
+                endpoint: ended.endpoint,
+                only: Some(ended.revision),
+            };
+            let (command, deadline) = (Command::Traffic(Box::new(command)), clock::now() + PROPOSAL_DEADLINE);
+            if let Err(refusal) = group.propose_in(term, request(group.me()), command, deadline).await {
+                tracing::debug!(%refusal, "the end of a registration was not recorded; the leader looks again");
             }
         }
-        let leads = group.leading().is_some();
-        tokio::time::sleep(if leads { LOOK_EVERY } else { REST }).await;
+        let any = group.state().upstreams.registrations().next().is_some();
+        tokio::time::sleep(if any { LOOK_EVERY } else { REST }).await;
     }
 }

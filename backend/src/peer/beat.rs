@@ -13,15 +13,13 @@
 //! directions, and all else goes on.
 
 use super::{Shared, lock};
+use crate::clock;
 use ringmaster_common::{
     id::{Incarnation, NodeId},
     telemetry::Passes,
 };
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{
-    net::UdpSocket,
-    time::{MissedTickBehavior, interval, sleep},
-};
+use tokio::{net::UdpSocket, time::sleep};
 
 /// How often each peer is sent a beat.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
@@ -141,8 +139,7 @@ pub(super) async fn exchange(listener: io::Result<SocketAddr>, shared: Arc<Share
     };
     let local = &shared.local;
     let history = history(&local.cluster_id, local.incarnation);
-    let mut ticks = interval(BEAT_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = clock::ticks(BEAT_EVERY);
     // One byte more than a beat has, so that what is longer is seen to be.
     let mut buffer = [0; BEAT_BYTES + 1];
     loop {

@@ -28,7 +28,7 @@ use std::{
 use tokio::{
     net::TcpStream,
     sync::{Notify, oneshot},
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{sleep, timeout},
 };
 
 #[derive(Debug)]
@@ -125,8 +125,7 @@ impl Link {
         // When something was last heard on this very connection.
         let heard = Mutex::new(clock::now());
         let pings = async {
-            let mut ticks = interval(PING_INTERVAL);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut ticks = clock::ticks(PING_INTERVAL);
             let mut last = None::<Instant>;
             for id in 1.. {
                 ticks.tick().await;

@@ -149,6 +149,22 @@ impl ClusterGroup {
         (self.0.published.applied().term == term).then_some(term)
     }
 
+    /// Waits until this node leads, and tells in which term. Never done once Raft has stopped.
+    pub async fn until_leading(&self) -> u64 {
+        let mut applied = self.0.published.watch();
+        let mut standing = self.0.raft.server_metrics();
+        loop {
+            if let Some(term) = self.leading() {
+                return term;
+            }
+            let elected = standing.wait_until(|now| now.current_leader == Some(self.me()));
+            // Elected, it leads once it has applied the first entry of its term.
+            if elected.await.is_err() || applied.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Cluster time, while this node leads.
     pub fn cluster_time(&self) -> Option<ClusterTime> {
         let term = self.leading()?;

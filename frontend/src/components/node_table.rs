@@ -145,7 +145,8 @@ pub fn make_leader(id: NodeId, node: NodeSignals) -> AnyView {
             Some("The page is not connected to any node")
         } else if !node.facts.with(|node| node.voter) {
             Some("It is a learner, and only a voter can lead")
-        } else if node.facts.with(|node| node.status == NodeStatus::Down) {
+        } else if node.facts.with(|node| node.status == NodeStatus::Down) || node.report.with(Option::is_none)
+        {
             Some("It does not answer, so it cannot lead")
         } else {
             None

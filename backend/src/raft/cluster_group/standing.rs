@@ -69,6 +69,14 @@ impl ClusterGroup {
         heard.ok().flatten().map(|heard| heard.elapsed())
     }
 
+    /// Waits until consensus has stopped for good, and tells why.
+    pub async fn until_failed(&self) -> String {
+        let mut standing = self.0.raft.server_metrics();
+        // Its end is the end of all news of it.
+        while standing.changed().await.is_ok() {}
+        self.status().failed.unwrap_or_else(|| "it has stopped".to_owned())
+    }
+
     /// This node's part in the group, at the cost of a glance.
     pub fn standing(&self) -> (Role, u64, Option<NodeId>) {
         let metrics = self.0.raft.server_metrics();

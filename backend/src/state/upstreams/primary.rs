@@ -60,6 +60,11 @@ impl Upstreams {
         Ok(Outcome::Done)
     }
 
+    /// Whether a countdown runs, or has run out.
+    pub fn counts_down(&self) -> bool {
+        self.by_name.values().any(|record| record.fails_over.is_some())
+    }
+
     /// Those whose countdown has run out.
     pub fn due_to_fail_over(&self, now: ClusterTime) -> impl Iterator<Item = &Upstream> {
         let due = move |record: &&Arc<UpstreamRecord>| record.fails_over.is_some_and(|due| due <= now);
