@@ -18,6 +18,9 @@ The file is TOML and has the same names, with _ for -:
 
 RUST_LOG chooses what is logged, for example RUST_LOG=debug.";
 
+/// How many threads serve requests at the least.
+const MIN_WORKERS: usize = 2;
+
 /// What is logged where `RUST_LOG` says nothing.
 const DEFAULT_LOG: &str = "info,openraft=error";
 
@@ -55,10 +58,10 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(failed)?;
-    // One core is left to it. And with fewer threads, fewer wake each other.
+    // One core is left to it, where there are more than two. And with fewer threads, fewer wake each other.
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.saturating_sub(1).max(1))
+        .worker_threads(cores.saturating_sub(1).max(MIN_WORKERS))
         .enable_all()
         .build()
         .map_err(failed)?

@@ -88,7 +88,7 @@ pub async fn start(
     forwarded.serve(group.clone());
     // Links come from the log's members until the state is known: without them there is no election.
     peers.set_members(&group.members());
-    tokio::spawn(ticks::run(group.clone(), elections.timeout_min));
+    tokio::spawn(ticks::run(group.clone(), *elections));
     tokio::spawn(stand_for_election(group.clone(), quiet));
     let successor = succession::run(group.clone(), peers.changes(), elections.timeout_max);
     tokio::spawn(async move {

@@ -1,13 +1,14 @@
 //! Stops openraft's clock where it would find nothing.
 //!
-//! It ticks five times for each heartbeat. A leader needs that to send them, and whoever misses a leader to stand
-//! for election. A follower that has just heard of its leader has nothing to do before a time-out could pass, and
-//! an idle node would spend most of its waking on these ticks.
+//! It ticks five times for each heartbeat, and looks each time whether one is due, or whether a leader has been
+//! silent for too long. An idle node would spend most of its waking on that. So a leader's heartbeats are sent from
+//! here, and a follower that has just heard of its leader has the clock stopped for as long as no time-out can pass.
 //!
-//! What always holds: the clock runs where nobody leads, on the leader from the moment that it is elected, and
-//! from before the shortest election time-out has passed in silence.
+//! What always holds: the clock runs where nobody leads, and from before the shortest election time-out has passed
+//! in silence. Who is elected sends a heartbeat at once.
 
 use super::{cluster_group::ClusterGroup, types::TypeConfig};
+use crate::config::Elections;
 use openraft::{Instant, RaftState, async_runtime::WatchReceiver, errors::Fatal};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -15,26 +16,41 @@ use tokio::time::timeout;
 /// How much earlier than the shortest time-out the clock runs again.
 const AHEAD: Duration = Duration::from_millis(20);
 
-/// Runs until Raft has stopped. No election time-out is shorter than `timeout_min`.
-pub async fn run(group: ClusterGroup, timeout_min: Duration) {
-    let patience = timeout_min.saturating_sub(AHEAD);
-    while look(&group, patience).await.is_ok() {}
+/// Runs until Raft has stopped.
+pub async fn run(group: ClusterGroup, elections: Elections) {
+    while look(&group, &elections).await.is_ok() {}
 }
 
-/// Lets the clock run or not, and returns when it has to be looked at again.
-async fn look(group: &ClusterGroup, patience: Duration) -> Result<(), Fatal<TypeConfig>> {
+/// Does what is due, and returns when there is something to look at again.
+async fn look(group: &ClusterGroup, elections: &Elections) -> Result<(), Fatal<TypeConfig>> {
     let raft = group.raft();
     let mut standing = raft.server_metrics();
     let now = standing.borrow_watched().clone();
-    let follows = now.current_leader.is_some_and(|leader| leader != group.me());
-    let heard = |state: &RaftState<TypeConfig>| state.vote_last_modified();
-    let silence = if follows { raft.with_raft_state(heard).await? } else { None };
-    let left = silence.and_then(|heard| patience.checked_sub(heard.elapsed())).filter(|left| !left.is_zero());
-    raft.runtime_config().tick(left.is_none());
-    let changed = standing.wait_until(|other| *other != now);
-    // News of a leader change nothing else that could be waited for.
-    let changed = if follows { timeout(left.unwrap_or(patience), changed).await } else { Ok(changed.await) };
-    match changed {
+    let pause = match now.current_leader {
+        Some(leader) if leader == group.me() => {
+            raft.runtime_config().tick(false);
+            raft.trigger().heartbeat().await?;
+            Some(elections.heartbeat)
+        }
+        Some(_) => {
+            let heard = |state: &RaftState<TypeConfig>| state.vote_last_modified();
+            let silence = raft.with_raft_state(heard).await?.map(|heard| heard.elapsed());
+            let patience = elections.timeout_min.saturating_sub(AHEAD);
+            let left = silence.and_then(|silence| patience.checked_sub(silence));
+            raft.runtime_config().tick(left.is_none());
+            Some(left.unwrap_or(patience).max(AHEAD / 4))
+        }
+        None => {
+            raft.runtime_config().tick(true);
+            None
+        }
+    };
+    let news = standing.wait_until(|other| *other != now);
+    let news = match pause {
+        Some(pause) => timeout(pause, news).await,
+        None => Ok(news.await),
+    };
+    match news {
         Ok(Err(_)) => Err(Fatal::Stopped),
         Ok(Ok(_)) | Err(_) => Ok(()),
     }
