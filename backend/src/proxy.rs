@@ -5,14 +5,17 @@
 //! it a new table when the cluster agrees on one; while there is no quorum, it goes on with the last, also
 //! after a restart. What it measures and what its own health checks say is for others to ask for.
 //!
-//! The way of a request: [`worker`] accepts, [`http1`] reads, [`table`] finds the route, [`pick`]
-//! the endpoint, [`attempt`] counts. What is deliberately absent: TLS, HTTP/2, caching, compression, and any
-//! change to bodies.
+//! The way of a request: [`worker`] accepts, [`http1`] or [`http2`] reads, [`table`] finds the route, [`pick`]
+//! the endpoint, [`attempt`] counts, and [`course`] decides whether it goes elsewhere. From HTTP/1 to HTTP/1 bytes
+//! go on as they came; where either side speaks HTTP/2, [`relay`] carries pieces of bodies. What is deliberately
+//! absent: TLS, caching, compression, and any change to bodies.
 
 mod answer;
+mod ask;
 mod attempt;
 mod body;
 mod buffer;
+mod course;
 mod decisions;
 mod endpoint;
 mod head;
@@ -20,6 +23,7 @@ mod headers;
 mod health;
 mod histogram;
 mod http1;
+mod http2;
 mod keep;
 mod limit;
 mod moment;
@@ -27,10 +31,12 @@ mod path;
 mod pick;
 mod proxy_protocol;
 mod random;
+mod relay;
 mod table;
 mod tcp;
 mod timer;
 mod tunnel;
+mod upload;
 mod upstream;
 mod worker;
 
@@ -314,7 +320,7 @@ fn figures_of(upstream: &upstream::Upstream, node: NodeId, now: Moment) -> Upstr
         .map(|seat| {
             let endpoint = &seat.endpoint;
             let mut told = endpoint.told.lock().unwrap_or_else(PoisonError::into_inner);
-            let (requests, failures) = (endpoint.requests.load(Relaxed), endpoint.failures.load(Relaxed));
+            let (requests, failures) = (endpoint.requests(), endpoint.failures());
             let passed = now.since(told.at).as_secs_f64().max(0.001);
             seconds = seconds.max(passed);
             let per_s = |count: u64, before: u64| count.saturating_sub(before) as f64 / passed;

@@ -1,16 +1,15 @@
-//! A request at an endpoint: counted while it is under way, judged when it is answered, and explained to
-//! whoever asks later.
+//! A request at an endpoint: counted while it is under way, and judged when it is answered.
 
 use super::{
+    course::Failure,
     endpoint::Endpoint,
     moment::Moment,
-    pick::{Pick, Wish},
-    table::Route,
-    upstream::{Nobody, Outcome, Tried, Upstream},
+    pick::{Pick, Why, Wish},
+    proxy_protocol,
+    upstream::{ErrorKind, Nobody, Outcome, Tried, Upstream},
 };
-use crate::clock;
-use ringmaster_common::{duration, id::NodeId, traffic::live::Decision};
-use std::sync::atomic::Ordering::Relaxed;
+use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed, time::Duration};
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
 /// Counts as under way for as long as it lives.
 #[derive(Debug)]
@@ -41,80 +40,49 @@ impl<'u> Attempt<'u> {
         self.pick.seat
     }
 
-    pub fn answered(&self, status: u16, now: Moment) {
-        self.upstream.note(self.pick.seat, Outcome::of_status(status), status, now.since(self.since), now);
+    pub fn why(&self) -> Why {
+        self.pick.why
     }
 
-    pub fn failed(&self, now: Moment) {
-        self.upstream.note(self.pick.seat, Outcome::Failed, 0, now.since(self.since), now);
+    /// Who had been tried before.
+    pub fn tried(&self) -> &Tried {
+        &self.tried
+    }
+
+    /// A connection that waits; none where each begins with who the client is.
+    pub fn take_idle(&self, worker: usize) -> Option<TcpStream> {
+        if self.upstream.config.send_proxy_protocol { None } else { self.endpoint().take_idle(worker) }
+    }
+
+    /// A new connection, on behalf of `client`, who connected to `here`.
+    pub async fn connect(&self, client: SocketAddr, here: SocketAddr) -> Result<TcpStream, Failure> {
+        let config = &self.upstream.config;
+        let limit = Duration::from_millis(config.timeouts.connect_ms);
+        let mut link = match timeout(limit, self.endpoint().connect()).await {
+            Ok(Ok(link)) => link,
+            Ok(Err(error)) => return Err(Failure::Unreached(format!("no connection: {error}"))),
+            Err(_) => {
+                return Err(Failure::Unreached(format!("no connection within {} ms", limit.as_millis())));
+            }
+        };
+        if config.send_proxy_protocol {
+            let header = proxy_protocol::header(client, here);
+            link.write_all(&header).await.map_err(|error| Failure::Unreached(error.to_string()))?;
+        }
+        Ok(link)
+    }
+
+    pub fn answered(&self, status: u16, now: Moment) {
+        self.upstream.note(self.pick.seat, Outcome::Answered(status), now.since(self.since), now);
+    }
+
+    pub fn failed(&self, kind: ErrorKind, now: Moment) {
+        self.upstream.note(self.pick.seat, Outcome::Failed(kind), now.since(self.since), now);
     }
 }
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         self.endpoint().in_flight.fetch_sub(1, Relaxed);
-    }
-}
-
-/// What is told of a request once it is answered: a decision now and then, and the access log where
-/// somebody wants it.
-#[derive(Debug)]
-pub struct Log<'r> {
-    route: &'r Route,
-    since: Moment,
-    pub retries: u32,
-}
-
-impl<'r> Log<'r> {
-    pub fn new(route: &'r Route, since: Moment) -> Log<'r> {
-        Log { route, since, retries: 0 }
-    }
-
-    /// `line` is method and path; `attempt` is the one that was answered, if any was.
-    pub fn ended(&self, line: &[u8], status: u16, attempt: Option<&Attempt<'_>>, why_not: &str) {
-        let now = Moment::now();
-        let upstream = &self.route.upstream;
-        let wrong = attempt.is_none() || self.retries > 0 || status >= 500;
-        if upstream.standing.decisions.wants(wrong, now) {
-            upstream.standing.decisions.keep(self.decision(line, status, attempt, why_not, now));
-        }
-        tracing::debug!(
-            target: "ringmaster::access",
-            request = %String::from_utf8_lossy(line),
-            route = self.route.name,
-            upstream = upstream.name,
-            endpoint = attempt.map_or("", |attempt| attempt.endpoint().id.as_str()),
-            status,
-            retries = self.retries,
-            took_us = duration::micros(now.since(self.since)),
-            why = why_not,
-        );
-    }
-
-    fn decision(
-        &self,
-        line: &[u8],
-        status: u16,
-        attempt: Option<&Attempt<'_>>,
-        why_not: &str,
-        now: Moment,
-    ) -> Decision {
-        let upstream = &self.route.upstream;
-        let tried = attempt.map(|attempt| attempt.tried).unwrap_or_default();
-        Decision {
-            at: clock::wall(),
-            // Who asks knows whom.
-            node: NodeId::default(),
-            route: self.route.name.clone(),
-            upstream: upstream.name.clone(),
-            request: String::from_utf8_lossy(line).into_owned(),
-            considered: upstream.candidates(&tried, now),
-            chosen: attempt.map(|attempt| attempt.endpoint().id.clone()),
-            why: attempt
-                .map_or_else(|| why_not.to_owned(), |attempt| upstream.explain(attempt.pick.why).to_string()),
-            retries: self.retries,
-            status,
-            took_us: duration::micros(now.since(self.since)),
-        }
     }
 }

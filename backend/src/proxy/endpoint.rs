@@ -5,7 +5,13 @@
 //! Nothing here takes a lock that a request of another worker holds for longer than to push or pop:
 //! each worker has connections of its own.
 
-use super::{histogram::Histogram, moment::Moment, pick::hash};
+use super::{
+    histogram::Histogram,
+    http2::link::Links,
+    moment::Moment,
+    pick::hash,
+    upstream::{ErrorKind, Outcome},
+};
 use ringmaster_common::traffic::health::Verdict;
 use std::{
     collections::VecDeque,
@@ -35,8 +41,10 @@ pub struct Endpoint {
     pub token: u64,
     /// What is under way: requests, or connections of plain TCP.
     pub in_flight: AtomicU32,
-    pub requests: AtomicU64,
-    pub failures: AtomicU64,
+    /// Answers, by the first digit of their status.
+    classes: [AtomicU64; 5],
+    /// Requests without one, by [`ErrorKind`].
+    errors: [AtomicU64; ErrorKind::ALL.len()],
     pub latency: Histogram,
     pub ewma: PeakEwma,
     /// Failures on end.
@@ -54,6 +62,8 @@ pub struct Endpoint {
     /// The moment of the last heartbeat.
     pub last_beat: AtomicU64,
     idle: Box<[Mutex<VecDeque<Idle>>]>,
+    /// Connections that requests share, of each worker.
+    pub links: Box<[Links]>,
     pub told: Mutex<Told>,
 }
 
@@ -86,8 +96,8 @@ impl Endpoint {
             literal: addr.parse().ok(),
             token: hash(format!("{upstream}/{id}").as_bytes()),
             in_flight: AtomicU32::new(0),
-            requests: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
+            classes: Default::default(),
+            errors: Default::default(),
             latency: Histogram::default(),
             ewma: PeakEwma::default(),
             failing: AtomicU32::new(0),
@@ -99,8 +109,36 @@ impl Endpoint {
             opinion: Mutex::default(),
             last_beat: AtomicU64::new(0),
             idle: (0..workers).map(|_| Mutex::default()).collect(),
+            links: (0..workers).map(|_| Links::default()).collect(),
             told: Mutex::default(),
         }
+    }
+
+    pub fn count(&self, outcome: Outcome) {
+        let count = match outcome {
+            Outcome::Answered(status) => &self.classes[usize::from(status / 100).clamp(1, 5) - 1],
+            Outcome::Failed(kind) => &self.errors[kind as usize],
+        };
+        count.fetch_add(1, Relaxed);
+    }
+
+    /// Answers, by the first digit of their status, from 1 on.
+    pub fn answers(&self) -> [u64; 5] {
+        self.classes.each_ref().map(|count| count.load(Relaxed))
+    }
+
+    pub fn errors(&self, kind: ErrorKind) -> u64 {
+        self.errors[kind as usize].load(Relaxed)
+    }
+
+    /// What was sent to it and has come to an end.
+    pub fn requests(&self) -> u64 {
+        self.answers().iter().sum::<u64>() + ErrorKind::ALL.map(|kind| self.errors(kind)).iter().sum::<u64>()
+    }
+
+    /// Answers of 500 and above, and requests that got none.
+    pub fn failures(&self) -> u64 {
+        self.answers()[4] + ErrorKind::ALL.map(|kind| self.errors(kind)).iter().sum::<u64>()
     }
 
     /// Whether this node's own checks are against it.
@@ -174,6 +212,7 @@ impl Endpoint {
             let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
             idle.retain(|kept| now.since(kept.since) < MAX_IDLE_TIME && is_quiet(&kept.stream));
         }
+        self.links.iter().for_each(|links| links.close_idle(now, MAX_IDLE_TIME));
     }
 
     pub async fn connect(&self) -> io::Result<TcpStream> {

@@ -40,6 +40,11 @@ impl Sink for HeaderMap {
     }
 }
 
+/// What a map has, as text and bytes.
+pub fn fields(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
+    headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
+}
+
 /// Who asks, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Client<'a> {
@@ -118,6 +123,18 @@ pub fn response<'h>(
     for (name, value) in &route.spec.set_response_headers {
         sink.header(name, value.as_bytes());
     }
+}
+
+/// What goes on of trailers: neither what frames a message nor what only this proxy says.
+pub fn trailers(all: HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::with_capacity(all.len());
+    for (name, value) in &all {
+        let framing = matches!(name.as_str(), "content-length" | "host");
+        if !framing && !belongs_to_connection(name.as_str()) && !is_ours(name.as_str()) {
+            kept.append(name, value.clone());
+        }
+    }
+    kept
 }
 
 /// What of a request matters to the choice of an endpoint.

@@ -8,9 +8,12 @@ use super::{
     buffer::Buffer,
     endpoint::Endpoint,
     head::{self, Asked},
+    http2::link,
     moment::Moment,
     table::Table,
 };
+use bytes::Bytes;
+use hyper::Request;
 use ringmaster_common::traffic::{
     health::{HealthCheck, Rhythm, Verdict},
     upstream::{EndpointState, Protocol},
@@ -34,6 +37,9 @@ use tokio::{
 const FIRST_WITHIN: Duration = Duration::from_millis(500);
 /// How often heartbeats are looked after.
 const BEAT_LOOK: Duration = Duration::from_millis(100);
+
+/// What endpoints know checks by.
+const USER_AGENT: &str = "ringmaster-health-check";
 
 /// The checks that run, by upstream, endpoint and address.
 #[derive(Debug, Default)]
@@ -96,7 +102,10 @@ async fn run(endpoint: Arc<Endpoint>, check: HealthCheck, protocol: Protocol, ch
         HealthCheck::Heartbeat { ttl_ms } => {
             return heartbeats(&endpoint, Duration::from_millis(ttl_ms), tell).await;
         }
-        _ => check.rhythm().expect("whatever is probed has a rhythm"),
+        HealthCheck::Http { interval_ms, timeout_ms, rise, fall, .. }
+        | HealthCheck::Tcp { interval_ms, timeout_ms, rise, fall } => {
+            Rhythm { interval_ms, timeout_ms, rise, fall }
+        }
     };
     let interval = Duration::from_millis(rhythm.interval_ms);
     sleep(interval.min(FIRST_WITHIN).mul_f64(rand::random())).await;
@@ -146,10 +155,10 @@ async fn probe(endpoint: &Endpoint, check: &HealthCheck, protocol: Protocol) -> 
         return Ok("connected".to_owned());
     };
     let host = host.as_deref().unwrap_or(&endpoint.addr);
-    if protocol == Protocol::Http2 {
-        return Err("this version cannot check by HTTP/2".to_owned());
-    }
-    let found = ask(stream, host, path).await?;
+    let found = match protocol {
+        Protocol::Http2 => ask_http2(stream, host, path).await?,
+        Protocol::Http1 | Protocol::Tcp => ask(stream, host, path).await?,
+    };
     let fits = match status {
         Some(status) => found == *status,
         None => (200..400).contains(&found),
@@ -160,7 +169,7 @@ async fn probe(endpoint: &Endpoint, check: &HealthCheck, protocol: Protocol) -> 
 
 async fn ask(mut stream: TcpStream, host: &str, path: &str) -> Result<u16, String> {
     let request = format!(
-        "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: ringmaster-health-check\r\naccept: */*\r\nconnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {USER_AGENT}\r\naccept: */*\r\nconnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.map_err(|error| reason(&error))?;
     let mut arrived = Buffer::default();
@@ -178,6 +187,19 @@ async fn ask(mut stream: TcpStream, host: &str, path: &str) -> Result<u16, Strin
         }
     }
     Err("its head is too large".to_owned())
+}
+
+async fn ask_http2(stream: TcpStream, host: &str, path: &str) -> Result<u16, String> {
+    let request = Request::get(format!("http://{host}{path}")).header("user-agent", USER_AGENT).body(());
+    let request = request.map_err(|error| error.to_string())?;
+    let says = |error| link::says(&error);
+    let (requests, connection) = link::builder().handshake::<_, Bytes>(stream).await.map_err(says)?;
+    let asking = async { requests.ready().await?.send_request(request, true)?.0.await };
+    // The connection is at work for as long as the question is, and gone with it.
+    tokio::select! {
+        answer = asking => answer.map(|answer| answer.status().as_u16()).map_err(says),
+        ended = connection => Err(ended.err().map_or_else(|| "closed the connection".to_owned(), says)),
+    }
 }
 
 fn reason(error: &io::Error) -> String {

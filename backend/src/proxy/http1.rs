@@ -1,26 +1,27 @@
 //! A client's connection that speaks HTTP/1: one request after the other.
 //!
 //! One task serves a connection, and talks to endpoints itself: no request is handed from task to task. It
-//! reads a head, finds the route, writes the head that the endpoint gets, and leaves the rest to
-//! [`exchange`]. Where it refuses, the bytes that may still come are not taken for the next request.
+//! reads a head, has the route found and the endpoint's head written, and leaves the rest to
+//! [`exchange`]. Where it refuses, the bytes that may still come are not taken for the next request. A
+//! connection whose first bytes are the preface of HTTP/2 goes on in [`http2`](super::http2).
 
-pub mod exchange;
+pub mod ends;
+mod exchange;
 
 use super::{
     answer::{self, Refusal},
+    ask::{self, Ask, Asked},
     buffer::Buffer,
     head::{self, Framing, RequestHead, bad},
-    headers::{self, Client, Sink},
-    moment::Moment,
-    path,
-    pick::Wish,
+    headers::{self, Client},
+    http2,
     random::Random,
-    table::{Route, Site, Table},
+    table::{Site, Table},
     timer::{Deadline, Timer, never_told},
     worker::Worker,
 };
 use arc_swap::Cache;
-use ringmaster_common::{error::Code, traffic::upstream::Protocol};
+use ringmaster_common::error::Code;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -28,9 +29,9 @@ use tokio::{
 };
 
 /// How long a client may do without a request.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
+pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// How long a client may take to send a head.
-const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+pub const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a client may take to take an answer of ours.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long, and for how many bytes, a client that was refused may go on sending. Were its connection
@@ -42,6 +43,8 @@ const MAX_LINGER_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Visit {
     stream: TcpStream,
+    /// Nothing but the beginning of the first request has come yet.
+    fresh: bool,
     /// What came and is not used yet.
     inbox: Buffer,
     /// What the endpoint is sent.
@@ -58,19 +61,10 @@ pub struct Visit {
     listener: Option<Arc<str>>,
 }
 
-/// A request whose head was read, and what of it is needed after that.
-#[derive(Debug)]
-pub struct Ask<'t> {
-    route: &'t Route,
-    wish: Wish,
-    /// Of the body.
-    framing: Framing,
-    /// Where the path ends in the request line, without the query; for people to read.
-    line: usize,
-    idempotent: bool,
-    head: bool,
-    upgrade: bool,
-    /// Whether the client knows chunks and answers that are not final.
+/// How the client wants to be spoken to.
+#[derive(Clone, Copy, Debug)]
+struct Manner {
+    /// It knows chunks and answers that are not final.
     http11: bool,
     expects_continue: bool,
     keep_alive: bool,
@@ -78,7 +72,7 @@ pub struct Ask<'t> {
 
 /// What becomes of a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+enum Next {
     /// It may send another request.
     Another,
     /// It is told that there is no other.
@@ -89,11 +83,13 @@ pub enum Next {
 
 /// How the wait for a head ended.
 enum Arrived<'t> {
-    Ask(Ask<'t>),
+    Ask(Ask<'t>, Manner),
     /// There is no route, or no more room; the head was read.
     Refused(Refusal, Kept),
     /// Nobody can say where the next request would begin.
     Confused(Refusal),
+    /// It speaks HTTP/2.
+    Http2,
     Gone,
 }
 
@@ -113,6 +109,7 @@ impl Visit {
     ) -> Visit {
         Visit {
             stream,
+            fresh: true,
             inbox: Buffer::default(),
             request: Vec::new(),
             arrived: Buffer::default(),
@@ -135,11 +132,16 @@ impl Visit {
             let table = tables.load();
             let Some(site) = table.site(self.listener.as_deref()) else { return };
             let next = match self.head(site).await {
-                Arrived::Ask(ask) => self.exchange(ask).await,
+                Arrived::Ask(ask, manner) => self.exchange(ask, manner).await,
                 Arrived::Refused(refusal, kept) => self.refuse(refusal, kept.keep_alive, kept.head).await,
                 Arrived::Confused(refusal) => self.refuse(refusal, false, false).await,
+                Arrived::Http2 => {
+                    let Visit { stream, inbox, peer, worker, listener, .. } = self;
+                    return http2::serve(stream, inbox, peer, listener, worker).await;
+                }
                 Arrived::Gone => return,
             };
+            self.fresh = false;
             match next {
                 Next::Another => {}
                 Next::Close => return self.linger().await,
@@ -171,16 +173,24 @@ impl Visit {
                     };
                     let client = Client { ip: self.peer.ip(), addr: &self.addr, host: head.host };
                     let len = head.len;
+                    let manner = Manner {
+                        http11: head.minor > 0,
+                        expects_continue: head.expects_continue,
+                        keep_alive: keeps_alive(&head),
+                    };
                     let asked = prepare(&head, client, site, &mut self.random, &mut self.request);
                     self.inbox.consume(len);
                     return match asked {
-                        Ok(ask) => Arrived::Ask(ask),
+                        Ok(ask) => Arrived::Ask(ask, manner),
                         Err(refusal) if refusal.code == Code::InvalidRequest => Arrived::Confused(refusal),
                         Err(refusal) => Arrived::Refused(refusal, kept),
                     };
                 }
                 Ok(None) if self.inbox.is_full() => return Arrived::Confused(head::too_large()),
                 Ok(None) => {}
+                Err(_) if self.fresh && self.inbox.filled().starts_with(http2::PREFACE_LINE) => {
+                    return Arrived::Http2;
+                }
                 Err(refusal) => return Arrived::Confused(refusal),
             }
             let read = self.inbox.read_from(&mut self.stream);
@@ -230,7 +240,7 @@ fn keeps_alive(head: &RequestHead<'_, '_>) -> bool {
     !head.named.close && (head.minor > 0 || head.named.keep_alive)
 }
 
-/// Finds the route, and writes the head that its endpoint gets.
+/// Whom the request is for, and what it asks for there.
 fn prepare<'t, 'b>(
     head: &RequestHead<'_, 'b>,
     mut client: Client<'b>,
@@ -239,7 +249,7 @@ fn prepare<'t, 'b>(
     out: &mut Vec<u8>,
 ) -> Result<Ask<'t>, Refusal> {
     // A target in absolute form says whom it is for, whatever the Host says.
-    let origin = match head.target.split_at_checked(7) {
+    let path = match head.target.split_at_checked(7) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http://") => {
             let end = rest.find(['/', '?']).unwrap_or(rest.len());
             client.host = &rest[..end];
@@ -250,91 +260,7 @@ fn prepare<'t, 'b>(
         }
         _ => head.target,
     };
-    let (path, query) = match origin.find('?') {
-        Some(at) => origin.split_at(at),
-        None => (origin, ""),
-    };
-    let path = if path.is_empty() { "/" } else { path };
-    let (path, route) = find(head.method, client.host, path, query, site)?;
-    let protocol = route.upstream.config.protocol;
-    if protocol != Protocol::Http1 {
-        let name = &route.upstream.name;
-        let detail = format!("upstream {name} speaks {}, and the client HTTP/1", protocol.as_str());
-        return Err(Refusal::new(Code::BadGateway, detail));
-    }
-    if let Framing::Length(length) = head.framing
-        && length > route.spec.max_body_bytes
-    {
-        return Err(too_long(route));
-    }
+    let asked = Asked { method: head.method, path, framing: head.framing, upgrade: head.upgrade };
     let fields = head.headers.iter().map(|header| (header.name, header.value));
-    let forwarded = route.rewrite(&path);
-    out.clear();
-    out.extend_from_slice(head.method.as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(forwarded.as_bytes());
-    let line = out.len();
-    out.extend_from_slice(query.as_bytes());
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    out.header("host", client.host.as_bytes());
-    headers::request(fields.clone(), |name| head.named.has(name), client, route, random, out);
-    if head.framing == Framing::Chunked {
-        out.header("transfer-encoding", b"chunked");
-    }
-    if let Some(upgrade) = head.upgrade {
-        out.header("connection", b"upgrade");
-        out.header("upgrade", upgrade.as_bytes());
-    }
-    out.extend_from_slice(b"\r\n");
-    Ok(Ask {
-        route,
-        wish: headers::wish(fields, client.ip, &path, route),
-        framing: head.framing,
-        line,
-        idempotent: is_idempotent(head.method),
-        head: head.method == "HEAD",
-        upgrade: head.upgrade.is_some(),
-        http11: head.minor > 0,
-        expects_continue: head.expects_continue,
-        keep_alive: keeps_alive(head),
-    })
-}
-
-/// The route for a request, with its path as it is routed and forwarded.
-pub fn find<'t, 'p>(
-    method: &str,
-    host: &str,
-    path: &'p str,
-    query: &str,
-    site: &'t Site,
-) -> Result<(std::borrow::Cow<'p, str>, &'t Route), Refusal> {
-    if matches!(method, "CONNECT" | "TRACE") {
-        return Err(Refusal::new(Code::MethodNotAllowed, format!("this proxy does not take {method}")));
-    }
-    if !query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
-        return Err(bad("the query has letters that have to be escaped"));
-    }
-    let path = path::normalise(path)
-        .ok_or_else(|| bad("the path is none, or could be read in more than one way"))?;
-    let Some(route) = site.find(host, &path) else {
-        return Err(Refusal::new(Code::NoRoute, format!("no route is for {path:.200} at host {host:?}")));
-    };
-    if let Some(limit) = &route.limit
-        && !limit.admits(Moment::now())
-    {
-        let rate = route.spec.rate_limit_per_s.unwrap_or_default();
-        let detail = format!("route {} lets {rate} requests a second through each node", route.name);
-        return Err(Refusal::new(Code::RateLimited, detail));
-    }
-    Ok((path, route))
-}
-
-/// Whether a request may be sent twice (RFC 9110, 9.2.2).
-pub fn is_idempotent(method: &str) -> bool {
-    matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
-}
-
-pub fn too_long(route: &Route) -> Refusal {
-    let detail = format!("route {} takes bodies of up to {} bytes", route.name, route.spec.max_body_bytes);
-    Refusal::new(Code::BodyTooLarge, detail)
+    ask::prepare(asked, fields, |name| head.named.has(name), client, site, random, out)
 }

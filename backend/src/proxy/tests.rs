@@ -1,7 +1,9 @@
 //! The whole proxy, with real sockets: what clients see, and what endpoints do.
 
+mod http2;
 mod limits;
 mod origin;
+mod origin2;
 mod traffic;
 
 use super::*;

@@ -61,6 +61,8 @@ pub struct Standing {
     /// Requests that no endpoint was there for.
     pub turned_away: AtomicU64,
     pub turned_away_told: AtomicU64,
+    /// Requests whose client did not wait for the answer.
+    pub clients_gone: AtomicU64,
     pub decisions: Decisions,
     ejecting: Mutex<()>,
 }
@@ -76,6 +78,7 @@ impl Default for Standing {
             retries_told: AtomicU64::default(),
             turned_away: AtomicU64::default(),
             turned_away_told: AtomicU64::default(),
+            clients_gone: AtomicU64::default(),
             decisions: Decisions::default(),
             ejecting: Mutex::default(),
         }
@@ -135,15 +138,38 @@ impl fmt::Display for Nobody {
 /// How a request went, as far as its endpoint is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It answered, with something that says that it works.
-    Good,
-    /// No connection, no answer, or one of 502, 503 and 504.
-    Failed,
+    /// With this status.
+    Answered(u16),
+    Failed(ErrorKind),
+}
+
+/// Why an endpoint did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    Unreached,
+    Unanswered,
+    TimedOut,
+    Untrusted,
+}
+
+impl ErrorKind {
+    pub const ALL: [ErrorKind; 4] =
+        [ErrorKind::Unreached, ErrorKind::Unanswered, ErrorKind::TimedOut, ErrorKind::Untrusted];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorKind::Unreached => "unreached",
+            ErrorKind::Unanswered => "unanswered",
+            ErrorKind::TimedOut => "timed_out",
+            ErrorKind::Untrusted => "untrusted",
+        }
+    }
 }
 
 impl Outcome {
-    pub fn of_status(status: u16) -> Outcome {
-        if matches!(status, 502..=504) { Outcome::Failed } else { Outcome::Good }
+    /// Whether it speaks for ejecting the endpoint: no connection, no answer, or one of 502, 503 and 504.
+    fn is_bad(self) -> bool {
+        matches!(self, Outcome::Failed(_) | Outcome::Answered(502..=504))
     }
 }
 
@@ -262,29 +288,23 @@ impl Upstream {
     }
 
     /// Takes down how an attempt went, and leaves out who keeps failing.
-    pub fn note(&self, seat: usize, outcome: Outcome, status: u16, took: Duration, now: Moment) {
+    pub fn note(&self, seat: usize, outcome: Outcome, took: Duration, now: Moment) {
         let endpoint = &self.seats[seat].endpoint;
-        endpoint.requests.fetch_add(1, Relaxed);
+        endpoint.count(outcome);
         endpoint.latency.record(took.as_micros() as u64);
         if self.config.policy == traffic::Policy::P2cEwma {
             endpoint.ewma.observe(took, now);
         }
-        if outcome == Outcome::Failed || status >= 500 {
-            endpoint.failures.fetch_add(1, Relaxed);
+        if !outcome.is_bad() {
+            if endpoint.failing.load(Relaxed) != 0 {
+                endpoint.failing.store(0, Relaxed);
+            }
+            return;
         }
-        match outcome {
-            Outcome::Good => {
-                if endpoint.failing.load(Relaxed) != 0 {
-                    endpoint.failing.store(0, Relaxed);
-                }
-            }
-            Outcome::Failed => {
-                let failures = endpoint.failing.fetch_add(1, Relaxed) + 1;
-                let enough = self.config.outlier_ejection.consecutive_failures;
-                if enough > 0 && failures >= enough {
-                    self.eject(seat, now);
-                }
-            }
+        let failures = endpoint.failing.fetch_add(1, Relaxed) + 1;
+        let enough = self.config.outlier_ejection.consecutive_failures;
+        if enough > 0 && failures >= enough {
+            self.eject(seat, now);
         }
     }
 
@@ -329,7 +349,7 @@ impl Upstream {
 
     /// Once a second: fills the budget of retries up, forgets old ejections, closes what nobody needs.
     pub fn tick(&self, now: Moment) {
-        let requests: u64 = self.seats.iter().map(|seat| seat.endpoint.requests.load(Relaxed)).sum();
+        let requests: u64 = self.seats.iter().map(|seat| seat.endpoint.requests()).sum();
         let before = self.standing.requests_seen.swap(requests, Relaxed);
         let earned = requests.saturating_sub(before) * u64::from(self.config.retries.budget_percent) / 100;
         let earned =

@@ -70,7 +70,7 @@ pub enum HashKey {
 pub enum Protocol {
     #[default]
     Http1,
-    /// HTTP/2 without TLS, as gRPC servers speak it.
+    /// HTTP/2 without TLS, as gRPC servers speak it. Clients may speak either version.
     Http2,
     /// Bytes, of which nothing is understood.
     Tcp,
@@ -352,6 +352,10 @@ impl UpstreamSpec {
                     "an upstream of protocol tcp cannot have {what}: nothing reads its bytes"
                 ));
             }
+        }
+        if self.protocol == Protocol::Http2 && self.send_proxy_protocol {
+            return Err("an upstream of protocol http2 cannot have send_proxy_protocol: clients share its connections"
+                .to_owned());
         }
         match &self.active_standby {
             Some(standby) => standby.check(),

@@ -384,3 +384,32 @@ async fn a_proxy_that_stops_ends_what_is_under_way() {
     assert!(idle.is_closed().await);
     assert!(TcpStream::connect(fixture.addr).await.is_err());
 }
+
+#[tokio::test]
+async fn a_client_that_hangs_up_is_waited_for_no_longer() {
+    let a = Origin::start("a").await;
+    let fixture = Fixture::with(&[&a], |upstream, _| {
+        upstream.config.outlier_ejection.consecutive_failures = 1;
+    })
+    .await;
+    for request in [
+        "GET /slow/60000 HTTP/1.1\r\nHost: t\r\n\r\n",
+        "POST /slow/60000 HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\nok",
+    ] {
+        let mut client = fixture.connect().await;
+        client.send(request).await;
+        let under_way =
+            || fixture.proxy.0.table.load().upstream("u").unwrap().seats[0].endpoint.in_flight.load(Relaxed);
+        let before = a.requests();
+        until("it is under way", || a.requests() > before).await;
+        assert_eq!(under_way(), 1);
+        drop(client);
+        until("it is given up", || under_way() == 0).await;
+    }
+    let table = fixture.proxy.0.table.load();
+    let upstream = table.upstream("u").unwrap();
+    until("both are counted", || upstream.standing.clients_gone.load(Relaxed) == 2).await;
+    let endpoint = &upstream.seats[0].endpoint;
+    assert_eq!((endpoint.requests(), endpoint.failures()), (0, 0));
+    assert_eq!(fixture.get("/x").await.status, 200);
+}

@@ -47,7 +47,7 @@ fn compiled(from: &Configuration) -> Upstream {
 const NOW: Moment = Moment(1_000_000_000);
 
 fn fail(upstream: &Upstream, seat: usize, times: u32, now: Moment) {
-    (0..times).for_each(|_| upstream.note(seat, Outcome::Failed, 0, Duration::ZERO, now));
+    (0..times).for_each(|_| upstream.note(seat, Outcome::Failed(ErrorKind::Unreached), Duration::ZERO, now));
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn whoever_keeps_failing_is_left_out_for_longer_each_time() {
         OutlierEjection { consecutive_failures: 3, base_ms: 1_000, max_ms: 3_000, max_ejected_percent: 50 };
     let upstream = compiled(&from);
     fail(&upstream, 0, 2, NOW);
-    upstream.note(0, Outcome::Good, 200, Duration::ZERO, NOW);
+    upstream.note(0, Outcome::Answered(200), Duration::ZERO, NOW);
     fail(&upstream, 0, 2, NOW);
     assert_eq!(upstream.seats[0].endpoint.ejected_for(NOW), None, "only failures on end count");
     let mut now = NOW;
@@ -147,7 +147,7 @@ fn retries_are_a_share_of_requests() {
     let upstream = compiled(&from);
     let retries = |upstream: &Upstream| (0..10_000).filter(|_| upstream.may_retry()).count() as i64;
     assert_eq!(retries(&upstream), MAX_RETRY_TOKENS);
-    upstream.seats[0].endpoint.requests.store(500, Relaxed);
+    (0..500).for_each(|_| upstream.seats[0].endpoint.count(Outcome::Answered(200)));
     upstream.tick(NOW);
     assert_eq!(retries(&upstream), 100);
     upstream.tick(NOW);
