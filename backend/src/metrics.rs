@@ -5,15 +5,19 @@
 //! moment somebody asks ([`reading`]). Nothing here decides anything or outlives the process.
 //!
 //! What always holds: the number of series is bounded. Labels are routes as the router spells them,
-//! methods, status codes, kinds of messages and ids of members; never a path, a key or an address.
+//! methods, status codes, kinds of messages, ids of members, and names of a bounded number of upstreams and
+//! endpoints; never a path, a key or an address.
 
 pub mod families;
 mod process;
 mod reading;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
-use crate::{journal::Journal, peer::Peers, raft::cluster_group::ClusterGroup, telemetry::Telemetry};
+use crate::{
+    journal::Journal, peer::Peers, proxy::Proxy, raft::cluster_group::ClusterGroup, telemetry::Telemetry,
+};
 use prometheus_client::{
     collector::Collector,
     encoding::{EncodeLabelSet, text},
@@ -72,6 +76,7 @@ impl Metrics {
         telemetry: Arc<Telemetry>,
         peers: Peers,
         journal: Arc<Journal>,
+        proxy: Proxy,
         admission: Box<dyn Collector>,
     ) -> Arc<Metrics> {
         let mut metrics = Metrics::counted();
@@ -80,6 +85,7 @@ impl Metrics {
         let named = registry.sub_registry_with_prefix(PREFIX);
         named.register_collector(Box::new(reading));
         named.register_collector(admission);
+        named.register_collector(Box::new(traffic::Traffic(proxy)));
         registry.register_collector(Box::new(process::Process::starting()));
         Arc::new(metrics)
     }

@@ -139,6 +139,7 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
         telemetry.clone(),
         peers.clone(),
         journal.clone(),
+        proxy.clone(),
         Box::new(admission.clone()),
     );
     let api = Api(Arc::new(Needs {

@@ -35,6 +35,7 @@ mod relay;
 mod table;
 mod tcp;
 mod timer;
+pub mod totals;
 mod tunnel;
 mod upload;
 mod upstream;

@@ -152,6 +152,9 @@ async fn the_board_asks_for_what_is_there() {
     let leader = cluster.leader().await;
     let url = format!("{}/v1/stream", cluster.node(leader).url.replace("http", "ws"));
     let (_stream, _) = tokio_tungstenite::connect_async(url).await.expect("a stream");
+    let upstream = json!({"endpoints": [{"id": "e1", "addr": "127.0.0.1:9"}]});
+    let put = cluster.send(leader, Method::PUT, "/v1/upstreams/web", Some(upstream)).await;
+    assert_eq!(put.expect("an answer").status(), 201);
     let wanted = board_names();
     assert!(wanted.len() > 20, "{wanted:?}");
     eventually("every figure of the board", SOON, async || {

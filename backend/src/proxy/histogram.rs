@@ -2,9 +2,13 @@
 //!
 //! There are two sets of buckets: the one that fills, and the one before it. A summary covers both, so
 //! between one and two turns. A quantile is exact to an eighth. What is recorded while the sets change
-//! places may be lost: these are figures for people.
+//! places may be lost: these are figures for people. What is forgotten is still counted among all there
+//! ever was, at no cost to who records.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
+};
 
 /// A doubling has `1 << SUB_BITS` buckets.
 const SUB_BITS: u32 = 3;
@@ -15,6 +19,8 @@ const BUCKETS: usize = (28 - SUB_BITS as usize + 1) << SUB_BITS;
 pub struct Histogram {
     sets: [Box<[AtomicU32]>; 2],
     filling: AtomicUsize,
+    /// What is in neither set any more.
+    past: Mutex<Counts>,
 }
 
 /// Counts that can be put together.
@@ -24,7 +30,7 @@ pub struct Counts(Vec<u64>);
 impl Default for Histogram {
     fn default() -> Self {
         let empty = || (0..BUCKETS).map(|_| AtomicU32::new(0)).collect();
-        Histogram { sets: [empty(), empty()], filling: AtomicUsize::new(0) }
+        Histogram { sets: [empty(), empty()], filling: AtomicUsize::new(0), past: Mutex::new(Counts::none()) }
     }
 }
 
@@ -36,13 +42,25 @@ impl Histogram {
     /// Forgets what is older than the turn before.
     pub fn turn(&self) {
         let next = (self.filling.load(Relaxed) + 1) & 1;
-        self.sets[next].iter().for_each(|count| count.store(0, Relaxed));
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        for (past, count) in past.0.iter_mut().zip(&self.sets[next]) {
+            *past += u64::from(count.swap(0, Relaxed));
+        }
         self.filling.store(next, Relaxed);
     }
 
     pub fn counts(&self) -> Counts {
         let sum = |bucket: usize| self.sets.iter().map(|set| u64::from(set[bucket].load(Relaxed))).sum();
         Counts((0..BUCKETS).map(sum).collect())
+    }
+
+    /// All that was ever recorded.
+    pub fn ever(&self) -> Counts {
+        // Held while the others are read, so that nothing is counted twice, or not at all.
+        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.counts();
+        all.add(&past);
+        all
     }
 }
 
@@ -55,6 +73,24 @@ impl Counts {
         for (count, other) in self.0.iter_mut().zip(&others.0) {
             *count += other;
         }
+    }
+
+    /// How many are shorter than each of these and not than the one before, in microseconds; and how many
+    /// are longer than all.
+    pub fn between<const N: usize>(&self, bounds: [u64; N]) -> ([u64; N], u64) {
+        let mut from = 0;
+        let counts = bounds.map(|bound| {
+            let to = bucket(bound).max(from);
+            let count = self.0[from..to].iter().sum();
+            from = to;
+            count
+        });
+        (counts, self.0[from..].iter().sum())
+    }
+
+    /// Of all of them together, as exact as the buckets are.
+    pub fn total_micros(&self) -> u64 {
+        self.0.iter().enumerate().map(|(at, count)| count * middle(at)).sum()
     }
 
     /// In microseconds; none where nothing was recorded.
@@ -120,5 +156,18 @@ mod tests {
         assert_eq!(histogram.counts().quantile(0.5), None);
         histogram.record(u64::MAX);
         assert!(histogram.counts().quantile(1.0).is_some());
+    }
+
+    #[test]
+    fn what_is_forgotten_is_still_counted() {
+        let histogram = Histogram::default();
+        for _ in 0..3 {
+            [10, 2_000, 2_000_000].iter().for_each(|micros| histogram.record(*micros));
+            (0..3).for_each(|_| histogram.turn());
+        }
+        histogram.record(10);
+        let ever = histogram.ever();
+        assert_eq!(ever.between([1_024, 1_048_576]), ([4, 3], 3));
+        assert!(ever.total_micros().abs_diff(6_006_040) * 8 < 6_006_040, "{}", ever.total_micros());
     }
 }

@@ -70,6 +70,13 @@ struct Manner {
     keep_alive: bool,
 }
 
+impl Manner {
+    /// The same, but that there is no other request where the proxy takes none.
+    fn unless(self, closing: bool) -> Manner {
+        Manner { keep_alive: self.keep_alive && !closing, ..self }
+    }
+}
+
 /// What becomes of a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {

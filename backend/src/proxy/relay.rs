@@ -216,7 +216,10 @@ async fn tell(
     if reply.head(head, bare, terms.ask.route, terms.course.sticky(terms.attempt)).await.is_err() {
         return Ok(false);
     }
-    while !bare {
+    if bare {
+        return Ok(true);
+    }
+    loop {
         let gone_on = match unless_gone(reply, answer.piece()).await {
             Some(Ok(Piece::Data(data))) => reply.data(data).await,
             Some(Ok(Piece::End(trailers))) => return Ok(reply.end(trailers).await.is_ok()),
@@ -227,7 +230,6 @@ async fn tell(
             return Ok(false);
         }
     }
-    Ok(true)
 }
 
 async fn unless_gone<T>(reply: &mut impl Reply, work: impl Future<Output = T>) -> Option<T> {

@@ -32,6 +32,8 @@ pub struct Site {
     any: Prefixes,
     /// Where this listener's connections go as they are.
     pub tcp: Option<Arc<Route>>,
+    /// Connections begin with who the client is.
+    pub proxy_protocol: bool,
 }
 
 /// Routes of one host, by their prefixes without a slash at the end.
@@ -130,6 +132,7 @@ impl Table {
 
 impl Site {
     fn add(&mut self, route: &Arc<Route>) {
+        self.proxy_protocol |= route.spec.accept_proxy_protocol;
         if route.upstream.config.protocol == Protocol::Tcp && route.spec.listener.is_some() {
             self.tcp = Some(route.clone());
         }

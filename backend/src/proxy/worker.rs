@@ -3,7 +3,7 @@
 //! The kernel deals incoming connections out among the workers, because each has a socket at the same address.
 //! From then on nothing of a request leaves its thread, and no worker waits for another.
 
-use super::{http1::Visit, table::Table, tcp};
+use super::{http1::Visit, proxy_protocol, table::Table, tcp};
 use arc_swap::ArcSwap;
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::{TcpListener, TcpSocket, lookup_host},
+    net::{TcpListener, TcpSocket, TcpStream, lookup_host},
     sync::{Semaphore, watch},
     task::AbortHandle,
     time::{sleep, timeout},
@@ -116,13 +116,7 @@ impl Worker {
                     let (listener, worker) = (listener.clone(), self.clone());
                     tokio::spawn(async move {
                         let _permit = permit;
-                        let tcp = listener.as_ref().and_then(|listener| {
-                            worker.table.load().site(Some(listener)).and_then(|site| site.tcp.clone())
-                        });
-                        match tcp {
-                            Some(route) => tcp::serve(stream, peer, &route).await,
-                            None => Visit::new(stream, peer, listener, worker).serve().await,
-                        }
+                        worker.serve(stream, peer, listener).await;
                     });
                 }
                 Err(error) => {
@@ -130,6 +124,29 @@ impl Worker {
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
+        }
+    }
+}
+
+impl Worker {
+    async fn serve(self: Arc<Self>, mut stream: TcpStream, mut peer: SocketAddr, listener: Option<Arc<str>>) {
+        let mut tcp = None;
+        if listener.is_some() {
+            let table = self.table.load_full();
+            let Some(site) = table.site(listener.as_deref()) else { return };
+            tcp.clone_from(&site.tcp);
+            if site.proxy_protocol {
+                match proxy_protocol::read(&mut stream).await {
+                    Ok(client) => peer = client.unwrap_or(peer),
+                    Err(error) => {
+                        return tracing::debug!(%peer, %error, "a connection does not begin with the PROXY protocol");
+                    }
+                }
+            }
+        }
+        match tcp {
+            Some(route) => tcp::serve(stream, peer, &route).await,
+            None => Visit::new(stream, peer, listener, self).serve().await,
         }
     }
 }

@@ -41,6 +41,11 @@ pub struct RouteSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg(not(target_family = "wasm"))]
     pub rate_limit_per_s: Option<u32>,
+    /// Connections to the listener begin with who the client is, in either version of the PROXY protocol, and
+    /// are closed where they do not. It holds for a listener as soon as one of its routes says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[cfg(not(target_family = "wasm"))]
+    pub accept_proxy_protocol: bool,
     /// The longest body of a request, in bytes; longer ones are answered with 413.
     #[serde(default = "usual_body")]
     #[cfg(not(target_family = "wasm"))]
@@ -63,6 +68,10 @@ impl RouteSpec {
         check_name("an upstream", &self.upstream)?;
         if let Some(listener) = &self.listener {
             super::upstream::check_addr(listener)?;
+        }
+        if self.accept_proxy_protocol && self.listener.is_none() {
+            return Err("accept_proxy_protocol is for a route with a listener of its own: the nodes' own is for clients"
+                .to_owned());
         }
         if let Some(host) = &self.host {
             check_host(host)?;

@@ -53,7 +53,6 @@ pub async fn unless<T>(other: impl Future<Output = ()>, work: impl Future<Output
 
 /// Writes the head that the client gets, and says whether it may send another request. `line` is
 /// what the status line says, and how the body is framed.
-#[allow(clippy::too_many_arguments, reason = "it is what a head is made of")]
 pub(super) fn write_head<'h>(
     line: (u16, &str, Framing),
     fields: impl Iterator<Item = (&'h str, &'h [u8])> + Clone,
@@ -61,7 +60,6 @@ pub(super) fn write_head<'h>(
     route: &Route,
     sticky: Option<u64>,
     manner: Manner,
-    closing: bool,
     out: &mut Vec<u8>,
 ) -> bool {
     let (status, reason, framing) = line;
@@ -71,7 +69,7 @@ pub(super) fn write_head<'h>(
         Framing::Chunked if !manner.http11 => Framing::Close,
         framing => framing,
     };
-    let keep_alive = manner.keep_alive && framing != Framing::Close && !closing && !switched;
+    let keep_alive = manner.keep_alive && framing != Framing::Close && !switched;
     // A vector takes all that is written.
     let _ = write!(out, "HTTP/1.1 {status} {reason}\r\n");
     headers::response(fields.clone(), named, route, sticky, out);
@@ -247,14 +245,12 @@ pub struct Reply<'a> {
     out: Outgoing<'a>,
     head: bool,
     manner: Manner,
-    /// The proxy takes no more requests.
-    closing: bool,
     keeps_alive: bool,
 }
 
 impl<'a> Reply<'a> {
-    pub(super) fn new(write: WriteHalf<'a>, ask: &Ask<'_>, manner: Manner, closing: bool) -> Reply<'a> {
-        Reply { out: Outgoing::new(write, false), head: ask.head, manner, closing, keeps_alive: false }
+    pub(super) fn new(write: WriteHalf<'a>, ask: &Ask<'_>, manner: Manner) -> Reply<'a> {
+        Reply { out: Outgoing::new(write, false), head: ask.head, manner, keeps_alive: false }
     }
 
     /// Tells a client to send its body that waits for that.
@@ -311,8 +307,7 @@ impl relay::Reply for Reply<'_> {
         let fields = fields.iter().copied();
         let mut out = Vec::new();
         let line = (status, reason, framing);
-        self.keeps_alive =
-            write_head(line, fields, |_| false, route, sticky, self.manner, self.closing, &mut out);
+        self.keeps_alive = write_head(line, fields, |_| false, route, sticky, self.manner, &mut out);
         self.out.write(&out).await
     }
 

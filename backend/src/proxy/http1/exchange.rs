@@ -109,7 +109,7 @@ impl Visit {
         let (seat, sink, mut answer) =
             unless(hung_up(stream), opening).await.unwrap_or(Err(Failure::ClientGone))?;
         let (read, write) = stream.split();
-        let mut reply = Reply::new(write, ask, manner, worker.is_closing());
+        let mut reply = Reply::new(write, ask, manner.unless(worker.is_closing()));
         if ask.framing != Framing::Empty {
             reply.go_on().await?;
         }
@@ -137,6 +137,7 @@ impl Visit {
         let idle = Duration::from_millis(config.timeouts.idle_ms);
         let told = |now: Moment| endpoint.is_cut(now);
         let Visit { stream, inbox, request, arrived, response, timer, worker, .. } = self;
+        let line = &request[..ask.line];
         arrived.clear();
         response.clear();
         let (mut up_read, mut up_write) = link.split();
@@ -159,7 +160,15 @@ impl Visit {
         };
         let mut deadline = Deadline::after(Duration::from_millis(config.timeouts.response_ms));
         let answer = loop {
-            match read_head(arrived, response, ask, manner, attempt, course, request, worker.is_closing())? {
+            match read_head(
+                arrived,
+                response,
+                ask,
+                manner.unless(worker.is_closing()),
+                attempt,
+                course,
+                line,
+            )? {
                 Some(answer) => break answer,
                 // What the head before this said was not final.
                 None if !response.is_empty() => {
@@ -280,8 +289,7 @@ fn read_head(
     manner: Manner,
     attempt: &Attempt<'_>,
     course: &Course<'_>,
-    request: &[u8],
-    closing: bool,
+    line: &[u8],
 ) -> Result<Option<Head>, Failure> {
     if arrived.is_empty() {
         return Ok(None);
@@ -300,16 +308,16 @@ fn read_head(
         }
         arrived.consume(len);
         if response.is_empty() {
-            return read_head(arrived, response, ask, manner, attempt, course, request, closing);
+            return read_head(arrived, response, ask, manner, attempt, course, line);
         }
         return Ok(None);
     }
-    course.answered(&request[..ask.line], head.status, attempt);
+    course.answered(line, head.status, attempt);
     let fields = head.headers.iter().map(|header| (header.name, header.value));
-    let line = (head.status, head.reason, head.framing);
+    let status = (head.status, head.reason, head.framing);
     let sticky = course.sticky(attempt);
     let named = |name: &str| head.named.has(name);
-    let keep_alive = write_head(line, fields, named, ask.route, sticky, manner, closing, response);
+    let keep_alive = write_head(status, fields, named, ask.route, sticky, manner, response);
     let switched = head.status == 101;
     let answer = Head { framing: head.framing, link_keeps: head.keeps_alive, keep_alive, switched };
     arrived.consume(len);

@@ -413,3 +413,30 @@ async fn a_client_that_hangs_up_is_waited_for_no_longer() {
     assert_eq!((endpoint.requests(), endpoint.failures()), (0, 0));
     assert_eq!(fixture.get("/x").await.status, 200);
 }
+
+#[tokio::test]
+async fn a_balancer_in_front_tells_who_the_client_is() {
+    let a = Origin::start("a").await;
+    let listener = free_addr();
+    let fixture = Fixture::with(&[&a], |_, route| {
+        route.spec.listener = Some(listener.to_string());
+        route.spec.accept_proxy_protocol = true;
+    })
+    .await;
+    until("the listener is there", || std::net::TcpStream::connect(listener).is_ok()).await;
+    let mut client = Client::to(listener).await;
+    client.send("PROXY TCP4 192.0.2.7 192.0.2.1 4000 80\r\nGET /x HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    assert_eq!(client.reply().await.status, 200);
+    assert!(a.last_head().contains("x-forwarded-for: 192.0.2.7\r\n"), "{}", a.last_head());
+    assert_eq!(client.get("/y").await.status, 200, "it is said once for the whole connection");
+    let mut client = Client::to(listener).await;
+    client.send(proxy_protocol::header("[2001:db8::7]:1".parse().unwrap(), listener)).await;
+    assert_eq!(client.get("/x").await.status, 200);
+    assert!(a.last_head().contains("x-forwarded-for: 2001:db8::7\r\n"), "{}", a.last_head());
+    // Without it, nobody is served.
+    let mut client = Client::to(listener).await;
+    client.send("GET /x HTTP/1.1\r\nHost: t\r\n\r\n").await;
+    assert!(client.is_closed().await);
+    assert_eq!(a.requests(), 3);
+    drop(fixture);
+}
