@@ -57,7 +57,7 @@ enum Command {
     /// Run a whole cluster on this machine, with chaos at hand
     Demo(demo::Arguments),
     /// Run a node
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
     /// Show how the cluster is
     Status(Watching),
     /// List the members, and what is known of each

@@ -45,6 +45,10 @@ pub struct NodeConfig {
     pub peer_addr: SocketAddr,
     /// Where the proxy listens, if it does.
     pub proxy_addr: Option<SocketAddr>,
+    /// Where endpoints say by a line of text that they live, if anywhere.
+    pub heartbeat_addr: Option<SocketAddr>,
+    /// Where DNS is answered, if anywhere.
+    pub dns_addr: Option<SocketAddr>,
     /// Without a slash at the end.
     pub public_url: String,
     pub start: Start,
@@ -126,6 +130,12 @@ pub struct NodeOptions {
     /// Where the proxy takes your clients' traffic [default: nowhere]
     #[arg(long, value_name = "IP:PORT")]
     pub proxy_addr: Option<SocketAddr>,
+    /// Where endpoints may say that they live, a line of text at a time [default: nowhere]
+    #[arg(long, value_name = "IP:PORT")]
+    pub heartbeat_addr: Option<SocketAddr>,
+    /// Where to answer DNS about upstreams, over UDP and TCP [default: nowhere]
+    #[arg(long, value_name = "IP:PORT")]
+    pub dns_addr: Option<SocketAddr>,
     /// The address of this node's dashboard as browsers reach it [default: http://API_ADDR]
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
@@ -186,6 +196,8 @@ impl NodeOptions {
             api_addr: self.api_addr.or(file.api_addr),
             peer_addr: self.peer_addr.or(file.peer_addr),
             proxy_addr: self.proxy_addr.or(file.proxy_addr),
+            heartbeat_addr: self.heartbeat_addr.or(file.heartbeat_addr),
+            dns_addr: self.dns_addr.or(file.dns_addr),
             public_url: self.public_url.or(file.public_url),
             bootstrap,
             join,
@@ -210,7 +222,13 @@ impl NodeOptions {
         let api_addr = self.api_addr.unwrap_or(loopback(DEFAULT_API_PORT));
         let peer_addr = self.peer_addr.unwrap_or(loopback(DEFAULT_PEER_PORT));
         check_addresses(
-            &[("api_addr", Some(api_addr)), ("peer_addr", Some(peer_addr)), ("proxy_addr", self.proxy_addr)],
+            &[
+                ("api_addr", Some(api_addr)),
+                ("peer_addr", Some(peer_addr)),
+                ("proxy_addr", self.proxy_addr),
+                ("heartbeat_addr", self.heartbeat_addr),
+                ("dns_addr", self.dns_addr),
+            ],
             self.insecure.unwrap_or(false),
         )?;
         let Some(data_dir) = self.data_dir.filter(|dir| !dir.as_os_str().is_empty()) else {
@@ -251,6 +269,8 @@ impl NodeOptions {
             api_addr,
             peer_addr,
             proxy_addr: self.proxy_addr,
+            heartbeat_addr: self.heartbeat_addr,
+            dns_addr: self.dns_addr,
             public_url,
             start,
             cluster_name: check_word("cluster_name", self.cluster_name.unwrap_or("ringmaster".to_owned()))?,

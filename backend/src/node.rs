@@ -8,6 +8,7 @@ use crate::{
     config::{NodeConfig, Start, made_up_name},
     controllers,
     data_dir::{Addresses, DataDir, Identity},
+    dns, heartbeats,
     journal::Journal,
     metrics::Metrics,
     peer::{Local, MAX_REDIAL_DELAY, Peers},
@@ -32,7 +33,7 @@ use ringmaster_common::{
 };
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     runtime::Handle,
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -76,6 +77,15 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
     let data_dir = Arc::new(data_dir);
     let api_listener = bind("API", config.api_addr).await?;
     let peer_listener = bind("peer", config.peer_addr).await?;
+
+    let heartbeats = match config.heartbeat_addr {
+        Some(addr) => Some((addr, bind("heartbeat", addr).await?)),
+        None => None,
+    };
+    let dns = match config.dns_addr {
+        Some(addr) => Some((addr, bind_udp("DNS", addr).await?, bind("DNS", addr).await?)),
+        None => None,
+    };
 
     let known = data_dir.identity().map_err(|error| NodeError(error.to_string()))?;
     let identity = match known {
@@ -156,7 +166,21 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
     let serving = tokio::spawn(api::server::serve(api_listener, api::router(api), stop));
     tokio::spawn(follow_members(group.clone(), peers.clone()));
     tokio::spawn(follow_traffic(group.clone(), proxy.clone()));
-    tokio::spawn(telemetry::run(telemetry.clone(), group.clone(), peers.clone(), journal, proxy.opinions()));
+    if let Some((addr, listener)) = heartbeats {
+        tokio::spawn(heartbeats::serve(listener, proxy.clone()));
+        tracing::info!(%addr, "taking heartbeats");
+    }
+    if let Some((addr, udp, tcp)) = dns {
+        tokio::spawn(dns::serve(udp, tcp, proxy.clone()));
+        tracing::info!(%addr, "answering DNS");
+    }
+    let beats = {
+        let proxy = proxy.clone();
+        move || proxy.heard_beats()
+    };
+    let (opinions, links) = (proxy.opinions(), peers.clone());
+    tokio::spawn(telemetry::run(telemetry.clone(), group.clone(), links, journal, opinions, beats));
+    tokio::spawn(follow_heartbeats(telemetry.clone(), proxy.clone()));
     tokio::spawn(controllers::elections::run(group.clone()));
     tokio::spawn(controllers::endpoint_health::run(group.clone(), telemetry.clone()));
     tokio::spawn(controllers::registrations::run(group.clone()));
@@ -228,11 +252,17 @@ async fn moved(config: &NodeConfig, group: &ClusterGroup) -> Result<(), NodeErro
 }
 
 async fn bind(what: &str, addr: SocketAddr) -> Result<TcpListener, NodeError> {
-    TcpListener::bind(addr).await.map_err(|error| {
-        NodeError(format!(
-            "the {what} address {addr} cannot be listened on: {error}; choose another, or end who has it"
-        ))
-    })
+    TcpListener::bind(addr).await.map_err(|error| cannot_listen(what, addr, &error))
+}
+
+async fn bind_udp(what: &str, addr: SocketAddr) -> Result<UdpSocket, NodeError> {
+    UdpSocket::bind(addr).await.map_err(|error| cannot_listen(what, addr, &error))
+}
+
+fn cannot_listen(what: &str, addr: SocketAddr, error: &io::Error) -> NodeError {
+    NodeError(format!(
+        "the {what} address {addr} cannot be listened on: {error}; choose another, or end who has it"
+    ))
 }
 
 /// Who this node is from now on: the first of a new cluster, or a member-to-be of another.
@@ -339,6 +369,16 @@ async fn follow_traffic(group: ClusterGroup, proxy: Proxy) {
         }
         if applied.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+/// Has the proxy know what endpoints told other nodes.
+async fn follow_heartbeats(telemetry: Arc<Telemetry>, proxy: Proxy) {
+    let mut reports = telemetry.watch();
+    while reports.changed().await.is_ok() {
+        for (ago, beats) in telemetry.heard_beats() {
+            proxy.learn_beats(&beats, ago);
         }
     }
 }

@@ -13,10 +13,12 @@
 mod answer;
 mod ask;
 mod attempt;
+mod beats;
 mod body;
 mod buffer;
 mod course;
 mod decisions;
+pub mod discover;
 mod endpoint;
 mod head;
 mod headers;
@@ -206,18 +208,6 @@ impl Proxy {
     /// What this node's own checks say of all endpoints that it has found out about, whenever that changes.
     pub fn opinions(&self) -> watch::Receiver<Arc<[EndpointOpinion]>> {
         self.0.opinions.subscribe()
-    }
-
-    /// An endpoint says that it lives. False where there is no such endpoint.
-    pub fn heartbeat(&self, upstream: &str, endpoint: &str) -> bool {
-        let table = self.0.table.load();
-        let seat = table
-            .upstream(upstream)
-            .and_then(|upstream| upstream.seats.iter().find(|seat| seat.endpoint.id == endpoint));
-        if let Some(seat) = seat {
-            seat.endpoint.last_beat.store(Moment::now().0, Relaxed);
-        }
-        seat.is_some()
     }
 
     /// Why requests went where they went lately, the oldest first; none where there is no such upstream.

@@ -23,7 +23,7 @@ use ringmaster_common::{
     id::{GroupId, NodeId},
     setting::{DOWN_AFTER, SUSPECT_AFTER},
     telemetry::{AgedReport, Link, NodeReport, OneWayFault, Sample},
-    traffic::health::EndpointOpinion,
+    traffic::health::{EndpointOpinion, HeardBeat},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -78,6 +78,9 @@ struct Message {
     report: NodeReport,
     #[serde(default)]
     endpoints: Arc<[EndpointOpinion]>,
+    /// Heartbeats that the node has heard itself. They are for everybody.
+    #[serde(default)]
+    beats: Arc<[HeardBeat]>,
 }
 
 #[derive(Debug)]
@@ -203,6 +206,16 @@ impl Telemetry {
         self.reports().iter().map(seen).collect()
     }
 
+    /// The heartbeats that other nodes have heard, and how long ago they said so.
+    pub fn heard_beats(&self) -> Vec<(Duration, Arc<[HeardBeat]>)> {
+        let now = clock::now();
+        let reports = self.reports();
+        let others = reports.iter().filter(|(node, _)| **node != self.me);
+        others
+            .map(|(_, heard)| (now.saturating_duration_since(heard.at), heard.message.beats.clone()))
+            .collect()
+    }
+
     /// Whether this node has heard of `peer` lately. It always hears itself.
     pub fn hears(&self, peer: NodeId) -> bool {
         let reports = self.reports();
@@ -292,6 +305,7 @@ pub async fn run(
     peers: Peers,
     journal: Arc<Journal>,
     endpoint_opinions: EndpointOpinions,
+    beats: impl Fn() -> Vec<HeardBeat>,
 ) {
     let mut link_changes = peers.changes();
     let mut ticks = clock::ticks(JUDGE_EVERY);
@@ -325,7 +339,7 @@ pub async fn run(
         telemetry.forget_all_but(|node| group.state().membership.get(node).is_some());
         last = news;
         reported = Some(clock::now());
-        let message = Message { age_ms: 0, report, endpoints };
+        let message = Message { age_ms: 0, report, endpoints, beats: beats().into() };
         let body = encode(&message);
         telemetry.store(telemetry.me, message);
         for node in group.state().membership.iter().filter(|node| node.id != telemetry.me) {

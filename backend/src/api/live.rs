@@ -56,7 +56,7 @@ pub async fn decisions(
 
 /// Tell that an endpoint lives
 ///
-/// For upstreams whose health check is `heartbeat`. Any node may be told; each has an opinion of its own.
+/// For upstreams whose health check is `heartbeat`. Any node may be told; the nodes tell each other.
 #[utoipa::path(
     post, path = "/upstreams/{upstream}/endpoints/{endpoint}/heartbeat", tag = "traffic", operation_id = "heartbeat",
     params(

@@ -29,6 +29,8 @@ fn every_option_can_stand_in_the_file() {
         api_addr = "10.0.0.3:8080"
         peer_addr = "10.0.0.3:8081"
         proxy_addr = "10.0.0.3:8082"
+        heartbeat_addr = "10.0.0.3:8083"
+        dns_addr = "10.0.0.3:53"
         public_url = "https://three.example.org/"
         join = ["http://10.0.0.1:8080", "http://10.0.0.2:8080/"]
         cluster_name = "prod"

@@ -6,6 +6,7 @@
 //! each worker has connections of its own.
 
 use super::{
+    beats::Beats,
     histogram::Histogram,
     http2::link::Links,
     moment::Moment,
@@ -59,8 +60,7 @@ pub struct Endpoint {
     cut_at: AtomicU64,
     unhealthy: AtomicBool,
     opinion: Mutex<Opinion>,
-    /// The moment of the last heartbeat.
-    pub last_beat: AtomicU64,
+    pub beats: Beats,
     idle: Box<[Mutex<VecDeque<Idle>>]>,
     /// Connections that requests share, of each worker.
     pub links: Box<[Links]>,
@@ -107,7 +107,7 @@ impl Endpoint {
             cut_at: AtomicU64::new(0),
             unhealthy: AtomicBool::new(false),
             opinion: Mutex::default(),
-            last_beat: AtomicU64::new(0),
+            beats: Beats::default(),
             idle: (0..workers).map(|_| Mutex::default()).collect(),
             links: (0..workers).map(|_| Links::default()).collect(),
             told: Mutex::default(),

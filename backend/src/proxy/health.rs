@@ -18,12 +18,7 @@ use ringmaster_common::traffic::{
     health::{HealthCheck, Rhythm, Verdict},
     upstream::{EndpointState, Protocol},
 };
-use std::{
-    collections::HashMap,
-    io,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
@@ -210,15 +205,12 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-/// Only a node that was told once has an opinion: the endpoint may be talking to another.
 async fn heartbeats(endpoint: &Endpoint, ttl: Duration, tell: impl Fn(Verdict, String)) {
     loop {
-        let last = Moment(endpoint.last_beat.load(Relaxed));
-        if last != Moment::default() {
-            match Moment::now().since(last) < ttl {
-                true => tell(Verdict::Healthy, "told that it lives".to_owned()),
-                false => tell(Verdict::Unhealthy, format!("no heartbeat for {} ms", ttl.as_millis())),
-            }
+        match endpoint.beats.lives(ttl, Moment::now()) {
+            Some(true) => tell(Verdict::Healthy, "told that it lives".to_owned()),
+            Some(false) => tell(Verdict::Unhealthy, format!("no heartbeat for {} ms", ttl.as_millis())),
+            None => {}
         }
         sleep(BEAT_LOOK.min(ttl / 4)).await;
     }

@@ -26,6 +26,11 @@ impl Moment {
         Moment(self.0.saturating_add(duration::micros(wait)))
     }
 
+    /// Not before the first one there is.
+    pub fn before(self, age: Duration) -> Moment {
+        Moment(self.0.saturating_sub(duration::micros(age)).max(1))
+    }
+
     /// None where it was earlier, or at this very moment.
     pub fn until(self, later: Moment) -> Option<Duration> {
         later.0.checked_sub(self.0).filter(|left| *left > 0).map(Duration::from_micros)

@@ -10,7 +10,7 @@ fn report(node: u64, sees: &[(u64, Sees)]) -> NodeReport {
 }
 
 fn aged(age_ms: u64, report: NodeReport) -> Message {
-    Message { age_ms, report, endpoints: Arc::default() }
+    Message { age_ms, report, endpoints: Arc::default(), beats: Arc::default() }
 }
 
 fn known(telemetry: &Telemetry) -> Vec<u64> {

@@ -44,7 +44,7 @@ pub enum HealthCheck {
         #[serde(default = "usual::fall")]
         fall: u32,
     },
-    /// The endpoint tells any node that it lives, at least once in this time.
+    /// The endpoint tells any node that it lives, at least once in this time. The nodes tell each other.
     Heartbeat { ttl_ms: u64 },
 }
 
@@ -214,6 +214,17 @@ pub struct HealthRecord {
     pub observer: Option<NodeId>,
     pub verdict: Verdict,
     pub detail: String,
+}
+
+/// A heartbeat that a node has heard itself, as it tells the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeardBeat {
+    pub upstream: String,
+    pub endpoint: String,
+    /// The address that the endpoint has: of another one, nothing was heard.
+    pub addr: String,
+    /// How long ago it was when it was told.
+    pub age_ms: u64,
 }
 
 /// What a node's own checks say of an endpoint, as it reports to the others.
