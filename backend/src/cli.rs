@@ -242,7 +242,7 @@ fn run(command: Command, out: &Out) -> Result<(), Failure> {
         Command::Demo(arguments) => on_this_thread(async {
             demo::run(arguments, out).await.map_err(|error| Failure::Failed(error.to_string()))
         }),
-        Command::Serve(arguments) => serve::run(arguments),
+        Command::Serve(arguments) => serve::run(*arguments),
         Command::Status(watching) => on_this_thread(queries::run(Query::Status, &watching, out)),
         Command::Nodes(watching) => on_this_thread(queries::run(Query::Nodes, &watching, out)),
         Command::Operations(Listing { limit, watching }) => {

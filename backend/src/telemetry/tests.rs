@@ -109,3 +109,20 @@ fn the_words_name_both_nodes() {
     );
     assert!(words(Sees::Suspect, Passes::Unknown, &lost, true).unwrap().contains("node 1 hears nobody"));
 }
+
+#[test]
+fn heartbeats_that_others_have_heard_are_known_with_their_age() {
+    let telemetry = Telemetry::new(NodeId(1));
+    let beat = |endpoint: &str| HeardBeat {
+        upstream: "web".to_owned(),
+        endpoint: endpoint.to_owned(),
+        addr: "127.0.0.1:9001".to_owned(),
+        age_ms: 40,
+    };
+    telemetry.store(NodeId(1), Message { beats: [beat("own")].into(), ..aged(0, report(1, &[])) });
+    let message = Message { beats: [beat("e1")].into(), ..aged(100, report(2, &[])) };
+    telemetry.receive(NodeId(3), &encode(&message));
+    let heard = telemetry.heard_beats();
+    assert_eq!(heard.len(), 1, "what this node has heard itself it knows");
+    assert!(heard[0].0 >= Duration::from_millis(100) && *heard[0].1 == [beat("e1")], "{heard:?}");
+}

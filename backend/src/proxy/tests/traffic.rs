@@ -2,7 +2,7 @@
 
 use super::*;
 use ringmaster_common::traffic::{
-    health::HealthCheck,
+    health::{HealthCheck, HeardBeat},
     upstream::{EndpointState, Policy, Protocol},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -256,6 +256,21 @@ async fn whoever_stops_telling_that_it_lives_is_taken_for_dead() {
     until("it lives", || says(Verdict::Healthy)).await;
     until("it is silent", || says(Verdict::Unhealthy)).await;
     assert_eq!(fixture.get("/x").await.status, 503);
+    // It talks to another node now, which tells.
+    let told = fixture.proxy.heard_beats();
+    assert!(told.is_empty(), "what is over is of no use to others: {told:?}");
+    let mut beat = HeardBeat {
+        upstream: "u".to_owned(),
+        endpoint: "a".to_owned(),
+        addr: "127.0.0.1:1".to_owned(),
+        age_ms: 200,
+    };
+    fixture.proxy.learn_beats(&[beat.clone()], Duration::from_millis(50));
+    assert!(says(Verdict::Unhealthy), "what was heard of another address is no word of this one");
+    beat.addr = a.addr.to_string();
+    fixture.proxy.learn_beats(&[beat.clone()], Duration::from_millis(50));
+    until("it lives, by hearsay", || says(Verdict::Healthy)).await;
+    until("it is silent for longer than reports take", || says(Verdict::Unhealthy)).await;
 }
 
 #[tokio::test]
