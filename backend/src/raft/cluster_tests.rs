@@ -306,6 +306,46 @@ async fn what_cannot_be_served_is_answered_with_a_reason() {
 }
 
 #[tokio::test]
+async fn a_snapshot_that_is_broken_off_goes_on_where_it_was() {
+    let nodes = bystanders(no_guard()).await;
+    let send = async |message: SnapshotMessage| {
+        ask(&nodes, wire::SNAPSHOT, GROUP, wire::encode(&message).unwrap()).await
+    };
+    let begin = async |transfer, bytes| {
+        let (vote, meta) = (Vote::new_committed(1, NodeId(1)), Default::default());
+        let there = send(SnapshotMessage::Begin { transfer, vote, meta, bytes }).await.unwrap();
+        wire::decode::<u64>(&there).unwrap()
+    };
+    let piece = async |transfer, offset| {
+        send(SnapshotMessage::Piece { transfer, offset, data: Bytes::from_static(b"four") }).await
+    };
+    assert_eq!(begin(1, 12).await, 0);
+    piece(1, 0).await.unwrap();
+    piece(1, 4).await.unwrap();
+
+    let members: Vec<_> = nodes.iter().map(|node| (node.id, node.addr.clone())).collect();
+    nodes[0].peers.set_members(&[]);
+    nodes[0].peers.set_members(&members);
+    eventually("another connection", || nodes[0].peers.links().iter().all(|link| link.connected)).await;
+
+    assert_eq!(begin(2, 12).await, 8, "what had arrived is still there");
+    let given_up = failure(piece(1, 8).await);
+    assert!(given_up.detail.contains("no transfer"), "{given_up}");
+    piece(2, 8).await.unwrap();
+    let sum = crc32fast::hash(b"fourfourfour");
+    send(SnapshotMessage::Finish { transfer: 2, checksum: sum }).await.unwrap();
+
+    // Another one has nothing of it, and what does not fit together begins anew.
+    assert_eq!(begin(3, 12).await, 0);
+    piece(3, 0).await.unwrap();
+    assert_eq!(begin(4, 8).await, 0);
+    piece(4, 0).await.unwrap();
+    piece(4, 4).await.unwrap();
+    failure(send(SnapshotMessage::Finish { transfer: 4, checksum: sum }).await);
+    assert_eq!(begin(5, 8).await, 0);
+}
+
+#[tokio::test]
 async fn a_snapshot_that_is_not_whole_is_not_installed() {
     let nodes = bystanders(no_guard()).await;
     let vote = Vote::new(1, NodeId(1));

@@ -40,6 +40,7 @@ use openraft::{
 use ringmaster_common::id::{GroupId, NodeId};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{iter, pin::pin, time::Duration};
+use tokio::task::yield_now;
 
 /// How long openraft waits before it tries an unreachable node again.
 const BACKOFF: Duration = Duration::from_millis(30);
@@ -156,24 +157,22 @@ impl Client {
     ) -> Result<SnapshotResponse<TypeConfig>, RPCError<TypeConfig>> {
         let data = snapshot.snapshot;
         let begin = SnapshotMessage::Begin { transfer, vote, meta: snapshot.meta, bytes: data.len() as u64 };
-        self.tell_snapshot(&begin, soft_ttl).await?;
+        let there: u64 = self.ask_snapshot(&begin, soft_ttl).await?;
+        // Whoever claims to have more than there is, will not have the checksum.
+        let there = usize::try_from(there).map_or(data.len(), |there| there.min(data.len()));
         let mut checksum = crc32fast::Hasher::new();
-        for offset in (0..data.len()).step_by(SNAPSHOT_PIECE_BYTES) {
+        for piece in data[..there].chunks(SNAPSHOT_PIECE_BYTES) {
+            checksum.update(piece);
+            yield_now().await;
+        }
+        for offset in (there..data.len()).step_by(SNAPSHOT_PIECE_BYTES) {
             let piece = data.slice(offset..data.len().min(offset + SNAPSHOT_PIECE_BYTES));
             checksum.update(&piece);
             let piece = SnapshotMessage::Piece { transfer, offset: offset as u64, data: piece };
-            self.tell_snapshot(&piece, soft_ttl).await?;
+            let () = self.ask_snapshot(&piece, soft_ttl).await?;
         }
         let finish = SnapshotMessage::Finish { transfer, checksum: checksum.finalize() };
         self.ask_snapshot(&finish, soft_ttl.max(INSTALL_PATIENCE)).await
-    }
-
-    async fn tell_snapshot(
-        &self,
-        message: &SnapshotMessage,
-        limit: Duration,
-    ) -> Result<(), RPCError<TypeConfig>> {
-        self.ask_snapshot(message, limit).await
     }
 
     fn ask_snapshot<T: DeserializeOwned>(
@@ -264,19 +263,16 @@ impl NetSnapshot<TypeConfig> for Client {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         // Tells pieces of this transfer from those of one that was given up.
         let transfer = rand::random();
-        let sent = {
-            let sending = self.send_snapshot(transfer, vote, snapshot, option.soft_ttl());
-            match select(pin!(cancel), pin!(sending)).await {
-                Either::Left((closed, _)) => Err(StreamingError::Closed(closed)),
-                Either::Right((sent, _)) => sent.map_err(StreamingError::from),
-            }
+        let sending = self.send_snapshot(transfer, vote, snapshot, option.soft_ttl());
+        let closed = match select(pin!(cancel), pin!(sending)).await {
+            // What was broken off goes on when it is tried again.
+            Either::Right((sent, _)) => return sent.map_err(StreamingError::from),
+            Either::Left((closed, _)) => closed,
         };
-        if sent.is_err()
-            && let Ok(body) = wire::encode(&SnapshotMessage::Abandon { transfer })
-        {
+        if let Ok(body) = wire::encode(&SnapshotMessage::Abandon { transfer }) {
             self.peers.cast(self.target, self.request(wire::SNAPSHOT, Lane::Bulk, body));
         }
-        sent
+        Err(StreamingError::Closed(closed))
     }
 }
 

@@ -42,6 +42,7 @@ pub struct VoteGuard {
 pub struct RaftService {
     groups: Groups,
     guard: VoteGuard,
+    snapshots: Snapshots,
 }
 
 impl VoteGuard {
@@ -61,7 +62,7 @@ impl VoteGuard {
 
 impl RaftService {
     pub fn new(guard: VoteGuard) -> RaftService {
-        RaftService { groups: Groups::default(), guard }
+        RaftService { groups: Groups::default(), guard, snapshots: Snapshots::default() }
     }
 
     /// Serves `group` from now on, in place of whatever served it before.
@@ -78,12 +79,12 @@ impl Service for RaftService {
         (wire::APPEND..=wire::SNAPSHOT).contains(&channel)
     }
 
-    fn connected(&self, from: NodeId) -> Box<dyn Session> {
+    fn connected(&self, _: NodeId) -> Box<dyn Session> {
         Box::new(RaftSession {
             groups: self.groups.clone(),
             guard: self.guard,
             append_lanes: HashMap::new(),
-            snapshots: Snapshots::new(from),
+            snapshots: self.snapshots.clone(),
         })
     }
 }

@@ -25,7 +25,8 @@ pub const VOTE: Channel = Channel(3);
 pub const PRE_VOTE: Channel = Channel(4);
 /// `TransferLeaderRequest` → `TransferLeaderResponse`.
 pub const TRANSFER_LEADER: Channel = Channel(5);
-/// [`SnapshotMessage`] → of a `Finish`, `SnapshotResponse`; of the others, nothing.
+/// [`SnapshotMessage`] → of a `Begin`, how many bytes are there already (`u64`); of a `Finish`,
+/// `SnapshotResponse`; of the others, nothing.
 pub const SNAPSHOT: Channel = Channel(6);
 
 /// How many appends of one sender to one group may be unanswered.
@@ -39,7 +40,7 @@ pub const MAX_SNAPSHOT_BYTES: u64 = 1 << 30;
 /// the last was answered, so that at most one piece is on its way.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum SnapshotMessage {
-    /// Replaces whatever was begun before on this connection for this group.
+    /// Goes on where the same snapshot was broken off, or else replaces what had arrived for this group.
     Begin {
         transfer: u64,
         vote: Vote,

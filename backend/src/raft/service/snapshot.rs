@@ -1,7 +1,9 @@
 //! Puts snapshots together that arrive in pieces, and has them installed.
 //!
-//! One a group and connection: who begins another has given up the last. What is got so far is
-//! forgotten when the connection ends.
+//! One a group, whoever sends it: another one that begins takes its place. What has arrived outlives the
+//! connection, so that the same snapshot goes on where it was broken off. All nodes encode a state alike, so it
+//! may even go on from another leader; if what came from two does not fit together, the checksum says so, and it
+//! begins anew.
 
 use super::group::Group;
 use crate::{
@@ -14,13 +16,14 @@ use crate::{
 use bytes::{Bytes, BytesMut};
 use openraft::Snapshot;
 use ringmaster_common::id::{GroupId, NodeId};
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-/// What one connection is sending.
-pub struct Snapshots {
-    from: NodeId,
-    assemblies: HashMap<GroupId, Assembly>,
-}
+/// What is arriving. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshots(Arc<Mutex<HashMap<GroupId, Assembly>>>);
 
 /// A snapshot of which all before `data`'s end has arrived.
 #[derive(Debug)]
@@ -33,17 +36,21 @@ struct Assembly {
     checksum: crc32fast::Hasher,
 }
 
-impl Snapshots {
-    pub fn new(from: NodeId) -> Snapshots {
-        Snapshots { from, assemblies: HashMap::new() }
+impl Assembly {
+    /// Room is made as pieces arrive: what is announced is not yet believed.
+    fn new(transfer: u64, vote: Vote, meta: SnapshotMeta, bytes: u64) -> Assembly {
+        let (data, checksum) = (BytesMut::new(), crc32fast::Hasher::new());
+        Assembly { transfer, vote, meta, bytes, data, checksum }
     }
+}
 
-    pub fn receive(&mut self, group: Arc<dyn Group>, request: Incoming) {
-        let Incoming { group: id, body, answer, .. } = request;
+impl Snapshots {
+    pub fn receive(&self, group: Arc<dyn Group>, request: Incoming) {
+        let Incoming { from, group: id, body, answer, .. } = request;
         match wire::decode(&body) {
             Err(failure) => answer.fail(&failure),
             Ok(SnapshotMessage::Begin { transfer, vote, meta, bytes }) => {
-                answer.with(self.begin(id, transfer, vote, meta, bytes));
+                answer.with(self.begin(from, id, Assembly::new(transfer, vote, meta, bytes)));
             }
             Ok(SnapshotMessage::Piece { transfer, offset, data }) => {
                 answer.with(self.piece(id, transfer, offset, &data));
@@ -58,31 +65,36 @@ impl Snapshots {
         }
     }
 
-    fn take(&mut self, id: GroupId, transfer: u64) -> Option<Assembly> {
-        let under_way = self.assemblies.get(&id)?.transfer == transfer;
-        if under_way { self.assemblies.remove(&id) } else { None }
+    fn lock(&self) -> MutexGuard<'_, HashMap<GroupId, Assembly>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(
-        &mut self,
-        id: GroupId,
-        transfer: u64,
-        vote: Vote,
-        meta: SnapshotMeta,
-        bytes: u64,
-    ) -> Result<Bytes, Failure> {
-        if bytes > MAX_SNAPSHOT_BYTES {
+    fn take(&self, id: GroupId, transfer: u64) -> Option<Assembly> {
+        let mut arriving = self.lock();
+        let under_way = arriving.get(&id)?.transfer == transfer;
+        if under_way { arriving.remove(&id) } else { None }
+    }
+
+    fn begin(&self, from: NodeId, id: GroupId, mut begun: Assembly) -> Result<Bytes, Failure> {
+        let Assembly { bytes, meta, .. } = &begun;
+        if *bytes > MAX_SNAPSHOT_BYTES {
             return Err(malformed(format!("{bytes} bytes are more than {MAX_SNAPSHOT_BYTES}")));
         }
-        tracing::info!(group = %id, from = %self.from, bytes, %meta, "a snapshot arrives");
-        // Room is made as pieces arrive: what is announced is not yet believed.
-        let (data, checksum) = (BytesMut::new(), crc32fast::Hasher::new());
-        self.assemblies.insert(id, Assembly { transfer, vote, meta, bytes, data, checksum });
-        wire::reply(&())
+        let mut arriving = self.lock();
+        if let Some(broken_off) = arriving.remove(&id).filter(|old| (&old.meta, old.bytes) == (meta, *bytes))
+        {
+            begun.data = broken_off.data;
+            begun.checksum = broken_off.checksum;
+        }
+        let there = begun.data.len() as u64;
+        tracing::info!(group = %id, %from, bytes = begun.bytes, there, meta = %begun.meta, "a snapshot arrives");
+        arriving.insert(id, begun);
+        wire::reply(&there)
     }
 
-    fn piece(&mut self, id: GroupId, transfer: u64, offset: u64, data: &[u8]) -> Result<Bytes, Failure> {
-        let assembly = self.assemblies.get_mut(&id).filter(|assembly| assembly.transfer == transfer);
+    fn piece(&self, id: GroupId, transfer: u64, offset: u64, data: &[u8]) -> Result<Bytes, Failure> {
+        let mut arriving = self.lock();
+        let assembly = arriving.get_mut(&id).filter(|assembly| assembly.transfer == transfer);
         let assembly = assembly.ok_or_else(|| malformed("a piece of no transfer that is under way"))?;
         let end = assembly.data.len() as u64;
         if offset != end || end + data.len() as u64 > assembly.bytes {
@@ -91,7 +103,7 @@ impl Snapshots {
                 data.len(),
                 assembly.bytes
             );
-            self.assemblies.remove(&id);
+            arriving.remove(&id);
             return Err(malformed(detail));
         }
         assembly.checksum.update(data);
@@ -99,7 +111,7 @@ impl Snapshots {
         wire::reply(&())
     }
 
-    fn finish(&mut self, id: GroupId, transfer: u64, checksum: u32) -> Result<Assembly, Failure> {
+    fn finish(&self, id: GroupId, transfer: u64, checksum: u32) -> Result<Assembly, Failure> {
         let assembly = self.take(id, transfer);
         let assembly = assembly.ok_or_else(|| malformed("the end of no transfer that is under way"))?;
         let (arrived, sum) = (assembly.data.len() as u64, assembly.checksum.clone().finalize());
