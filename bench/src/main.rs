@@ -11,6 +11,7 @@
 mod contention;
 mod crash_points;
 mod elections;
+mod endpoints;
 mod etcd;
 mod figures;
 mod http;
@@ -65,6 +66,8 @@ enum Command {
     Locks(locks::Arguments),
     /// Pauses holders of locks, kills leaders, has clocks jump, and checks what everybody saw
     Contention(contention::Arguments),
+    /// Kills endpoints under load, and counts requests that fail
+    Endpoints(endpoints::Arguments),
     /// Kills a node at each of its fsyncs in turn, and looks whether anything was lost
     CrashPoints(crash_points::Arguments),
 }
@@ -115,7 +118,7 @@ async fn run(arguments: &Arguments) -> Result<Report, String> {
     if !binary.exists() {
         return Err(format!("{} is not there; build it with cargo build --release", binary.display()));
     }
-    let program = Program { binary, options: arguments.node_arg.clone() };
+    let program = Program { binary, options: arguments.node_arg.clone(), proxies: false };
     match &arguments.command {
         Command::Elections(arguments) => elections::run(&program, arguments).await,
         Command::Quiet(arguments) => quiet::run(&program, arguments).await,
@@ -124,6 +127,7 @@ async fn run(arguments: &Arguments) -> Result<Report, String> {
         Command::Idle(arguments) => idle::run(&program, arguments).await,
         Command::Locks(arguments) => locks::run(&program, arguments).await,
         Command::Contention(arguments) => contention::run(&program, arguments).await,
+        Command::Endpoints(arguments) => endpoints::run(&program, arguments).await,
         Command::CrashPoints(arguments) => crash_points::run(&program, arguments).await,
     }
 }

@@ -50,11 +50,13 @@ pub struct Program {
     pub binary: PathBuf,
     /// Further options of `serve`.
     pub options: Vec<String>,
+    /// Whether each node has a proxy's listener of its own.
+    pub proxies: bool,
 }
 
 impl Default for Program {
     fn default() -> Self {
-        Program { binary: binary(), options: Vec::new() }
+        Program { binary: binary(), options: Vec::new(), proxies: false }
     }
 }
 
@@ -71,6 +73,8 @@ pub struct Node {
     pub url: String,
     pub api_port: u16,
     pub peer_port: u16,
+    /// Taken where the program says so ([`Program::proxies`]).
+    pub proxy_port: u16,
     /// What is started; another version, say.
     pub binary: PathBuf,
     /// What the command line begins with. It may be changed while the node does not run.
@@ -119,7 +123,7 @@ impl Cluster {
     /// One more node, which does not run yet.
     pub fn add_on(&mut self, host: &Host) -> &mut Node {
         let id = self.nodes.len() as u64 + 1;
-        let [api_port, peer_port] = free_ports();
+        let [api_port, peer_port, proxy_port] = free_ports();
         let data = self.dir.path().join(format!("node-{id}"));
         let mut arguments: Vec<String> = [
             "serve",
@@ -137,6 +141,9 @@ impl Cluster {
         .map(str::to_owned)
         .to_vec();
         arguments.extend_from_slice(&self.program.options);
+        if self.program.proxies {
+            arguments.push(format!("--proxy-addr={}:{proxy_port}", host.ip));
+        }
         if host.ip != Host::default().ip {
             arguments.push("--insecure".to_owned());
         }
@@ -149,6 +156,7 @@ impl Cluster {
             url: format!("http://{}:{api_port}", host.ip),
             api_port,
             peer_port,
+            proxy_port,
             binary: self.program.binary.clone(),
             enter: host.enter.clone(),
             arguments,
@@ -388,6 +396,11 @@ impl Node {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Where its proxy takes requests.
+    pub fn proxy_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.proxy_port)
     }
 
     pub fn arguments(&self) -> &[String] {

@@ -13,6 +13,7 @@ pub mod demo;
 pub mod network;
 pub mod process;
 pub mod stream;
+pub mod traffic;
 pub mod writers;
 
 use std::time::{Duration, Instant};
