@@ -178,8 +178,8 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
         let proxy = proxy.clone();
         move || proxy.heard_beats()
     };
-    let (opinions, links) = (proxy.opinions(), peers.clone());
-    tokio::spawn(telemetry::run(telemetry.clone(), group.clone(), links, journal, opinions, beats));
+    let (opinions, figures, links) = (proxy.opinions(), proxy.figures(), peers.clone());
+    tokio::spawn(telemetry::run(telemetry.clone(), group.clone(), links, journal, opinions, beats, figures));
     tokio::spawn(follow_heartbeats(telemetry.clone(), proxy.clone()));
     tokio::spawn(controllers::elections::run(group.clone()));
     tokio::spawn(controllers::endpoint_health::run(group.clone(), telemetry.clone()));

@@ -22,8 +22,11 @@ use ringmaster_common::{
     duration::{micros, millis},
     id::{GroupId, NodeId},
     setting::{DOWN_AFTER, SUSPECT_AFTER},
-    telemetry::{AgedReport, Link, NodeReport, OneWayFault, Sample},
-    traffic::health::{EndpointOpinion, HeardBeat},
+    telemetry::{AgedReport, FRESH_MS, Link, NodeReport, OneWayFault, Sample},
+    traffic::{
+        health::{EndpointOpinion, HeardBeat},
+        live::UpstreamFigures,
+    },
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -59,6 +62,12 @@ pub const MAX_REPORTED_ENDPOINTS: usize = 4096;
 /// What this node's own checks say of endpoints, as whoever runs them tells it here.
 pub type EndpointOpinions = watch::Receiver<Arc<[EndpointOpinion]>>;
 
+/// Of how many endpoints a report has figures at the most. What does not fit is not shown elsewhere.
+const MAX_REPORTED_FIGURES: usize = 1024;
+
+/// What this node's proxy did lately, as whoever measures it tells it here.
+pub type TrafficFigures = watch::Receiver<Arc<[UpstreamFigures]>>;
+
 /// What a node says of endpoints, and how long ago.
 #[derive(Clone, Debug)]
 pub struct SeenByNode {
@@ -67,8 +76,8 @@ pub struct SeenByNode {
     pub endpoints: Arc<[EndpointOpinion]>,
 }
 
-/// A report on its way to another node. What it says of endpoints is for the leader; browsers learn of that from
-/// the log.
+/// A report on its way to another node. What it says of the health of endpoints is for the leader; browsers learn of
+/// that from the log.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Message {
     /// How old it was when it was sent: what is passed on has an age.
@@ -81,6 +90,8 @@ struct Message {
     /// Heartbeats that the node has heard itself. They are for everybody.
     #[serde(default)]
     beats: Arc<[HeardBeat]>,
+    #[serde(default)]
+    traffic: Arc<[UpstreamFigures]>,
 }
 
 #[derive(Debug)]
@@ -216,6 +227,15 @@ impl Telemetry {
             .collect()
     }
 
+    /// What each node that is heard from did lately for upstreams that had anything to do.
+    pub fn traffic(&self) -> Vec<Arc<[UpstreamFigures]>> {
+        let now = clock::now();
+        let reports = self.reports();
+        let fresh =
+            reports.values().filter(|heard| millis(now.saturating_duration_since(heard.at)) <= FRESH_MS);
+        fresh.map(|heard| heard.message.traffic.clone()).collect()
+    }
+
     /// Whether this node has heard of `peer` lately. It always hears itself.
     pub fn hears(&self, peer: NodeId) -> bool {
         let reports = self.reports();
@@ -306,6 +326,7 @@ pub async fn run(
     journal: Arc<Journal>,
     endpoint_opinions: EndpointOpinions,
     beats: impl Fn() -> Vec<HeardBeat>,
+    traffic: TrafficFigures,
 ) {
     let mut link_changes = peers.changes();
     let mut ticks = clock::ticks(JUDGE_EVERY);
@@ -339,7 +360,8 @@ pub async fn run(
         telemetry.forget_all_but(|node| group.state().membership.get(node).is_some());
         last = news;
         reported = Some(clock::now());
-        let message = Message { age_ms: 0, report, endpoints, beats: beats().into() };
+        let (beats, traffic) = (beats().into(), busy(&traffic.borrow()));
+        let message = Message { age_ms: 0, report, endpoints, beats, traffic };
         let body = encode(&message);
         telemetry.store(telemetry.me, message);
         for node in group.state().membership.iter().filter(|node| node.id != telemetry.me) {
@@ -349,6 +371,16 @@ pub async fn run(
             }
         }
     }
+}
+
+/// The figures that are reported.
+fn busy(figures: &[UpstreamFigures]) -> Arc<[UpstreamFigures]> {
+    let mut told = 0;
+    let fits = |figures: &&UpstreamFigures| {
+        told += figures.endpoints.len();
+        told <= MAX_REPORTED_FIGURES
+    };
+    figures.iter().filter(|figures| figures.is_busy()).take_while(fits).cloned().collect()
 }
 
 fn encode(message: &Message) -> Bytes {

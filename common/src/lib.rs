@@ -9,6 +9,7 @@
 //! the name.
 
 pub mod action;
+pub mod by_key;
 pub mod cluster;
 pub mod demo;
 pub mod duration;

@@ -16,6 +16,7 @@ use crate::{
     lock::{Lock, LockCounts},
     page::Page,
     telemetry::Sample,
+    traffic::live::UpstreamFigures,
     view::ClusterView,
 };
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,9 @@ pub enum ClientMessage {
         /// Of the locks: only those that somebody waits for.
         #[serde(default)]
         contended: bool,
+        /// Of the traffic: the upstream whose endpoints are told of too.
+        #[serde(default)]
+        upstream: Option<String>,
     },
     Unfollow {
         topic: Topic,
@@ -66,6 +70,8 @@ pub enum Topic {
     Audit,
     /// A page of the locks in use. Following another page ends the one before.
     Locks,
+    /// What the proxies of all nodes do, once a second. Following another upstream ends the one before.
+    Traffic,
 }
 
 /// From a node to a browser.
@@ -103,6 +109,9 @@ pub enum ServerMessage {
         #[serde(flatten)]
         page: Page<Lock>,
     },
+    /// What each node's proxy did lately for upstreams that had anything to do, as far as the node has heard. Endpoints
+    /// are told of for the upstream that the client named.
+    Traffic { figures: Vec<UpstreamFigures> },
     /// Something that the client sent was not understood. The stream goes on.
     Problem { problem: Problem },
     /// This node is behind the revision that the client has; these are better.
@@ -119,6 +128,7 @@ impl ServerMessage {
             ServerMessage::Sample { .. } => "sample",
             ServerMessage::Audit { .. } => "audit",
             ServerMessage::Locks { .. } => "locks",
+            ServerMessage::Traffic { .. } => "traffic",
             ServerMessage::Problem { .. } => "problem",
             ServerMessage::Behind { .. } => "behind",
         }

@@ -8,9 +8,10 @@
 //! telemetry ([`crate::telemetry`]) and deliberately absent.
 
 use crate::{
+    by_key::ByKey,
     cluster::Node,
     event::{Event, EventBatch},
-    id::{Incarnation, NodeId, OperationId, Revision},
+    id::{Incarnation, NodeId, Revision},
     operation::Operation,
     setting::Setting,
     traffic::{
@@ -18,8 +19,7 @@ use crate::{
         upstream::{Endpoint, Upstream},
     },
 };
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
 
 /// How many of the latest operations the view holds.
 pub const VIEW_OPERATIONS: usize = 50;
@@ -37,22 +37,19 @@ pub struct ClusterView {
     pub revision: Revision,
     /// The latest election that the log tells of.
     pub elected: Option<Election>,
-    #[serde(with = "as_list")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Node>))]
-    pub nodes: BTreeMap<NodeId, Node>,
-    #[serde(with = "as_list")]
+    pub nodes: ByKey<Node>,
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Setting>))]
-    pub settings: BTreeMap<String, Setting>,
+    pub settings: ByKey<Setting>,
     /// The latest [`VIEW_OPERATIONS`] operations.
-    #[serde(with = "as_list")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Operation>))]
-    pub operations: BTreeMap<OperationId, Operation>,
-    #[serde(default, with = "as_list")]
+    pub operations: ByKey<Operation>,
+    #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Upstream>))]
-    pub upstreams: BTreeMap<String, Upstream>,
-    #[serde(default, with = "as_list")]
+    pub upstreams: ByKey<Upstream>,
+    #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Route>))]
-    pub routes: BTreeMap<String, Route>,
+    pub routes: ByKey<Route>,
     /// How many audit entries there have ever been.
     pub audit_count: u64,
 }
@@ -86,7 +83,7 @@ impl ClusterView {
             }
             Event::FeatureLevelRaised { level } => self.feature_level = *level,
             Event::NodeJoined { node } => {
-                self.nodes.insert(node.id, node.clone());
+                self.nodes.put(node.clone());
             }
             Event::NodeLeft { node: gone } => {
                 self.nodes.remove(gone);
@@ -119,13 +116,11 @@ impl ClusterView {
                     Some(Election { term: *term, leader: *leader, at: batch.at, revision: batch.revision });
             }
             Event::SettingChanged { setting } => {
-                self.settings.insert(setting.key.clone(), setting.clone());
+                self.settings.put(setting.clone());
             }
             Event::OperationStarted { operation } => {
-                self.operations.insert(operation.id, operation.clone());
-                if self.operations.len() > VIEW_OPERATIONS {
-                    self.operations.pop_first();
-                }
+                self.operations.put(operation.clone());
+                self.operations.keep_last(VIEW_OPERATIONS);
             }
             Event::StepChanged { operation, position, step } => {
                 if let Some(operation) = self.operations.get_mut(operation) {
@@ -157,7 +152,7 @@ impl ClusterView {
                 }
             }
             Event::UpstreamPut { upstream } => {
-                self.upstreams.insert(upstream.name.clone(), upstream.as_ref().clone());
+                self.upstreams.put(upstream.as_ref().clone());
             }
             Event::UpstreamRemoved { upstream } => {
                 self.upstreams.remove(upstream);
@@ -194,7 +189,7 @@ impl ClusterView {
                 }
             }
             Event::RoutePut { route } => {
-                self.routes.insert(route.name.clone(), route.as_ref().clone());
+                self.routes.put(route.as_ref().clone());
             }
             Event::RouteRemoved { route } => {
                 self.routes.remove(route);
@@ -207,71 +202,5 @@ impl ClusterView {
 
     fn endpoint_mut(&mut self, upstream: &str, endpoint: &str) -> Option<&mut Endpoint> {
         self.upstreams.get_mut(upstream)?.endpoint_mut(endpoint)
-    }
-}
-
-/// Things that are kept in a map under one of their own fields.
-pub trait Keyed {
-    type Key: Ord + Clone;
-    fn key(&self) -> Self::Key;
-}
-
-impl Keyed for Node {
-    type Key = NodeId;
-    fn key(&self) -> NodeId {
-        self.id
-    }
-}
-
-impl Keyed for Setting {
-    type Key = String;
-    fn key(&self) -> String {
-        self.key.clone()
-    }
-}
-
-impl Keyed for Operation {
-    type Key = OperationId;
-    fn key(&self) -> OperationId {
-        self.id
-    }
-}
-
-impl Keyed for Upstream {
-    type Key = String;
-    fn key(&self) -> String {
-        self.name.clone()
-    }
-}
-
-impl Keyed for Route {
-    type Key = String;
-    fn key(&self) -> String {
-        self.name.clone()
-    }
-}
-
-/// Writes a map as the list of its values, each of which names its own key.
-mod as_list {
-    use super::{BTreeMap, Deserialize, Deserializer, Keyed, Serialize, Serializer};
-
-    pub(super) fn serialize<T, S>(map: &BTreeMap<T::Key, T>, serializer: S) -> Result<S::Ok, S::Error>
-    where
-        T: Keyed + Serialize,
-        S: Serializer,
-    {
-        serializer.collect_seq(map.values())
-    }
-
-    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<BTreeMap<T::Key, T>, D::Error>
-    where
-        T: Keyed + Deserialize<'de>,
-        D: Deserializer<'de>,
-    {
-        let values = Vec::<T>::deserialize(deserializer)?;
-        // Not collected: that would bring a sort for each type into what browsers load.
-        let mut map = BTreeMap::new();
-        map.extend(values.into_iter().map(|value| (value.key(), value)));
-        Ok(map)
     }
 }

@@ -3,18 +3,21 @@
 //!
 //! There is one level of pages, so an enum and a match are the whole router.
 
+use crate::var::Var;
 use leptos::{ev, prelude::*};
 use ringmaster_common::id::{NodeId, OperationId, PlanId};
 use wasm_bindgen::{JsCast, JsValue};
 
 /// What a path names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Page {
     Overview,
     Nodes,
     Node(NodeId),
     Consensus,
     Locks,
+    Traffic,
+    Upstream(String),
     Operations,
     Operation(OperationId),
     Plan(PlanId),
@@ -28,6 +31,8 @@ impl Page {
     pub fn of(path: &str) -> Page {
         let mut parts = path.split('/').filter(|part| !part.is_empty());
         let page = match (parts.next(), parts.next()) {
+            (Some("traffic"), None) => Some(Page::Traffic),
+            (Some("traffic"), Some("upstreams")) => parts.next().map(|name| Page::Upstream(name.to_owned())),
             (None, _) => Some(Page::Overview),
             (Some("nodes"), None) => Some(Page::Nodes),
             (Some("nodes"), Some(id)) => id.parse().ok().map(Page::Node),
@@ -48,14 +53,14 @@ impl Page {
 /// Where the page is.
 #[derive(Clone, Copy, Debug)]
 pub struct Address {
-    pub path: RwSignal<String>,
-    search: RwSignal<String>,
+    pub path: Var<String>,
+    search: Var<String>,
 }
 
 impl Address {
     /// Follows the browser's buttons, and the links of the page.
     pub fn follow() -> Self {
-        let address = Address { path: RwSignal::new(String::new()), search: RwSignal::new(String::new()) };
+        let address = Address { path: Var::new(String::new()), search: Var::new(String::new()) };
         address.read();
         window_event_listener(ev::popstate, move |_| address.read());
         window_event_listener(ev::click, move |event| {
@@ -179,6 +184,10 @@ mod tests {
             ("/nodes/3/more", Page::Missing),
             ("/consensus", Page::Consensus),
             ("/locks", Page::Locks),
+            ("/traffic", Page::Traffic),
+            ("/traffic/upstreams", Page::Missing),
+            ("/traffic/upstreams/web", Page::Upstream("web".to_owned())),
+            ("/traffic/upstreams/web/more", Page::Missing),
             ("/audit", Page::Audit),
             ("/settings", Page::Settings),
             ("/settings/x", Page::Missing),

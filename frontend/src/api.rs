@@ -4,7 +4,7 @@
 //! soon as its answer is. A mutation carries an idempotency key and is sent again, under the same
 //! key, if the node dies under it: by then another node may have taken over.
 
-use crate::{address::escaped, browser, json};
+use crate::{address::escaped, browser, json, var::Var};
 use gloo_timers::future::TimeoutFuture;
 use leptos::prelude::*;
 use ringmaster_common::{
@@ -17,7 +17,6 @@ use ringmaster_common::{
     operation::Operation,
     page::Page,
     plan::{Fact, Plan},
-    setting::Setting,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -85,14 +84,14 @@ impl fmt::Display for ApiError {
 /// The HTTP API of the node that the page is connected to.
 #[derive(Clone, Copy, Debug)]
 pub struct Api {
-    base: RwSignal<String>,
+    base: Var<String>,
 }
 
 pub type Answer<T> = Result<T, ApiError>;
 
 impl Api {
     pub fn new() -> Self {
-        Api { base: RwSignal::new(browser::origin()) }
+        Api { base: Var::new(browser::origin()) }
     }
 
     /// From now on, ask this node.
@@ -142,14 +141,28 @@ impl Api {
         read_with(self.send(path, None).await?, json::lock_detail)
     }
 
-    /// Sets what `key` names, if it is still as it was in `known`, or new where that is none.
-    pub async fn put_setting(self, key: &str, value: Value, known: Option<Revision>) -> Answer<Setting> {
-        let path = format!("/v1/settings/{}", escaped(key));
-        let condition = match known {
-            Some(version) => ("If-Match", format!("\"{version}\"")),
-            None => ("If-None-Match", "*".to_owned()),
-        };
-        one(self.mutate("PUT", path, json!({ "value": value }), Some(condition)).await?)
+    /// Whatever is at a path, as it is told there.
+    pub async fn value(self, path: &str) -> Answer<Value> {
+        read_with(self.send(path.to_owned(), None).await?, json::tree)
+    }
+
+    /// Puts what is configured at a path, if it is still as it was in `known`, or new where that is none.
+    pub async fn put(self, path: String, body: Value, known: Option<Revision>) -> Answer<Value> {
+        read_with(self.mutate("PUT", path, body, Some(condition(known))).await?, json::tree)
+    }
+
+    /// Deletes what is configured at a path, if it is still as it was in `known`.
+    pub async fn delete(self, path: String, known: Option<Revision>) -> Answer<()> {
+        match self.mutate("DELETE", path, json!({}), Some(condition(known))).await? {
+            (_, true, _) => Ok(()),
+            (status, false, body) => Err(refusal(status, &body)),
+        }
+    }
+
+    /// Why the proxy of the node at `url` sent requests of an upstream where it did, the oldest first.
+    pub async fn decisions(self, url: String, upstream: &str) -> Answer<Value> {
+        let api = Api { base: Var::new(url) };
+        api.value(&format!("/v1/upstreams/{upstream}/decisions")).await
     }
 
     /// The latest events first, from before a revision, or from now.
@@ -175,7 +188,7 @@ impl Api {
 
     /// Asks the node at `through`, because `node` itself may not live to answer.
     pub async fn chaos(self, through: Option<String>, node: NodeId, chaos: Chaos) -> Answer<DemoNode> {
-        let api = through.map_or(self, |url| Api { base: RwSignal::new(url) });
+        let api = through.map_or(self, |url| Api { base: Var::new(url) });
         api.post(&format!("/v1/demo/nodes/{node}/{}", chaos.as_str()), json!({})).await
     }
 
@@ -240,6 +253,14 @@ impl Api {
             let answer = exchange(&format!("{base}{path}"), mutation).await;
             answer.map_err(|_| ApiError::Unreachable { url: base })
         })
+    }
+}
+
+/// The header that names the version which is changed.
+fn condition(known: Option<Revision>) -> (&'static str, String) {
+    match known {
+        Some(version) => ("If-Match", format!("\"{version}\"")),
+        None => ("If-None-Match", "*".to_owned()),
     }
 }
 

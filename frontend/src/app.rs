@@ -15,10 +15,12 @@ use crate::{
     pages::{
         audit::audit_page, consensus::consensus_page, events::events_page, locks::locks_page,
         missing::missing, node::node_page, nodes::nodes_page, operation::operation_page,
-        operations::operations_page, overview::overview, settings::settings_page,
+        operations::operations_page, overview::overview, settings::settings_page, traffic::traffic_page,
+        upstream::upstream_page,
     },
     store::Store,
     stream,
+    var::Var,
 };
 use leptos::prelude::*;
 
@@ -33,7 +35,7 @@ pub fn app() -> impl IntoView {
     provide_context(Palette::new());
     provide_context(ThemeSwitch::new());
     provide_context(Mischief::new());
-    provide_context(Scrolled(RwSignal::new(false)));
+    provide_context(Scrolled(Var::new(false)));
     view! { {shell(page)} {plan_drawer()} {palette_dialog()} }
 }
 
@@ -54,6 +56,8 @@ fn page() -> AnyView {
             Page::Node(id) => node_page(id),
             Page::Consensus => consensus_page(),
             Page::Locks => locks_page(),
+            Page::Traffic => traffic_page(),
+            Page::Upstream(name) => upstream_page(name),
             Page::Operations => operations_page(),
             Page::Operation(id) => operation_page(id),
             Page::Events => events_page(),

@@ -58,7 +58,7 @@ pub fn recall(key: &str) -> Option<String> {
 
 /// Puts text on the clipboard. Without a secure context there is none: then the text of `shown` is
 /// selected, for the reader to copy. Says which of the two happened.
-pub async fn copy(text: &str, shown: Option<&web_sys::Element>) -> bool {
+pub async fn copy(text: &str, shown: &str) -> bool {
     let clipboard = js_sys::Reflect::get(window().navigator().as_ref(), &"clipboard".into());
     if clipboard.is_ok_and(|clipboard| clipboard.is_object()) {
         let written = wasm_bindgen_futures::JsFuture::from(window().navigator().clipboard().write_text(text));
@@ -66,8 +66,10 @@ pub async fn copy(text: &str, shown: Option<&web_sys::Element>) -> bool {
             return true;
         }
     }
-    if let (Some(shown), Ok(Some(selection))) = (shown, window().get_selection()) {
-        selection.select_all_children(shown).ok();
+    if let (Ok(Some(shown)), Ok(Some(selection))) =
+        (document().query_selector(shown), window().get_selection())
+    {
+        selection.select_all_children(&shown).ok();
     }
     false
 }

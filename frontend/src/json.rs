@@ -42,20 +42,19 @@ pub fn message(text: &str) -> Result<ServerMessage, Unreadable> {
         "view" => ServerMessage::View {
             format: take(&mut fields, "format")?,
             node: take(&mut fields, "node")?,
-            view: read(with_traffic(fields))?,
+            view: read(fields)?,
         },
         "resumed" => ServerMessage::Resumed {
             format: take(&mut fields, "format")?,
             node: take(&mut fields, "node")?,
             incarnation: take(&mut fields, "incarnation")?,
         },
-        "events" => {
-            ServerMessage::Events { prev: take(&mut fields, "prev")?, batch: read(with_traffic(fields))? }
-        }
+        "events" => ServerMessage::Events { prev: take(&mut fields, "prev")?, batch: read(fields)? },
         "sample" => {
             ServerMessage::Sample { locks: take(&mut fields, "locks")?, sample: Box::new(sample(fields)?) }
         }
         "locks" => ServerMessage::Locks { revision: take(&mut fields, "revision")?, page: read(fields)? },
+        "traffic" => ServerMessage::Traffic { figures: take(&mut fields, "figures")? },
         "behind" => ServerMessage::Behind {
             revision: take(&mut fields, "revision")?,
             try_urls: take(&mut fields, "try_urls")?,
@@ -100,39 +99,23 @@ pub fn tagged(value: &impl Serialize) -> Value {
 }
 
 /// In JSON, what is configured of an upstream or a route stands beside what the cluster says of it; in the
-/// browser's types it is an object inside, for the reason above.
-fn with_traffic(mut fields: Map<String, Value>) -> Map<String, Value> {
-    if cfg!(target_family = "wasm") {
-        let events = fields.get_mut("events").and_then(Value::as_array_mut).into_iter().flatten();
-        for event in events {
-            nest(event.get_mut("upstream"), "config", OF_UPSTREAM);
-            nest(event.get_mut("route"), "spec", OF_ROUTE);
-        }
-        for (list, inside, outside) in [("upstreams", "config", OF_UPSTREAM), ("routes", "spec", OF_ROUTE)] {
-            let items = fields.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
-            items.for_each(|item| nest(Some(item), inside, outside));
-        }
+/// browser's types it is an object inside, because what serde derives for the former would copy it first.
+fn nested(mut fields: Map<String, Value>, inside: &str, outside: &[&str]) -> Map<String, Value> {
+    if fields.contains_key(inside) {
+        return fields;
     }
-    fields
-}
-
-/// What the cluster says of an upstream.
-const OF_UPSTREAM: &[&str] = &["name", "primary", "version", "updated_at", "updated_by"];
-/// What the cluster says of a route.
-const OF_ROUTE: &[&str] = &["name", "version", "updated_at", "updated_by"];
-
-fn nest(value: Option<&mut Value>, inside: &str, outside: &[&str]) {
-    let Some(Value::Object(fields)) = value else { return };
-    let mut rest = std::mem::take(fields);
+    let mut nested = Map::new();
     for name in outside {
-        if let Some(value) = rest.remove(*name) {
-            fields.insert((*name).to_owned(), value);
+        if let Some(value) = fields.remove(*name) {
+            nested.insert((*name).to_owned(), value);
         }
     }
-    fields.insert(inside.to_owned(), Value::Object(rest));
+    nested.insert(inside.to_owned(), Value::Object(fields));
+    nested
 }
 
-fn tree(text: &str) -> Result<Value, Unreadable> {
+/// What is configured and told by name, as it is.
+pub fn tree(text: &str) -> Result<Value, Unreadable> {
     serde_json::from_str(text).map_err(|_| Unreadable { what: "the syntax" })
 }
 
@@ -177,7 +160,7 @@ impl de::Error for Unreadable {
     }
 
     fn invalid_length(_: usize, _: &dyn de::Expected) -> Self {
-        Unreadable { what: "the length of a list" }
+        Unreadable { what: "a field that is missing" }
     }
 
     fn unknown_variant(_: &str, _: &'static [&'static str]) -> Self {
@@ -262,11 +245,17 @@ impl<'de> Deserializer<'de> for Tree {
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        _: &'static str,
-        _: &'static [&'static str],
+        kind: &'static str,
+        names: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Unreadable> {
-        self.deserialize_map(visitor)
+        let Value::Object(fields) = self.0 else { return Err(WRONG_TYPE) };
+        let fields = match kind {
+            "Upstream" => nested(fields, "config", names),
+            "Route" => nested(fields, "spec", names),
+            _ => fields,
+        };
+        visitor.visit_seq(InOrder { names: names.iter(), fields })
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
@@ -311,6 +300,32 @@ impl<'de> SeqAccess<'de> for Items {
         seed: S,
     ) -> Result<Option<S::Value>, Unreadable> {
         self.0.next().map(|item| seed.deserialize(Tree(item))).transpose()
+    }
+}
+
+/// The fields of an object in the order in which a struct declares them, so that nothing has to find out which
+/// comes next: that would be half of what reading a struct costs.
+struct InOrder {
+    names: std::slice::Iter<'static, &'static str>,
+    fields: Map<String, Value>,
+}
+
+impl InOrder {
+    #[inline(never)]
+    fn advance(&mut self) -> Option<Value> {
+        self.names.next().and_then(|name| self.fields.get_mut(*name)).map(Value::take)
+    }
+}
+
+impl<'de> SeqAccess<'de> for InOrder {
+    type Error = Unreadable;
+
+    /// None for a field that is missing, which is an error unless it has a default.
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Unreadable> {
+        self.advance().map(|value| seed.deserialize(Tree(value))).transpose()
     }
 }
 
@@ -379,10 +394,10 @@ impl<'de> VariantAccess<'de> for Variant {
 
     fn struct_variant<V: Visitor<'de>>(
         self,
-        _: &'static [&'static str],
+        names: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Unreadable> {
-        visitor.visit_map(Fields::new(self.fields))
+        visitor.visit_seq(InOrder { names: names.iter(), fields: self.fields })
     }
 }
 
@@ -468,7 +483,7 @@ mod tests {
     fn what_cannot_be_read_is_named() {
         let error = |text: &str| from_str::<Page<EventBatch>>(text).unwrap_err().to_string();
         assert_eq!(error("{"), "the syntax");
-        assert_eq!(error("{\"next\":null}"), "items");
+        assert_eq!(error("{\"next\":null}"), "a field that is missing");
         assert_eq!(error("{\"items\":3,\"next\":null}"), "the type of a value");
     }
 }

@@ -181,7 +181,8 @@ mod tests {
                 limit: Some(50),
                 prefix: "jobs/".to_owned(),
                 after: None,
-                contended: true
+                contended: true,
+                upstream: None
             }
         );
         let farewell = serde_json::from_str::<ClientMessage>(&Wanted::farewell()).unwrap();

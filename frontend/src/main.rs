@@ -28,6 +28,8 @@ mod situation;
 mod store;
 mod stream;
 mod timeline;
+mod traffic;
+mod var;
 mod who_sees_whom;
 
 fn main() {

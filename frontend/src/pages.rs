@@ -11,3 +11,5 @@ pub mod operation;
 pub mod operations;
 pub mod overview;
 pub mod settings;
+pub mod traffic;
+pub mod upstream;

@@ -15,6 +15,8 @@ use crate::{
     peers::{Peer, Position},
     situation::{self, Assessment, Connection, Situation},
     timeline::{self, Entry, Reign},
+    traffic::Heard,
+    var::Var,
 };
 use leptos::prelude::*;
 use ringmaster_common::{
@@ -28,7 +30,7 @@ use ringmaster_common::{
     telemetry::{AgedReport, Sample},
     view::{ClusterView, Election},
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 /// How many of the latest events the page holds.
 pub const MAX_ENTRIES: usize = 400;
@@ -71,15 +73,25 @@ pub struct LocksShown {
 /// One node's signals.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeSignals {
-    pub facts: RwSignal<Node>,
+    pub facts: Var<Node>,
     /// The node's own report; none where it is too old.
-    pub report: RwSignal<Option<AgedReport>>,
-    pub lag: RwSignal<Option<u64>>,
-    pub rtt_us: RwSignal<Option<u64>>,
-    pub can_lose: RwSignal<CanLose>,
+    pub report: Var<Option<AgedReport>>,
+    pub lag: Var<Option<u64>>,
+    pub rtt_us: Var<Option<u64>>,
+    pub can_lose: Var<CanLose>,
 }
 
 impl NodeSignals {
+    fn new(node: Node) -> Self {
+        NodeSignals {
+            facts: Var::new(node),
+            report: Var::new(None),
+            lag: Var::new(None),
+            rtt_us: Var::new(None),
+            can_lose: Var::new(CanLose { answer: false, reason: String::new() }),
+        }
+    }
+
     /// Whether the log calls it up and it is heard from too.
     pub fn is_up(self) -> bool {
         self.facts.with(|node| node.status == NodeStatus::Up) && self.report.with(Option::is_some)
@@ -94,41 +106,45 @@ impl NodeSignals {
 pub struct Store {
     pub api: Api,
     view: StoredValue<ClusterView>,
-    nodes: StoredValue<BTreeMap<NodeId, NodeSignals>>,
-    pub loaded: RwSignal<bool>,
-    pub name: RwSignal<String>,
-    pub revision: RwSignal<Revision>,
-    pub elected: RwSignal<Option<Election>>,
-    pub node_ids: RwSignal<Vec<NodeId>>,
+    nodes: StoredValue<Vec<(NodeId, NodeSignals)>>,
+    pub loaded: Var<bool>,
+    pub name: Var<String>,
+    pub revision: Var<Revision>,
+    pub elected: Var<Option<Election>>,
+    pub node_ids: Var<Vec<NodeId>>,
     /// Newest first.
-    pub operations: RwSignal<Vec<Operation>>,
+    pub operations: Var<Vec<Operation>>,
     /// The latest events, newest first, without gaps down to the oldest.
-    pub entries: RwSignal<VecDeque<Entry>>,
+    pub entries: Var<VecDeque<Entry>>,
     /// What is news among all events that the page has seen, newest first.
-    pub headlines: RwSignal<Vec<Entry>>,
+    pub headlines: Var<Vec<Entry>>,
     /// The elections among all events that the page has seen, newest first.
-    pub reigns: RwSignal<Vec<Reign>>,
+    pub reigns: Var<Vec<Reign>>,
     /// The revision from which on all elections are known.
-    pub reigns_since: RwSignal<Option<u64>>,
+    pub reigns_since: Var<Option<u64>>,
     /// How many audit entries there have ever been.
-    pub audit_count: RwSignal<u64>,
+    pub audit_count: Var<u64>,
     /// Grows when the history that is shown does not go on from what was shown before.
-    pub restarts: RwSignal<u32>,
-    pub sample: RwSignal<Option<Sample>>,
+    pub restarts: Var<u32>,
+    pub sample: Var<Option<Sample>>,
     /// How many locks there are, and of all that becomes of them.
-    pub lock_counts: RwSignal<LockCounts>,
+    pub lock_counts: Var<LockCounts>,
     /// The page of locks that somebody looks at; the stream follows it.
-    pub locks_wanted: RwSignal<Option<Wanted>>,
+    pub locks_wanted: Var<Option<Wanted>>,
     /// That page, as it was last heard of.
-    pub locks: RwSignal<Option<LocksShown>>,
-    pub history: RwSignal<History>,
-    pub demo: RwSignal<bool>,
-    pub link: RwSignal<Link>,
-    pub latency_ms: RwSignal<Option<f64>>,
+    pub locks: Var<Option<LocksShown>>,
+    /// The upstream whose endpoints somebody looks at; the stream follows them.
+    pub traffic_wanted: Var<Option<String>>,
+    /// What the proxies of all nodes do.
+    pub traffic: Var<Heard>,
+    pub history: Var<History>,
+    pub demo: Var<bool>,
+    pub link: Var<Link>,
+    pub latency_ms: Var<Option<f64>>,
     /// When anything was last heard, by this computer's clock.
-    pub heard_at: RwSignal<Option<Timestamp>>,
+    pub heard_at: Var<Option<Timestamp>>,
     /// The cluster's time of day, ticking.
-    pub now: RwSignal<Timestamp>,
+    pub now: Var<Timestamp>,
     /// What to add to this computer's clock to get the cluster's, in milliseconds.
     clock_offset_ms: StoredValue<i64>,
     opened_at: Timestamp,
@@ -139,29 +155,31 @@ impl Store {
         Store {
             api,
             view: StoredValue::new(ClusterView::default()),
-            nodes: StoredValue::new(BTreeMap::new()),
-            loaded: RwSignal::new(false),
-            name: RwSignal::new(String::new()),
-            revision: RwSignal::new(Revision(0)),
-            elected: RwSignal::new(None),
-            node_ids: RwSignal::new(Vec::new()),
-            operations: RwSignal::new(Vec::new()),
-            entries: RwSignal::new(VecDeque::new()),
-            headlines: RwSignal::new(Vec::new()),
-            reigns: RwSignal::new(Vec::new()),
-            reigns_since: RwSignal::new(None),
-            audit_count: RwSignal::new(0),
-            restarts: RwSignal::new(0),
-            sample: RwSignal::new(None),
-            lock_counts: RwSignal::new(LockCounts::default()),
-            locks_wanted: RwSignal::new(None),
-            locks: RwSignal::new(None),
-            history: RwSignal::new(History::default()),
-            demo: RwSignal::new(false),
-            link: RwSignal::new(Link { phase: LinkPhase::Opening, peer: first, node: None }),
-            latency_ms: RwSignal::new(None),
-            heard_at: RwSignal::new(None),
-            now: RwSignal::new(browser::now()),
+            nodes: StoredValue::new(Vec::new()),
+            loaded: Var::new(false),
+            name: Var::new(String::new()),
+            revision: Var::new(Revision(0)),
+            elected: Var::new(None),
+            node_ids: Var::new(Vec::new()),
+            operations: Var::new(Vec::new()),
+            entries: Var::new(VecDeque::new()),
+            headlines: Var::new(Vec::new()),
+            reigns: Var::new(Vec::new()),
+            reigns_since: Var::new(None),
+            audit_count: Var::new(0),
+            restarts: Var::new(0),
+            sample: Var::new(None),
+            lock_counts: Var::new(LockCounts::default()),
+            locks_wanted: Var::new(None),
+            locks: Var::new(None),
+            traffic_wanted: Var::new(None),
+            traffic: Var::new(Heard::default()),
+            history: Var::new(History::default()),
+            demo: Var::new(false),
+            link: Var::new(Link { phase: LinkPhase::Opening, peer: first, node: None }),
+            latency_ms: Var::new(None),
+            heard_at: Var::new(None),
+            now: Var::new(browser::now()),
             clock_offset_ms: StoredValue::new(0),
             opened_at: browser::now(),
         }
@@ -196,7 +214,7 @@ impl Store {
     /// A node's signals, for as long as it is a member.
     pub fn node(self, id: NodeId) -> Option<NodeSignals> {
         self.node_ids.track();
-        self.nodes.with_value(|nodes| nodes.get(&id).copied())
+        self.nodes.with_value(|nodes| nodes.iter().find(|(known, _)| *known == id).map(|(_, node)| *node))
     }
 
     pub fn operation(self, id: OperationId) -> Option<Operation> {
@@ -404,16 +422,12 @@ impl Store {
             set(self.audit_count, view.audit_count);
             set(self.operations, view.operations.values().rev().cloned().collect());
             self.nodes.update_value(|nodes| {
-                nodes.retain(|id, _| view.nodes.contains_key(id));
+                nodes.retain(|(id, _)| view.nodes.get(id).is_some());
                 for node in view.nodes.values() {
-                    let signals = nodes.entry(node.id).or_insert_with(|| NodeSignals {
-                        facts: RwSignal::new(node.clone()),
-                        report: RwSignal::new(None),
-                        lag: RwSignal::new(None),
-                        rtt_us: RwSignal::new(None),
-                        can_lose: RwSignal::new(CanLose { answer: false, reason: String::new() }),
-                    });
-                    set(signals.facts, node.clone());
+                    match nodes.iter().find(|(id, _)| *id == node.id) {
+                        Some((_, signals)) => set(signals.facts, node.clone()),
+                        None => nodes.push((node.id, NodeSignals::new(node.clone()))),
+                    }
                 }
             });
             set(self.node_ids, view.nodes.keys().copied().collect());
@@ -455,9 +469,9 @@ fn heard_now(view: &ClusterView, sample: Option<&Sample>) -> Vec<Node> {
 }
 
 /// Sets a signal if that changes it. A socket's callback may outlive the page, so it only tries.
-pub fn set<T: PartialEq + Send + Sync + 'static>(signal: RwSignal<T>, value: T) {
+pub fn set<T: PartialEq + Send + Sync + 'static>(signal: Var<T>, value: T) {
     if signal.try_with_untracked(|known| *known != value) == Some(true) {
-        signal.try_set(value);
+        signal.set(value);
     }
 }
 

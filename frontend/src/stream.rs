@@ -10,12 +10,10 @@ use crate::{
     lock::Wanted,
     peers::{Peers, Position, Verdict, from_text, judge_events, judge_view, to_text},
     store::{Link, LinkPhase, SILENCE_MS, Store, set},
+    traffic,
 };
 use gloo_timers::callback::Interval;
-use leptos::{
-    prelude::{GetUntracked, WithUntracked},
-    task::spawn_local,
-};
+use leptos::task::spawn_local;
 use ringmaster_common::{id::Incarnation, stream::ServerMessage};
 use std::{cell::RefCell, rc::Rc};
 use wasm_bindgen::{JsCast, closure::Closure};
@@ -67,6 +65,8 @@ struct Stream {
     incarnation: Option<Incarnation>,
     /// The locks that the node at the other end was asked to tell of.
     following: Option<Wanted>,
+    /// The upstream whose endpoints it was asked for, where it was asked for the traffic.
+    traffic: Option<Option<String>>,
     pinged: f64,
 }
 
@@ -87,6 +87,7 @@ pub fn start(store: Store, peers: Peers) {
         fresh: false,
         incarnation: None,
         following: None,
+        traffic: None,
         pinged: 0.0,
     }));
     Stream::tick(&stream);
@@ -100,6 +101,7 @@ impl Stream {
         stream.retired.clear();
         stream.store.tick();
         stream.follow_locks();
+        stream.follow_traffic();
         match stream.phase {
             Phase::Waiting { until } if now >= until => stream.open(this, now),
             Phase::Opening { since } if now - since > OPENING_MS => stream.lose(),
@@ -115,7 +117,7 @@ impl Stream {
 
     /// Tells the node at the other end which locks the page looks at, where that has changed.
     fn follow_locks(&mut self) {
-        let wanted = self.store.locks_wanted.try_get_untracked().flatten();
+        let wanted = self.store.locks_wanted.try_with_untracked(Clone::clone).flatten();
         if wanted == self.following || !matches!(self.phase, Phase::Live { .. }) {
             return;
         }
@@ -125,10 +127,23 @@ impl Stream {
         }
     }
 
+    /// Asks for the traffic, always, and for the endpoints of the upstream that the page looks at.
+    fn follow_traffic(&mut self) {
+        let wanted = self.store.traffic_wanted.try_with_untracked(Clone::clone);
+        if wanted == self.traffic || !matches!(self.phase, Phase::Live { .. }) {
+            return;
+        }
+        let text = traffic::wanted(wanted.as_ref().and_then(Option::as_deref));
+        if self.socket.as_ref().is_some_and(|socket| socket.socket.send_with_str(&text).is_ok()) {
+            self.traffic = wanted;
+        }
+    }
+
     fn open(&mut self, this: &Rc<RefCell<Stream>>, now: f64) {
         self.attempt += 1;
         self.phase = Phase::Opening { since: now };
         self.following = None;
+        self.traffic = None;
         let attempt = self.attempt;
         let after = match self.store.position() {
             Some(Position { incarnation, revision }) if !self.fresh => {
@@ -260,6 +275,10 @@ impl Stream {
             }
             ServerMessage::Locks { revision, page } => {
                 self.store.take_locks(revision, page);
+                Verdict::Accept
+            }
+            ServerMessage::Traffic { figures } => {
+                self.store.traffic.update(|heard| heard.push(figures));
                 Verdict::Accept
             }
             // Nothing of the kind is asked for.

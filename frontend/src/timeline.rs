@@ -115,6 +115,8 @@ pub fn tone(event: &Event) -> Tone {
             StepStatus::Pending | StepStatus::Running | StepStatus::Skipped => Tone::Note,
         },
         Event::PlanCreated { blocked: true, .. } => Tone::Warning,
+        Event::EndpointHealthChanged { health, .. } => crate::traffic::verdict_tone(health.verdict),
+        Event::PrimaryChanged { primary, .. } if primary.endpoint.is_none() => Tone::Bad,
         _ => Tone::Note,
     }
 }

@@ -77,7 +77,7 @@ mod tests {
             })
         };
         let nodes = [node(1), node(2)].map(|node| serde_json::from_value::<Node>(node).unwrap());
-        ClusterView { nodes: nodes.map(|node| (node.id, node)).into(), ..ClusterView::default() }
+        ClusterView { nodes: nodes.into_iter().collect(), ..ClusterView::default() }
     }
 
     fn sees(observer: u64, subject: u64, sees: Sees) -> ringmaster_common::telemetry::AgedReport {

@@ -218,24 +218,26 @@ async fn a_setting_is_edited_and_nothing_is_overwritten_unseen() {
     browser.wait_text(&value, "the default", |text| text == "500").await;
 
     browser.click(&by_id(&format!("edit-{KEY}"))).await;
-    fill(&browser, "setting-input", "700").await;
-    browser.click(&by_id("setting-save")).await;
+    fill(&browser, "field-value", "700").await;
+    browser.click(&by_id("form-save")).await;
     browser.wait_text(&value, "as it was set", |text| text == "700").await;
 
     // A value that it does not take is refused with its bounds, and nothing changes.
     browser.click(&by_id(&format!("edit-{KEY}"))).await;
-    fill(&browser, "setting-input", "7").await;
-    browser.click(&by_id("setting-save")).await;
-    browser.wait_text(&by_id("refusal"), "about the bounds", |text| text.contains("from 200 to 60000")).await;
+    fill(&browser, "field-value", "7").await;
+    browser.click(&by_id("form-save")).await;
+    browser
+        .wait_text(&by_id("field-error"), "about the bounds", |text| text.contains("from 200 to 60000"))
+        .await;
     browser.wait_text(&value, "as it was", |text| text == "700").await;
 
     // Somebody else is quicker: the form shows what is there now, and saving is refused.
     let url = format!("{}/v1/settings/{KEY}", demo.url);
     let put = demo.http.put(&url).json(&json!({ "value": 650 })).send().await.expect("an answer");
     assert!(put.status().is_success(), "{put:?}");
-    browser.wait_text(&by_id("setting-conflict"), "about 650", |text| text.contains("650")).await;
-    fill(&browser, "setting-input", "800").await;
-    browser.click(&by_id("setting-save")).await;
+    browser.wait_text(&by_id("form-conflict"), "about the other", |text| text.contains("Meanwhile")).await;
+    fill(&browser, "field-value", "800").await;
+    browser.click(&by_id("form-save")).await;
     browser
         .wait_text(&by_id("refusal"), "a precondition that failed", |text| {
             text.contains("precondition_failed")
@@ -244,8 +246,8 @@ async fn a_setting_is_edited_and_nothing_is_overwritten_unseen() {
     browser.wait_text(&value, "what the other wrote", |text| text == "650").await;
 
     // Seen and decided: now it is overwritten.
-    browser.click(&by_id("setting-overwrite")).await;
-    browser.click(&by_id("setting-save")).await;
+    browser.click(&by_id("form-overwrite")).await;
+    browser.click(&by_id("form-save")).await;
     browser.wait_text(&value, "as decided", |text| text == "800").await;
     let stored: serde_json::Value =
         demo.http.get(&url).send().await.expect("an answer").json().await.expect("a setting");

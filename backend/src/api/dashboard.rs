@@ -19,8 +19,8 @@ use rust_embed::{EmbeddedFile, RustEmbed};
 struct Assets;
 
 /// The first parts of the dashboard's paths; its front page is at the root.
-const PAGES: [&str; 9] =
-    ["", "nodes", "consensus", "locks", "operations", "plans", "events", "audit", "settings"];
+const PAGES: [&str; 10] =
+    ["", "nodes", "consensus", "traffic", "locks", "operations", "plans", "events", "audit", "settings"];
 const PAGE: &str = "index.html";
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");

@@ -39,6 +39,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 const SIGN_OF_LIFE_EVERY: Duration = Duration::from_millis(500);
 /// How often a client that follows locks is told of them, at the most.
 const LOCKS_EVERY: Duration = Duration::from_millis(100);
+/// How often a client that follows the traffic is told of it: as often as it is measured.
+const TRAFFIC_EVERY: Duration = Duration::from_secs(1);
 /// How long a client may take to read one message.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a node that is behind its client waits to catch up before it names better ones.
@@ -94,8 +96,16 @@ pub async fn stream(
         let _admitted = admitted;
         let _count = api.telemetry.count_stream();
         let form = Form::of(socket.protocol().and_then(|protocol| protocol.to_str().ok()));
-        let stream =
-            Stream { api, socket, form, samples: true, audit: None, locks: None, cursor: Revision(0) };
+        let stream = Stream {
+            api,
+            socket,
+            form,
+            samples: true,
+            audit: None,
+            locks: None,
+            traffic: None,
+            cursor: Revision(0),
+        };
         // A client that goes away is how every stream ends; there is nobody to tell.
         let _ = stream.run(query).await;
     }))
@@ -115,6 +125,7 @@ struct Stream {
     /// The number of the last entry of the audit that the client has, where it follows them.
     audit: Option<u64>,
     locks: Option<FollowedLocks>,
+    traffic: Option<FollowedTraffic>,
     /// The revision of the last message that carried one.
     cursor: Revision,
 }
@@ -124,6 +135,11 @@ struct FollowedLocks {
     page: LocksPage,
     /// How far the locks had come when it was sent.
     sent: Option<Revision>,
+}
+
+/// That a client looks at the traffic, and whose endpoints it looks at.
+struct FollowedTraffic {
+    upstream: Option<String>,
 }
 
 impl Stream {
@@ -139,6 +155,8 @@ impl Stream {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks = interval(LOCKS_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut measured = interval(TRAFFIC_EVERY);
+        measured.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 changed = applied.changed() => {
@@ -149,6 +167,7 @@ impl Stream {
                 }
                 _ = ticks.tick() => self.send_sign_of_life().await?,
                 _ = looks.tick(), if self.locks.is_some() => self.send_locks().await?,
+                _ = measured.tick(), if self.traffic.is_some() => self.send_traffic().await?,
                 shift = shifts.changed(), if self.samples => {
                     shift.map_err(|_| Gone)?;
                     self.send_sign_of_life().await?;
@@ -169,7 +188,12 @@ impl Stream {
             Ok(ClientMessage::Unfollow { topic: Topic::Samples }) => self.samples = false,
             Ok(ClientMessage::Unfollow { topic: Topic::Audit }) => self.audit = None,
             Ok(ClientMessage::Unfollow { topic: Topic::Locks }) => self.locks = None,
-            Ok(ClientMessage::Follow { topic: Topic::Locks, limit, prefix, after, contended }) => {
+            Ok(ClientMessage::Unfollow { topic: Topic::Traffic }) => self.traffic = None,
+            Ok(ClientMessage::Follow { topic: Topic::Traffic, upstream, .. }) => {
+                self.traffic = Some(FollowedTraffic { upstream });
+                self.send_traffic().await?;
+            }
+            Ok(ClientMessage::Follow { topic: Topic::Locks, limit, prefix, after, contended, .. }) => {
                 let limit = limit.unwrap_or(MAX_FOLLOWED).min(MAX_FOLLOWED);
                 let page = LocksPage { prefix, after, contended, limit };
                 self.locks = Some(FollowedLocks { page, sent: None });
@@ -260,6 +284,13 @@ impl Stream {
         let now = self.api.group.cluster_time_here();
         let message = self.api.encoder.locks(self.form, &followed.page, &state.locks, now);
         self.write("locks", message).await
+    }
+
+    /// Sends what is measured of the traffic.
+    async fn send_traffic(&mut self) -> Result<(), Gone> {
+        let Some(followed) = &self.traffic else { return Ok(()) };
+        let message = self.api.encoder.traffic(self.form, followed.upstream.as_deref(), &self.api.telemetry);
+        self.write("traffic", message).await
     }
 
     async fn send_sign_of_life(&mut self) -> Result<(), Gone> {

@@ -224,7 +224,14 @@ impl Query {
             Query::Lock { name } => (name.clone(), false),
             _ => return None,
         };
-        Some(ClientMessage::Follow { topic: Topic::Locks, limit: None, prefix, after: None, contended })
+        Some(ClientMessage::Follow {
+            topic: Topic::Locks,
+            limit: None,
+            prefix,
+            after: None,
+            contended,
+            upstream: None,
+        })
     }
 }
 

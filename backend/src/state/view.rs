@@ -13,15 +13,11 @@ pub fn view(state: &State) -> ClusterView {
         feature_level: state.feature_level,
         revision: state.history.last_revision(),
         elected: state.election.clone(),
-        nodes: state.membership.nodes.iter().map(|(id, node)| (*id, node.as_ref().clone())).collect(),
-        settings: state.settings.iter().map(|setting| (setting.key.clone(), setting.clone())).collect(),
-        operations: state
-            .operations
-            .latest(VIEW_OPERATIONS)
-            .map(|operation| (operation.id, operation.clone()))
-            .collect(),
-        upstreams: state.upstreams.iter().map(|upstream| (upstream.name.clone(), upstream.clone())).collect(),
-        routes: state.routes.iter().map(|route| (route.name.clone(), route.clone())).collect(),
+        nodes: state.membership.nodes.iter().map(|(_, node)| node.as_ref().clone()).collect(),
+        settings: state.settings.iter().cloned().collect(),
+        operations: state.operations.latest(VIEW_OPERATIONS).cloned().collect(),
+        upstreams: state.upstreams.iter().cloned().collect(),
+        routes: state.routes.iter().cloned().collect(),
         audit_count: state.audit.count,
     }
 }

@@ -10,7 +10,8 @@ fn report(node: u64, sees: &[(u64, Sees)]) -> NodeReport {
 }
 
 fn aged(age_ms: u64, report: NodeReport) -> Message {
-    Message { age_ms, report, endpoints: Arc::default(), beats: Arc::default() }
+    let (endpoints, beats, traffic) = Default::default();
+    Message { age_ms, report, endpoints, beats, traffic }
 }
 
 fn known(telemetry: &Telemetry) -> Vec<u64> {
@@ -125,4 +126,29 @@ fn heartbeats_that_others_have_heard_are_known_with_their_age() {
     let heard = telemetry.heard_beats();
     assert_eq!(heard.len(), 1, "what this node has heard itself it knows");
     assert!(heard[0].0 >= Duration::from_millis(100) && *heard[0].1 == [beat("e1")], "{heard:?}");
+}
+
+#[test]
+fn what_proxies_do_is_reported_unless_they_idle() {
+    let figures = |upstream: &str, in_flight| UpstreamFigures {
+        upstream: upstream.to_owned(),
+        node: NodeId(2),
+        requests_per_s: 0.0,
+        failures_per_s: 0.0,
+        retries_per_s: 0.0,
+        p50_us: None,
+        p99_us: None,
+        in_flight,
+        endpoints: Vec::new(),
+    };
+    let told = busy(&[figures("idle", 0), figures("web", 3)]);
+    let telemetry = Telemetry::new(NodeId(1));
+    telemetry.receive(NodeId(2), &encode(&Message { traffic: told, ..aged(0, report(2, &[])) }));
+    assert_eq!(telemetry.traffic().concat(), [figures("web", 3)]);
+    // A node that has fallen silent does nothing that is known.
+    telemetry.receive(
+        NodeId(3),
+        &encode(&Message { traffic: busy(&[figures("db", 1)]), ..aged(FRESH_MS + 1, report(3, &[])) }),
+    );
+    assert_eq!(telemetry.traffic().concat(), [figures("web", 3)]);
 }

@@ -203,7 +203,9 @@ impl Stream {
             }
             ServerMessage::Locks { page, .. } => Ok(self.view.as_ref().map(|_| Update::Locks(page))),
             // Nothing of the kind is asked for.
-            ServerMessage::Audit { .. } | ServerMessage::Problem { .. } => Ok(None),
+            ServerMessage::Audit { .. } | ServerMessage::Traffic { .. } | ServerMessage::Problem { .. } => {
+                Ok(None)
+            }
             ServerMessage::Sample { .. } => Ok(self.view.as_ref().map(|_| Update::Sample)),
             ServerMessage::Behind { try_urls, .. } => {
                 self.client.learn(try_urls.iter().map(String::as_str));

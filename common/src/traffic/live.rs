@@ -23,6 +23,14 @@ pub struct UpstreamFigures {
     pub endpoints: Vec<EndpointFigures>,
 }
 
+impl UpstreamFigures {
+    /// Whether there is anything to tell.
+    pub fn is_busy(&self) -> bool {
+        let ejected = self.endpoints.iter().any(|endpoint| endpoint.ejected_for_ms.is_some());
+        self.requests_per_s > 0.0 || self.in_flight > 0 || self.p50_us.is_some() || ejected
+    }
+}
+
 /// The same for one endpoint, with what this node thinks of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

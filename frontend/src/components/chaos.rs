@@ -6,11 +6,12 @@
 use crate::{
     api::ApiError,
     components::{
-        live::{click, each, follow, when},
+        live::{Kept, click, each, follow, memo, when},
         marks::badge,
     },
     format::capitalised,
     store::{Store, use_store},
+    var::Var,
 };
 use leptos::{prelude::*, task::spawn_local};
 use ringmaster_common::{
@@ -24,13 +25,13 @@ use std::pin::Pin;
 #[derive(Clone, Copy, Debug)]
 pub struct Mischief {
     store: Store,
-    said: RwSignal<String>,
-    busy: RwSignal<bool>,
+    said: Var<String>,
+    busy: Var<bool>,
 }
 
 impl Mischief {
     pub fn new() -> Self {
-        Mischief { store: use_store(), said: RwSignal::new(String::new()), busy: RwSignal::new(false) }
+        Mischief { store: use_store(), said: Var::new(String::new()), busy: Var::new(false) }
     }
 
     pub fn inflict(self, chaos: Chaos, id: NodeId) {
@@ -60,11 +61,11 @@ impl Mischief {
 /// Chaos for all nodes, or for one.
 pub fn chaos_panel(only: Option<NodeId>) -> AnyView {
     let store = use_store();
-    let ids = Signal::derive(move || only.map_or_else(|| store.node_ids.get(), |id| vec![id]));
+    let ids = memo(move || only.map_or_else(|| store.node_ids.get(), |id| vec![id]));
     when(move || store.demo.get(), move || panel(ids, only.is_none())).into_any()
 }
 
-fn panel(ids: Signal<Vec<NodeId>>, can_add: bool) -> AnyView {
+fn panel(ids: Kept<Vec<NodeId>>, can_add: bool) -> AnyView {
     let mischief = expect_context::<Mischief>();
     let busy = follow::<bool>(mischief.busy);
     let button = move |chaos: Chaos, id: NodeId| {

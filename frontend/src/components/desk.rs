@@ -9,6 +9,7 @@ use crate::{
     api::ApiError,
     components::live::effect,
     store::{Store, use_store},
+    var::Var,
 };
 use leptos::{prelude::*, task::spawn_local};
 use ringmaster_common::{
@@ -42,13 +43,13 @@ pub enum Wanted {
 pub struct Desk {
     store: Store,
     address: Address,
-    pub shown: RwSignal<Shown>,
+    pub shown: Var<Shown>,
     /// The operation that was started here, until the stream brings it.
-    pub started: RwSignal<Option<Operation>>,
+    pub started: Var<Option<Operation>>,
     /// Why the last request about the plan on the desk was refused.
-    pub refused: RwSignal<Option<ApiError>>,
+    pub refused: Var<Option<ApiError>>,
     /// A request is on its way.
-    pub busy: RwSignal<bool>,
+    pub busy: Var<bool>,
 }
 
 impl Desk {
@@ -56,10 +57,10 @@ impl Desk {
         let desk = Desk {
             store: use_store(),
             address: use_address(),
-            shown: RwSignal::new(Shown::Nothing),
-            started: RwSignal::new(None),
-            refused: RwSignal::new(None),
-            busy: RwSignal::new(false),
+            shown: Var::new(Shown::Nothing),
+            started: Var::new(None),
+            refused: Var::new(None),
+            busy: Var::new(false),
         };
         desk.follow_address();
         desk

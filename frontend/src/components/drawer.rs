@@ -23,6 +23,7 @@ use crate::{
     operation::{self, StepLine},
     situation::Tone,
     store::use_store,
+    var::Var,
 };
 use leptos::{ev, html::Dialog, prelude::*};
 use ringmaster_common::{
@@ -175,7 +176,7 @@ fn waiting(desk: Desk, title: String) -> AnyView {
 /// Before: the plan and its button.
 fn proposed(desk: Desk, plan: &Plan) -> AnyView {
     let store = use_store();
-    let keep = RwSignal::new(false);
+    let keep = Var::new(false);
     let blocked = !plan.blockers.is_empty();
     let (id, expires_at) = (plan.id, plan.expires_at);
     let expired = memo(move || format::seconds_left(expires_at, store.now.get()) == 0);
@@ -261,7 +262,7 @@ fn refused(desk: Desk) -> AnyView {
 
 /// After: the operation, as it goes on.
 fn applied(desk: Desk, plan: &Plan) -> AnyView {
-    let operation: ShownOperation = follow(memo(move || desk.operation()));
+    let operation: ShownOperation = memo(move || desk.operation());
     let id = memo(move || operation.with(|operation| operation.as_ref().map(|operation| operation.id)));
     let link = live(move || {
         id.get().map(|id| view! { <a href=format!("/operations/{id}")>{format!("Open operation {id}")}</a> })

@@ -7,7 +7,7 @@
 
 use crate::{
     components::{
-        live::{Key, each, live, memo, words},
+        live::{Kept, Key, each, live, memo, words},
         marks::sign,
         text::{moment, prose, revision},
     },
@@ -26,25 +26,22 @@ pub enum Extent {
     Full { marked: Option<u64> },
 }
 
-pub fn feed(entries: Signal<Vec<Entry>>, extent: Extent) -> AnyView {
+pub fn feed(entries: Kept<Vec<Entry>>, extent: Extent) -> AnyView {
     let list = each_line(entries, Box::new(move |line| event_row(line, extent)));
     view! { <ul class="feed">{list}</ul> }.into_any()
 }
 
 /// A row for each line. The row of a line that may grow follows it.
-pub fn each_line(
-    lines: Signal<Vec<Entry>>,
-    row: Box<dyn Fn(Signal<Entry>) -> AnyView + Send + Sync>,
-) -> AnyView {
+pub fn each_line(lines: Kept<Vec<Entry>>, row: Box<dyn Fn(Kept<Entry>) -> AnyView + Send + Sync>) -> AnyView {
     each(lines, key, move |line: Entry| {
         if line.rolls_up_as.is_none() {
-            return row(Signal::stored(line));
+            return row(memo(move || line.clone()));
         }
         let wanted = key(&line);
         let current =
             memo(move || lines.with(|lines| lines.iter().find(|line| key(line) == wanted).cloned()));
         // A row outlives its line by a moment.
-        row(Signal::derive(move || current.get().unwrap_or_else(|| line.clone())))
+        row(memo(move || current.get().unwrap_or_else(|| line.clone())))
     })
 }
 
@@ -52,7 +49,7 @@ fn key(line: &Entry) -> Key {
     (line.since, line.position as u64)
 }
 
-fn event_row(line: Signal<Entry>, extent: Extent) -> AnyView {
+fn event_row(line: Kept<Entry>, extent: Extent) -> AnyView {
     let first = line.get_untracked();
     let (full, marked) = match extent {
         Extent::Short => (false, false),
@@ -84,7 +81,7 @@ fn event_row(line: Signal<Entry>, extent: Extent) -> AnyView {
 }
 
 /// How many events a line stands for, leading to the first of them.
-pub fn roll_up(line: Signal<Entry>) -> AnyView {
+pub fn roll_up(line: Kept<Entry>) -> AnyView {
     let since = line.with_untracked(|line| line.since);
     let rolled_up = move || {
         let count = words(move || format!("latest of {}", line.with(|line| grouped(line.count.into()))));

@@ -60,8 +60,16 @@ pub fn spark(
     line: impl Fn(&Figures) -> Option<f64> + Send + Sync + 'static,
 ) -> AnyView {
     let store = use_store();
-    let path =
-        words(move || spark_path(&store.history.with(|history| history.of(&line)), least_top, WIDTH, HEIGHT));
+    spark_line(label, least_top, move || store.history.with(|history| history.of(&line)))
+}
+
+/// A line of values, the newest at the right.
+pub fn spark_line(
+    label: String,
+    least_top: f64,
+    values: impl Fn() -> Vec<Option<f64>> + Send + Sync + 'static,
+) -> AnyView {
+    let path = words(move || spark_path(&values(), least_top, WIDTH, HEIGHT));
     view! {
         <svg class="spark" viewBox="0 0 160 30" preserveAspectRatio="none" role="img" aria-label=label>
             <path class="spark-base" d=BASELINE vector-effect="non-scaling-stroke" />

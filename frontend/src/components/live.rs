@@ -4,6 +4,7 @@
 //! machinery of an effect anew for each closure of the page, which is most of what the browser would
 //! have to load.
 
+use crate::var::Var;
 use leptos::{ev, prelude::*};
 use std::{any::Any, marker::PhantomData, sync::Arc};
 
@@ -28,7 +29,7 @@ pub fn flag(value: impl Fn() -> bool + Send + Sync + 'static) -> Signal<bool> {
     derived(Box::new(value))
 }
 
-fn derived<T: Send + Sync + 'static>(value: Box<dyn Fn() -> T + Send + Sync>) -> Signal<T> {
+pub fn derived<T: Send + Sync + 'static>(value: Box<dyn Fn() -> T + Send + Sync>) -> Signal<T> {
     Signal::derive(value)
 }
 
@@ -107,13 +108,20 @@ impl<T: Clone + Send + Sync + 'static> From<Kept<T>> for Signal<T> {
     }
 }
 
+/// A value that others follow, as the one type that lists take.
+impl<T: Clone + PartialEq + Send + Sync + 'static> From<Var<T>> for Kept<T> {
+    fn from(var: Var<T>) -> Self {
+        memo(move || var.get())
+    }
+}
+
 /// Does something now, and again whenever what it reads changes.
 pub fn effect(act: impl Fn() + 'static) {
     let act: Box<dyn Fn()> = Box::new(act);
     Effect::new(act);
 }
 
-/// A signal or a memo as the one type that parts take.
+/// A value or a memo as the one type that fields and attributes take.
 pub fn follow<T: Send + Sync + 'static>(signal: impl Into<Signal<T>>) -> Signal<T> {
     signal.into()
 }
@@ -169,7 +177,7 @@ pub fn text_key(text: &str) -> Key {
 
 /// A row for each item; a row stays what it is for as long as its key is in the list.
 pub fn each<T: Clone + Send + Sync + 'static>(
-    items: Signal<Vec<T>>,
+    items: Kept<Vec<T>>,
     key: fn(&T) -> Key,
     row: impl Fn(T) -> AnyView + Send + Sync + 'static,
 ) -> AnyView {

@@ -4,7 +4,7 @@
 
 use crate::{
     components::{
-        live::{each, follow, live, memo, words},
+        live::{Kept, each, live, memo, words},
         marks::{badge, sign},
         text::{callout, prose, quantity},
     },
@@ -22,7 +22,7 @@ use ringmaster_common::{
 
 pub fn matrix() -> AnyView {
     let store = use_store();
-    let ids = follow::<Vec<NodeId>>(store.node_ids);
+    let ids = Kept::<Vec<NodeId>>::from(store.node_ids);
     let faults = memo(move || {
         store.sample.with(|sample| {
             let faults = sample.as_ref().map(|sample| one_way_faults(&sample.nodes));

@@ -8,7 +8,7 @@ use crate::{
     address::use_address,
     components::{
         desk::use_desk,
-        live::{click, each, either, flag, live, words},
+        live::{click, each, either, flag, live, memo, words},
         marks::{live_status, node_link, role_chip, sign},
         sorting::{Column, Order, SortKey, column, number, places},
         text::{quantity, quiet, skeleton},
@@ -56,7 +56,7 @@ fn sort_key(column: usize, id: NodeId, node: NodeSignals) -> SortKey {
 pub fn node_table(sortable: bool) -> AnyView {
     let store = use_store();
     let address = use_address();
-    let ids = Signal::derive(move || {
+    let ids = memo(move || {
         let ids = store.node_ids.get();
         if sortable { sorted(store, &ids, ORDER.of(address)) } else { ids }
     });

@@ -6,7 +6,7 @@
 use crate::{
     components::{
         desk::use_desk,
-        live::{click, each, flag, live, memo, words},
+        live::{Kept, click, each, flag, live, memo, words},
         marks::{labelled, sign},
         sorting::{Column, Order, SortKey, column, number},
         text::{moment, prose, quiet},
@@ -20,7 +20,7 @@ use leptos::prelude::*;
 use ringmaster_common::operation::{Operation, OperationStatus, StepStatus};
 
 /// The operation that a part of a page is about, once it is known.
-pub type Shown = Signal<Option<Operation>>;
+pub type Shown = Kept<Option<Operation>>;
 
 /// The steps, planned or under way.
 pub fn steps(lines: &[StepLine]) -> AnyView {
@@ -176,7 +176,7 @@ pub fn operation_key(operation: &Operation, column: usize) -> SortKey {
 }
 
 /// A table of operations, in the order given.
-pub fn operation_table(operations: Signal<Vec<Operation>>, sortable: bool) -> AnyView {
+pub fn operation_table(operations: Kept<Vec<Operation>>, sortable: bool) -> AnyView {
     view! {
         <div class="table operations" role="table" aria-label="Operations">
             {OPERATION_ORDER.headings(sortable, false)}

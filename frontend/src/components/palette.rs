@@ -16,6 +16,7 @@ use crate::{
     },
     format::capitalised,
     store::{Store, use_store},
+    var::Var,
 };
 use leptos::{ev, html::Dialog, prelude::*};
 use ringmaster_common::{
@@ -29,12 +30,12 @@ const OPERATIONS: usize = 10;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Palette {
-    open: RwSignal<bool>,
+    open: Var<bool>,
 }
 
 impl Palette {
     pub fn new() -> Self {
-        Palette { open: RwSignal::new(false) }
+        Palette { open: Var::new(false) }
     }
 
     pub fn open(self) {
@@ -85,6 +86,18 @@ fn items(store: Store) -> Vec<Item> {
     let mut items: Vec<Item> = PLACES.into_iter().map(place).collect();
     items.push(Item::new("page", "API docs", Does::Docs));
     items.push(Item::new("page", "New setting", Does::Go("/settings?new=1".to_owned())));
+    items.push(Item::new("page", "New upstream", Does::Go("/traffic?new=upstream".to_owned())));
+    items.push(Item::new("page", "New route", Does::Go("/traffic?new=route".to_owned())));
+    store.with_view(|view| {
+        for upstream in view.upstreams.values() {
+            let name = &upstream.name;
+            items.push(Item::new("upstream", name.clone(), Does::Go(format!("/traffic/upstreams/{name}"))));
+            if upstream.primary.is_some() && store.is_live() {
+                let action = Action::FailOverUpstream { upstream: name.clone(), to: None };
+                items.push(Item::new("plan", format!("Fail over: upstream {name}…"), Does::Plan(action)));
+            }
+        }
+    });
     let leader = store.leader();
     let ids = store.node_ids.get();
     for id in &ids {
@@ -128,8 +141,8 @@ pub fn palette_dialog() -> AnyView {
     let theme = expect_context::<ThemeSwitch>();
     let mischief = expect_context::<Mischief>();
     let dialog = NodeRef::<Dialog>::new();
-    let sought = RwSignal::new(String::new());
-    let chosen = RwSignal::new(0_usize);
+    let sought = Var::new(String::new());
+    let chosen = Var::new(0_usize);
 
     let found = memo(move || {
         let open = palette.open.get();

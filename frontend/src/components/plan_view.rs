@@ -14,12 +14,13 @@ use crate::{
     operation::{cli, curl, direction},
     situation::Tone,
     store::use_store,
+    var::Var,
 };
 use leptos::prelude::*;
 use ringmaster_common::{
     id::NodeId,
     lock::LockHolder,
-    plan::{Blocker, Fact, Impact, LockImpact, Observation, Plan, Warning},
+    plan::{Blocker, Fact, Impact, LockImpact, Observation, Plan, UpstreamImpact, Warning},
 };
 
 /// How long an operation that reverts by itself waits to be kept.
@@ -52,27 +53,28 @@ pub fn blast_radius(impact: &Impact) -> AnyView {
         Some(_) => format!("writes paused, last time{worst}"),
         None => format!("pause of writes{worst}"),
     };
-    let figures: [(&str, Option<String>, String); 4] =
-        impact.lock.as_ref().map(lock_figures).unwrap_or_else(|| {
-            [
-                ("pause", impact.write_pause_ms.map(duration), pause),
-                (
-                    "behind",
-                    impact.entries_behind.map(|lag| count(lag, "entry")),
-                    "the target is behind".to_owned(),
-                ),
-                (
-                    "voters",
-                    Some(change(impact.voters_before, impact.voters_after)),
-                    "voters, before and after".to_owned(),
-                ),
-                (
-                    "may-fail",
-                    Some(change(impact.may_fail_before, impact.may_fail_after)),
-                    "more may fail with writes going on".to_owned(),
-                ),
-            ]
-        });
+    let special =
+        || impact.lock.as_ref().map(lock_figures).or_else(|| impact.upstream.as_ref().map(upstream_figures));
+    let figures: [(&str, Option<String>, String); 4] = special().unwrap_or_else(|| {
+        [
+            ("pause", impact.write_pause_ms.map(duration), pause),
+            (
+                "behind",
+                impact.entries_behind.map(|lag| count(lag, "entry")),
+                "the target is behind".to_owned(),
+            ),
+            (
+                "voters",
+                Some(change(impact.voters_before, impact.voters_after)),
+                "voters, before and after".to_owned(),
+            ),
+            (
+                "may-fail",
+                Some(change(impact.may_fail_before, impact.may_fail_after)),
+                "more may fail with writes going on".to_owned(),
+            ),
+        ]
+    });
     let figure = |(id, value, note): (&str, Option<String>, String)| {
         let class = if value.is_some() { "" } else { "none" };
         view! {
@@ -89,6 +91,24 @@ pub fn blast_radius(impact: &Impact) -> AnyView {
         </div>
     }
     .into_any()
+}
+
+/// How many endpoints are left for requests.
+fn upstream_figures(upstream: &UpstreamImpact) -> [(&'static str, Option<String>, String); 4] {
+    let routes = match upstream.routes.as_slice() {
+        [] => "none".to_owned(),
+        names => format::listed(names),
+    };
+    [
+        ("taking-before", Some(format::grouped(upstream.taking_before)), "take requests before".to_owned()),
+        ("taking-after", Some(format::grouped(upstream.taking_after)), "take requests after".to_owned()),
+        (
+            "endpoints",
+            Some(format::grouped(upstream.endpoints)),
+            format!("endpoints of {}", upstream.upstream),
+        ),
+        ("routes", Some(routes), "routes lead to it".to_owned()),
+    ]
 }
 
 /// Who loses a lock, and who gets it.
@@ -175,7 +195,7 @@ pub fn why(plan: &Plan) -> AnyView {
 }
 
 /// The switch for an operation that takes itself back.
-pub fn keep_switch(keep: RwSignal<bool>) -> AnyView {
+pub fn keep_switch(keep: Var<bool>) -> AnyView {
     view! {
         <label class="switch">
             <span>"Revert by itself unless I keep it within " <b>{format!("{} s", KEEP_WITHIN_MS / 1_000)}</b></span>
@@ -192,9 +212,9 @@ pub fn keep_switch(keep: RwSignal<bool>) -> AnyView {
 }
 
 /// The same from a terminal.
-pub fn terminal(plan: &Plan, keep: RwSignal<bool>) -> AnyView {
+pub fn terminal(plan: &Plan, keep: Var<bool>) -> AnyView {
     let store = use_store();
-    let tab = RwSignal::new(0_usize);
+    let tab = Var::new(0_usize);
     let keep_within = move || keep.get().then_some(KEEP_WITHIN_MS);
     let (for_cli, for_curl) = (plan.clone(), plan.clone());
     let texts: [(&str, Signal<String>); 2] = [

@@ -16,6 +16,7 @@ use crate::{
     format::count,
     store::Store,
     timeline::{Entry, roll_up_newer, roll_up_older},
+    var::Var,
 };
 use leptos::{prelude::*, task::spawn_local};
 use std::sync::Arc;
@@ -27,7 +28,7 @@ const CONTEXT: u64 = 25;
 
 /// Whether the reader has scrolled down, as the frame around the page sees it.
 #[derive(Clone, Copy, Debug)]
-pub struct Scrolled(pub RwSignal<bool>);
+pub struct Scrolled(pub Var<bool>);
 
 /// Some lines, newest first, and where to go on.
 pub type Lines = (Vec<Entry>, Option<String>);
@@ -43,20 +44,20 @@ pub struct RunningList {
     fetch: Fetch,
     /// What the address asks for.
     pub around: Kept<Option<u64>>,
-    lines: RwSignal<Vec<Entry>>,
+    lines: Var<Vec<Entry>>,
     /// The rank of the newest line that was taken in.
     newest: StoredValue<u64>,
     /// How often the list has begun: an answer to an earlier beginning is not for it.
     beginning: StoredValue<u32>,
     /// Where older lines begin.
-    next: RwSignal<Option<String>>,
-    asked: RwSignal<bool>,
-    pub loading: RwSignal<bool>,
-    failed: RwSignal<Option<ApiError>>,
+    next: Var<Option<String>>,
+    asked: Var<bool>,
+    pub loading: Var<bool>,
+    failed: Var<Option<ApiError>>,
     /// The lines as they were when the list was held.
-    held: RwSignal<Option<Vec<Entry>>>,
+    held: Var<Option<Vec<Entry>>>,
     /// Held by the reader, and not because of scrolling.
-    by_hand: RwSignal<bool>,
+    by_hand: Var<bool>,
 }
 
 impl RunningList {
@@ -66,15 +67,15 @@ impl RunningList {
             store,
             fetch,
             around,
-            lines: RwSignal::new(Vec::new()),
+            lines: Var::new(Vec::new()),
             newest: StoredValue::new(0),
             beginning: StoredValue::new(0),
-            next: RwSignal::new(None),
-            asked: RwSignal::new(false),
-            loading: RwSignal::new(false),
-            failed: RwSignal::new(None),
-            held: RwSignal::new(None),
-            by_hand: RwSignal::new(false),
+            next: Var::new(None),
+            asked: Var::new(false),
+            loading: Var::new(false),
+            failed: Var::new(None),
+            held: Var::new(None),
+            by_hand: Var::new(false),
         };
         effect(move || {
             around.get();

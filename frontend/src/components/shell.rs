@@ -15,9 +15,11 @@ use crate::{
         text::quiet,
     },
     figures,
-    format::{self, grouped},
+    format::{self, Quantity, grouped, rate},
     situation::{About, Assessment, Connection, Problem, Tone},
     store::{LinkPhase, Store, use_store},
+    traffic::What,
+    var::Var,
 };
 use leptos::{ev, prelude::*};
 use wasm_bindgen::JsCast;
@@ -27,11 +29,11 @@ const SCROLLED_PX: i32 = 40;
 
 /// The theme, as the reader chose it.
 #[derive(Clone, Copy, Debug)]
-pub struct ThemeSwitch(RwSignal<Theme>);
+pub struct ThemeSwitch(Var<Theme>);
 
 impl ThemeSwitch {
     pub fn new() -> Self {
-        ThemeSwitch(RwSignal::new(Theme::preferred()))
+        ThemeSwitch(Var::new(Theme::preferred()))
     }
 
     pub fn next(self) {
@@ -254,14 +256,23 @@ fn rail(store: Store) -> AnyView {
         0 => String::new(),
         held => grouped(held),
     });
+    let requests =
+        words(move || match rate(store.traffic.with(|heard| heard.load(&What::All).requests_per_s)) {
+            Quantity { number, .. } if number == "0.0" => String::new(),
+            Quantity { number, unit } => format!("{number}{unit}"),
+        });
     let heading = |text: &'static str| view! { <h2>{text}</h2> }.into_any();
-    let rest =
-        || [CONSENSUS, LOCKS, AUDIT, SETTINGS].map(|place| place.link("more", Signal::stored(String::new())));
+    let rest = || {
+        [&CONSENSUS, &OPERATIONS, &LOCKS, &AUDIT, &SETTINGS]
+            .map(|place| place.link("more", Signal::stored(String::new())))
+    };
     view! {
         <nav class="rail" aria-label="Pages">
             {OVERVIEW.count_less()}
             {heading("Cluster")}
-            {NODES.link("nav", nodes)} {CONSENSUS.link("nav", term)} {LOCKS.link("nav", held)} {OPERATIONS.link("nav", under_way)}
+            {NODES.link("nav", nodes)} {CONSENSUS.link("nav", term)} {OPERATIONS.link("nav", under_way)}
+            {heading("Data plane")}
+            {TRAFFIC.link("nav", requests)} {LOCKS.link("nav", held)}
             {heading("History")}
             {EVENTS.count_less()} {AUDIT.count_less()}
             {heading("Configuration")}
@@ -279,7 +290,6 @@ fn rail(store: Store) -> AnyView {
 }
 
 /// A page in the rail.
-#[derive(Clone, Copy)]
 struct Place {
     page: Page,
     href: &'static str,
@@ -288,56 +298,63 @@ struct Place {
     glyph: &'static str,
 }
 
-const OVERVIEW: Place = Place {
+static OVERVIEW: Place = Place {
     page: Page::Overview,
     href: "/",
     id: "overview",
     label: "Overview",
     glyph: "M2 2h5v6H2zM9 2h5v3.5H9zM9 7.5h5V14H9zM2 10h5v4H2z",
 };
-const NODES: Place = Place {
+static NODES: Place = Place {
     page: Page::Nodes,
     href: "/nodes",
     id: "nodes",
     label: "Nodes",
     glyph: "M8 1.5a2 2 0 1 1 0 4a2 2 0 0 1 0-4zM3.5 10.5a2 2 0 1 1 0 4a2 2 0 0 1 0-4zM12.5 10.5a2 2 0 1 1 0 4a2 2 0 0 1 0-4zM7 5.3L4.5 10.7M9 5.3L11.5 10.7M5.5 12.5h5",
 };
-const CONSENSUS: Place = Place {
+static CONSENSUS: Place = Place {
     page: Page::Consensus,
     href: "/consensus",
     id: "consensus",
     label: "Consensus",
     glyph: "M2 3h3v3H2zM6.5 3h3v3h-3zM11 3h3v3h-3zM2 10h3v3H2zM6.5 10h3v3h-3zM3.5 6v4M8 6v4",
 };
-const LOCKS: Place = Place {
+static TRAFFIC: Place = Place {
+    page: Page::Traffic,
+    href: "/traffic",
+    id: "traffic",
+    label: "Traffic",
+    glyph: "M1.5 8h5M6.5 8l5-4.5M6.5 8l5 4.5M9.3 3.5h2.2v2.2M9.3 12.5h2.2v-2.2M13.5 8h1",
+};
+static LOCKS: Place = Place {
     page: Page::Locks,
     href: "/locks",
     id: "locks",
     label: "Locks",
     glyph: "M3 7h10v7H3zM5 7V5a3 3 0 0 1 6 0v2M8 9.8v1.6",
 };
-const OPERATIONS: Place = Place {
+static OPERATIONS: Place = Place {
     page: Page::Operations,
     href: "/operations",
     id: "operations",
     label: "Operations",
     glyph: "M2 4l1.5 1.5L6 3M8 4.3h6M2 10.5L3.5 12L6 9.5M8 10.8h6",
 };
-const EVENTS: Place = Place {
+static EVENTS: Place = Place {
     page: Page::Events,
     href: "/events",
     id: "events",
     label: "Events",
     glyph: "M3.5 1.5v13M3.5 4h9M3.5 8h6M3.5 12h8",
 };
-const AUDIT: Place = Place {
+static AUDIT: Place = Place {
     page: Page::Audit,
     href: "/audit",
     id: "audit",
     label: "Audit",
     glyph: "M3 1.5h7l3 3v10H3zM5.5 6.5h5M5.5 9h5M5.5 11.5h3",
 };
-const SETTINGS: Place = Place {
+static SETTINGS: Place = Place {
     page: Page::Settings,
     href: "/settings",
     id: "settings",
@@ -346,17 +363,18 @@ const SETTINGS: Place = Place {
 };
 
 impl Place {
-    fn count_less(self) -> AnyView {
+    fn count_less(&'static self) -> AnyView {
         self.link("nav", Signal::stored(String::new()))
     }
 
-    fn link(self, list: &'static str, count: Signal<String>) -> AnyView {
+    fn link(&'static self, list: &'static str, count: Signal<String>) -> AnyView {
         let address = use_address();
         let current = maybe(move || {
             let section = match address.path.with(|path| Page::of(path)) {
                 Page::Plan(_) => Page::Overview,
                 Page::Node(_) => Page::Nodes,
                 Page::Operation(_) => Page::Operations,
+                Page::Upstream(_) => Page::Traffic,
                 other => other,
             };
             (section == self.page).then(|| "page".to_owned())

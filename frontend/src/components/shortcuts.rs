@@ -7,10 +7,11 @@ use leptos::{ev, prelude::*};
 use wasm_bindgen::JsCast;
 
 /// Pages that `g` and a letter lead to.
-pub const PLACES: [(&str, &str, &str); 8] = [
+pub const PLACES: [(&str, &str, &str); 9] = [
     ("o", "Overview", "/"),
     ("n", "Nodes", "/nodes"),
     ("c", "Consensus", "/consensus"),
+    ("t", "Traffic", "/traffic"),
     ("l", "Locks", "/locks"),
     ("p", "Operations", "/operations"),
     ("e", "Events", "/events"),

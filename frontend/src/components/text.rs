@@ -12,6 +12,7 @@ use crate::{
     prose::{Part, parts},
     situation::Tone,
     store::use_store,
+    var::Var,
 };
 use leptos::{prelude::*, task::spawn_local};
 use ringmaster_common::{Timestamp, id::Revision};
@@ -69,20 +70,21 @@ pub fn revision(revision: Revision) -> AnyView {
 
 /// Text with a button that copies it.
 pub fn copyable(text: Signal<String>, label: &'static str) -> AnyView {
-    let shown = NodeRef::<leptos::html::Code>::new();
-    let said = RwSignal::new("Copy".to_owned());
+    let said = Var::new("Copy".to_owned());
+    let id = label.to_ascii_lowercase();
+    let shown = format!("[data-testid={id}]");
     let copy = move || {
+        let shown = shown.clone();
         spawn_local(async move {
-            let element = shown.get_untracked();
-            let copied = browser::copy(&text.get_untracked(), element.as_deref().map(AsRef::as_ref)).await;
-            said.try_set(if copied { "Copied" } else { "Press Ctrl C" }.to_owned());
+            let copied = browser::copy(&text.get_untracked(), &shown).await;
+            said.set(if copied { "Copied" } else { "Press Ctrl C" }.to_owned());
             gloo_timers::future::TimeoutFuture::new(2_000).await;
-            said.try_set("Copy".to_owned());
+            said.set("Copy".to_owned());
         });
     };
     view! {
         <div class="copyable">
-            <code node_ref=shown tabindex="0" data-testid=label.to_ascii_lowercase()>{text}</code>
+            <code tabindex="0" data-testid=id>{text}</code>
             <button type="button" class="small" aria-label=format!("Copy {label}") on:click=click(copy)>
                 {follow::<String>(said)}
             </button>

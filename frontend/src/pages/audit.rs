@@ -11,7 +11,7 @@ use crate::{
     components::{
         feed::{each_line, roll_up},
         filters::{filters, has_words, segments, wanted_words},
-        live::{click, effect, flag, follow, live, memo, words},
+        live::{Kept, click, effect, flag, live, memo, words},
         marks::{labelled, sign},
         running_list::RunningList,
         text::{card, code, copyable, empty, line, moment, prose, quiet, revision},
@@ -20,6 +20,7 @@ use crate::{
     situation::Tone,
     store::use_store,
     timeline::{Entry, audit_line},
+    var::Var,
 };
 use gloo_timers::future::TimeoutFuture;
 use leptos::{prelude::*, task::spawn_local};
@@ -88,7 +89,7 @@ pub fn audit_page() -> AnyView {
     let rows = move || {
         live(move || {
             let marked = around.get();
-            let rows = each_line(follow(shown), Box::new(move |line| audit_row(line, marked)));
+            let rows = each_line(shown, Box::new(move |line| audit_row(line, marked)));
             view! { <ul class="feed audit">{rows}</ul> }
         })
         .into_any()
@@ -131,7 +132,7 @@ pub fn audit_page() -> AnyView {
 /// Fetches what is new, while there is anything.
 fn follow_head(list: RunningList) {
     let store = use_store();
-    let fetching = RwSignal::new(false);
+    let fetching = Var::new(false);
     effect(move || {
         let (count, busy) = (store.audit_count.get(), fetching.get());
         let Some(newest) = list.head() else { return };
@@ -150,12 +151,12 @@ fn follow_head(list: RunningList) {
                 list.take(newer.map(audit_line).collect());
             }
             TimeoutFuture::new(FETCH_EVERY_MS).await;
-            fetching.try_set(false);
+            fetching.set(false);
         });
     });
 }
 
-fn audit_row(line: Signal<Entry>, marked: Option<u64>) -> AnyView {
+fn audit_row(line: Kept<Entry>, marked: Option<u64>) -> AnyView {
     let Some(first) = line.with_untracked(|line| line.audit.clone()) else { return ().into_any() };
     let marked = marked == Some(first.number);
     let number = words(move || line.with(|line| line.rank().to_string()));

@@ -24,6 +24,7 @@ use crate::{
     quorum::{self, Quorum},
     store::{NodeSignals, Store, use_store},
     timeline::Reign,
+    var::Var,
 };
 use leptos::{prelude::*, task::spawn_local};
 use ringmaster_common::{
@@ -125,12 +126,12 @@ fn fsyncs_per_s(store: Store, id: NodeId) -> Option<f64> {
 
 fn logs_table(store: Store) -> AnyView {
     let address = use_address();
-    let ids = follow::<Vec<NodeId>>(memo(move || {
+    let ids = memo(move || {
         let ids = store.node_ids.get();
         let (column, descending) = LOG_ORDER.of(address);
         let keys: Vec<SortKey> = ids.iter().map(|id| log_key(store, column, *id)).collect();
         places(&keys, descending).into_iter().map(|place| ids[place]).collect()
-    }));
+    });
     view! {
         <div class="table logs" role="table" aria-label="Logs">
             {LOG_ORDER.headings(true, false)} {each(ids, |id| (id.0, 0), move |id| log_row(store, id))}
@@ -231,7 +232,7 @@ fn members(store: Store) -> AnyView {
         .into_any()
     };
     view! {
-        <ul class="members">{each(follow(store.node_ids), |id| (id.0, 0), row)}</ul>
+        <ul class="members">{each(Kept::from(store.node_ids), |id| (id.0, 0), row)}</ul>
         {when(move || differs.get(), buttons)}
         <p class="quiet">"Each button and each choice opens a plan, which says what would happen. Nothing happens before you apply it."</p>
     }
@@ -269,9 +270,9 @@ fn member_row(id: NodeId, node: NodeSignals, draft: Kept<Vec<NodeId>>, voters: K
 
 /// Who led when. What the history no longer holds, it does not tell.
 fn elections(store: Store) -> AnyView {
-    let all = RwSignal::new(false);
-    let failed = RwSignal::new(None::<ApiError>);
-    let busy = RwSignal::new(false);
+    let all = Var::new(false);
+    let failed = Var::new(None::<ApiError>);
+    let busy = Var::new(false);
     let known = memo(move || {
         let reigns = store.reigns.get();
         match store.elected.get() {
@@ -322,7 +323,7 @@ fn elections(store: Store) -> AnyView {
                 <span role="columnheader" class="cell-when">"Since"</span>
                 <span role="columnheader" class="number">"Revision"</span>
             </div>
-            {each(follow(shown), |reign| (reign.term, reign.revision), row)}
+            {each(shown, |reign| (reign.term, reign.revision), row)}
         </div>
         {live(move || failed.get().map(|error| refusal(&error)))}
         <p class="quiet">

@@ -11,7 +11,7 @@ use crate::{
     components::{
         feed::{Extent, feed},
         filters::{filters, segments, wanted_words},
-        live::{click, effect, flag, follow, live, memo, words},
+        live::{click, effect, flag, live, memo, words},
         running_list::RunningList,
         text::empty,
     },
@@ -59,7 +59,7 @@ pub fn events_page() -> AnyView {
         empty("No event passes the filters", view! { <p>{why}</p> }.into_any())
     };
     // A list knows which revision to mark, so a change of it makes a new list.
-    let marked = move || live(move || feed(follow(shown), Extent::Full { marked: around.get() })).into_any();
+    let marked = move || live(move || feed(shown, Extent::Full { marked: around.get() })).into_any();
     let at = live(move || {
         around.get().map(|at| {
             view! {

@@ -13,7 +13,7 @@ use crate::{
     address::{escaped, use_address},
     components::{
         filters::{filters, segments, wanted_words},
-        live::{click, each, effect, either, flag, follow, live, memo, text_key, when, words},
+        live::{click, each, effect, either, flag, live, memo, text_key, when, words},
         marks::{name_text, sign},
         sorting::{Column, Order, column, number},
         text::{card, empty, skeleton},
@@ -71,7 +71,7 @@ pub fn locks_page() -> AnyView {
         view! {
             <div class="table locks" role="table" aria-label="Locks">
                 {ORDER.headings(false, false)}
-                {each(follow(names), |name| text_key(name), move |name| row(store, name))}
+                {each(names, |name| text_key(name), move |name| row(store, name))}
             </div>
             {when(move || names.with(Vec::is_empty), move || nothing(store))}
         }

@@ -4,7 +4,7 @@ use crate::{
     components::{
         chaos::chaos_panel,
         feed::{Extent, feed},
-        live::{either, follow, live, memo, when, words},
+        live::{either, live, memo, when, words},
         marks::{badge, labelled, live_status, role_chip},
         matrix::matrix,
         member_controls::member_controls,
@@ -179,8 +179,7 @@ fn lately(store: Store, id: NodeId) -> AnyView {
         })
     });
     let nothing = || quiet("Nothing of late.".to_owned());
-    view! { {feed(follow(entries), Extent::Short)} {when(move || entries.with(Vec::is_empty), nothing)} }
-        .into_any()
+    view! { {feed(entries, Extent::Short)} {when(move || entries.with(Vec::is_empty), nothing)} }.into_any()
 }
 
 /// Whether a sentence names a node: `node 1` is not in `node 12`.

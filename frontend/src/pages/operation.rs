@@ -4,12 +4,13 @@ use crate::{
     api::ApiError,
     components::{
         desk::use_desk,
-        live::{effect, either, follow, live, memo},
+        live::{effect, either, live, memo},
         operation_view::{Shown, live_outcome, live_steps, operation_buttons},
         text::{card, code, line, moment, prose, refusal, revision, skeleton},
     },
     format::{self, capitalised},
     store::use_store,
+    var::Var,
 };
 use leptos::{prelude::*, task::spawn_local};
 use ringmaster_common::{id::OperationId, operation::Operation};
@@ -17,7 +18,7 @@ use ringmaster_common::{id::OperationId, operation::Operation};
 pub fn operation_page(id: OperationId) -> AnyView {
     let store = use_store();
     let desk = use_desk();
-    let fetched = RwSignal::new(None::<Result<Operation, ApiError>>);
+    let fetched = Var::new(None::<Result<Operation, ApiError>>);
     // What is in the view is live. Only what is older has to be asked for.
     let streamed = memo(move || store.operation(id));
     effect(move || {
@@ -26,13 +27,13 @@ pub fn operation_page(id: OperationId) -> AnyView {
         }
         spawn_local(async move {
             let answer = store.api.operation(id).await;
-            fetched.try_set(Some(answer));
+            fetched.set(Some(answer));
         });
     });
-    let operation = follow::<Option<Operation>>(memo(move || {
+    let operation = memo(move || {
         let older = fetched.with(|fetched| fetched.as_ref().and_then(|answer| answer.as_ref().ok().cloned()));
         streamed.get().or(older)
-    }));
+    });
     let unknown = move || {
         live(move || match fetched.get() {
             Some(Err(error)) => refusal(&error),

@@ -17,6 +17,7 @@ use crate::{
     format::{count, grouped},
     pages::overview::no_operations,
     store::{Store, use_store},
+    var::Var,
 };
 use leptos::{prelude::*, task::spawn_local};
 use ringmaster_common::{action::Action, operation::Operation, view::VIEW_OPERATIONS};
@@ -48,7 +49,7 @@ impl Wanted {
 pub fn operations_page() -> AnyView {
     let store = use_store();
     let address = use_address();
-    let fetched = RwSignal::new(Vec::<Operation>::new());
+    let fetched = Var::new(Vec::<Operation>::new());
     let operations = memo(move || {
         let mut operations = store.operations.get();
         let oldest = operations.last().map(|operation| operation.id);
@@ -75,7 +76,7 @@ pub fn operations_page() -> AnyView {
     let table = move || {
         either(
             move || !shown.with(Vec::is_empty),
-            move || operation_table(follow(shown), true),
+            move || operation_table(shown, true),
             move || {
                 either(move || operations.with(Vec::is_empty), move || no_operations(store), nothing)
                     .into_any()
@@ -101,11 +102,11 @@ pub fn operations_page() -> AnyView {
 }
 
 /// The button for what the view does not hold.
-fn older(store: Store, fetched: RwSignal<Vec<Operation>>) -> AnyView {
+fn older(store: Store, fetched: Var<Vec<Operation>>) -> AnyView {
     // Where to go on: before the oldest that is known, until the server says that there is nothing.
-    let next = RwSignal::new(None::<String>);
-    let (asked, loading) = (RwSignal::new(false), RwSignal::new(false));
-    let failed = RwSignal::new(None::<ApiError>);
+    let next = Var::new(None::<String>);
+    let (asked, loading) = (Var::new(false), Var::new(false));
+    let failed = Var::new(None::<ApiError>);
     let may_be_older = move || match asked.get() {
         false => store.operations.with(|operations| operations.len() >= VIEW_OPERATIONS),
         true => next.with(Option::is_some),

@@ -8,7 +8,7 @@ use crate::{
         desk::use_desk,
         feed::{Extent, feed},
         figure::{commit_figure, lag_figure, leader_figure, writes_figure},
-        live::{click, either, flag, follow, live, memo, when, words},
+        live::{click, either, flag, live, memo, when, words},
         marks::sign,
         matrix::matrix,
         node_table::node_table,
@@ -85,7 +85,7 @@ fn happened(store: Store) -> AnyView {
     };
     let list = move || {
         view! {
-            {feed(follow(entries), Extent::Short)}
+            {feed(entries, Extent::Short)}
             <p class="quiet">"Steps, opinions and audit entries are left to the page of all events."</p>
         }
         .into_any()
@@ -100,7 +100,7 @@ fn recent(store: Store) -> AnyView {
     });
     let known = either(
         move || !latest.with(Vec::is_empty),
-        move || operation_table(follow(latest), false),
+        move || operation_table(latest, false),
         move || no_operations(store),
     );
     when_loaded(store, known.into_any(), 4)

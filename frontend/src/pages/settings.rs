@@ -19,6 +19,7 @@ use crate::{
     },
     format::{count, grouped},
     store::{Store, use_store},
+    var::Var,
 };
 use editor::editor;
 use leptos::prelude::*;
@@ -56,7 +57,7 @@ fn author(setting: &Setting) -> Option<String> {
 pub fn settings_page() -> AnyView {
     let store = use_store();
     let address = use_address();
-    let said = RwSignal::new(String::new());
+    let said = Var::new(String::new());
     let kind = memo(move || address.parameter("kind"));
     let filter = memo(wanted_words);
     let all = memo(move || {
@@ -93,7 +94,7 @@ pub fn settings_page() -> AnyView {
         view! {
             <div class="table settings" role="table" aria-label="Settings">
                 {ORDER.headings(true, true)}
-                {each(follow(shown), |key| text_key(key), move |key| row(store, key, said))}
+                {each(shown, |key| text_key(key), move |key| row(store, key, said))}
             </div>
             {when(move || shown.with(Vec::is_empty), no_match)}
         }
@@ -151,7 +152,7 @@ fn sort_key(store: Store, column: usize, key: &str) -> SortKey {
     }
 }
 
-fn row(store: Store, key: String, said: RwSignal<String>) -> AnyView {
+fn row(store: Store, key: String, said: Var<String>) -> AnyView {
     let address = use_address();
     let known = Known::find(&key);
     let current = memo({

@@ -35,7 +35,7 @@ fn node(id: u64) -> Node {
 }
 
 fn view(nodes: u64) -> ClusterView {
-    ClusterView { nodes: (1..=nodes).map(|id| (NodeId(id), node(id))).collect(), ..ClusterView::default() }
+    ClusterView { nodes: (1..=nodes).map(node).collect(), ..ClusterView::default() }
 }
 
 fn telemetry(ids: &[u64], leader: u64) -> Sample {
@@ -204,14 +204,14 @@ fn an_operation_that_waits_is_a_note_and_a_done_one_is_proof() {
         revision: Revision(3),
     };
     let mut view = view(3);
-    view.operations.insert(operation.id, operation.clone());
+    view.operations.put(operation.clone());
     let waiting = judged(&LIVE, Some(&view), Some(&telemetry(&[1, 2, 3], 2)));
     assert_eq!(waiting.short, "All well");
     assert_eq!(waiting.problems[0].text, "Operation 4 reverts in 41 s unless somebody keeps it");
 
     operation.status = OperationStatus::Succeeded;
     operation.keep_until = None;
-    view.operations.insert(operation.id, operation);
+    view.operations.put(operation);
     let done = judged(&LIVE, Some(&view), Some(&telemetry(&[1, 2, 3], 2)));
     assert_eq!(done.detail, "Last proven failover: 59 s ago, 41 ms.");
     assert_eq!(done.problems, []);

@@ -16,6 +16,7 @@ use ringmaster_common::{
     id::Revision,
     lock::LockCounts,
     stream::{JSON, PACKED, ServerMessage},
+    traffic::live::UpstreamFigures,
 };
 use std::{
     collections::BTreeMap,
@@ -42,7 +43,7 @@ impl Form {
 
 /// How many encoded revisions are kept, in all forms.
 const MAX_KEPT: usize = 256;
-/// How many encoded pages of locks are kept.
+/// How many encoded pages of locks are kept, and how many messages about traffic.
 const MAX_KEPT_PAGES: usize = 64;
 /// For how long a sample or a page is as good as a new one. Ages in it are off by this at the most.
 const KEPT_FOR: Duration = Duration::from_millis(100);
@@ -62,6 +63,14 @@ pub struct Encoder {
     events: Mutex<BTreeMap<(Revision, Revision, Form), Message>>,
     samples: Mutex<BTreeMap<Form, Sample>>,
     pages: Mutex<BTreeMap<(LocksPage, Form), KeptPage>>,
+    /// By the upstream whose endpoints they tell of.
+    traffic: Mutex<BTreeMap<(Option<String>, Form), KeptTraffic>>,
+}
+
+#[derive(Debug)]
+struct KeptTraffic {
+    message: Message,
+    at: Instant,
 }
 
 #[derive(Debug)]
@@ -127,6 +136,29 @@ impl Encoder {
         let message = encode(form, &ServerMessage::Locks { revision, page: listed });
         if pages.len() < MAX_KEPT_PAGES {
             pages.insert(key, KeptPage { message: message.clone(), at: now, revision });
+        }
+        message
+    }
+
+    /// What the proxies do now, or did a moment ago.
+    pub fn traffic(&self, form: Form, upstream: Option<&str>, telemetry: &Telemetry) -> Message {
+        let (now, key) = (clock::now(), (upstream.map(str::to_owned), form));
+        let mut kept = lock(&self.traffic);
+        kept.retain(|_, kept| now.saturating_duration_since(kept.at) < KEPT_FOR);
+        if let Some(kept) = kept.get(&key) {
+            return kept.message.clone();
+        }
+        let reported = telemetry.traffic();
+        let told = reported.iter().flat_map(|figures| figures.iter()).map(|figures| UpstreamFigures {
+            endpoints: match upstream {
+                Some(wanted) if wanted == figures.upstream => figures.endpoints.clone(),
+                _ => Vec::new(),
+            },
+            ..figures.clone()
+        });
+        let message = encode(form, &ServerMessage::Traffic { figures: told.collect() });
+        if kept.len() < MAX_KEPT_PAGES {
+            kept.insert(key, KeptTraffic { message: message.clone(), at: now });
         }
         message
     }

@@ -20,6 +20,7 @@ use crate::{
     lock::{circles_first, deadlock, kind, left_ms, meta},
     situation::Tone,
     store::{Store, use_store},
+    var::Var,
 };
 use gloo_timers::future::TimeoutFuture;
 use leptos::{prelude::*, task::spawn_local};
@@ -34,11 +35,11 @@ use ringmaster_common::{
 const FETCH_EVERY_MS: u32 = 400;
 
 /// The answer, and when it came.
-type Known = RwSignal<Option<Result<(LockDetail, Timestamp), ApiError>>>;
+type Known = Var<Option<Result<(LockDetail, Timestamp), ApiError>>>;
 
 pub fn detail(name: String) -> AnyView {
     let store = use_store();
-    let known: Known = RwSignal::new(None);
+    let known: Known = Var::new(None);
     keep_current(store, name.clone(), known);
     // Without what only runs down, so that a countdown makes nothing anew.
     let shape = memo(move || {
@@ -71,7 +72,7 @@ pub fn detail(name: String) -> AnyView {
 /// Asks again after each change of the locks that the page follows.
 fn keep_current(store: Store, name: String, known: Known) {
     let changed = memo(move || store.locks.with(|shown| shown.as_ref().map(|shown| shown.revision)));
-    let resting = RwSignal::new(false);
+    let resting = Var::new(false);
     let asked = StoredValue::new(None);
     effect(move || {
         let (now, resting_now) = (changed.get(), resting.get());
@@ -83,9 +84,9 @@ fn keep_current(store: Store, name: String, known: Known) {
         let name = name.clone();
         spawn_local(async move {
             let answer = store.api.lock(&name).await;
-            known.try_set(Some(answer.map(|detail| (detail, store.exact_now()))));
+            known.set(Some(answer.map(|detail| (detail, store.exact_now()))));
             TimeoutFuture::new(FETCH_EVERY_MS).await;
-            resting.try_set(false);
+            resting.set(false);
         });
     });
 }

@@ -1,0 +1,75 @@
+//! What the proxies do for an upstream or an endpoint, as cells of a row that follow the stream.
+
+use crate::{
+    components::{
+        figure::spark_line,
+        live::{Kept, live, memo},
+        text::quantity,
+    },
+    format::{Quantity, decimal, grouped, micros, rate},
+    store::use_store,
+    traffic::{Load, What},
+};
+use leptos::prelude::*;
+
+/// What is done for it, by all nodes together.
+pub fn load_of(what: What) -> Kept<Load> {
+    let store = use_store();
+    memo(move || store.traffic.with(|heard| heard.load(&what)))
+}
+
+/// The rate, with its line.
+pub fn rate_cell(load: Kept<Load>, what: What) -> AnyView {
+    let store = use_store();
+    let line = move || store.traffic.with(|heard| heard.line(&what));
+    view! {
+        <span class="charted">
+            {spark_line("Requests per second in the last two minutes".to_owned(), 1.0, line)}
+            <b>{live(move || quantity(Some(rate(load.get().requests_per_s))))}</b>
+        </span>
+    }
+    .into_any()
+}
+
+/// What a row is sorted by, where the column is one of these.
+pub fn load_key(column: &str, load: Load) -> u64 {
+    let thousandths = |value: f64| (value * 1_000.0) as u64;
+    match column {
+        "rate" => thousandths(load.requests_per_s),
+        "failures" => thousandths(load.failure_percent().unwrap_or(0.0)),
+        "p50" => load.p50_us.unwrap_or(0),
+        "p99" => load.p99_us.unwrap_or(0),
+        _ => load.in_flight,
+    }
+}
+
+/// How many of a hundred fail.
+pub fn failures(load: Load) -> Option<Quantity> {
+    load.failure_percent().map(|percent| Quantity {
+        number: if percent > 0.0 && percent < 0.1 { "< 0.1".to_owned() } else { decimal(percent, 1) },
+        unit: "%",
+    })
+}
+
+/// The cells of failures, latencies and requests under way.
+pub fn load_cells(load: Kept<Load>) -> AnyView {
+    let cell = |name: &'static str, value: fn(Load) -> Option<Quantity>| {
+        let class = move || {
+            let fails = name == "failures" && load.get().failures_per_s > 0.0;
+            if fails { format!("cell-{name} number bad failing") } else { format!("cell-{name} number") }
+        };
+        view! {
+            <span role="cell" class=crate::components::live::words(class)>
+                {live(move || quantity(value(load.get())))}
+            </span>
+        }
+        .into_any()
+    };
+    view! {
+        {cell("failures", failures)}
+        {cell("p50", |load| load.p50_us.map(micros))}
+        {cell("p99", |load| load.p99_us.map(micros))}
+        {cell("flight", |load| Some(Quantity { number: grouped(load.in_flight), unit: "" }))}
+    }
+    .into_any()
+}

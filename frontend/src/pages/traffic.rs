@@ -1,0 +1,220 @@
+//! Traffic: the services that requests are forwarded to, what is done for each right now, and which requests
+//! go to which.
+//!
+//! What is configured comes from the view, what is done from the nodes' proxies, once a second over the stream.
+//! Filters and order are in the address, as is a form that is open (`?new=upstream`, `?new=route`, `?edit=web`).
+//!
+//! Test ids: `traffic-<figure>`, `new-upstream`, `new-route`, `upstream-row` (with `data-name`), `mode-<name>`,
+//! `taking-<name>`, and those of [`routes`], [`crate::components::form`] and [`crate::components::filters`].
+
+pub mod forms;
+mod routes;
+
+use crate::{
+    address::use_address,
+    components::{
+        filters::{filters, has_words, segments, wanted_words},
+        live::{click, each, either, live, memo, text_key, when, words},
+        load::{failures, load_cells, load_key, load_of, rate_cell},
+        marks::{labelled, name_text},
+        sorting::{Column, Order, SortKey, column, number, places},
+        text::{card, empty, quantity, skeleton},
+    },
+    format::{Quantity, count, grouped, micros, rate},
+    situation::Tone,
+    store::{Store, use_store},
+    traffic::{Load, What, healthy, mode, taking, tone},
+};
+use leptos::prelude::*;
+use ringmaster_common::traffic::upstream::Upstream;
+
+const COLUMNS: [Column; 8] = [
+    column("name", "Upstream"),
+    column("mode", "Mode"),
+    number("taking", "Taking", "How many of its endpoints take requests"),
+    number("rate", "Requests", "Per second, through all nodes"),
+    number("failures", "Failing", "Answers of 500 and above, and requests that got none"),
+    number("p50", "p50", "The highest of the nodes', over ten seconds"),
+    number("p99", "p99", "The highest of the nodes', over ten seconds"),
+    number("flight", "In flight", "Requests under way"),
+];
+const ORDER: Order = Order { columns: &COLUMNS, latest_first: false };
+/// What an upstream may be filtered by.
+const IS: [&str; 4] = ["busy", "idle", "troubled", "active_standby"];
+
+pub fn traffic_page() -> AnyView {
+    let store = use_store();
+    let address = use_address();
+    let which = memo(move || address.parameter("upstream"));
+    let filter = memo(wanted_words);
+    let all = memo(move || store.with_view(|view| view.upstreams.keys().cloned().collect::<Vec<String>>()));
+    let shown = memo(move || {
+        let (column, descending) = ORDER.of(address);
+        store.with_view(|view| {
+            let passes = |upstream: &&Upstream| {
+                let text = format!("{} {}", upstream.name, mode(upstream));
+                is(store, upstream, which.get().as_deref()) && filter.with(|words| has_words(&text, words))
+            };
+            let found: Vec<&Upstream> = view.upstreams.values().filter(passes).collect();
+            let keys: Vec<SortKey> = found.iter().map(|found| sort_key(store, column, found)).collect();
+            places(&keys, descending).into_iter().map(|place| found[place].name.clone()).collect::<Vec<_>>()
+        })
+    });
+    let how_many = words(move || {
+        let all = count(all.with(Vec::len) as u64, "upstream");
+        format!("{} of {all}", grouped(shown.with(Vec::len) as u64))
+    });
+    let table = move || {
+        view! {
+            <div class="table upstreams" role="table" aria-label="Upstreams">
+                {ORDER.headings(true, false)} {each(shown, |name| text_key(name), move |name| row(store, name))}
+            </div>
+            {when(move || shown.with(Vec::is_empty), no_match)}
+        }
+        .into_any()
+    };
+    let upstreams = move || either(move || all.with(Vec::is_empty), none, table).into_any();
+    let form = memo(move || (address.parameter("new"), address.parameter("edit")));
+    let open = move |what: &'static str| click(move || address.set_parameter("new", Some(what), true));
+    view! {
+        <div class="page">
+            <div class="page-head">
+                <h1>"Traffic"</h1>
+                <span class="spacer"></span>
+                <button type="button" data-testid="new-route" on:click=open("route")>"New route"</button>
+                <button type="button" data-testid="new-upstream" on:click=open("upstream")>"New upstream"</button>
+            </div>
+            {tally(store)}
+            {live(move || {
+                let (new, edited) = form.get();
+                forms::open(store, new.as_deref(), edited)
+            })}
+            {filters(segments("upstream", &IS), "Words of a name or a mode", how_many)}
+            <section class="card" aria-label="Upstreams">
+                {either(move || store.loaded.get(), upstreams, || skeleton(5))}
+            </section>
+            {card("", "routes-title", "Routes", routes::count_of(store), routes::routes(store))}
+        </div>
+    }
+    .into_any()
+}
+
+/// What all proxies do now.
+fn tally(store: Store) -> AnyView {
+    let load = load_of(What::All);
+    let figure =
+        |id: &'static str, label: &'static str, note: &'static str, value: fn(Load) -> Option<Quantity>| {
+            view! {
+                <div class="figure">
+                    <div class="figure-label">{label}</div>
+                    <div class="figure-value" data-testid=format!("traffic-{id}")>
+                        {live(move || quantity(value(load.get())))}
+                    </div>
+                    <div class="figure-note">{note}</div>
+                </div>
+            }
+            .into_any()
+        };
+    let endpoints = words(move || {
+        let (taking, all) = store.with_view(|view| {
+            let each = view.upstreams.values().map(taking);
+            each.fold((0, 0), |(taking, all), (more, of)| (taking + more, all + of))
+        });
+        format!("{taking} of {all}")
+    });
+    view! {
+        <section class="card hero tally" aria-label="What all proxies do now">
+            {figure("rate", "Requests", "through all nodes", |load| Some(rate(load.requests_per_s)))}
+            {figure("failures", "Failing", "500 and above, or no answer", failures)}
+            {figure("p99", "Latency p99", "of the slowest upstream, in 10 s", |load| load.p99_us.map(micros))}
+            {figure("flight", "In flight", "requests under way", |load| {
+                Some(Quantity { number: grouped(load.in_flight), unit: "" })
+            })}
+            <div class="figure">
+                <div class="figure-label">"Endpoints"</div>
+                <div class="figure-value" data-testid="traffic-endpoints">{endpoints}</div>
+                <div class="figure-note">"take requests"</div>
+            </div>
+        </section>
+    }
+    .into_any()
+}
+
+fn load_now(store: Store, upstream: &Upstream) -> Load {
+    store.traffic.with(|heard| heard.load(&What::Upstream(upstream.name.clone())))
+}
+
+fn is(store: Store, upstream: &Upstream, what: Option<&str>) -> bool {
+    match what {
+        Some("busy") => load_now(store, upstream).requests_per_s > 0.0,
+        Some("idle") => load_now(store, upstream).requests_per_s == 0.0,
+        Some("troubled") => tone(upstream) != Tone::Good || load_now(store, upstream).failures_per_s > 0.0,
+        Some("active_standby") => upstream.primary.is_some(),
+        _ => true,
+    }
+}
+
+fn sort_key(store: Store, column: usize, upstream: &Upstream) -> SortKey {
+    match COLUMNS[column].name {
+        "name" => (upstream.name.clone(), 0),
+        "mode" => (mode(upstream), 0),
+        "taking" => (String::new(), taking(upstream).0 as u64),
+        column => (String::new(), load_key(column, load_now(store, upstream))),
+    }
+}
+
+fn row(store: Store, name: String) -> AnyView {
+    let what = What::Upstream(name.clone());
+    let load = load_of(what.clone());
+    let upstream = {
+        let name = name.clone();
+        memo(move || store.with_view(|view| view.upstreams.get(&name).cloned()))
+    };
+    let how = words(move || {
+        upstream.with(|upstream| match upstream {
+            Some(upstream) => match &upstream.primary {
+                Some(primary) => format!("primary {}", primary.endpoint.as_deref().unwrap_or("none")),
+                None => mode(upstream),
+            },
+            None => String::new(),
+        })
+    });
+    let state = live(move || {
+        upstream.with(|upstream| {
+            let upstream = upstream.as_ref()?;
+            let ((taking, all), healthy) = (taking(upstream), healthy(upstream));
+            let title = format!("{taking} take requests, {healthy} of {all} are not unhealthy");
+            Some(
+                view! { <span title=title>{labelled(tone(upstream), &format!("{taking}/{all}"))}</span> }
+                    .into_any(),
+            )
+        })
+    });
+    let href = format!("/traffic/upstreams/{name}");
+    view! {
+        <div class="row" role="row" data-testid="upstream-row" data-name=name.clone()>
+            <span role="cell" class="cell-name"><a href=href>{name_text(&name)}</a></span>
+            <span role="cell" class="cell-mode clip" title=how data-testid=format!("mode-{name}")>{how}</span>
+            <span role="cell" class="cell-taking number" data-testid=format!("taking-{name}")>{state}</span>
+            <span role="cell" class="cell-rate number">{rate_cell(load, what)}</span>
+            {load_cells(load)}
+        </div>
+    }
+    .into_any()
+}
+
+fn no_match() -> AnyView {
+    empty(
+        "No upstream passes the filters",
+        view! { <p>"Take a filter away to see the others."</p> }.into_any(),
+    )
+}
+
+fn none() -> AnyView {
+    let why = "An upstream is a service, its endpoints are the addresses that it is served at, and a route says which \
+               requests go to it. Every node's proxy listens for them. Begin with a process that registers itself:";
+    let example = "ringmaster register web --addr 127.0.0.1:8000 -- python3 -m http.server 8000";
+    let before = "curl -X PUT …/v1/upstreams/web -H 'content-type: application/json' -d '{}'";
+    let contents = view! { <p>{why}</p> <code>{before}</code> <code>{example}</code> };
+    empty("There is no upstream yet", contents.into_any())
+}

@@ -1,0 +1,160 @@
+//! Who sees which endpoint healthy, and who changed their mind when.
+//!
+//! A row for each endpoint, a column for each node that checks it, and the cluster's verdict, which is that of the
+//! majority. Where they disagree, the cell says what the odd one found.
+//!
+//! Test ids: `observers`, `seen-<endpoint>-<node>`, `health-record`.
+
+use super::{Shown, endpoints::since};
+use crate::{
+    api::ApiError,
+    components::{
+        live::{Kept, each, effect, live, memo, text_key, words},
+        marks::{badge, labelled, sign},
+        text::{moment, quiet, refusal, skeleton},
+    },
+    store::Store,
+    traffic::{seen_by, verdict_tone},
+    var::Var,
+};
+use leptos::{prelude::*, task::spawn_local};
+use ringmaster_common::{
+    Timestamp,
+    id::NodeId,
+    traffic::{health::Verdict, upstream::Endpoint},
+};
+use serde_json::Value;
+
+pub fn matrix(store: Store, upstream: Shown) -> AnyView {
+    let nodes = Kept::<Vec<NodeId>>::from(store.node_ids);
+    let ids = memo(move || {
+        upstream.with(|upstream| {
+            let endpoints = upstream.iter().flat_map(|upstream| &upstream.config.endpoints);
+            endpoints.map(|endpoint| endpoint.id.clone()).collect::<Vec<_>>()
+        })
+    });
+    let row = move |id: String| {
+        let endpoint = {
+            let id = id.clone();
+            memo(move || upstream.with(|upstream| upstream.as_ref()?.endpoint(&id).cloned()))
+        };
+        let verdict = memo(move || {
+            endpoint
+                .with(|endpoint| endpoint.as_ref().map(|endpoint| endpoint.health.verdict))
+                .unwrap_or_default()
+        });
+        let named = id.clone();
+        view! {
+            <tr>
+                <th scope="row" class="clip" title=id.clone()>{id.clone()}</th>
+                {each(nodes, |id| (id.0, 0), move |node| cell(&named, node, endpoint))}
+                <td class=words(move || verdict_tone(verdict.get()).class().to_owned())>
+                    <span class="cell">{live(move || labelled(verdict_tone(verdict.get()), verdict.get().as_str()))}</span>
+                </td>
+            </tr>
+        }
+        .into_any()
+    };
+    let head = |id: NodeId| {
+        view! { <th scope="col">{badge(id)} <span class="visually-hidden">{format!("node {id}")}</span></th> }
+            .into_any()
+    };
+    view! {
+        <div class="matrix-scroll">
+            <table class="matrix observers" data-testid="observers">
+                <caption class="visually-hidden">"Which node sees which endpoint healthy"</caption>
+                <thead>
+                    <tr>
+                        <td class="corner">"seen by"</td>
+                        {each(nodes, |id| (id.0, 0), head)}
+                        <th scope="col">"verdict"</th>
+                    </tr>
+                </thead>
+                <tbody>{each(ids, |id| text_key(id), row)}</tbody>
+            </table>
+        </div>
+        <p class="quiet">
+            "The verdict is that of the majority of those who know. A node sends nothing to an endpoint that it sees unhealthy itself, whatever the verdict."
+        </p>
+    }
+    .into_any()
+}
+
+fn cell(id: &str, node: NodeId, endpoint: Kept<Option<Endpoint>>) -> AnyView {
+    let seen = memo(move || {
+        endpoint
+            .with(|endpoint| endpoint.as_ref().map(|endpoint| seen_by(endpoint, node)).unwrap_or_default())
+    });
+    let title = words(move || {
+        endpoint
+            .with(|endpoint| {
+                let opinion =
+                    endpoint.as_ref()?.health.opinions.iter().find(|opinion| opinion.observer == node)?;
+                Some(format!("Node {node} sees it {}: {}", opinion.verdict.as_str(), opinion.detail))
+            })
+            .unwrap_or_else(|| format!("Node {node} has not found out"))
+    });
+    let class = words(move || match seen.get() {
+        Verdict::Unhealthy => "bad".to_owned(),
+        _ => String::new(),
+    });
+    view! {
+        <td class=class title=title data-testid=format!("seen-{id}-{node}") data-verdict=words(move || seen.get().as_str().to_owned())>
+            <span class="cell">
+                {live(move || sign(verdict_tone(seen.get())))}
+                <span class="visually-hidden">{words(move || seen.get().as_str().to_owned())}</span>
+            </span>
+        </td>
+    }
+    .into_any()
+}
+
+/// What an endpoint's checks have found, the latest first; asked for again whenever somebody changed their mind.
+pub fn past(store: Store, upstream_name: String, id: String, upstream: Shown) -> AnyView {
+    let known = Var::new(None::<Result<Value, ApiError>>);
+    let path = format!("/v1/upstreams/{upstream_name}/endpoints/{id}?consistency=stale");
+    let health =
+        memo(move || upstream.with(|upstream| Some(upstream.as_ref()?.endpoint(&id)?.health.clone())));
+    effect(move || {
+        health.get();
+        let path = path.clone();
+        spawn_local(async move { known.set(Some(store.api.value(&path).await)) });
+    });
+    let list = live(move || match known.get() {
+        None => skeleton(3),
+        Some(Err(error)) => refusal(&error),
+        Some(Ok(detail)) => {
+            let records = detail["health_history"].as_array().into_iter().flatten().rev();
+            let records: Vec<AnyView> = records.filter_map(record).collect();
+            if records.is_empty() {
+                return quiet("No check has found anything yet.".to_owned());
+            }
+            view! { <ol class="lock-past health-past">{records}</ol> }.into_any()
+        }
+    });
+    view! { <div class="past" role="cell">{list}</div> }.into_any()
+}
+
+fn record(record: &Value) -> Option<AnyView> {
+    let at: Timestamp = record["at"].as_str()?.parse().ok()?;
+    let verdict = match record["verdict"].as_str()? {
+        "healthy" => Verdict::Healthy,
+        "unhealthy" => Verdict::Unhealthy,
+        _ => Verdict::Unknown,
+    };
+    let who = match record["observer"].as_u64() {
+        Some(node) => view! { {badge(NodeId(node))} " node " {node.to_string()} " sees it" }.into_any(),
+        None => view! { <b>"The verdict is"</b> }.into_any(),
+    };
+    let detail = record["detail"].as_str().unwrap_or_default().to_owned();
+    Some(
+        view! {
+            <li data-testid="health-record">
+                {moment(at)}
+                <span>{who} " " {labelled(verdict_tone(verdict), verdict.as_str())} " " <span class="quiet">{detail}</span></span>
+                <span class="quiet">{since(at)}</span>
+            </li>
+        }
+        .into_any(),
+    )
+}

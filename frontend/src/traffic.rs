@@ -1,0 +1,278 @@
+//! Traffic in figures and words: what all proxies together do for an upstream, and which routes give way to
+//! which.
+//!
+//! Each node measures for itself. Rates and requests under way are added up; of latencies the highest of the
+//! nodes is shown: no quantile of all requests is above it.
+
+use crate::situation::Tone;
+use ringmaster_common::{
+    id::NodeId,
+    traffic::{
+        health::Verdict,
+        live::{EndpointFigures, UpstreamFigures},
+        route::RouteSpec,
+        upstream::{Endpoint, EndpointState, Upstream},
+    },
+};
+use serde_json::json;
+use std::collections::VecDeque;
+
+/// What is done for an upstream or an endpoint, by all nodes together.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Load {
+    pub requests_per_s: f64,
+    pub failures_per_s: f64,
+    pub p50_us: Option<u64>,
+    pub p99_us: Option<u64>,
+    pub in_flight: u64,
+}
+
+impl Load {
+    fn of_upstream(figures: &UpstreamFigures) -> Load {
+        Load {
+            requests_per_s: figures.requests_per_s,
+            failures_per_s: figures.failures_per_s,
+            p50_us: figures.p50_us,
+            p99_us: figures.p99_us,
+            in_flight: figures.in_flight.into(),
+        }
+    }
+
+    fn of_endpoint(figures: &EndpointFigures) -> Load {
+        Load {
+            requests_per_s: figures.requests_per_s,
+            failures_per_s: figures.failures_per_s,
+            p50_us: figures.p50_us,
+            p99_us: figures.p99_us,
+            in_flight: figures.in_flight.into(),
+        }
+    }
+
+    fn and(self, other: Load) -> Load {
+        Load {
+            requests_per_s: self.requests_per_s + other.requests_per_s,
+            failures_per_s: self.failures_per_s + other.failures_per_s,
+            p50_us: self.p50_us.max(other.p50_us),
+            p99_us: self.p99_us.max(other.p99_us),
+            in_flight: self.in_flight + other.in_flight,
+        }
+    }
+
+    /// How many of a hundred requests fail; none where there are no requests.
+    pub fn failure_percent(self) -> Option<f64> {
+        (self.requests_per_s > 0.0).then(|| (self.failures_per_s / self.requests_per_s * 100.0).min(100.0))
+    }
+}
+
+/// What was heard of the traffic in the last two minutes, once a second; the oldest first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Heard(VecDeque<Vec<UpstreamFigures>>);
+
+impl Heard {
+    pub fn push(&mut self, figures: Vec<UpstreamFigures>) {
+        if self.0.len() == crate::figures::HISTORY {
+            self.0.pop_front();
+        }
+        self.0.push_back(figures);
+    }
+
+    /// What nodes do now.
+    pub fn latest(&self) -> &[UpstreamFigures] {
+        self.0.back().map_or(&[], Vec::as_slice)
+    }
+
+    /// What all of them do now, for what `what` names.
+    pub fn load(&self, what: &What) -> Load {
+        what.load(self.latest())
+    }
+
+    /// The rate of requests over time.
+    pub fn line(&self, what: &What) -> Vec<Option<f64>> {
+        self.0.iter().map(|figures| Some(what.load(figures).requests_per_s)).collect()
+    }
+}
+
+/// What a figure is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    All,
+    Upstream(String),
+    Endpoint(String, String),
+}
+
+impl What {
+    fn load(&self, figures: &[UpstreamFigures]) -> Load {
+        let of = |figures: &UpstreamFigures| match self {
+            What::Endpoint(upstream, endpoint) if *upstream == figures.upstream => {
+                figures.endpoints.iter().find(|known| known.endpoint == *endpoint).map(Load::of_endpoint)
+            }
+            What::Upstream(upstream) if *upstream != figures.upstream => None,
+            What::Endpoint(..) => None,
+            What::All | What::Upstream(_) => Some(Load::of_upstream(figures)),
+        };
+        figures.iter().filter_map(of).fold(Load::default(), Load::and)
+    }
+}
+
+/// The message that asks a node for the traffic, with the endpoints of one upstream or of none.
+pub fn wanted(upstream: Option<&str>) -> String {
+    json!({ "type": "follow", "topic": "traffic", "upstream": upstream }).to_string()
+}
+
+/// How many endpoints take requests, and how many there are.
+pub fn taking(upstream: &Upstream) -> (usize, usize) {
+    let endpoints = &upstream.config.endpoints;
+    (endpoints.iter().filter(|endpoint| upstream.takes_requests(endpoint)).count(), endpoints.len())
+}
+
+/// How many endpoints are healthy, or not known to be otherwise.
+pub fn healthy(upstream: &Upstream) -> usize {
+    let endpoints = upstream.config.endpoints.iter();
+    endpoints.filter(|endpoint| endpoint.health.verdict != Verdict::Unhealthy).count()
+}
+
+/// How an upstream is.
+pub fn tone(upstream: &Upstream) -> Tone {
+    match taking(upstream) {
+        (_, 0) => Tone::Unknown,
+        (0, _) => Tone::Bad,
+        (_, all) if healthy(upstream) < all => Tone::Warning,
+        _ => Tone::Good,
+    }
+}
+
+pub fn verdict_tone(verdict: Verdict) -> Tone {
+    match verdict {
+        Verdict::Unknown => Tone::Unknown,
+        Verdict::Healthy => Tone::Good,
+        Verdict::Unhealthy => Tone::Bad,
+    }
+}
+
+/// Whom an upstream sends requests to, in two words.
+pub fn mode(upstream: &Upstream) -> String {
+    match upstream.primary {
+        Some(_) => "active standby".to_owned(),
+        None => upstream.config.policy.as_str().replace('_', " "),
+    }
+}
+
+/// What an endpoint is there for, by what the cluster says.
+pub fn part(upstream: &Upstream, endpoint: &Endpoint) -> &'static str {
+    let primary = upstream.primary.as_ref().map(|primary| primary.endpoint.as_ref() == Some(&endpoint.id));
+    match (endpoint.state, primary) {
+        (EndpointState::Drain, _) => "draining",
+        (EndpointState::Maintenance, _) => "in maintenance",
+        _ if endpoint.health.verdict == Verdict::Unhealthy && primary != Some(true) => "left out",
+        (EndpointState::Ready, Some(true)) => "primary",
+        (EndpointState::Ready, Some(false)) => "stands by",
+        (EndpointState::Ready, None) => "takes requests",
+    }
+}
+
+/// What `observer` sees of an endpoint; unknown where it has said nothing.
+pub fn seen_by(endpoint: &Endpoint, observer: NodeId) -> Verdict {
+    let opinion = endpoint.health.opinions.iter().find(|opinion| opinion.observer == observer);
+    opinion.map_or(Verdict::Unknown, |opinion| opinion.verdict)
+}
+
+/// Whether some requests that match `route` go by `other`, which is more specific.
+pub fn gives_way(route: &RouteSpec, other: &RouteSpec) -> bool {
+    let rank = |route: &RouteSpec| {
+        let host = route.host.as_deref().map_or(0, |host| if host.starts_with("*.") { 1 } else { 2 });
+        (host, route.path_prefix.trim_end_matches('/').len())
+    };
+    let hosts = match (&route.host, &other.host) {
+        (None, _) | (_, None) => true,
+        (Some(one), Some(two)) => {
+            one == two || one.strip_prefix('*').is_some_and(|domain| two.ends_with(domain))
+        }
+    };
+    let covers = |outer: &str, inner: &str| {
+        let outer = outer.trim_end_matches('/');
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let paths =
+        covers(&route.path_prefix, &other.path_prefix) || covers(&other.path_prefix, &route.path_prefix);
+    route.listener == other.listener && hosts && paths && rank(other) > rank(route)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(host: Option<&str>, path_prefix: &str) -> RouteSpec {
+        let text = json!({ "host": host, "path_prefix": path_prefix, "upstream": "web" }).to_string();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn figures(node: u64, upstream: &str, requests_per_s: f64, p99_us: Option<u64>) -> UpstreamFigures {
+        let endpoint = EndpointFigures {
+            endpoint: "e1".to_owned(),
+            requests_per_s: requests_per_s / 2.0,
+            failures_per_s: 0.0,
+            p50_us: None,
+            p99_us,
+            in_flight: 1,
+            verdict: Verdict::Healthy,
+            detail: String::new(),
+            ejected_for_ms: None,
+        };
+        UpstreamFigures {
+            upstream: upstream.to_owned(),
+            node: NodeId(node),
+            requests_per_s,
+            failures_per_s: requests_per_s / 4.0,
+            retries_per_s: 0.0,
+            p50_us: None,
+            p99_us,
+            in_flight: 2,
+            endpoints: vec![endpoint],
+        }
+    }
+
+    #[test]
+    fn rates_add_up_and_of_latencies_the_highest_counts() {
+        let mut heard = Heard::default();
+        heard.push(vec![
+            figures(1, "web", 10.0, Some(900)),
+            figures(2, "web", 30.0, None),
+            figures(2, "db", 4.0, Some(5_000)),
+        ]);
+        let web = heard.load(&What::Upstream("web".to_owned()));
+        assert_eq!((web.requests_per_s, web.p99_us, web.in_flight), (40.0, Some(900), 4));
+        assert_eq!(web.failure_percent(), Some(25.0));
+        assert_eq!(heard.load(&What::All).requests_per_s, 44.0);
+        let endpoint = What::Endpoint("web".to_owned(), "e1".to_owned());
+        assert_eq!(heard.load(&endpoint).requests_per_s, 20.0);
+        assert_eq!(heard.load(&What::Upstream("none".to_owned())).failure_percent(), None);
+        assert_eq!(heard.line(&What::All), [Some(44.0)]);
+    }
+
+    #[test]
+    fn the_more_specific_route_goes_first() {
+        let any = route(None, "/");
+        for (one, other, gives) in [
+            (&any, route(Some("a.example"), "/"), true),
+            (&any, route(None, "/api"), true),
+            (&route(None, "/api"), route(None, "/"), false),
+            (&route(None, "/api"), route(None, "/apis"), false),
+            (&route(Some("*.example"), "/"), route(Some("a.example"), "/"), true),
+            (&route(Some("b.example"), "/"), route(Some("a.example"), "/api"), false),
+            (&any, route(None, "/"), false),
+        ] {
+            assert_eq!(gives_way(one, &other), gives, "{one:?} {other:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_understands_what_is_wanted() {
+        use ringmaster_common::stream::{ClientMessage, Topic};
+        let ClientMessage::Follow { topic, upstream, .. } =
+            serde_json::from_str(&wanted(Some("web"))).unwrap()
+        else {
+            panic!("it follows")
+        };
+        assert_eq!((topic, upstream.as_deref()), (Topic::Traffic, Some("web")));
+    }
+}
