@@ -56,19 +56,20 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// this, and says why.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(3);
 
-/// What the API needs of the node. Each request gets it.
+/// The parts of the node that the API works with. Cheap to clone: each request gets it.
 #[derive(Clone)]
-pub struct Api(pub Arc<Needs>);
+pub struct Api(pub Arc<Parts>);
 
 impl Deref for Api {
-    type Target = Needs;
+    type Target = Parts;
 
-    fn deref(&self) -> &Needs {
+    fn deref(&self) -> &Parts {
         &self.0
     }
 }
 
-pub struct Needs {
+/// What it consists of.
+pub struct Parts {
     pub group: ClusterGroup,
     pub telemetry: Arc<Telemetry>,
     pub metrics: Arc<Metrics>,

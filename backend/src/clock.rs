@@ -10,7 +10,7 @@ use std::{
 };
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
-/// When the first of this process ticked.
+/// What all ticks are counted from.
 static FIRST_TICK: LazyLock<Instant> = LazyLock::new(now);
 
 /// The monotonic clock.
@@ -25,7 +25,7 @@ pub fn wall() -> Timestamp {
 }
 
 /// Ticks every `period`, together with all others whose periods it shares: who wakes together wakes up once.
-/// Ticks that were missed are left out.
+/// The first comes within a period; those that were missed are left out.
 pub fn ticks(period: Duration) -> Interval {
     let first = *FIRST_TICK;
     let passed = now().saturating_duration_since(first).as_nanos() / period.as_nanos() + 1;

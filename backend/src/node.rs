@@ -3,7 +3,7 @@
 mod join;
 
 use crate::{
-    api::{self, Api, Needs, admission::Admission, stream::Encoder},
+    api::{self, Api, Parts, admission::Admission, stream::Encoder},
     clock,
     config::{NodeConfig, Start, made_up_name},
     controllers,
@@ -152,7 +152,7 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
         proxy.clone(),
         Box::new(admission.clone()),
     );
-    let api = Api(Arc::new(Needs {
+    let api = Api(Arc::new(Parts {
         group: group.clone(),
         telemetry: telemetry.clone(),
         metrics,

@@ -8,10 +8,11 @@ use crate::{
 };
 use std::time::Duration;
 
-/// How often the leader looks; so much later may an end come.
+/// How often the leader looks where somebody is registered; so much later may an end come.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 pub async fn run(group: ClusterGroup) {
+    let mut applied = group.published().watch_control();
     loop {
         let term = group.until_leading().await;
         for ended in group.ended_registrations(term) {
@@ -27,6 +28,10 @@ pub async fn run(group: ClusterGroup) {
             }
         }
         let any = group.state().upstreams.registrations().next().is_some();
-        tokio::time::sleep(if any { LOOK_EVERY } else { REST }).await;
+        if any {
+            tokio::time::sleep(LOOK_EVERY).await;
+        } else if let Ok(Err(_)) = tokio::time::timeout(REST, applied.changed()).await {
+            return;
+        }
     }
 }

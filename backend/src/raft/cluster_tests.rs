@@ -17,12 +17,16 @@ use crate::{
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use openraft::{
-    BasicNode, Config, Raft, ServerState, SnapshotPolicy, async_runtime::watch::WatchReceiver,
+    BasicNode, Config, Raft, RaftNetworkFactory, ServerState, SnapshotPolicy,
+    async_runtime::watch::WatchReceiver,
+    network::{NetSnapshot, RPCOption},
     raft::VoteRequest,
+    storage::Snapshot,
 };
 use ringmaster_common::id::{GroupId, Incarnation, NodeId};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -343,6 +347,41 @@ async fn a_snapshot_that_is_broken_off_goes_on_where_it_was() {
     piece(4, 4).await.unwrap();
     failure(send(SnapshotMessage::Finish { transfer: 4, checksum: sum }).await);
     assert_eq!(begin(5, 8).await, 0);
+}
+
+#[tokio::test]
+async fn a_sender_leaves_out_what_is_there_already() {
+    let nodes = bystanders(no_guard()).await;
+    let vote = Vote::new_committed(1, NodeId(1));
+    let data = Bytes::from_iter((0..3 * SNAPSHOT_PIECE_BYTES).map(|position| (position >> 8) as u8));
+    let bytes = data.len() as u64;
+    let send = async |message: SnapshotMessage| {
+        ask(&nodes, wire::SNAPSHOT, GROUP, wire::encode(&message).unwrap()).await.unwrap()
+    };
+    send(SnapshotMessage::Begin { transfer: 1, vote, meta: Default::default(), bytes }).await;
+    send(SnapshotMessage::Piece { transfer: 1, offset: 0, data: data.slice(..SNAPSHOT_PIECE_BYTES + 7) })
+        .await;
+
+    // Whoever begins at the beginning again is refused, and whoever has not read that part has another sum.
+    let mut network = Network::new(nodes[0].peers.clone(), GROUP);
+    let mut client = network.new_client(nodes[1].id, &BasicNode::new(&nodes[1].addr)).await;
+    let snapshot = Snapshot { meta: Default::default(), snapshot: data };
+    let sent = client.full_snapshot(vote, snapshot, future::pending(), RPCOption::new(DEADLINE)).await;
+    sent.expect("it is sent at the first try");
+}
+
+#[tokio::test]
+async fn an_earlier_leader_does_not_take_the_place_of_a_later_one() {
+    let nodes = bystanders(no_guard()).await;
+    let begin = async |transfer, term| {
+        let (vote, meta) = (Vote::new_committed(term, NodeId(1)), Default::default());
+        let begin = SnapshotMessage::Begin { transfer, vote, meta, bytes: 8 };
+        ask(&nodes, wire::SNAPSHOT, GROUP, wire::encode(&begin).unwrap()).await
+    };
+    begin(1, 2).await.unwrap();
+    let earlier = failure(begin(2, 1).await);
+    assert_eq!(earlier.detail, "a later leader is sending one");
+    begin(3, 3).await.unwrap();
 }
 
 #[tokio::test]

@@ -261,18 +261,14 @@ impl NetSnapshot<TypeConfig> for Client {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        // Tells pieces of this transfer from those of one that was given up.
+        // Tells pieces of this transfer from those of one that was broken off.
         let transfer = rand::random();
         let sending = self.send_snapshot(transfer, vote, snapshot, option.soft_ttl());
-        let closed = match select(pin!(cancel), pin!(sending)).await {
+        match select(pin!(cancel), pin!(sending)).await {
             // What was broken off goes on when it is tried again.
-            Either::Right((sent, _)) => return sent.map_err(StreamingError::from),
-            Either::Left((closed, _)) => closed,
-        };
-        if let Ok(body) = wire::encode(&SnapshotMessage::Abandon { transfer }) {
-            self.peers.cast(self.target, self.request(wire::SNAPSHOT, Lane::Bulk, body));
+            Either::Right((sent, _)) => sent.map_err(StreamingError::from),
+            Either::Left((closed, _)) => Err(StreamingError::Closed(closed)),
         }
-        Err(StreamingError::Closed(closed))
     }
 }
 

@@ -89,7 +89,7 @@ impl Service for RaftService {
     }
 }
 
-/// What is kept for one connection.
+/// What one connection is served with.
 struct RaftSession {
     groups: Groups,
     guard: VoteGuard,

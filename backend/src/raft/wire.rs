@@ -52,14 +52,10 @@ pub enum SnapshotMessage {
         offset: u64,
         data: Bytes,
     },
-    /// The sum is the CRC-32 of all pieces. Answered when the snapshot is installed.
+    /// The sum is the CRC-32 of the whole snapshot. Answered when the snapshot is installed.
     Finish {
         transfer: u64,
         checksum: u32,
-    },
-    /// A cast: the receiver can forget what it has got.
-    Abandon {
-        transfer: u64,
     },
 }
 

@@ -1,12 +1,12 @@
 //! Puts snapshots together that arrive in pieces, and has them installed.
 //!
-//! One a group, whoever sends it: another one that begins takes its place. What has arrived outlives the
-//! connection, so that the same snapshot goes on where it was broken off. All nodes encode a state alike, so it
-//! may even go on from another leader; if what came from two does not fit together, the checksum says so, and it
-//! begins anew.
+//! One a group, whoever sends it: another one that begins takes its place, unless an earlier leader sends it. What has
+//! arrived outlives the connection, so that the same snapshot goes on where it was broken off: on this process, and
+//! as long as the leader has made no newer one. What is not gone on with is forgotten after [`KEPT_FOR`].
 
 use super::group::Group;
 use crate::{
+    clock,
     peer::{Answer, Failure, FailureCode, Incoming},
     raft::{
         types::{SnapshotMeta, Vote},
@@ -19,7 +19,12 @@ use ringmaster_common::id::{GroupId, NodeId};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
+use tokio::time::sleep_until;
+
+/// How long what has arrived is kept when nothing more comes.
+const KEPT_FOR: Duration = Duration::from_secs(60);
 
 /// What is arriving. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -34,13 +39,15 @@ struct Assembly {
     bytes: u64,
     data: BytesMut,
     checksum: crc32fast::Hasher,
+    /// When something of it last came.
+    heard: Instant,
 }
 
 impl Assembly {
     /// Room is made as pieces arrive: what is announced is not yet believed.
     fn new(transfer: u64, vote: Vote, meta: SnapshotMeta, bytes: u64) -> Assembly {
         let (data, checksum) = (BytesMut::new(), crc32fast::Hasher::new());
-        Assembly { transfer, vote, meta, bytes, data, checksum }
+        Assembly { transfer, vote, meta, bytes, data, checksum, heard: clock::now() }
     }
 }
 
@@ -59,9 +66,6 @@ impl Snapshots {
                 Ok(assembly) => install(group, id, assembly, answer),
                 Err(failure) => answer.fail(&failure),
             },
-            Ok(SnapshotMessage::Abandon { transfer }) => {
-                self.take(id, transfer);
-            }
         }
     }
 
@@ -81,15 +85,35 @@ impl Snapshots {
             return Err(malformed(format!("{bytes} bytes are more than {MAX_SNAPSHOT_BYTES}")));
         }
         let mut arriving = self.lock();
-        if let Some(broken_off) = arriving.remove(&id).filter(|old| (&old.meta, old.bytes) == (meta, *bytes))
-        {
-            begun.data = broken_off.data;
-            begun.checksum = broken_off.checksum;
+        match arriving.remove(&id) {
+            Some(later) if later.vote > begun.vote => {
+                arriving.insert(id, later);
+                return Err(malformed("a later leader is sending one"));
+            }
+            Some(same) if (&same.meta, same.bytes) == (meta, *bytes) => {
+                begun.data = same.data;
+                begun.checksum = same.checksum;
+            }
+            Some(_) | None => {}
         }
         let there = begun.data.len() as u64;
         tracing::info!(group = %id, %from, bytes = begun.bytes, there, meta = %begun.meta, "a snapshot arrives");
+        tokio::spawn(self.clone().forget(id, begun.transfer));
         arriving.insert(id, begun);
         wire::reply(&there)
+    }
+
+    /// Drops what has arrived, once nothing more of it comes.
+    async fn forget(self, id: GroupId, transfer: u64) {
+        let heard =
+            || self.lock().get(&id).filter(|arriving| arriving.transfer == transfer).map(|it| it.heard);
+        while let Some(heard) = heard() {
+            let until = heard + KEPT_FOR;
+            if clock::now() >= until {
+                self.take(id, transfer);
+            }
+            sleep_until(until.into()).await;
+        }
     }
 
     fn piece(&self, id: GroupId, transfer: u64, offset: u64, data: &[u8]) -> Result<Bytes, Failure> {
@@ -106,6 +130,7 @@ impl Snapshots {
             arriving.remove(&id);
             return Err(malformed(detail));
         }
+        assembly.heard = clock::now();
         assembly.checksum.update(data);
         assembly.data.extend_from_slice(data);
         wire::reply(&())
