@@ -3,7 +3,7 @@
 use reqwest::{Method, Response};
 use ringmaster_common::{
     action::Action,
-    cluster::{NodeInfo, NodeStatus, Opinion, Quorum, Sees},
+    cluster::{NodeInfo, NodeStatus, Opinion, Quorum, Role, Sees},
     headers,
     id::{GroupId, NodeId},
     telemetry::Passes,
@@ -188,6 +188,11 @@ async fn without_a_quorum_writes_fail_and_say_why_and_stale_reads_go_on() {
     assert_eq!(seen.quorum, Quorum { has: false, voters: 3, answering: 1, needed: 2 });
     assert_eq!((seen.leader, seen.may_fail), (None, 0));
     assert!(why.contains("1 of 3 voters answer node 1"), "{why}");
+    for info in &seen.nodes {
+        assert_ne!(info.role, Some(Role::Leader), "node {}", info.node.id);
+        assert!(!info.can_lose.answer, "node {}", info.node.id);
+        assert!(info.can_lose.reason.contains("1 of 3 voters answer"), "{}", info.can_lose.reason);
+    }
 
     // Whom nobody speaks to doubts itself first: it does not call everybody else dead.
     let alone: NodeInfo = cluster.get(1, "/v1/nodes/1").await.expect("it knows itself");
