@@ -56,6 +56,9 @@ struct CommandLine {
 enum Command {
     /// Run a whole cluster on this machine, with chaos at hand
     Demo(demo::Arguments),
+    /// Run a sample endpoint of a demo
+    #[command(hide = true)]
+    SampleEndpoint(demo::sample::Arguments),
     /// Run a node
     Serve(Box<serve::Arguments>),
     /// Show how the cluster is
@@ -242,6 +245,9 @@ fn run(command: Command, out: &Out) -> Result<(), Failure> {
         Command::Demo(arguments) => on_this_thread(async {
             demo::run(arguments, out).await.map_err(|error| Failure::Failed(error.to_string()))
         }),
+        Command::SampleEndpoint(arguments) => {
+            on_this_thread(async { demo::sample::run(&arguments).await.map_err(Failure::Failed) })
+        }
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Status(watching) => on_this_thread(queries::run(Query::Status, &watching, out)),
         Command::Nodes(watching) => on_this_thread(queries::run(Query::Nodes, &watching, out)),

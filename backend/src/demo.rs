@@ -1,4 +1,5 @@
-//! `ringmaster demo`: a cluster of real node processes on this machine, and gentle load on it.
+//! `ringmaster demo`: a cluster of real node processes on this machine, sample services behind its
+//! proxies ([`services`]), and gentle load on both.
 //!
 //! The supervisor starts this very program once for each node, with `serve` and the flags that an
 //! operator would give. Nodes know nothing of it, except that the dashboard may ask it for chaos
@@ -11,6 +12,8 @@ pub mod child;
 mod fleet;
 mod home;
 mod load;
+pub mod sample;
+mod services;
 pub mod socket;
 
 use crate::cli::out::{Closed, Out};
@@ -25,6 +28,7 @@ use ringmaster_common::{
     error::{Code, Refusal},
     id::NodeId,
 };
+use services::Sample;
 use socket::{Answer, Order, Request, Socket};
 use std::{env, io, path::PathBuf, process::Stdio, time::Duration};
 use tokio::{
@@ -48,7 +52,8 @@ Examples:
   ringmaster demo                               three nodes; everything is gone at the end
   ringmaster demo --nodes 5 --data-dir ./demo   a cluster that goes on where it stopped
 
-Node I has its API and dashboard on port BASE+I, its peer listener on BASE+100+I and its proxy listener on BASE+200+I.";
+Node I has its API and dashboard on port BASE+I, its peer listener on BASE+100+I and its proxy listener on BASE+200+I.
+The endpoints of the sample services are on the ports from BASE+301.";
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -65,7 +70,7 @@ pub struct Arguments {
     /// Do not open the dashboard in a browser
     #[arg(long)]
     no_open: bool,
-    /// Do not write anything, not even gently
+    /// No sample services, and no load, not even a gentle one
     #[arg(long)]
     no_load: bool,
 }
@@ -89,6 +94,10 @@ pub async fn run(arguments: Arguments, out: &Out) -> Result<(), DemoError> {
     for id in (1..=count).map(NodeId) {
         home.ports(id).check_free(id)?;
     }
+    let samples = if arguments.no_load { Vec::new() } else { services::samples(&home) };
+    for sample in &samples {
+        home::check_free(sample.port, || format!("sample endpoint {}", sample.id))?;
+    }
     let stop = Stop::listen().map_err(system("listen for signals"))?;
     let (orders, received) = mpsc::channel(ORDERS);
     let socket = Socket::open(orders).map_err(system("open the socket for the nodes"))?;
@@ -96,7 +105,7 @@ pub async fn run(arguments: Arguments, out: &Out) -> Result<(), DemoError> {
     let fleet = Fleet::new(Launcher { program, environment: socket.environment() }, home);
     let mut supervisor = Supervisor { fleet, orders: received, stop, out };
 
-    let outcome = supervisor.run(count, !arguments.no_open, !arguments.no_load).await;
+    let outcome = supervisor.run(count, !arguments.no_open, &samples).await;
     supervisor.say("Stopping the nodes.");
     let Supervisor { mut fleet, mut stop, .. } = supervisor;
     fleet.stop(stop.requested()).await;
@@ -127,7 +136,8 @@ enum Ended {
 }
 
 impl Supervisor<'_> {
-    async fn run(&mut self, count: u64, open: bool, load: bool) -> Result<(), Ended> {
+    /// Without samples there is no load either.
+    async fn run(&mut self, count: u64, open: bool, samples: &[Sample]) -> Result<(), Ended> {
         let first = NodeId(1);
         self.say(&format!("Starting {count} nodes; their data is in {}", self.fleet.home().path().display()));
         self.start(first)?;
@@ -166,9 +176,14 @@ impl Supervisor<'_> {
         }
         self.say("Ctrl-C stops the demo.");
 
+        let launcher = self.fleet.launcher().clone();
+        let proxies = (1..=count).map(|id| self.fleet.home().ports(NodeId(id)).proxy_url()).collect();
         let load = async {
-            if load {
-                load::run(client).await;
+            if !samples.is_empty() {
+                tokio::join!(
+                    services::run(&client, &launcher, samples, proxies, out),
+                    load::run(client.clone())
+                );
             }
             std::future::pending::<()>().await;
         };

@@ -47,6 +47,11 @@ impl Demo {
         format!("http://127.0.0.1:{}", self.base_port + node)
     }
 
+    /// Where the node's proxy takes requests.
+    pub fn proxy_url(&self, node: u16) -> String {
+        format!("http://127.0.0.1:{}", self.base_port + 200 + node)
+    }
+
     pub async fn cluster(&self, node: u16) -> Result<Cluster, String> {
         let url = format!("{}/v1/cluster", self.node_url(node));
         let response = self.http.get(url).send().await.map_err(|error| error.to_string())?;
@@ -63,16 +68,26 @@ impl Demo {
     }
 }
 
-/// The processes whose environment names this supervisor: its nodes, paused ones among them.
-pub fn nodes_of(supervisor: i32) -> Vec<i32> {
+/// The processes whose environment names this supervisor: its nodes, paused ones among them, and the
+/// endpoints of its sample services.
+pub fn processes_of(supervisor: i32) -> Vec<i32> {
     let wanted = format!("RINGMASTER_DEMO_SUPERVISOR={supervisor}");
     std::fs::read_dir("/proc")
         .expect("Linux has /proc")
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| {
-            let environment = std::fs::read(Path::new("/proc").join(pid.to_string()).join("environ"));
-            environment.unwrap_or_default().split(|byte| *byte == 0).any(|pair| pair == wanted.as_bytes())
-        })
+        .filter(|pid| words(*pid, "environ").contains(&wanted))
         .filter(|pid| *pid != supervisor)
         .collect()
+}
+
+/// Those of them that run this subcommand.
+pub fn processes_running(supervisor: i32, subcommand: &str) -> Vec<i32> {
+    let runs = |pid: &i32| words(*pid, "cmdline").get(1).is_some_and(|word| word == subcommand);
+    processes_of(supervisor).into_iter().filter(runs).collect()
+}
+
+/// What the kernel tells of a process in a list; nothing once it is gone.
+fn words(pid: i32, list: &str) -> Vec<String> {
+    let bytes = std::fs::read(Path::new("/proc").join(pid.to_string()).join(list)).unwrap_or_default();
+    bytes.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }

@@ -74,10 +74,10 @@ pub fn free_ports<const N: usize>() -> [u16; N] {
     listeners.map(|listener| listener.local_addr().expect("a bound socket has an address").port())
 }
 
-/// The first of 300 ports for a demo: it derives those of its nodes from one. Tests that start at the
+/// The first of 400 ports for a demo: it derives those of its nodes from one. Tests that start at the
 /// same time begin their search in different places, because nothing holds a port until it is used.
 pub fn free_base_port() -> u16 {
-    const WANTED: [u16; 9] = [1, 2, 3, 101, 102, 103, 201, 202, 203];
+    const WANTED: [u16; 14] = [1, 2, 3, 101, 102, 103, 201, 202, 203, 301, 302, 303, 304, 305];
     const ROOMS: u32 = 100;
     let rooms = (0..ROOMS).map(|nth| (std::process::id() + nth) % ROOMS);
     for base in rooms.map(|room| 20_000 + 400 * room as u16) {

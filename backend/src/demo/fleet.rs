@@ -19,7 +19,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::pin,
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -36,12 +36,31 @@ pub const DIE_WITHIN: Duration = Duration::from_secs(5);
 /// Nodes are in as many zones, in turn.
 const ZONES: [&str; 3] = ["a", "b", "c"];
 
-/// How to start a node.
-#[derive(Debug)]
+/// How to start a process of the demo.
+#[derive(Clone, Debug)]
 pub struct Launcher {
     /// This program.
     pub program: PathBuf,
     pub environment: Vec<(&'static str, String)>,
+}
+
+impl Launcher {
+    /// This program, with its output at the end of `log`. It can tie itself to this process
+    /// ([`child::die_with_supervisor`]).
+    pub fn command(&self, log: &Path) -> io::Result<Command> {
+        let log = File::options().create(true).append(true).open(log)?;
+        let mut command = Command::new(&self.program);
+        command
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .env(child::SUPERVISOR, std::process::id().to_string())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            // Ctrl-C on the terminal is for the supervisor alone.
+            .process_group(0)
+            .kill_on_drop(true);
+        Ok(command)
+    }
 }
 
 #[derive(Debug)]
@@ -68,6 +87,10 @@ impl Fleet {
         &self.home
     }
 
+    pub fn launcher(&self) -> &Launcher {
+        &self.launcher
+    }
+
     pub fn is_dead(&self) -> bool {
         self.nodes.values().all(Option::is_none)
     }
@@ -84,18 +107,7 @@ impl Fleet {
     /// Starts a node that does not run.
     pub fn start(&mut self, id: NodeId) -> io::Result<()> {
         fs::create_dir_all(self.home.node(id))?;
-        let log = File::options().create(true).append(true).open(self.home.log(id))?;
-        let child = Command::new(&self.launcher.program)
-            .args(self.flags(id))
-            .envs(self.launcher.environment.iter().map(|(name, value)| (name, value)))
-            .env(child::SUPERVISOR, std::process::id().to_string())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            // Ctrl-C on the terminal is for the supervisor alone.
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()?;
+        let child = self.launcher.command(&self.home.log(id))?.args(self.flags(id)).spawn()?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).expect("it has not been waited for");
         self.nodes.insert(id, Some(Process { child, pid: Pid::from_raw(pid), paused: false }));
         Ok(())

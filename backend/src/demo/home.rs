@@ -12,7 +12,7 @@ use std::{
 use tempfile::TempDir;
 
 pub const DEFAULT_BASE_PORT: u16 = 7700;
-/// Leaves room for the last port of the last node.
+/// Leaves room for the last port of the sample endpoints.
 pub const MAX_BASE_PORT: u16 = 65_000;
 /// Ports of a kind are this far from those of the next.
 const KIND: u16 = 100;
@@ -45,9 +45,9 @@ pub struct Ports {
 #[derive(Debug, thiserror::Error)]
 pub enum HomeError {
     #[error(
-        "port {port} (the {what} of node {node}) cannot be used: {source}; stop what has it, or choose other ports with --base-port"
+        "port {port} ({what}) cannot be used: {source}; stop what has it, or choose other ports with --base-port"
     )]
-    Port { port: u16, what: &'static str, node: NodeId, source: io::Error },
+    Port { port: u16, what: String, source: io::Error },
     #[error("the cluster in {} was made with --base-port {known}, and its members know each other by those ports", path.display())]
     OtherPorts { path: PathBuf, known: u16 },
     #[error("{} holds no port number", .0.display())]
@@ -125,6 +125,11 @@ impl Home {
         Ports { api, peer: api + KIND, proxy: api + 2 * KIND }
     }
 
+    /// The port of a sample endpoint, counted from 1 through all services.
+    pub fn sample_port(&self, nth: u16) -> u16 {
+        self.base_port + 3 * KIND + nth
+    }
+
     /// The last lines of a node's log.
     pub fn end_of_log(&self, id: NodeId) -> String {
         let path = self.log(id);
@@ -160,15 +165,25 @@ impl Ports {
         format!("http://127.0.0.1:{}", self.api)
     }
 
+    pub fn proxy_url(self) -> String {
+        format!("http://127.0.0.1:{}", self.proxy)
+    }
+
     /// Fails where something else has one of the ports.
     pub fn check_free(self, node: NodeId) -> Result<(), HomeError> {
         for (what, port) in [("API", self.api), ("peer listener", self.peer), ("proxy listener", self.proxy)]
         {
-            TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-                .map_err(|source| HomeError::Port { port, what, node, source })?;
+            check_free(port, || format!("the {what} of node {node}"))?;
         }
         Ok(())
     }
+}
+
+/// Fails where something else has the port. `what` says what it is for.
+pub fn check_free(port: u16, what: impl FnOnce() -> String) -> Result<(), HomeError> {
+    TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        .map(drop)
+        .map_err(|source| HomeError::Port { port, what: what(), source })
 }
 
 #[cfg(test)]
@@ -181,6 +196,8 @@ mod tests {
         assert_eq!(home.ports(NodeId(1)), Ports { api: 7701, peer: 7801, proxy: 7901 });
         assert_eq!(home.ports(NodeId(7)), Ports { api: 7707, peer: 7807, proxy: 7907 });
         assert_eq!(home.ports(NodeId(2)).url(), "http://127.0.0.1:7702");
+        assert_eq!(home.ports(NodeId(2)).proxy_url(), "http://127.0.0.1:7902");
+        assert_eq!(home.sample_port(1), 8001);
     }
 
     #[test]
