@@ -3,7 +3,7 @@
 //! One task serves a connection, and talks to endpoints itself: no request is handed from task to task. It
 //! reads a head, has the route found and the endpoint's head written, and leaves the rest to
 //! [`exchange`]. Where it refuses, the bytes that may still come are not taken for the next request. A
-//! connection whose first bytes are the preface of HTTP/2 goes on in [`http2`](super::http2).
+//! connection whose first bytes are the preface of HTTP/2 goes on in [`super::http2`].
 
 pub mod ends;
 mod exchange;

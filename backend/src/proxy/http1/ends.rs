@@ -1,4 +1,4 @@
-//! The ends of connections that speak HTTP/1, as [`relay`](crate::proxy::relay) sees them: bodies without
+//! The ends of connections that speak HTTP/1, as [`crate::proxy::relay`] sees them: bodies without
 //! their framing, and without trailers.
 
 use super::Manner;

@@ -1,4 +1,4 @@
-//! The ends of streams of HTTP/2, as [`relay`](crate::proxy::relay) sees them.
+//! The ends of streams of HTTP/2, as [`crate::proxy::relay`] sees them.
 
 use super::link;
 use crate::proxy::{
