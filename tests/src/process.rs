@@ -10,6 +10,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -67,11 +68,26 @@ pub fn python() -> PathBuf {
     path
 }
 
-/// Ports that are free now. They are bound together, so that they are different ones.
+/// Ports that are free now, and different ones. They lie below those that the kernel gives to outgoing connections:
+/// one of these could take such a port before it is used. Tests that run beside each other begin their search in
+/// different places.
 pub fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: [TcpListener; N] =
-        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("loopback has a free port"));
-    listeners.map(|listener| listener.local_addr().expect("a bound socket has an address").port())
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 10_000;
+    /// More than a test uses.
+    const ROOM: u32 = 61;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let free = || loop {
+        let nth = TAKEN.fetch_add(1, Ordering::Relaxed);
+        assert!(nth < COUNT, "no port is free");
+        let port = FIRST + (std::process::id().wrapping_mul(ROOM).wrapping_add(nth)) % COUNT;
+        let port = u16::try_from(port).expect("it is below 20,000");
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return (port, listener);
+        }
+    };
+    let held: [(u16, TcpListener); N] = std::array::from_fn(|_| free());
+    held.map(|(port, _)| port)
 }
 
 /// The first of 400 ports for a demo: it derives those of its nodes from one. Tests that start at the

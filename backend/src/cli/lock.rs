@@ -34,7 +34,8 @@ const NAME_VARIABLE: &str = "RINGMASTER_LOCK_NAME";
 #[command(after_help = "\
 The command finds its fencing token in RINGMASTER_LOCK_TOKEN, and the lock's name in RINGMASTER_LOCK_NAME. Tokens \
 only grow: have whatever the command changes keep the highest one it has seen, and refuse lower ones. Without that, a \
-lock is advice.
+lock is advice: where this program itself is killed (kill -9), COMMAND runs on, and somebody else gets the lock after \
+the TTL.
 
 Examples:
   ringmaster lock jobs/nightly -- ./nightly.sh

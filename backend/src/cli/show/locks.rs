@@ -33,7 +33,7 @@ pub fn locks(locks: &[Lock], paint: Paint) -> String {
             Cell::toned(remark(lock), Tone::Warn),
         ]);
     }
-    if locks.is_empty() { "No lock is in use.\n".to_owned() } else { table.render(paint) }
+    if locks.is_empty() { "No lock that matches is in use.\n".to_owned() } else { table.render(paint) }
 }
 
 pub fn lock(detail: &LockDetail, paint: Paint) -> String {

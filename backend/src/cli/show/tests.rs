@@ -248,7 +248,7 @@ uploads       shared, 1 of 3  a                 9     7.50 s        0  deadlocke
 z             exclusive       -                 -          -        1  nobody gets it for 5 s, after an unclean end
 ";
     assert_eq!(locks(&list, Paint::NONE), expected);
-    assert_eq!(locks(&[], Paint::NONE), "No lock is in use.\n");
+    assert_eq!(locks(&[], Paint::NONE), "No lock that matches is in use.\n");
 }
 
 #[test]
