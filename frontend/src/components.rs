@@ -15,6 +15,7 @@ pub mod member_controls;
 pub mod node_table;
 pub mod operation_view;
 pub mod palette;
+pub mod plan_button;
 pub mod plan_view;
 pub mod running_list;
 pub mod shell;

@@ -175,6 +175,11 @@ pub fn entries(batch: &EventBatch) -> impl Iterator<Item = Entry> + '_ {
         is_headline: is_headline(event),
         rolls_up_as: match event {
             Event::SettingChanged { setting } => Some(setting.key.clone()),
+            // Each node that finds out is an event, and there are as many as nodes. What was bad is not
+            // buried by what is good again.
+            Event::EndpointHealthChanged { upstream, endpoint, health } => {
+                Some(format!("{upstream} {endpoint} {}", health.verdict.as_str()))
+            }
             Event::Audited { .. } => Some(String::new()),
             _ => None,
         },

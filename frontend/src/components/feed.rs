@@ -89,7 +89,7 @@ pub fn roll_up(line: Kept<Entry>) -> AnyView {
             <a
                 class="pill"
                 href=format!("/events?revision={since}")
-                title="Rolled up, as nothing else lies in between. Open the timeline at the first of them"
+                title="Rolled up into one line. Open the timeline at the first of them"
             >
                 {count}
             </a>

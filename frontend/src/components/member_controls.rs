@@ -7,9 +7,9 @@
 
 use crate::{
     components::{
-        desk::{Desk, use_desk},
-        live::{click, flag, live, memo},
+        live::{live, memo},
         node_table::make_leader,
+        plan_button::{Offer, plan_button},
     },
     store::{NodeSignals, Store, use_store},
 };
@@ -22,7 +22,7 @@ use ringmaster_common::{
 use std::collections::BTreeSet;
 
 /// What may be asked for a member, in the order of the buttons.
-pub fn actions(store: Store, id: NodeId) -> Vec<(&'static str, &'static str, Action)> {
+pub fn actions(store: Store, id: NodeId) -> Vec<Offer> {
     store.with_view(|view| {
         let Some(node) = view.nodes.get(&id) else { return Vec::new() };
         let votes_then = |other: &&Node| (other.id == id) != other.voter;
@@ -31,50 +31,27 @@ pub fn actions(store: Store, id: NodeId) -> Vec<(&'static str, &'static str, Act
         let mut actions = Vec::new();
         if !voters.is_empty() {
             let label = if node.voter { "Make learner" } else { "Make voter" };
-            actions.push(("vote", label, Action::ChangeVoters { voters }));
+            actions.push(Offer::new("vote", label, Action::ChangeVoters { voters }));
         }
         actions.push(match node.status {
             NodeStatus::Draining | NodeStatus::Drained => {
-                ("activate", "Activate", Action::ActivateNode { node: id })
+                Offer::new("activate", "Activate", Action::ActivateNode { node: id })
             }
-            _ => ("drain", "Drain", Action::DrainNode { node: id }),
+            _ => Offer::new("drain", "Drain", Action::DrainNode { node: id }),
         });
-        actions.push(("remove", "Remove", Action::RemoveNode { node: id }));
+        actions.push(Offer::new("remove", "Remove", Action::RemoveNode { node: id }));
         actions
     })
 }
 
 pub fn member_controls(id: NodeId, node: NodeSignals) -> AnyView {
     let store = use_store();
-    let desk = use_desk();
     let offered = memo(move || actions(store, id));
     view! {
         <div class="controls" role="group" aria-label=format!("What can be done with node {id}")>
             {make_leader(id, node)}
-            {live(move || offered.get().into_iter().map(|offer| button(store, desk, id, offer)).collect_view())}
+            {live(move || offered.get().into_iter().map(|offer| plan_button("node", &id.to_string(), offer)).collect_view())}
         </div>
-    }
-    .into_any()
-}
-
-fn button(
-    store: Store,
-    desk: Desk,
-    id: NodeId,
-    (name, label, action): (&str, &'static str, Action),
-) -> AnyView {
-    view! {
-        <button
-            type="button"
-            class="small"
-            data-testid=format!("{name}-{id}")
-            title="See what that would do; nothing happens yet"
-            aria-label=format!("{label}: node {id}")
-            disabled=flag(move || !store.is_live())
-            on:click=click(move || desk.propose(action.clone()))
-        >
-            {label}
-        </button>
     }
     .into_any()
 }

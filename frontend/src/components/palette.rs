@@ -11,6 +11,7 @@ use crate::{
         drawer::{follow_dialog, on_backdrop},
         live::{click, effect, follow, keys, live, memo, typed, words},
         member_controls::actions,
+        plan_button::Offer,
         shell::ThemeSwitch,
         shortcuts::{self, PLACES},
     },
@@ -109,7 +110,7 @@ fn items(store: Store) -> Vec<Item> {
             items.push(Item::new("plan", format!("Make node {id} the leader…"), Does::Plan(action)));
         }
         if store.is_live() {
-            for (_, label, action) in actions(store, *id) {
+            for Offer { label, action, .. } in actions(store, *id) {
                 items.push(Item::new("plan", format!("{label}: node {id} · {name}…"), Does::Plan(action)));
             }
         }

@@ -15,12 +15,12 @@ use crate::{
     address::use_address,
     api::ApiError,
     components::{
-        desk::use_desk,
         feed::{Extent, feed},
         form::{at, set_at},
         live::{Kept, click, effect, either, flag, live, memo, typed, when, words},
         load::{failures, load_of, rate_cell},
         marks::labelled,
+        plan_button::{Offer, page_plan_button},
         text::{callout, card, empty, line, moment, quantity, quiet, refusal, revision, skeleton},
     },
     format::{count, grouped, micros, seconds_left},
@@ -53,27 +53,48 @@ pub fn upstream_page(name: String) -> AnyView {
         let name = name.clone();
         memo(move || store.with_view(|view| view.upstreams.get(&name).cloned()))
     };
+    let name_of_none = name.clone();
     either(
         move || upstream.with(Option::is_some),
         move || known(store, name.clone(), upstream),
-        move || unknown(store),
+        move || unknown(store, name_of_none.clone()),
     )
     .into_any()
 }
 
-fn unknown(store: Store) -> AnyView {
-    let missing = || {
-        empty(
-            "There is no such upstream",
-            view! { <p><a href="/traffic">"See those that there are"</a></p> }.into_any(),
-        )
+/// Nothing has the name, or has it any more: then what happened is still told.
+fn unknown(store: Store, name: String) -> AnyView {
+    let title = name.clone();
+    let missing = move || {
+        let ways = view! {
+            <p>
+                "Nothing is called " <b class="whole-name" data-testid="unknown-upstream">{name.clone()}</b>
+                ", or nothing is any more. " <a href="/traffic">"See the upstreams that there are"</a> ", or "
+                <a href="/traffic?new=upstream">"make a new one"</a> "."
+            </p>
+        };
+        view! {
+            <section class="card" aria-label="What is wrong">{empty("There is no such upstream", ways.into_any())}</section>
+            {card("", "events-title", "What happened", ().into_any(), happened(store, &name))}
+        }
+        .into_any()
     };
-    view! { <div class="page">{either(move || store.loaded.get(), missing, || skeleton(6))}</div> }.into_any()
+    view! {
+        <div class="page">
+            {heading(title)}
+            {either(move || store.loaded.get(), missing, || skeleton(6))}
+        </div>
+    }
+    .into_any()
+}
+
+fn heading(name: String) -> AnyView {
+    view! { <h1><a class="plain quiet" href="/traffic">"Traffic /"</a> <span class="whole-name">{name}</span></h1> }
+        .into_any()
 }
 
 fn known(store: Store, name: String, upstream: Shown) -> AnyView {
     let address = use_address();
-    let desk = use_desk();
     let said = Var::new(None::<ApiError>);
     let primary = memo(move || upstream.with(|upstream| upstream.as_ref()?.primary.clone()));
     let is_standby = move || primary.with(Option::is_some);
@@ -95,19 +116,8 @@ fn known(store: Store, name: String, upstream: Shown) -> AnyView {
     let fail_over = {
         let name = name.clone();
         move || {
-            let name = name.clone();
-            view! {
-                <button
-                    type="button"
-                    data-testid="fail-over"
-                    title="See what a failover would do; nothing happens yet"
-                    disabled=flag(move || !store.is_live())
-                    on:click=click(move || desk.propose(Action::FailOverUpstream { upstream: name.clone(), to: None }))
-                >
-                    "Fail over…"
-                </button>
-            }
-            .into_any()
+            let action = Action::FailOverUpstream { upstream: name.clone(), to: None };
+            page_plan_button(Offer::new("fail-over", "Fail over…", action))
         }
     };
     let all_events =
@@ -127,7 +137,7 @@ fn known(store: Store, name: String, upstream: Shown) -> AnyView {
     view! {
         <div class="page">
             <div class="page-head">
-                <h1><a class="plain quiet" href="/traffic">"Traffic /"</a> <span class="whole-name">{title}</span></h1>
+                {heading(title)}
                 <span class="chip">{how}</span>
                 <span data-testid="upstream-status">{status}</span>
                 <span class="spacer"></span>
@@ -327,11 +337,9 @@ fn configured(store: Store, name: &str, upstream: Shown) -> AnyView {
 fn happened(store: Store, name: &str) -> AnyView {
     let name = name.to_owned();
     let entries = memo(move || {
-        store.entries.with(|entries| {
-            let about = entries.iter().filter(|entry| {
-                matches!(entry.kind, Kind::Traffic | Kind::Operations)
-                    && entry.is_headline
-                    && names(&entry.sentence, &name)
+        store.headlines.with(|headlines| {
+            let about = headlines.iter().filter(|entry| {
+                matches!(entry.kind, Kind::Traffic | Kind::Operations) && names(&entry.sentence, &name)
             });
             about.take(EVENTS).cloned().collect::<Vec<_>>()
         })

@@ -7,10 +7,10 @@ use super::Shown;
 use crate::{
     address::use_address,
     components::{
-        desk::{Desk, use_desk},
-        live::{click, each, either, flag, live, maybe, memo, text_key, when, words},
+        live::{click, each, either, live, maybe, memo, text_key, when, words},
         load::{load_cells, load_key, load_of, rate_cell},
         marks::{labelled, name_text},
+        plan_button::{Offer, plan_button},
         sorting::{Column, Order, SortKey, column, number, places},
         text::empty,
     },
@@ -20,13 +20,14 @@ use crate::{
 };
 use leptos::prelude::*;
 use ringmaster_common::{
+    Timestamp,
     action::Action,
     traffic::upstream::{Endpoint, EndpointState, Upstream},
 };
 
 const COLUMNS: [Column; 9] = [
     column("endpoint", "Endpoint"),
-    column("part", "Part"),
+    column("state", "State"),
     column("health", "Health"),
     number("weight", "Weight", "Its share beside the others'"),
     number("rate", "Requests", "Per second, through all nodes"),
@@ -79,7 +80,7 @@ pub fn endpoints(store: Store, name: &str, upstream: Shown) -> AnyView {
 fn sort_key(store: Store, of: &str, upstream: &Upstream, endpoint: &Endpoint, column: usize) -> SortKey {
     match COLUMNS[column].name {
         "endpoint" => (endpoint.id.clone(), 0),
-        "part" => (part(upstream, endpoint).to_owned(), 0),
+        "state" => (part(upstream, endpoint).to_owned(), 0),
         "health" => (endpoint.health.verdict.as_str().to_owned(), 0),
         "weight" => (String::new(), endpoint.weight.into()),
         column => {
@@ -91,7 +92,6 @@ fn sort_key(store: Store, of: &str, upstream: &Upstream, endpoint: &Endpoint, co
 
 fn row(store: Store, of: &str, id: String, upstream: Shown) -> AnyView {
     let address = use_address();
-    let desk = use_desk();
     let what = What::Endpoint(of.to_owned(), id.clone());
     let load = load_of(what.clone());
     let endpoint = {
@@ -107,14 +107,20 @@ fn row(store: Store, of: &str, id: String, upstream: Shown) -> AnyView {
             upstream.as_ref().and_then(known).unwrap_or_default()
         })
     });
+    let long = move |since: Timestamp| duration(age_ms(since, store.now.get_untracked()));
+    let set_since = words(move || {
+        let known = endpoint.with(|endpoint| {
+            endpoint.as_ref().map(|endpoint| (endpoint.state.as_str(), endpoint.state_since))
+        });
+        known.map(|(state, since)| format!("{state} for {}", long(since))).unwrap_or_default()
+    });
     let health = live(move || {
-        let endpoint = endpoint.get()?;
-        let since = endpoint
-            .health
-            .since
-            .map(|since| format!(" for {}", duration(age_ms(since, store.now.get_untracked()))));
-        let word = endpoint.health.verdict.as_str();
-        Some(view! { <span title=format!("{word}{}", since.unwrap_or_default())>{labelled(verdict_tone(endpoint.health.verdict), word)}</span> }.into_any())
+        let (verdict, since) = endpoint.with(|endpoint| {
+            endpoint.as_ref().map(|endpoint| (endpoint.health.verdict, endpoint.health.since))
+        })?;
+        let word = verdict.as_str();
+        let title = since.map_or_else(|| word.to_owned(), |since| format!("{word} for {}", long(since)));
+        Some(view! { <span title=title>{labelled(verdict_tone(verdict), word)}</span> }.into_any())
     });
     let registered =
         says(
@@ -141,7 +147,9 @@ fn row(store: Store, of: &str, id: String, upstream: Shown) -> AnyView {
     };
     let buttons = {
         let id = id.clone();
-        live(move || offered.get().into_iter().map(|offer| button(store, desk, &id, offer)).collect_view())
+        live(move || {
+            offered.get().into_iter().map(|offer| plan_button("endpoint", &id, offer)).collect_view()
+        })
     };
     let past = {
         let (of, id) = (of.to_owned(), id.clone());
@@ -160,7 +168,7 @@ fn row(store: Store, of: &str, id: String, upstream: Shown) -> AnyView {
                 </button>
                 <code class="clip">{says(|endpoint| endpoint.addr.clone())}</code>
             </span>
-            <span role="cell" class="cell-part" data-testid=format!("part-{id}")>{is_for} <small>{registered}</small></span>
+            <span role="cell" class="cell-state" data-testid=format!("part-{id}")><span title=set_since>{is_for}</span> <small>{registered}</small></span>
             <span role="cell" class="cell-health">{health} {ejected}</span>
             <span role="cell" class="cell-weight number">{says(|endpoint| endpoint.weight.to_string())}</span>
             <span role="cell" class="cell-rate number">{rate_cell(load, what)}</span>
@@ -197,8 +205,6 @@ fn ejected(store: Store, of: &str, id: &str) -> AnyView {
     when(move || !by.with(Vec::is_empty), shown).into_any()
 }
 
-type Offer = (&'static str, &'static str, Action);
-
 /// What may be asked for an endpoint, in the order of the buttons.
 fn offers(upstream: Option<&Upstream>, of: &str, id: &str) -> Vec<Offer> {
     let Some((upstream, endpoint)) = upstream.and_then(|upstream| Some((upstream, upstream.endpoint(id)?)))
@@ -210,7 +216,7 @@ fn offers(upstream: Option<&Upstream>, of: &str, id: &str) -> Vec<Offer> {
     let stands_by = upstream.primary.as_ref().is_some_and(|primary| primary.endpoint.as_deref() != Some(id));
     if stands_by && endpoint.state == EndpointState::Ready {
         let action = Action::FailOverUpstream { upstream: of.to_owned(), to: Some(id.to_owned()) };
-        offers.push(("primary", "Make primary", action));
+        offers.push(Offer::new("primary", "Make primary", action));
     }
     for (state, name, label) in [
         (EndpointState::Ready, "ready", "Ready"),
@@ -218,31 +224,14 @@ fn offers(upstream: Option<&Upstream>, of: &str, id: &str) -> Vec<Offer> {
         (EndpointState::Maintenance, "maintenance", "Maintenance"),
     ] {
         if state != endpoint.state {
-            offers.push((name, label, set(state)));
+            offers.push(Offer::new(name, label, set(state)));
         }
     }
     offers
 }
 
-fn button(store: Store, desk: Desk, id: &str, (name, label, action): Offer) -> AnyView {
-    view! {
-        <button
-            type="button"
-            class="small"
-            data-testid=format!("{name}-{id}")
-            title="See what that would do; nothing happens yet"
-            aria-label=format!("{label}: endpoint {id}")
-            disabled=flag(move || !store.is_live())
-            on:click=click(move || desk.propose(action.clone()))
-        >
-            {label}
-        </button>
-    }
-    .into_any()
-}
-
 /// How long ago, for lists of the past.
-pub fn since(at: ringmaster_common::Timestamp) -> Signal<String> {
+pub fn since(at: Timestamp) -> Signal<String> {
     let store = use_store();
     words(move || ago(at, store.now.get()))
 }

@@ -13,6 +13,7 @@ use crate::{
         marks::{badge, labelled, sign},
         text::{moment, quiet, refusal, skeleton},
     },
+    format::{age_ms, duration},
     store::Store,
     traffic::{seen_by, verdict_tone},
     var::Var,
@@ -47,7 +48,7 @@ pub fn matrix(store: Store, upstream: Shown) -> AnyView {
         view! {
             <tr>
                 <th scope="row" class="clip" title=id.clone()>{id.clone()}</th>
-                {each(nodes, |id| (id.0, 0), move |node| cell(&named, node, endpoint))}
+                {each(nodes, |id| (id.0, 0), move |node| cell(store, &named, node, endpoint))}
                 <td class=words(move || verdict_tone(verdict.get()).class().to_owned())>
                     <span class="cell">{live(move || labelled(verdict_tone(verdict.get()), verdict.get().as_str()))}</span>
                 </td>
@@ -74,13 +75,15 @@ pub fn matrix(store: Store, upstream: Shown) -> AnyView {
             </table>
         </div>
         <p class="quiet">
-            "The verdict is that of the majority of those who know. A node sends nothing to an endpoint that it sees unhealthy itself, whatever the verdict."
+            "The verdict is that of the majority of those who know. A node sends nothing to an endpoint that it sees unhealthy itself, whatever the verdict. A dashed cell is what a node said before it fell silent itself."
         </p>
     }
     .into_any()
 }
 
-fn cell(id: &str, node: NodeId, endpoint: Kept<Option<Endpoint>>) -> AnyView {
+fn cell(store: Store, id: &str, node: NodeId, endpoint: Kept<Option<Endpoint>>) -> AnyView {
+    // What it said before it fell silent is not shown as if it were now.
+    let silent = memo(move || silent_ms(store, node).is_some());
     let seen = memo(move || {
         endpoint
             .with(|endpoint| endpoint.as_ref().map(|endpoint| seen_by(endpoint, node)).unwrap_or_default())
@@ -90,13 +93,20 @@ fn cell(id: &str, node: NodeId, endpoint: Kept<Option<Endpoint>>) -> AnyView {
             .with(|endpoint| {
                 let opinion =
                     endpoint.as_ref()?.health.opinions.iter().find(|opinion| opinion.observer == node)?;
-                Some(format!("Node {node} sees it {}: {}", opinion.verdict.as_str(), opinion.detail))
+                let (verdict, detail) = (opinion.verdict.as_str(), &opinion.detail);
+                Some(match silent_ms(store, node) {
+                    None => format!("Node {node} sees it {verdict}: {detail}"),
+                    Some(ms) => {
+                        let silence = duration(ms);
+                        format!("Silent for {silence}. Before that, node {node} saw it {verdict}: {detail}")
+                    }
+                })
             })
             .unwrap_or_else(|| format!("Node {node} has not found out"))
     });
-    let class = words(move || match seen.get() {
-        Verdict::Unhealthy => "bad".to_owned(),
-        _ => String::new(),
+    let class = words(move || {
+        let shade = if seen.get() == Verdict::Unhealthy { "bad" } else { "" };
+        if silent.get() { format!("{shade} remembered") } else { shade.to_owned() }
     });
     view! {
         <td class=class title=title data-testid=format!("seen-{id}-{node}") data-verdict=words(move || seen.get().as_str().to_owned())>
@@ -107,6 +117,17 @@ fn cell(id: &str, node: NodeId, endpoint: Kept<Option<Endpoint>>) -> AnyView {
         </td>
     }
     .into_any()
+}
+
+/// For how long a node has been silent; none while it is heard. Before anything is heard, nobody is called silent.
+fn silent_ms(store: Store, node: NodeId) -> Option<u64> {
+    let signals = store.node(node).filter(|node| node.report.with(Option::is_none))?;
+    store.sample.with(|sample| {
+        let aged = sample.as_ref()?.nodes.iter().find(|aged| aged.report.node == node);
+        // Of who has been silent for long, no report is kept.
+        let since = || age_ms(signals.facts.with(|node| node.status_since), store.now.get());
+        Some(aged.map_or_else(since, |aged| aged.age_ms))
+    })
 }
 
 /// What an endpoint's checks have found, the latest first; asked for again whenever somebody changed their mind.

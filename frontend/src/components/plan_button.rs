@@ -1,0 +1,63 @@
+//! A button that opens a plan. It decides nothing: whether what it asks for is allowed now, with which
+//! consequences, and why not, the plan says.
+//!
+//! Test ids are those that the offers name.
+
+use crate::{
+    components::{
+        desk::use_desk,
+        live::{click, flag},
+    },
+    store::use_store,
+};
+use leptos::prelude::*;
+use ringmaster_common::action::Action;
+
+/// What may be asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Offer {
+    /// Tells the button from its neighbours, as the test id does with what it is about.
+    pub name: &'static str,
+    pub label: &'static str,
+    pub action: Action,
+}
+
+impl Offer {
+    pub fn new(name: &'static str, label: &'static str, action: Action) -> Offer {
+        Offer { name, label, action }
+    }
+}
+
+/// A small button of a row. `what` is what it is about (`endpoint`), and `id` which one.
+pub fn plan_button(what: &str, id: &str, Offer { name, label, action }: Offer) -> AnyView {
+    button("small", format!("{name}-{id}"), Some(format!("{label}: {what} {id}")), label, action)
+}
+
+/// A button of a page's heading, which says what the page is about.
+pub fn page_plan_button(Offer { name, label, action }: Offer) -> AnyView {
+    button("", name.to_owned(), None, label, action)
+}
+
+fn button(
+    class: &'static str,
+    test_id: String,
+    says: Option<String>,
+    label: &'static str,
+    action: Action,
+) -> AnyView {
+    let (store, desk) = (use_store(), use_desk());
+    view! {
+        <button
+            type="button"
+            class=class
+            data-testid=test_id
+            title="See what that would do; nothing happens yet"
+            aria-label=says
+            disabled=flag(move || !store.is_live())
+            on:click=click(move || desk.propose(action.clone()))
+        >
+            {label}
+        </button>
+    }
+    .into_any()
+}
