@@ -278,7 +278,8 @@ impl Stream {
                 Verdict::Accept
             }
             ServerMessage::Traffic { figures } => {
-                self.store.traffic.update(|heard| heard.push(figures));
+                let at = self.store.exact_now();
+                self.store.traffic.update(|heard| heard.push(at, figures));
                 Verdict::Accept
             }
             // Nothing of the kind is asked for.

@@ -387,6 +387,32 @@ mod tests {
     }
 
     #[test]
+    fn what_each_node_finds_out_of_an_endpoint_is_one_line() {
+        let found = |revision, endpoint: &str, verdict: &str| {
+            let health = serde_json::json!({ "verdict": verdict, "since": null, "opinions": [] });
+            let event = Event::EndpointHealthChanged {
+                upstream: "web".to_owned(),
+                endpoint: endpoint.to_owned(),
+                health: serde_json::from_value(health).unwrap(),
+            };
+            let batch = EventBatch { revision: Revision(revision), events: vec![event], ..batch() };
+            entries(&batch).next().unwrap()
+        };
+        let mut headlines = Vec::new();
+        for (revision, endpoint, verdict) in [
+            (1, "e1", "unhealthy"),
+            (2, "e1", "healthy"),
+            (3, "e2", "healthy"),
+            (4, "e1", "healthy"),
+            (5, "e2", "healthy"),
+        ] {
+            add_newer(&mut headlines, found(revision, endpoint, verdict));
+        }
+        let lines: Vec<_> = headlines.iter().map(|line| (line.revision, line.count)).collect();
+        assert_eq!(lines, [(5, 2), (4, 2), (1, 1)], "that it was down is not lost");
+    }
+
+    #[test]
     fn a_full_list_rolls_up_what_nothing_comes_between() {
         let news = entries(&batch()).next().unwrap();
         let line = |key: &str, revision| Entry {

@@ -6,6 +6,7 @@
 
 use crate::situation::Tone;
 use ringmaster_common::{
+    Timestamp,
     id::NodeId,
     traffic::{
         health::Verdict,
@@ -64,21 +65,21 @@ impl Load {
     }
 }
 
-/// What was heard of the traffic in the last two minutes, once a second; the oldest first.
+/// What was heard of the traffic in the last two minutes, once a second, and when; the oldest first.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Heard(VecDeque<Vec<UpstreamFigures>>);
+pub struct Heard(VecDeque<(Timestamp, Vec<UpstreamFigures>)>);
 
 impl Heard {
-    pub fn push(&mut self, figures: Vec<UpstreamFigures>) {
+    pub fn push(&mut self, at: Timestamp, figures: Vec<UpstreamFigures>) {
         if self.0.len() == crate::figures::HISTORY {
             self.0.pop_front();
         }
-        self.0.push_back(figures);
+        self.0.push_back((at, figures));
     }
 
     /// What nodes do now.
     pub fn latest(&self) -> &[UpstreamFigures] {
-        self.0.back().map_or(&[], Vec::as_slice)
+        self.0.back().map_or(&[], |(_, figures)| figures)
     }
 
     /// What all of them do now, for what `what` names.
@@ -86,9 +87,14 @@ impl Heard {
         what.load(self.latest())
     }
 
-    /// The rate of requests over time.
-    pub fn line(&self, what: &What) -> Vec<Option<f64>> {
-        self.0.iter().map(|figures| Some(what.load(figures).requests_per_s)).collect()
+    /// When the lines begin.
+    pub fn since(&self) -> Option<Timestamp> {
+        self.0.front().map(|(at, _)| *at)
+    }
+
+    /// One figure over time.
+    pub fn line(&self, what: &What, figure: fn(Load) -> Option<f64>) -> Vec<Option<f64>> {
+        self.0.iter().map(|(_, figures)| figure(what.load(figures))).collect()
     }
 }
 
@@ -131,12 +137,19 @@ pub fn healthy(upstream: &Upstream) -> usize {
     endpoints.filter(|endpoint| endpoint.health.verdict != Verdict::Unhealthy).count()
 }
 
-/// How an upstream is.
-pub fn tone(upstream: &Upstream) -> Tone {
+/// An upstream of whose requests so many of a hundred fail is in trouble, and of whose so many more is down,
+/// whatever its checks say, or where there are none.
+const SOME_FAIL: f64 = 5.0;
+const MOST_FAIL: f64 = 50.0;
+
+/// How an upstream is, by what the cluster says of it and by what comes of its requests.
+pub fn tone(upstream: &Upstream, load: Load) -> Tone {
+    let failing = load.failure_percent().unwrap_or(0.0);
     match taking(upstream) {
         (_, 0) => Tone::Unknown,
         (0, _) => Tone::Bad,
-        (_, all) if healthy(upstream) < all => Tone::Warning,
+        _ if failing >= MOST_FAIL => Tone::Bad,
+        (_, all) if healthy(upstream) < all || failing >= SOME_FAIL => Tone::Warning,
         _ => Tone::Good,
     }
 }
@@ -234,11 +247,14 @@ mod tests {
     #[test]
     fn rates_add_up_and_of_latencies_the_highest_counts() {
         let mut heard = Heard::default();
-        heard.push(vec![
-            figures(1, "web", 10.0, Some(900)),
-            figures(2, "web", 30.0, None),
-            figures(2, "db", 4.0, Some(5_000)),
-        ]);
+        heard.push(
+            Timestamp::UNIX_EPOCH,
+            vec![
+                figures(1, "web", 10.0, Some(900)),
+                figures(2, "web", 30.0, None),
+                figures(2, "db", 4.0, Some(5_000)),
+            ],
+        );
         let web = heard.load(&What::Upstream("web".to_owned()));
         assert_eq!((web.requests_per_s, web.p99_us, web.in_flight), (40.0, Some(900), 4));
         assert_eq!(web.failure_percent(), Some(25.0));
@@ -246,7 +262,29 @@ mod tests {
         let endpoint = What::Endpoint("web".to_owned(), "e1".to_owned());
         assert_eq!(heard.load(&endpoint).requests_per_s, 20.0);
         assert_eq!(heard.load(&What::Upstream("none".to_owned())).failure_percent(), None);
-        assert_eq!(heard.line(&What::All), [Some(44.0)]);
+        assert_eq!(heard.line(&What::All, |load| Some(load.requests_per_s)), [Some(44.0)]);
+    }
+
+    #[test]
+    fn an_upstream_without_checks_is_as_its_requests_are() {
+        let endpoint = json!({
+            "id": "e1", "addr": "127.0.0.1:1", "weight": 1, "state": "ready", "state_since": "2026-01-01T00:00:00Z",
+            "health": { "verdict": "unknown", "since": null, "opinions": [] },
+        });
+        let upstream = |endpoints: Vec<serde_json::Value>| -> Upstream {
+            let text = json!({
+                "name": "web", "endpoints": endpoints, "version": 1, "updated_at": "2026-01-01T00:00:00Z",
+                "updated_by": "me",
+            });
+            serde_json::from_value(text).unwrap()
+        };
+        let failing = |failures_per_s| Load { requests_per_s: 100.0, failures_per_s, ..Load::default() };
+        let one = upstream(vec![endpoint]);
+        assert_eq!(tone(&one, Load::default()), Tone::Good);
+        assert_eq!(tone(&one, failing(1.0)), Tone::Good);
+        assert_eq!(tone(&one, failing(7.0)), Tone::Warning);
+        assert_eq!(tone(&one, failing(100.0)), Tone::Bad);
+        assert_eq!(tone(&upstream(Vec::new()), failing(100.0)), Tone::Unknown);
     }
 
     #[test]

@@ -183,6 +183,11 @@ async fn pages_can_be_linked_to_and_fit_a_phone() {
         "/audit",
         "/locks",
         "/settings",
+        "/traffic",
+        "/traffic?new=upstream",
+        "/traffic/upstreams/web",
+        "/traffic/upstreams/none",
+        "/traffic/web",
     ] {
         browser.page.goto(format!("{}{path}", demo.url)).await.expect("the page opens");
         browser.wait_text("main", "there", |text| text.len() > 40).await;
@@ -235,7 +240,7 @@ async fn a_setting_is_edited_and_nothing_is_overwritten_unseen() {
     let url = format!("{}/v1/settings/{KEY}", demo.url);
     let put = demo.http.put(&url).json(&json!({ "value": 650 })).send().await.expect("an answer");
     assert!(put.status().is_success(), "{put:?}");
-    browser.wait_text(&by_id("form-conflict"), "about the other", |text| text.contains("Meanwhile")).await;
+    browser.wait_text(&by_id("form-conflict"), "about the other", |text| text.contains("meanwhile")).await;
     fill(&browser, "field-value", "800").await;
     browser.click(&by_id("form-save")).await;
     browser

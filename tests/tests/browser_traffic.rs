@@ -227,11 +227,117 @@ async fn an_endpoint_is_drained_by_click_and_a_route_is_made_by_form() {
     browser.wait_text("[data-testid=route-row][data-name=api]", "there", |text| text.contains("/api")).await;
     // The other one, which matches everything, gives way to it.
     browser.wait_text("[data-testid=route-row][data-name=web]", "marked", |text| text.contains("api")).await;
+    // The table of routes sorts and filters as the others do.
+    let names =
+        "[...document.querySelectorAll('[data-testid=route-row]')].map(row => row.dataset.name).join()";
+    for (query, expected) in [
+        ("", "api,web"),
+        ("?route-sort=match&route-order=desc", "api,web"),
+        ("?route-sort=match", "web,api"),
+        ("?words=/api", "api"),
+        ("?words=nothing", ""),
+    ] {
+        browser.page.goto(format!("{}/traffic{query}", service.demo.url)).await.expect("the page opens");
+        browser.wait_text(&by_id("route-count"), "known", |text| text.ends_with("of 2 routes")).await;
+        assert_eq!(browser.eval::<String>(names).await, expected, "{query}");
+    }
     let others: Vec<_> = browser
         .complaints()
         .into_iter()
         .filter(|complaint| !(complaint.starts_with("log: ") && complaint.contains("/v1/routes/")))
         .collect();
+    assert_eq!(others, Vec::<String>::new());
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_else_has_changed_is_not_overwritten_unseen() {
+    let service = Service::start(json!({ "active_standby": { "automatic": false } })).await;
+    let path = "/v1/upstreams/web";
+    let configured = async || -> Value {
+        let url = format!("{}{path}", service.demo.url);
+        let answer = service.demo.http.get(url).send().await.expect("an answer");
+        answer.json().await.expect("it is JSON")
+    };
+    let browser =
+        Browser::open(&format!("{}/traffic/upstreams/web?edit=", service.demo.url), 1440, 900).await;
+    let checked_at = by_id("field-health_check.path");
+    let value = |id: &str| format!("document.querySelector({:?})?.value ?? ''", by_id(id));
+    let wait_value = async |id: &str, wanted: &str| {
+        eventually(&format!("{id} to be {wanted}"), SOON, async || {
+            let shown: String = browser.eval(&value(id)).await;
+            if shown == wanted { Ok(()) } else { Err(shown) }
+        })
+        .await;
+    };
+    let choose = async |policy: &str| {
+        let script = format!(
+            "(() => {{ const e = document.querySelector({:?}); e.value = {policy:?}; \
+             e.dispatchEvent(new Event('input', {{ bubbles: true }})); return true; }})()",
+            by_id("field-policy")
+        );
+        assert!(browser.eval::<bool>(&script).await);
+    };
+    wait_value("field-health_check.path", "/").await;
+    choose("consistent_hash").await;
+
+    let mut theirs = configured().await;
+    theirs["health_check"]["path"] = "/who".into();
+    service.put(path, theirs).await;
+    browser
+        .wait_text(&by_id("form-conflict"), "about the other", |text| {
+            text.contains("has changed it meanwhile")
+        })
+        .await;
+    browser.click(&by_id("form-save")).await;
+    eventually("the refusal", SOON, async || {
+        let refused = browser.complaints().iter().any(|complaint| complaint.contains("412"));
+        if refused { Ok(()) } else { Err("there is none") }
+    })
+    .await;
+    browser.wait_text(&by_id("form-conflict"), "there still", |text| text.contains("Load theirs")).await;
+    let now = configured().await;
+    assert_eq!((&now["policy"], &now["health_check"]["path"]), (&json!("round_robin"), &json!("/who")));
+
+    browser.click(&by_id("form-theirs")).await;
+    wait_value("field-health_check.path", "/who").await;
+    wait_value("field-policy", "round_robin").await;
+    assert!(browser.text(&by_id("form-conflict")).await.is_err(), "nothing is in conflict any more");
+    choose("least_connections").await;
+    browser.click(&by_id("form-save")).await;
+    eventually("the form to close", SOON, async || match browser.text(&checked_at).await {
+        Ok(text) => Err(text),
+        Err(_) => Ok(()),
+    })
+    .await;
+    let now = configured().await;
+    assert_eq!((&now["policy"], &now["health_check"]["path"]), (&json!("least_connections"), &json!("/who")));
+
+    // The switch is where the cluster says, not where it was clicked to: this change names an older version.
+    let is_on =
+        async || -> bool { browser.eval("document.querySelector('[data-testid=automatic]').checked").await };
+    let stale = "(() => { window.asIs = window.fetch; window.fetch = (url, init) => { \
+        if (init?.method === 'PUT') init.headers.set('If-Match', '\"1\"'); return window.asIs(url, init); }; \
+        return true; })()";
+    assert!(browser.eval::<bool>(stale).await);
+    browser.click(&by_id("automatic")).await;
+    browser.wait_text(&by_id("refusal"), "there", |text| text.contains("precondition_failed")).await;
+    assert!(!is_on().await, "it was refused");
+    assert!(browser.eval::<bool>("(() => { window.fetch = window.asIs; return true; })()").await);
+    browser.click(&by_id("automatic")).await;
+    eventually("the switch to be on", SOON, async || if is_on().await { Ok(()) } else { Err("it is off") })
+        .await;
+    assert_eq!(configured().await["active_standby"]["automatic"], true);
+
+    // Whoever follows an old link is told what is wrong, and led back.
+    browser.page.goto(format!("{}/traffic/web", service.demo.url)).await.expect("the page opens");
+    browser
+        .wait_text("main", "about the way", |text| text.contains("There is an upstream of this name"))
+        .await;
+    browser.page.goto(format!("{}/traffic/upstreams/gone", service.demo.url)).await.expect("the page opens");
+    browser.wait_text(&by_id("unknown-upstream"), "its name", |text| text == "gone").await;
+    let others: Vec<_> =
+        browser.complaints().into_iter().filter(|complaint| !complaint.contains("412")).collect();
     assert_eq!(others, Vec::<String>::new());
     browser.close().await;
 }

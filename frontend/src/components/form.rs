@@ -5,7 +5,9 @@
 //! so, and asks which it is to be.
 //!
 //! Test ids: `field-<path>`, `field-error`, `form-save`, `form-cancel`, `form-conflict`, `form-theirs`,
-//! `form-overwrite`, `form-remove`, `form-remove-really`.
+//! `form-overwrite`, `form-anew`, `form-remove`, `form-remove-really`.
+
+mod conflict;
 
 use crate::{
     address::escaped,
@@ -13,12 +15,12 @@ use crate::{
     browser,
     components::{
         live::{Kept, click, flag, keys, live, typed, when, words},
-        text::{callout, refusal, revision},
+        text::refusal,
     },
-    situation::Tone,
     store::use_store,
     var::Var,
 };
+use conflict::{conflict, is_overtaken};
 use leptos::{ev, prelude::*, task::spawn_local};
 use ringmaster_common::{error::Code, id::Revision};
 use serde_json::{Map, Value, json};
@@ -193,8 +195,10 @@ pub fn form(form: Form) -> AnyView {
             match store.api.value(&path).await {
                 Ok(mut now) => {
                     only_told.iter().for_each(|name| set_at(&mut now, name, Value::Null));
+                    // An endpoint has the version of its upstream.
+                    let version = now["version"].as_u64().map(Revision);
+                    base.set(version.or_else(|| current.get_untracked().map(|(version, _)| version)));
                     body.set(now);
-                    base.set(current.get_untracked().map(|(version, _)| version));
                     failed.set(None);
                 }
                 Err(error) => failed.set(Some(error)),
@@ -207,7 +211,10 @@ pub fn form(form: Form) -> AnyView {
         live(move || {
             let error = failed.get()?;
             let named = is_new && names_it(&error) || meant(&all, &error.to_string()).is_some();
-            (!named).then(|| refusal(&error))
+            // What somebody else has done meanwhile is told above, with the ways out.
+            let overtaken = error.is(Code::PreconditionFailed)
+                && current.with(|current| is_overtaken(current.as_ref(), base.get()));
+            (!named && !overtaken).then(|| refusal(&error))
         })
     };
     let name_field = is_new.then(|| {
@@ -269,7 +276,10 @@ pub fn form(form: Form) -> AnyView {
             {name_field}
             {list(fields)}
             {rest}
-            {live(move || conflict(current.get(), base, start_again.clone()))}
+            {live(move || {
+                let settled = store.loaded.get() && !busy.get();
+                settled.then(|| conflict(current.get(), base, start_again.clone()))
+            })}
             {general}
             <div class="buttons">
                 {remove_button} <span class="spacer"></span>
@@ -425,32 +435,6 @@ fn field_view(
         .into_any()
     };
     when(move || body.with(|body| field.makes_sense(body)), whole).into_any()
-}
-
-/// What somebody else has configured since the reader began.
-fn conflict(
-    current: Option<(Revision, String)>,
-    base: Var<Option<Revision>>,
-    start_again: impl Fn() + 'static,
-) -> Option<AnyView> {
-    let (now, by) = current?;
-    base.get().filter(|base| *base != now)?;
-    let contents = view! {
-        <p>
-            "Meanwhile " {by} " has configured it, at revision " {revision(now)}
-            ". Saving is refused until you say which it is to be."
-        </p>
-        <div class="buttons">
-            <button type="button" class="small" data-testid="form-theirs" on:click=click(start_again)>"Start from that"</button>
-            <button type="button" class="small" data-testid="form-overwrite" on:click=click(move || base.set(Some(now)))>
-                "Keep mine, and overwrite that"
-            </button>
-        </div>
-    };
-    Some(
-        view! { <div data-testid="form-conflict">{callout(Tone::Warning, contents.into_any())}</div> }
-            .into_any(),
-    )
 }
 
 #[cfg(test)]

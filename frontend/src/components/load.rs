@@ -3,12 +3,12 @@
 use crate::{
     components::{
         figure::spark_line,
-        live::{Kept, live, memo},
+        live::{Kept, live, memo, words},
         text::quantity,
     },
-    format::{Quantity, decimal, grouped, micros, rate},
-    store::use_store,
-    traffic::{Load, What},
+    format::{Quantity, decimal, grouped, micros, rate, time_of_day},
+    store::{Store, use_store},
+    traffic::{Heard, Load, What},
 };
 use leptos::prelude::*;
 
@@ -21,14 +21,24 @@ pub fn load_of(what: What) -> Kept<Load> {
 /// The rate, with its line.
 pub fn rate_cell(load: Kept<Load>, what: What) -> AnyView {
     let store = use_store();
-    let line = move || store.traffic.with(|heard| heard.line(&what));
+    let line = move || store.traffic.with(|heard| heard.line(&what, |load| Some(load.requests_per_s)));
     view! {
-        <span class="charted">
-            {spark_line("Requests per second in the last two minutes".to_owned(), 1.0, line)}
+        <span class="charted" title=since(store)>
+            {spark_line("Requests per second, over two minutes".to_owned(), 1.0, line)}
             <b>{live(move || quantity(Some(rate(load.get().requests_per_s))))}</b>
         </span>
     }
     .into_any()
+}
+
+/// From when on the lines are drawn: what was before the page was opened, nobody keeps.
+pub fn since(store: Store) -> Signal<String> {
+    let since = memo(move || store.traffic.with(Heard::since));
+    words(move || {
+        since.get().map_or_else(String::new, |since| {
+            format!("since {}", time_of_day(since, crate::browser::offset_minutes(since)))
+        })
+    })
 }
 
 /// What a row is sorted by, where the column is one of these.
@@ -59,7 +69,7 @@ pub fn load_cells(load: Kept<Load>) -> AnyView {
             if fails { format!("cell-{name} number bad failing") } else { format!("cell-{name} number") }
         };
         view! {
-            <span role="cell" class=crate::components::live::words(class)>
+            <span role="cell" class=words(class)>
                 {live(move || quantity(value(load.get())))}
             </span>
         }

@@ -37,7 +37,7 @@ const COLUMNS: [Column; 7] = [
         is_number: false,
     },
 ];
-const ORDER: Order = Order { columns: &COLUMNS, latest_first: false };
+const ORDER: Order = Order { columns: &COLUMNS, latest_first: false, of: "" };
 
 fn sort_key(column: usize, id: NodeId, node: NodeSignals) -> SortKey {
     let number = match COLUMNS[column].name {

@@ -162,7 +162,7 @@ const COLUMNS: [Column; 5] = [
     number("took", "Took", "From its start to its end"),
     column("when", "Started"),
 ];
-pub const OPERATION_ORDER: Order = Order { columns: &COLUMNS, latest_first: true };
+pub const OPERATION_ORDER: Order = Order { columns: &COLUMNS, latest_first: true, of: "" };
 
 pub fn operation_key(operation: &Operation, column: usize) -> SortKey {
     let number = match COLUMNS[column].name {

@@ -32,14 +32,20 @@ pub struct Order {
     pub columns: &'static [Column],
     /// The first column, downwards.
     pub latest_first: bool,
+    /// What the table is called in the address, where there is another one on the page.
+    pub of: &'static str,
 }
 
 impl Order {
+    fn parameter(self, what: &str) -> String {
+        format!("{}{what}", self.of)
+    }
+
     /// By which column, and whether downwards.
     pub fn of(self, address: Address) -> (usize, bool) {
-        let name = address.parameter("sort");
+        let name = address.parameter(&self.parameter("sort"));
         let column = self.columns.iter().position(|column| Some(column.name) == name.as_deref());
-        let descending = match address.parameter("order").as_deref() {
+        let descending = match address.parameter(&self.parameter("order")).as_deref() {
             Some(order) => order == "desc",
             None => self.latest_first && column.is_none(),
         };
@@ -71,8 +77,8 @@ impl Order {
         let sort = move || {
             let (by, descending) = untrack(|| self.of(address));
             let order = if by == index && !descending { "desc" } else { "asc" };
-            address.set_parameter("sort", Some(column.name), true);
-            address.set_parameter("order", Some(order), true);
+            address.set_parameter(&self.parameter("sort"), Some(column.name), true);
+            address.set_parameter(&self.parameter("order"), Some(order), true);
         };
         let content = if sortable {
             view! { <button type="button" class="sort" on:click=click(sort)>{column.label}</button> }

@@ -100,7 +100,7 @@ const LOG_COLUMNS: [Column; 8] = [
     number("lag", "Lag", "Entries of the leader's log that it lacks, in the last minute and now"),
     number("fsyncs", "Fsyncs", "How often it waits for its disk, in the last minute and now"),
 ];
-const LOG_ORDER: Order = Order { columns: &LOG_COLUMNS, latest_first: false };
+const LOG_ORDER: Order = Order { columns: &LOG_COLUMNS, latest_first: false, of: "" };
 
 fn log_key(store: Store, column: usize, id: NodeId) -> SortKey {
     let Some(node) = store.node(id) else { return SortKey::default() };

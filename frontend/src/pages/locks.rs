@@ -34,7 +34,7 @@ const COLUMNS: [Column; 6] = [
     number("lease", "Lease", "What is left of it unless it is renewed"),
     column("queue", "Next in line"),
 ];
-const ORDER: Order = Order { columns: &COLUMNS, latest_first: false };
+const ORDER: Order = Order { columns: &COLUMNS, latest_first: false, of: "" };
 
 pub fn locks_page() -> AnyView {
     let store = use_store();

@@ -32,7 +32,7 @@ const KINDS: [&str; 3] = ["known", "free", "changed"];
 
 const COLUMNS: [Column; 3] =
     [column("key", "Setting"), column("value", "Value"), column("changed", "Last change")];
-const ORDER: Order = Order { columns: &COLUMNS, latest_first: false };
+const ORDER: Order = Order { columns: &COLUMNS, latest_first: false, of: "" };
 
 /// The setting as it is, or as it is while nobody has set it.
 fn setting(store: Store, key: &str) -> Option<Setting> {

@@ -13,9 +13,10 @@ mod routes;
 use crate::{
     address::use_address,
     components::{
+        figure::spark_line,
         filters::{filters, has_words, segments, wanted_words},
         live::{click, each, either, live, memo, text_key, when, words},
-        load::{failures, load_cells, load_key, load_of, rate_cell},
+        load::{failures, load_cells, load_key, load_of, rate_cell, since},
         marks::{labelled, name_text},
         sorting::{Column, Order, SortKey, column, number, places},
         text::{card, empty, quantity, skeleton},
@@ -38,7 +39,7 @@ const COLUMNS: [Column; 8] = [
     number("p99", "p99", "The highest of the nodes', over ten seconds"),
     number("flight", "In flight", "Requests under way"),
 ];
-const ORDER: Order = Order { columns: &COLUMNS, latest_first: false };
+const ORDER: Order = Order { columns: &COLUMNS, latest_first: false, of: "" };
 /// What an upstream may be filtered by.
 const IS: [&str; 4] = ["busy", "idle", "troubled", "active_standby"];
 
@@ -60,6 +61,7 @@ pub fn traffic_page() -> AnyView {
             places(&keys, descending).into_iter().map(|place| found[place].name.clone()).collect::<Vec<_>>()
         })
     });
+    let routes = routes::wanted(store, filter);
     let how_many = words(move || {
         let all = count(all.with(Vec::len) as u64, "upstream");
         format!("{} of {all}", grouped(shown.with(Vec::len) as u64))
@@ -89,11 +91,11 @@ pub fn traffic_page() -> AnyView {
                 let (new, edited) = form.get();
                 forms::open(store, new.as_deref(), edited)
             })}
-            {filters(segments("upstream", &IS), "Words of a name or a mode", how_many)}
+            {filters(segments("upstream", &IS), "Words of a name, a mode, a host or a path", how_many)}
             <section class="card" aria-label="Upstreams">
                 {either(move || store.loaded.get(), upstreams, || skeleton(5))}
             </section>
-            {card("", "routes-title", "Routes", routes::count_of(store), routes::routes(store))}
+            {card("", "routes-title", "Routes", routes::count_of(store, routes), routes::routes(store, routes))}
         </div>
     }
     .into_any()
@@ -102,19 +104,26 @@ pub fn traffic_page() -> AnyView {
 /// What all proxies do now.
 fn tally(store: Store) -> AnyView {
     let load = load_of(What::All);
-    let figure =
-        |id: &'static str, label: &'static str, note: &'static str, value: fn(Load) -> Option<Quantity>| {
-            view! {
-                <div class="figure">
-                    <div class="figure-label">{label}</div>
-                    <div class="figure-value" data-testid=format!("traffic-{id}")>
-                        {live(move || quantity(value(load.get())))}
-                    </div>
-                    <div class="figure-note">{note}</div>
+    let figure = |id: &'static str,
+                  label: &'static str,
+                  note: AnyView,
+                  value: fn(Load) -> Option<Quantity>,
+                  least_top: f64,
+                  line: fn(Load) -> Option<f64>| {
+        let values = move || store.traffic.with(|heard| heard.line(&What::All, line));
+        view! {
+            <div class="figure">
+                <div class="figure-label">{label}</div>
+                <div class="figure-value" data-testid=format!("traffic-{id}")>
+                    {live(move || quantity(value(load.get())))}
                 </div>
-            }
-            .into_any()
-        };
+                <div class="figure-note">{note}</div>
+                {spark_line(format!("{label}, over two minutes"), least_top, values)}
+            </div>
+        }
+        .into_any()
+    };
+    let drawn_since = view! { "all nodes, " {since(store)} }.into_any();
     let endpoints = words(move || {
         let (taking, all) = store.with_view(|view| {
             let each = view.upstreams.values().map(taking);
@@ -124,11 +133,13 @@ fn tally(store: Store) -> AnyView {
     });
     view! {
         <section class="card hero tally" aria-label="What all proxies do now">
-            {figure("rate", "Requests", "through all nodes", |load| Some(rate(load.requests_per_s)))}
-            {figure("failures", "Failing", "500 and above, or no answer", failures)}
-            {figure("p99", "Latency p99", "of the slowest upstream, in 10 s", |load| load.p99_us.map(micros))}
-            {figure("flight", "In flight", "requests under way", |load| {
-                Some(Quantity { number: grouped(load.in_flight), unit: "" })
+            {figure("rate", "Requests", drawn_since, |load| Some(rate(load.requests_per_s)), 1.0, |load| Some(load.requests_per_s))}
+            {figure("failures", "Failing", "500 and above, or no answer".into_any(), failures, 10.0, Load::failure_percent)}
+            {figure("p99", "Latency p99", "of the slowest upstream".into_any(), |load| load.p99_us.map(micros), 1_000.0, |load| {
+                load.p99_us.map(|us| us as f64)
+            })}
+            {figure("flight", "In flight", "requests under way".into_any(), |load| Some(in_flight(load)), 10.0, |load| {
+                Some(load.in_flight as f64)
             })}
             <div class="figure">
                 <div class="figure-label">"Endpoints"</div>
@@ -140,6 +151,10 @@ fn tally(store: Store) -> AnyView {
     .into_any()
 }
 
+fn in_flight(load: Load) -> Quantity {
+    Quantity { number: grouped(load.in_flight), unit: "" }
+}
+
 fn load_now(store: Store, upstream: &Upstream) -> Load {
     store.traffic.with(|heard| heard.load(&What::Upstream(upstream.name.clone())))
 }
@@ -148,7 +163,10 @@ fn is(store: Store, upstream: &Upstream, what: Option<&str>) -> bool {
     match what {
         Some("busy") => load_now(store, upstream).requests_per_s > 0.0,
         Some("idle") => load_now(store, upstream).requests_per_s == 0.0,
-        Some("troubled") => tone(upstream) != Tone::Good || load_now(store, upstream).failures_per_s > 0.0,
+        Some("troubled") => {
+            let load = load_now(store, upstream);
+            tone(upstream, load) != Tone::Good || load.failures_per_s > 0.0
+        }
         Some("active_standby") => upstream.primary.is_some(),
         _ => true,
     }
@@ -185,7 +203,7 @@ fn row(store: Store, name: String) -> AnyView {
             let ((taking, all), healthy) = (taking(upstream), healthy(upstream));
             let title = format!("{taking} take requests, {healthy} of {all} are not unhealthy");
             Some(
-                view! { <span title=title>{labelled(tone(upstream), &format!("{taking}/{all}"))}</span> }
+                view! { <span title=title>{labelled(tone(upstream, load.get()), &format!("{taking}/{all}"))}</span> }
                     .into_any(),
             )
         })

@@ -17,7 +17,7 @@ use crate::{
     components::{
         feed::{Extent, feed},
         form::{at, set_at},
-        live::{Kept, click, effect, either, flag, live, memo, typed, when, words},
+        live::{Kept, click, effect, either, flag, live, memo, when, words},
         load::{failures, load_of, rate_cell},
         marks::labelled,
         plan_button::{Offer, page_plan_button},
@@ -31,7 +31,7 @@ use crate::{
     traffic::{What, mode, taking, tone},
     var::Var,
 };
-use leptos::{prelude::*, task::spawn_local};
+use leptos::{ev, prelude::*, task::spawn_local};
 use ringmaster_common::{
     action::Action,
     id::Revision,
@@ -98,12 +98,13 @@ fn known(store: Store, name: String, upstream: Shown) -> AnyView {
     let said = Var::new(None::<ApiError>);
     let primary = memo(move || upstream.with(|upstream| upstream.as_ref()?.primary.clone()));
     let is_standby = move || primary.with(Option::is_some);
+    let load = load_of(What::Upstream(name.clone()));
     let status = live(move || {
         upstream.with(|upstream| {
             let upstream = upstream.as_ref()?;
             let (taking, all) = taking(upstream);
             Some(labelled(
-                tone(upstream),
+                tone(upstream, load.get()),
                 &format!(
                     "{taking} of {} {} requests",
                     count(all as u64, "endpoint"),
@@ -238,7 +239,9 @@ fn standby(
             config.as_ref().is_some_and(|config| at(config, "active_standby.automatic") == true)
         })
     });
-    let turn = move |_: String| {
+    let turn: Box<dyn FnMut(ev::MouseEvent)> = Box::new(move |event| {
+        // The switch moves when the cluster has agreed, and stays where that is refused.
+        event.prevent_default();
         let Some(mut body) = config.get_untracked() else { return };
         let known = body["version"].as_u64().map(Revision);
         let on = !automatic.get_untracked();
@@ -251,7 +254,7 @@ fn standby(
                 Err(error) => said.set(Some(error)),
             }
         });
-    };
+    });
     let who = live(move || {
         let primary = primary.get()?;
         let shown = match &primary.endpoint {
@@ -282,7 +285,7 @@ fn standby(
                     data-testid="automatic"
                     disabled=flag(move || config.with(Option::is_none) || !store.is_live())
                     prop:checked=automatic
-                    on:input=typed(turn)
+                    on:click=turn
                 />
             </label>
             {when(move || due().is_some(), countdown)}
@@ -327,7 +330,7 @@ fn configured(store: Store, name: &str, upstream: Shown) -> AnyView {
     view! {
         <dl>
             {line("Routes", routes)}
-            {line("Policy", says(|upstream| upstream.config.policy.as_str().replace('_', " ")))}
+            {line("Mode", says(mode))}
             {line("Protocol", says(|upstream| upstream.config.protocol.as_str().to_owned()))}
         </dl>
     }

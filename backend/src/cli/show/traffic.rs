@@ -14,7 +14,7 @@ use ringmaster_common::traffic::{
 pub fn upstreams(upstreams: &[Upstream], paint: Paint) -> String {
     let mut table = Table::new(&[
         Column::Left("NAME"),
-        Column::Left("POLICY"),
+        Column::Left("MODE"),
         Column::Right("ENDPOINTS"),
         Column::Right("TAKING"),
         Column::Left("PRIMARY"),
@@ -36,7 +36,7 @@ pub fn upstreams(upstreams: &[Upstream], paint: Paint) -> String {
         };
         table.row([
             upstream.name.as_str().into(),
-            upstream.config.policy.as_str().into(),
+            mode(upstream).into(),
             endpoints.len().to_string().into(),
             taking.to_string().into(),
             Cell::maybe(primary),
@@ -53,10 +53,7 @@ pub fn upstream(upstream: &Upstream, paint: Paint) -> String {
     let config = &upstream.config;
     let mut text = String::new();
     line(&mut text, format!("{}  {}, version {}", heading("Upstream"), upstream.name, upstream.version));
-    line(
-        &mut text,
-        format!("{}    {}, {}", heading("Policy"), config.policy.as_str(), config.protocol.as_str()),
-    );
+    line(&mut text, format!("{}      {}, {}", heading("Mode"), mode(upstream), config.protocol.as_str()));
     if let Some(primary) = &upstream.primary {
         let who = primary.endpoint.as_deref().unwrap_or("none: nobody gets requests");
         line(&mut text, format!("{}   {who}, in epoch {}", heading("Primary"), primary.epoch));
@@ -80,7 +77,7 @@ pub fn upstream(upstream: &Upstream, paint: Paint) -> String {
             state(endpoint.state),
             verdict(endpoint.health.verdict),
             if takes { "yes".into() } else { Cell::toned("no", Tone::Warn) },
-            Cell::toned(because(endpoint), Tone::Faint),
+            Cell::toned(reasons(upstream, endpoint), Tone::Faint),
         ]);
     }
     if config.endpoints.is_empty() { text + "It has no endpoint.\n" } else { text + &table.render(paint) }
@@ -99,6 +96,29 @@ fn because(endpoint: &Endpoint) -> String {
         .filter(|opinion| opinion.verdict == Verdict::Unhealthy)
         .map(|opinion| format!("node {}: {}", opinion.observer, opinion.detail));
     registered.into_iter().chain(opinions).collect::<Vec<_>>().join("; ")
+}
+
+/// How an endpoint is chosen: by a policy, or it is the primary.
+fn mode(upstream: &Upstream) -> &'static str {
+    match upstream.primary {
+        Some(_) => "active_standby",
+        None => upstream.config.policy.as_str(),
+    }
+}
+
+/// Why it takes requests or does not.
+fn reasons(upstream: &Upstream, endpoint: &Endpoint) -> String {
+    let since = time(endpoint.state_since);
+    let primary = upstream.primary.as_ref().map(|primary| primary.endpoint.as_ref() == Some(&endpoint.id));
+    let place = match (endpoint.state, primary) {
+        (EndpointState::Drain, _) => format!("drained since {since}"),
+        (EndpointState::Maintenance, _) => format!("in maintenance since {since}"),
+        (EndpointState::Ready, Some(true)) => "primary".to_owned(),
+        (EndpointState::Ready, Some(false)) => "standby".to_owned(),
+        (EndpointState::Ready, None) => String::new(),
+    };
+    let told = [place, because(endpoint)];
+    told.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 fn state(state: EndpointState) -> Cell {

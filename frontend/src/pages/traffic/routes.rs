@@ -1,22 +1,23 @@
 //! The routes, and which of them give way to others.
 //!
-//! Test ids: `route-row` (with `data-name`), `edit-route-<name>`.
+//! Test ids: `route-row` (with `data-name`), `edit-route-<name>`, `route-count`.
 
 use crate::{
     address::use_address,
     components::{
-        live::{click, each, either, live, memo, text_key, words},
+        filters::has_words,
+        live::{Kept, click, each, either, live, memo, text_key, when, words},
         marks::{name_text, sign},
-        sorting::{Column, Order, column},
+        sorting::{Column, Order, SortKey, column, places},
         text::{empty, quiet},
     },
-    format::{count, listed},
+    format::{count, grouped, listed},
     situation::Tone,
     store::Store,
     traffic::gives_way,
 };
 use leptos::prelude::*;
-use ringmaster_common::traffic::route::Route;
+use ringmaster_common::{traffic::route::Route, view::ClusterView};
 
 const COLUMNS: [Column; 5] = [
     column("route", "Route"),
@@ -25,24 +26,71 @@ const COLUMNS: [Column; 5] = [
     column("leads", "Leads to"),
     column("gives", "Gives way to"),
 ];
-const ORDER: Order = Order { columns: &COLUMNS, latest_first: false };
+const ORDER: Order = Order { columns: &COLUMNS, latest_first: false, of: "route-" };
 
-pub fn count_of(store: Store) -> AnyView {
-    let number = words(move || count(store.with_view(|view| view.routes.values().len()) as u64, "route"));
-    live(move || quiet(number.get())).into_any()
+/// The names of the routes that have the words, in order.
+pub fn wanted(store: Store, filter: Kept<String>) -> Kept<Vec<String>> {
+    let address = use_address();
+    memo(move || {
+        let (column, descending) = ORDER.of(address);
+        store.with_view(|view| {
+            let passes = |route: &&Route| {
+                let (name, leads) = (&route.name, &route.spec.upstream);
+                let text = format!("{name} {} {} {leads}", listener(route), matched(route));
+                filter.with(|words| has_words(&text, words))
+            };
+            let found: Vec<&Route> = view.routes.values().filter(passes).collect();
+            let key = |route: &&Route| -> SortKey {
+                match COLUMNS[column].name {
+                    "listener" => (listener(route), 0),
+                    "match" => (matched(route), 0),
+                    "leads" => (route.spec.upstream.clone(), 0),
+                    "gives" => (String::new(), winners(view, route).len() as u64),
+                    _ => (route.name.clone(), 0),
+                }
+            };
+            let keys: Vec<SortKey> = found.iter().map(key).collect();
+            places(&keys, descending).into_iter().map(|place| found[place].name.clone()).collect()
+        })
+    })
 }
 
-pub fn routes(store: Store) -> AnyView {
-    let names = memo(move || store.with_view(|view| view.routes.keys().cloned().collect::<Vec<String>>()));
+pub fn count_of(store: Store, shown: Kept<Vec<String>>) -> AnyView {
+    let number = words(move || {
+        let all = count(store.with_view(|view| view.routes.values().len()) as u64, "route");
+        format!("{} of {all}", grouped(shown.with(Vec::len) as u64))
+    });
+    view! { <span class="quiet" data-testid="route-count">{number}</span> }.into_any()
+}
+
+pub fn routes(store: Store, shown: Kept<Vec<String>>) -> AnyView {
+    let no_match = || quiet("No route has these words.".to_owned());
     let table = move || {
         view! {
             <div class="table routes" role="table" aria-label="Routes">
-                {ORDER.headings(false, true)} {each(names, |name| text_key(name), move |name| row(store, name))}
+                {ORDER.headings(true, true)} {each(shown, |name| text_key(name), move |name| row(store, name))}
             </div>
+            {when(move || shown.with(Vec::is_empty), no_match)}
         }
         .into_any()
     };
-    either(move || names.with(Vec::is_empty), none, table).into_any()
+    let is_empty = move || store.with_view(|view| view.routes.values().len() == 0);
+    either(is_empty, none, table).into_any()
+}
+
+fn listener(route: &Route) -> String {
+    route.spec.listener.clone().unwrap_or_else(|| "every node's".to_owned())
+}
+
+/// Which requests it matches.
+fn matched(route: &Route) -> String {
+    format!("{} {}", route.spec.host.as_deref().unwrap_or("any host"), route.spec.path_prefix)
+}
+
+/// The names of those that take some of its requests.
+fn winners(view: &ClusterView, route: &Route) -> Vec<String> {
+    let wins = |other: &&Route| gives_way(&route.spec, &other.spec);
+    view.routes.values().filter(wins).map(|other| other.name.clone()).collect()
 }
 
 fn none() -> AnyView {
@@ -58,21 +106,14 @@ fn row(store: Store, name: String) -> AnyView {
         memo(move || {
             store.with_view(|view| {
                 let route = view.routes.get(&name)?;
-                let wins = |other: &&Route| gives_way(&route.spec, &other.spec);
-                let winners: Vec<String> =
-                    view.routes.values().filter(wins).map(|other| other.name.clone()).collect();
-                Some((route.clone(), winners))
+                Some((route.clone(), winners(view, route)))
             })
         })
     };
     let says = move |read: fn(&Route) -> String| {
         words(move || found.with(|found| found.as_ref().map(|(route, _)| read(route)).unwrap_or_default()))
     };
-    let listener = says(|route| route.spec.listener.clone().unwrap_or_else(|| "every node's".to_owned()));
-    let matched = says(|route| {
-        let host = route.spec.host.as_deref().unwrap_or("any host");
-        format!("{host} {}", route.spec.path_prefix)
-    });
+    let (listener, matched) = (says(listener), says(matched));
     let leads = live(move || {
         let upstream = found.with(|found| Some(found.as_ref()?.0.spec.upstream.clone()))?;
         let href = format!("/traffic/upstreams/{upstream}");

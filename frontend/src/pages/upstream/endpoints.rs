@@ -36,7 +36,7 @@ const COLUMNS: [Column; 9] = [
     number("p99", "p99", "The highest of the nodes', over ten seconds"),
     number("flight", "In flight", "Requests under way"),
 ];
-const ORDER: Order = Order { columns: &COLUMNS, latest_first: false };
+const ORDER: Order = Order { columns: &COLUMNS, latest_first: false, of: "" };
 
 pub fn endpoints(store: Store, name: &str, upstream: Shown) -> AnyView {
     let address = use_address();

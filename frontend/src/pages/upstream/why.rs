@@ -10,9 +10,9 @@ use crate::{
     components::{
         live::{click, each, effect, live, memo, when, words},
         marks::badge,
-        text::{moment, quantity, quiet},
+        text::{moment, quantity, quiet, skeleton},
     },
-    format::{capitalised, micros},
+    format::{capitalised, listed, micros},
     store::Store,
     traffic::What,
     var::Var,
@@ -44,25 +44,28 @@ pub fn decisions(store: Store, name: &str) -> AnyView {
         memo(move || store.traffic.with(|heard| heard.load(&what).requests_per_s > 0.0))
     };
     let name = name.to_owned();
+    let up = memo(move || {
+        let nodes = store.node_ids.get().into_iter().filter_map(|id| store.node(id));
+        let up = nodes.filter(|node| node.is_up());
+        up.map(|node| node.facts.with(|node| node.public_url.clone())).collect::<Vec<_>>()
+    });
     effect(move || {
         let asked = all.with_untracked(Option::is_some);
         if resting.get() || held.get() || (asked && !load.get()) {
             return;
         }
+        let urls = up.get();
+        if urls.is_empty() {
+            return;
+        }
         resting.set(true);
         let name = name.clone();
-        let urls: Vec<String> = untrack(|| {
-            let nodes = store.node_ids.get().into_iter().filter_map(|id| store.node(id));
-            nodes
-                .filter(|node| node.is_up())
-                .map(|node| node.facts.with(|node| node.public_url.clone()))
-                .collect()
-        });
         spawn_local(async move {
-            let mut found = Vec::new();
+            let (mut found, mut answered) = (Vec::new(), false);
             for url in urls {
                 // A node that is gone meanwhile has nothing to say.
                 if let Ok(told) = store.api.decisions(url, &name).await {
+                    answered = true;
                     found.extend(told["items"].as_array().into_iter().flatten().filter_map(known));
                 }
             }
@@ -72,7 +75,7 @@ pub fn decisions(store: Store, name: &str) -> AnyView {
                 latest.insert(place, one);
                 latest.truncate(SHOWN);
             }
-            if !held.try_with_untracked(|held| *held).unwrap_or(true) {
+            if answered && !held.try_with_untracked(|held| *held).unwrap_or(true) {
                 all.set(Some(latest));
             }
             TimeoutFuture::new(ASK_EVERY_MS).await;
@@ -80,12 +83,11 @@ pub fn decisions(store: Store, name: &str) -> AnyView {
         });
     });
     let list = memo(move || all.with(|all| all.clone().unwrap_or_default()));
-    let nothing = move || {
-        let text = match all.with(Option::is_some) {
-            true => "No proxy has sent a request of late. Send one, and it is here with its reasons.",
-            false => "Asking the nodes…",
-        };
-        quiet(text.to_owned())
+    let nothing = move || match all.with(Option::is_some) {
+        true => quiet(
+            "No proxy has sent a request of late. Send one, and it is here with its reasons.".to_owned(),
+        ),
+        false => skeleton(4),
     };
     let hold = move || {
         view! {
@@ -123,7 +125,7 @@ fn text(told: &Value, name: &str) -> String {
 fn decision(known: &Known, held: Var<bool>) -> AnyView {
     let told = Arc::clone(&known.told);
     let status = told["status"].as_u64().unwrap_or_default();
-    let chosen = told["chosen"].as_str().unwrap_or("nobody").to_owned();
+    let chosen = told["chosen"].as_str().map_or_else(|| tried(&told), str::to_owned);
     let class = if status >= 500 || status == 0 { "number bad failing" } else { "number" };
     let at = Timestamp::from_millisecond(known.at).unwrap_or_default();
     let retries = told["retries"].as_u64().filter(|retries| *retries > 0);
@@ -148,6 +150,14 @@ fn decision(known: &Known, held: Var<bool>) -> AnyView {
         </details>
     }
     .into_any()
+}
+
+/// Who was sent the request in vain, where nobody was left in the end.
+fn tried(told: &Value) -> String {
+    let candidates = told["considered"].as_array().into_iter().flatten();
+    let tried = candidates.filter(|one| one["left_out"] == "tried before").map(|one| text(one, "endpoint"));
+    let tried: Vec<String> = tried.collect();
+    if tried.is_empty() { "nobody".to_owned() } else { format!("{} in vain", listed(&tried)) }
 }
 
 fn candidate(told: &Value, chosen: &str) -> AnyView {
