@@ -292,7 +292,7 @@ async fn what_somebody_else_has_changed_is_not_overwritten_unseen() {
     browser.click(&by_id("form-save")).await;
     eventually("the refusal", SOON, async || {
         let refused = browser.complaints().iter().any(|complaint| complaint.contains("412"));
-        if refused { Ok(()) } else { Err("there is none") }
+        if refused { Ok(()) } else { Err("there is none".to_owned()) }
     })
     .await;
     browser.wait_text(&by_id("form-conflict"), "there still", |text| text.contains("Load theirs")).await;
@@ -325,8 +325,12 @@ async fn what_somebody_else_has_changed_is_not_overwritten_unseen() {
     assert!(!is_on().await, "it was refused");
     assert!(browser.eval::<bool>("(() => { window.fetch = window.asIs; return true; })()").await);
     browser.click(&by_id("automatic")).await;
-    eventually("the switch to be on", SOON, async || if is_on().await { Ok(()) } else { Err("it is off") })
-        .await;
+    eventually(
+        "the switch to be on",
+        SOON,
+        async || if is_on().await { Ok(()) } else { Err("it is off".to_owned()) },
+    )
+    .await;
     assert_eq!(configured().await["active_standby"]["automatic"], true);
 
     // Whoever follows an old link is told what is wrong, and led back.

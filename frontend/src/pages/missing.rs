@@ -38,9 +38,7 @@ pub fn missing() -> AnyView {
     view! {
         <div class="page">
             <h1>"There is nothing here"</h1>
-            <section class="card" aria-label="What is wrong">
-                {empty("This address names no page", ways.into_any())}
-            </section>
+            {empty("This address names no page", ways.into_any())}
         </div>
     }
     .into_any()

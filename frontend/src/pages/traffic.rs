@@ -91,7 +91,7 @@ pub fn traffic_page() -> AnyView {
                 let (new, edited) = form.get();
                 forms::open(store, new.as_deref(), edited)
             })}
-            {filters(segments("upstream", &IS), "Words of a name, a mode, a host or a path", how_many)}
+            {filters(segments("upstream", &IS), "Name, mode, host or path", how_many)}
             <section class="card" aria-label="Upstreams">
                 {either(move || store.loaded.get(), upstreams, || skeleton(5))}
             </section>

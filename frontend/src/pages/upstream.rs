@@ -27,7 +27,7 @@ use crate::{
     pages::traffic::forms,
     situation::Tone,
     store::{Store, use_store},
-    timeline::Kind,
+    timeline::{Entry, Kind},
     traffic::{What, mode, taking, tone},
     var::Var,
 };
@@ -64,6 +64,7 @@ pub fn upstream_page(name: String) -> AnyView {
 
 /// Nothing has the name, or has it any more: then what happened is still told.
 fn unknown(store: Store, name: String) -> AnyView {
+    let past = headlines_of(store, &name);
     let title = name.clone();
     let missing = move || {
         let ways = view! {
@@ -73,15 +74,16 @@ fn unknown(store: Store, name: String) -> AnyView {
                 <a href="/traffic?new=upstream">"make a new one"</a> "."
             </p>
         };
+        let told = move || card("", "events-title", "What happened", ().into_any(), happened(past));
         view! {
-            <section class="card" aria-label="What is wrong">{empty("There is no such upstream", ways.into_any())}</section>
-            {card("", "events-title", "What happened", ().into_any(), happened(store, &name))}
+            {empty("There is no such upstream", ways.into_any())}
+            {when(move || !past.with(Vec::is_empty), told)}
         }
         .into_any()
     };
     view! {
         <div class="page">
-            {heading(title)}
+            <div class="page-head">{heading(title)}</div>
             {either(move || store.loaded.get(), missing, || skeleton(6))}
         </div>
     }
@@ -158,7 +160,7 @@ fn known(store: Store, name: String, upstream: Shown) -> AnyView {
             <div class="columns">
                 {card("", "observers-title", "Who sees them healthy", quiet("each node checks for itself".to_owned()), observers::matrix(store, upstream))}
                 {card("", "why-title", "Why it went there", quiet("some of the last requests".to_owned()), why::decisions(store, &name))}
-                {card("", "events-title", "What happened", all_events, happened(store, &name))}
+                {card("", "events-title", "What happened", all_events, happened(headlines_of(store, &name)))}
                 {card("", "leads-title", "Configured", live(move || changed(upstream)).into_any(), configured(store, &name, upstream))}
             </div>
         </div>
@@ -337,16 +339,20 @@ fn configured(store: Store, name: &str, upstream: Shown) -> AnyView {
     .into_any()
 }
 
-fn happened(store: Store, name: &str) -> AnyView {
+/// What is news of it, the latest first.
+fn headlines_of(store: Store, name: &str) -> Kept<Vec<Entry>> {
     let name = name.to_owned();
-    let entries = memo(move || {
+    memo(move || {
         store.headlines.with(|headlines| {
             let about = headlines.iter().filter(|entry| {
                 matches!(entry.kind, Kind::Traffic | Kind::Operations) && names(&entry.sentence, &name)
             });
-            about.take(EVENTS).cloned().collect::<Vec<_>>()
+            about.take(EVENTS).cloned().collect()
         })
-    });
+    })
+}
+
+fn happened(entries: Kept<Vec<Entry>>) -> AnyView {
     let nothing = || quiet("Nothing of late.".to_owned());
     view! { {feed(entries, Extent::Short)} {when(move || entries.with(Vec::is_empty), nothing)} }.into_any()
 }
