@@ -290,11 +290,7 @@ async fn what_somebody_else_has_changed_is_not_overwritten_unseen() {
         })
         .await;
     browser.click(&by_id("form-save")).await;
-    eventually("the refusal", SOON, async || {
-        let refused = browser.complaints().iter().any(|complaint| complaint.contains("412"));
-        if refused { Ok(()) } else { Err("there is none".to_owned()) }
-    })
-    .await;
+    browser.wait_text(&by_id("refusal"), "there", |text| text.contains("precondition_failed")).await;
     browser.wait_text(&by_id("form-conflict"), "there still", |text| text.contains("Load theirs")).await;
     let now = configured().await;
     assert_eq!((&now["policy"], &now["health_check"]["path"]), (&json!("round_robin"), &json!("/who")));

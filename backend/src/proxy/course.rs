@@ -30,6 +30,8 @@ pub struct Course<'r> {
     retries: u32,
     /// Why the attempt before came to nothing.
     last: Option<Refusal>,
+    /// The endpoint of the last attempt that came to nothing, for people to read.
+    failed_at: Option<String>,
 }
 
 /// Why an attempt came to nothing.
@@ -93,7 +95,7 @@ impl Failure {
 
 impl<'r> Course<'r> {
     pub fn new(route: &'r Route, wish: Wish, client: IpAddr) -> Course<'r> {
-        Course { route, wish, client, since: Moment::now(), retries: 0, last: None }
+        Course { route, wish, client, since: Moment::now(), retries: 0, last: None, failed_at: None }
     }
 
     /// The next one; else what the client is told. `random` is any number that nobody can foresee.
@@ -137,6 +139,7 @@ impl<'r> Course<'r> {
         };
         let again = again && self.retries < upstream.config.retries.attempts && upstream.may_retry();
         let refusal = failure.refusal(attempt.endpoint());
+        self.failed_at = Some(attempt.endpoint().id.clone());
         if again {
             self.retries += 1;
             self.wish.tried.add(attempt.seat());
@@ -191,7 +194,7 @@ impl<'r> Course<'r> {
             upstream: upstream.name.clone(),
             request: String::from_utf8_lossy(line).into_owned(),
             considered: upstream.candidates(attempt.map_or(&nobody, Attempt::tried), now),
-            chosen: attempt.map(|attempt| attempt.endpoint().id.clone()),
+            chosen: attempt.map(|attempt| attempt.endpoint().id.clone()).or_else(|| self.failed_at.clone()),
             why: attempt
                 .map_or_else(|| why_not.to_owned(), |attempt| upstream.explain(attempt.why()).to_string()),
             retries: self.retries,

@@ -20,7 +20,7 @@ use crate::{
     store::use_store,
     var::Var,
 };
-use conflict::{conflict, is_overtaken};
+use conflict::conflict;
 use leptos::{ev, prelude::*, task::spawn_local};
 use ringmaster_common::{error::Code, id::Revision};
 use serde_json::{Map, Value, json};
@@ -211,10 +211,7 @@ pub fn form(form: Form) -> AnyView {
         live(move || {
             let error = failed.get()?;
             let named = is_new && names_it(&error) || meant(&all, &error.to_string()).is_some();
-            // What somebody else has done meanwhile is told above, with the ways out.
-            let overtaken = error.is(Code::PreconditionFailed)
-                && current.with(|current| is_overtaken(current.as_ref(), base.get()));
-            (!named && !overtaken).then(|| refusal(&error))
+            (!named).then(|| refusal(&error))
         })
     };
     let name_field = is_new.then(|| {

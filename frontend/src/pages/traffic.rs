@@ -201,7 +201,9 @@ fn row(store: Store, name: String) -> AnyView {
         upstream.with(|upstream| {
             let upstream = upstream.as_ref()?;
             let ((taking, all), healthy) = (taking(upstream), healthy(upstream));
-            let title = format!("{taking} take requests, {healthy} of {all} are not unhealthy");
+            let failing = failures(load.get()).map(|failing| format!(", {} % fail", failing.number));
+            let failing = failing.unwrap_or_default();
+            let title = format!("{taking} take requests{failing}; {healthy} of {all} are not unhealthy");
             Some(
                 view! { <span title=title>{labelled(tone(upstream, load.get()), &format!("{taking}/{all}"))}</span> }
                     .into_any(),

@@ -16,7 +16,7 @@ use ringmaster_common::id::Revision;
 
 /// Whether somebody else has configured or removed it since the reader began. The stream may be behind what the
 /// form was made of.
-pub fn is_overtaken(current: Option<&(Revision, String)>, base: Option<Revision>) -> bool {
+fn is_overtaken(current: Option<&(Revision, String)>, base: Option<Revision>) -> bool {
     base.is_some_and(|base| current.is_none_or(|(version, _)| *version > base))
 }
 

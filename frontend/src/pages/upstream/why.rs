@@ -12,7 +12,7 @@ use crate::{
         marks::badge,
         text::{moment, quantity, quiet, skeleton},
     },
-    format::{capitalised, listed, micros},
+    format::{capitalised, micros},
     store::Store,
     traffic::What,
     var::Var,
@@ -125,14 +125,19 @@ fn text(told: &Value, name: &str) -> String {
 fn decision(known: &Known, held: Var<bool>) -> AnyView {
     let told = Arc::clone(&known.told);
     let status = told["status"].as_u64().unwrap_or_default();
-    let chosen = told["chosen"].as_str().map_or_else(|| tried(&told), str::to_owned);
-    let class = if status >= 500 || status == 0 { "number bad failing" } else { "number" };
+    let chosen = told["chosen"].as_str().unwrap_or("nobody").to_owned();
+    let is_failing = status >= 500 || status == 0;
+    let class = if is_failing { "number bad failing" } else { "number" };
     let at = Timestamp::from_millisecond(known.at).unwrap_or_default();
     let retries = told["retries"].as_u64().filter(|retries| *retries > 0);
     let retries = retries
         .map(|retries| view! { <span class="pill">{format!("sent again {retries}×")}</span> }.into_any());
-    let candidates: Vec<AnyView> =
-        told["considered"].as_array().into_iter().flatten().map(|one| candidate(one, &chosen)).collect();
+    let candidates: Vec<AnyView> = told["considered"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|one| candidate(one, &chosen, is_failing))
+        .collect();
     // Who opens one reads it: then nothing moves.
     let press = move || held.set(true);
     view! {
@@ -152,22 +157,14 @@ fn decision(known: &Known, held: Var<bool>) -> AnyView {
     .into_any()
 }
 
-/// Who was sent the request in vain, where nobody was left in the end.
-fn tried(told: &Value) -> String {
-    let candidates = told["considered"].as_array().into_iter().flatten();
-    let tried = candidates.filter(|one| one["left_out"] == "tried before").map(|one| text(one, "endpoint"));
-    let tried: Vec<String> = tried.collect();
-    if tried.is_empty() { "nobody".to_owned() } else { format!("{} in vain", listed(&tried)) }
-}
-
-fn candidate(told: &Value, chosen: &str) -> AnyView {
+fn candidate(told: &Value, chosen: &str, is_failing: bool) -> AnyView {
     let name = text(told, "endpoint");
     let won = name == chosen;
     let left_out = told["left_out"].as_str().map(|why| format!("left out: {why}"));
     let says = left_out.unwrap_or_else(|| text(told, "weighed"));
     view! {
-        <li data-testid="candidate" class=if won { "won" } else { "" }>
-            <b>{name}</b> " " {won.then_some("✓ ")} <span class="quiet">{says}</span>
+        <li data-testid="candidate" class=if won && !is_failing { "won" } else { "" }>
+            <b>{name}</b> " " {won.then_some(if is_failing { "✗ " } else { "✓ " })} <span class="quiet">{says}</span>
         </li>
     }
     .into_any()
