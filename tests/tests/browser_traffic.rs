@@ -341,3 +341,35 @@ async fn what_somebody_else_has_changed_is_not_overwritten_unseen() {
     assert_eq!(others, Vec::<String>::new());
     browser.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_without_checks_is_shown_as_its_requests_fare() {
+    let service = Service::start(json!({})).await;
+    let [port] = free_ports::<1>();
+    let dead = json!({ "endpoints": [{ "id": "d1", "addr": format!("127.0.0.1:{port}") }] });
+    service.put("/v1/upstreams/dead", dead).await;
+    service.put("/v1/routes/dead", json!({ "path_prefix": "/dead", "upstream": "dead" })).await;
+    let browser = Browser::open(&format!("{}/traffic", service.demo.url), 1440, 900).await;
+    let asked = async {
+        let url = format!("http://127.0.0.1:{}/dead", service.demo.base_port + 201);
+        loop {
+            let _ = service.demo.http.get(&url).send().await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let seen = async {
+        browser.wait_text("[data-testid=taking-dead] .bad", "red", |text| text.contains("1/1")).await;
+        browser.page.goto(format!("{}/traffic/upstreams/dead", service.demo.url)).await.expect("it opens");
+        browser.wait_text("[data-testid=upstream-status] .bad", "red", |text| text.contains("1 of 1")).await;
+        // It was sent there, in vain; that is not nobody.
+        browser
+            .wait_text("[data-testid=decision][data-chosen=d1]", "there", |text| text.contains("502"))
+            .await;
+    };
+    tokio::select! {
+        () = asked => {}
+        () = seen => {}
+    }
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    browser.close().await;
+}
