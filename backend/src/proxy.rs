@@ -41,6 +41,7 @@ pub mod totals;
 mod tunnel;
 mod upload;
 mod upstream;
+mod websocket;
 mod worker;
 
 use arc_swap::ArcSwap;

@@ -10,7 +10,7 @@ use super::{
     random::Random,
     table::Route,
     timer::Timer,
-    tunnel,
+    tunnel::{self, Speech},
 };
 use std::{net::SocketAddr, time::Duration};
 use tokio::net::TcpStream;
@@ -38,7 +38,8 @@ pub async fn serve(mut client: TcpStream, peer: SocketAddr, route: &Route) {
                 let idle = Duration::from_millis(route.upstream.config.timeouts.idle_ms);
                 let (nothing, endpoint) = (Buffer::default(), attempt.endpoint());
                 let (client, link) = ((&mut client, &nothing), (&mut link, &nothing));
-                return tunnel::run(client, link, idle, &mut Timer::new(), |now| endpoint.is_cut(now)).await;
+                let told = |now| endpoint.is_cut(now);
+                return tunnel::run(client, link, Speech::Unknown, idle, &mut Timer::new(), told).await;
             }
             Err(failure) => match course.failed(LINE, &attempt, failure, true) {
                 Then::Again => {}

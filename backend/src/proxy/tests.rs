@@ -1,10 +1,11 @@
 //! The whole proxy, with real sockets: what clients see, and what endpoints do.
 
 mod http2;
+mod http2_origin;
 mod limits;
 mod origin;
-mod origin2;
 mod traffic;
+mod websockets;
 
 use super::*;
 use crate::clock;

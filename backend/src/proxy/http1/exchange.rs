@@ -24,7 +24,7 @@ use crate::proxy::{
     moment::Moment,
     relay::{self, Carried, Terms},
     timer::{Deadline, Timer},
-    tunnel,
+    tunnel::{self, Speech},
     upload::{LAST_WORDS, Sent, Upload},
 };
 use std::time::Duration;
@@ -42,7 +42,8 @@ struct Head {
     /// Whether the endpoint's connection takes another request.
     link_keeps: bool,
     keep_alive: bool,
-    switched: bool,
+    /// What is spoken from now on, where it is HTTP no more.
+    switched: Option<Speech>,
 }
 
 impl Visit {
@@ -202,13 +203,13 @@ impl Visit {
                 }
             }
         };
-        if answer.switched {
+        if let Some(speech) = answer.switched {
             drop(upload);
             let write = client_write.write_all(response);
             if !matches!(timer.within(&mut Deadline::after(idle), told, write).await, Ok(Ok(()))) {
                 return Ok(Next::Drop);
             }
-            tunnel::run((stream, inbox), (&mut link, arrived), idle, timer, told).await;
+            tunnel::run((stream, inbox), (&mut link, arrived), speech, idle, timer, told).await;
             return Ok(Next::Drop);
         }
         let mut body = Body::new(answer.framing);
@@ -317,11 +318,21 @@ fn read_head(
     let status = (head.status, head.reason, head.framing);
     let sticky = course.sticky(attempt);
     let named = |name: &str| head.named.has(name);
+    let switched = (head.status == 101).then(|| speech(fields.clone()));
     let keep_alive = write_head(status, fields, named, ask.route, sticky, manner, response);
-    let switched = head.status == 101;
     let answer = Head { framing: head.framing, link_keeps: head.keeps_alive, keep_alive, switched };
     arrived.consume(len);
     Ok(Some(answer))
+}
+
+/// What both sides speak from now on, as the answer's `Upgrade` says.
+fn speech<'h>(mut fields: impl Iterator<Item = (&'h str, &'h [u8])>) -> Speech {
+    let to = fields.find(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
+    if to.is_some_and(|(_, to)| to.eq_ignore_ascii_case(b"websocket")) {
+        Speech::WebSocket
+    } else {
+        Speech::Unknown
+    }
 }
 
 /// Sends a head and the body behind it.

@@ -1,6 +1,6 @@
 //! HTTP/2 on either side, or both.
 
-use super::{origin2::Origin2, *};
+use super::{http2_origin::Http2Origin, *};
 use bytes::Bytes;
 use h2::{
     Reason, RecvStream, SendStream,
@@ -85,7 +85,7 @@ async fn whole(answer: Response<RecvStream>) -> Result<Reply2, h2::Error> {
 }
 
 /// A proxy before endpoints that speak HTTP/2.
-async fn before(origins: &[&Origin2], change: impl FnOnce(&mut Upstream, &mut Route)) -> Fixture {
+async fn before(origins: &[&Http2Origin], change: impl FnOnce(&mut Upstream, &mut Route)) -> Fixture {
     Fixture::with(&[], |upstream, route| {
         let ids: Vec<_> = (0..origins.len()).map(|n| format!("e{n}")).collect();
         let ids: Vec<_> = ids.iter().map(|id| (id.as_str(), 1)).collect();
@@ -150,7 +150,7 @@ async fn a_client_of_http2_goes_the_way_of_every_other() {
 
 #[tokio::test]
 async fn grpc_passes_whole() {
-    let a = Origin2::start().await;
+    let a = Http2Origin::start().await;
     let fixture = before(&[&a], |_, _| {}).await;
     let client = Client2::to(fixture.addr).await;
     let mut call = request("POST", "/service/call");
@@ -194,7 +194,7 @@ async fn grpc_passes_whole() {
 
 #[tokio::test]
 async fn a_client_of_http1_reaches_http2() {
-    let a = Origin2::start().await;
+    let a = Http2Origin::start().await;
     let fixture = before(&[&a], |_, _| {}).await;
     let mut client = fixture.connect().await;
     client.send("POST /echo?x=1 HTTP/1.1\r\nHost: t:80\r\nContent-Length: 5\r\n\r\nhello").await;
@@ -224,7 +224,7 @@ async fn a_client_of_http1_reaches_http2() {
 
 #[tokio::test]
 async fn streams_share_a_connection_and_survive_its_end() {
-    let a = Origin2::start().await;
+    let a = Http2Origin::start().await;
     let fixture = before(&[&a], |_, _| {}).await;
     let client = Client2::to(fixture.addr).await;
     let many = (0..100).map(|_| {
@@ -247,7 +247,7 @@ async fn streams_share_a_connection_and_survive_its_end() {
 
 #[tokio::test]
 async fn what_the_endpoint_has_not_seen_goes_elsewhere() {
-    let (a, b) = (Origin2::start().await, Origin2::start().await);
+    let (a, b) = (Http2Origin::start().await, Http2Origin::start().await);
     let fixture = before(&[&a, &b], |_, _| {}).await;
     let client = Client2::to(fixture.addr).await;
     let (answer, _) = client.begin(request("POST", "/refuse"), true).await.unwrap();
@@ -262,7 +262,7 @@ async fn what_the_endpoint_has_not_seen_goes_elsewhere() {
 
 #[tokio::test]
 async fn killing_an_endpoint_of_http2_loses_nothing_that_can_be_sent_again() {
-    let (a, b) = (Origin2::start().await, Origin2::start().await);
+    let (a, b) = (Http2Origin::start().await, Http2Origin::start().await);
     let fixture = before(&[&a, &b], |_, _| {}).await;
     let clients = (0..8).map(|_| {
         let addr = fixture.addr;
@@ -310,7 +310,7 @@ async fn heads_of_http2_have_a_bound() {
 
 #[tokio::test]
 async fn who_asks_and_takes_back_for_ever_is_told_to_calm_down() {
-    let a = Origin2::start().await;
+    let a = Http2Origin::start().await;
     let fixture = before(&[&a], |_, _| {}).await;
     let client = Client2::to(fixture.addr).await;
     let mut error = None;
@@ -335,7 +335,7 @@ async fn who_asks_and_takes_back_for_ever_is_told_to_calm_down() {
 
 #[tokio::test]
 async fn a_client_that_does_not_wait_costs_the_endpoint_nothing() {
-    let a = Origin2::start().await;
+    let a = Http2Origin::start().await;
     let fixture =
         before(&[&a], |upstream, _| upstream.config.outlier_ejection.consecutive_failures = 1).await;
     let client = Client2::to(fixture.addr).await;
@@ -376,7 +376,7 @@ async fn a_proxy_that_closes_says_goodbye() {
 
 #[tokio::test]
 async fn endpoints_of_http2_are_checked_in_their_protocol() {
-    let a = Origin2::start().await;
+    let a = Http2Origin::start().await;
     let fixture = before(&[&a], |upstream, _| {
         let check = serde_json::json!({"type": "http", "path": "/health", "interval_ms": 50, "rise": 1});
         upstream.config.health_check = Some(serde_json::from_value::<HealthCheck>(check).unwrap());

@@ -17,7 +17,7 @@ use std::{
 };
 use tokio::{net::TcpListener, task::JoinSet};
 
-pub struct Origin2 {
+pub struct Http2Origin {
     pub addr: SocketAddr,
     pub seen: Arc<Seen>,
     /// Requests that wait for ever, less those that were given up.
@@ -25,12 +25,12 @@ pub struct Origin2 {
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Origin2 {
-    pub async fn start() -> Origin2 {
+impl Http2Origin {
+    pub async fn start() -> Http2Origin {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let (addr, seen, waiting) = (listener.local_addr().unwrap(), Arc::<Seen>::default(), Arc::default());
         let task = tokio::spawn(serve(listener, seen.clone(), Arc::clone(&waiting)));
-        Origin2 { addr, seen, waiting, task }
+        Http2Origin { addr, seen, waiting, task }
     }
 
     /// Ends it and all of its connections at once.
@@ -47,7 +47,7 @@ impl Origin2 {
     }
 }
 
-impl Drop for Origin2 {
+impl Drop for Http2Origin {
     fn drop(&mut self) {
         self.kill();
     }
