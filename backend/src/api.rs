@@ -17,6 +17,7 @@ mod endpoints;
 mod events;
 mod extract;
 mod guard;
+mod import;
 mod live;
 mod locks;
 mod marks;
@@ -113,6 +114,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(live::figures))
         .routes(routes!(live::decisions))
         .routes(routes!(live::heartbeat))
+        .routes(routes!(import::import))
         .routes(routes!(routes::list))
         .routes(routes!(routes::get, routes::put, routes::delete))
         .routes(routes!(events::events))

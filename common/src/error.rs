@@ -88,6 +88,8 @@ codes! {
     MembershipRefused = "membership_refused", 409, "The change of members was refused";
     /// Another route matches the very same requests.
     RouteShadows = "route_shadows", 409, "Another route matches the same requests";
+    /// The route's listener is an address of a member.
+    ListenerTaken = "listener_taken", 409, "A node listens there itself";
     UpstreamInUse = "upstream_in_use", 409, "A route leads to the upstream";
     /// Who registers takes no place that somebody else has.
     EndpointTaken = "endpoint_taken", 409, "Another endpoint has this id or address";
@@ -165,6 +167,14 @@ pub struct Refusal {
 impl Refusal {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Refusal { code, detail: detail.into(), facts: Vec::new(), holder: None }
+    }
+
+    /// The same, where it is one thing of several that was refused.
+    pub fn of(mut self, what: &str) -> Self {
+        if !self.detail.starts_with(what) {
+            self.detail = format!("{what}: {}", self.detail);
+        }
+        self
     }
 }
 

@@ -9,6 +9,8 @@
 //! ejections are telemetry of the node that measured them.
 
 pub mod health;
+#[cfg(not(target_family = "wasm"))]
+pub mod import;
 pub mod live;
 pub mod register;
 pub mod route;

@@ -105,7 +105,7 @@ pub async fn put(
     Ok(answer_put(created, format!("/v1/routes/{name}"), route.version, route))
 }
 
-problems!(PutRefusals: [WRITE, BODY], UnknownUpstream, NoSuchRoute, InvalidRoute, RouteShadows, UpgradeUnfinished, PreconditionFailed, LimitReached);
+problems!(PutRefusals: [WRITE, BODY], UnknownUpstream, NoSuchRoute, InvalidRoute, RouteShadows, ListenerTaken, UpgradeUnfinished, PreconditionFailed, LimitReached);
 
 /// Delete a route
 #[utoipa::path(

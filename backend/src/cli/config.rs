@@ -1,51 +1,61 @@
 //! `ringmaster config`: upstreams and routes as one file, to keep beside the code that they serve.
 //!
-//! An import puts what the file says and deletes nothing. It says first what it will change, and puts each thing only
-//! if it is still as it was then.
+//! An import puts what the file says and deletes nothing: all of it, or nothing. It asks a node first whether it would
+//! be accepted, says then what it will change, and puts it only if everything is still as it was.
 
 use super::{
     Failure,
     changes::{Confirmation, ask},
     out::Out,
-    queries::{MAX_LIMIT, items, list},
+    queries::{MAX_LIMIT, items, list, to_json},
 };
 use clap::{Args, Subcommand};
-use ringmaster_client::{Client, segment};
+use ringmaster_client::{Client, ClientError};
 use ringmaster_common::{
     id::Revision,
     traffic::{
         check_name,
+        import::{Import, Put},
         route::{Route, RouteSpec},
         upstream::{Upstream, UpstreamSpec},
     },
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 #[derive(Debug, Subcommand)]
 pub enum Arguments {
     /// Write upstreams and routes to a file, or to standard output
-    #[command(after_help = "Example: ringmaster config export traffic.toml")]
+    #[command(after_help = "\
+Examples:
+  ringmaster config export traffic.toml
+  ringmaster config export - | diff traffic.toml -")]
     Export {
+        /// Standard output where it is - or none is named
         file: Option<PathBuf>,
         #[command(flatten)]
         target: super::Target,
     },
     /// Put the upstreams and routes of a file; others stay as they are
     #[command(after_help = "Example: ringmaster config import traffic.toml")]
-    Import(Import),
+    Import(ImportArguments),
 }
 
 #[derive(Args, Debug)]
-pub struct Import {
+pub struct ImportArguments {
+    /// Standard input where it is -, which takes --yes
     file: PathBuf,
     #[command(flatten)]
     confirmation: Confirmation,
 }
 
 /// What a file holds.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Configuration {
     #[serde(default)]
@@ -61,10 +71,8 @@ struct Change {
     name: String,
     /// The fields that differ; none for what is new.
     differs: Option<Vec<String>>,
-    #[serde(skip)]
-    body: Value,
-    #[serde(skip)]
-    version: Option<Revision>,
+    /// Who comes (`+`), goes (`-`) and is configured otherwise (`~`), of endpoints.
+    endpoints: Vec<String>,
 }
 
 pub async fn run(arguments: Arguments, out: &Out) -> Result<(), Failure> {
@@ -81,20 +89,21 @@ pub async fn run(arguments: Arguments, out: &Out) -> Result<(), Failure> {
                 toml::to_string(&configuration)
                     .map_err(|error| Failure::Failed(format!("this cannot be written as TOML: {error}")))?
             };
-            match file {
+            match file.filter(|file| !is_standard(file)) {
                 None => Ok(out.text(text)?),
                 Some(file) => fs::write(&file, text).map_err(|error| {
                     Failure::Failed(format!("{} cannot be written: {error}", file.display()))
                 }),
             }
         }
-        Arguments::Import(Import { file, confirmation }) => import(&file, &confirmation, out).await,
+        Arguments::Import(ImportArguments { file, confirmation }) => import(&file, &confirmation, out).await,
     }
 }
 
-async fn import(file: &std::path::Path, confirmation: &Confirmation, out: &Out) -> Result<(), Failure> {
+async fn import(file: &Path, confirmation: &Confirmation, out: &Out) -> Result<(), Failure> {
     let wrong = |why: String| Failure::Usage(format!("{}: {why}", file.display()));
-    let text = fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    let text = if is_standard(file) { io::read_to_string(io::stdin()) } else { fs::read_to_string(file) };
+    let text = text.map_err(|error| wrong(error.to_string()))?;
     let configuration: Configuration = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     for (name, spec) in &configuration.upstreams {
         let checked = check_name("an upstream", name).and_then(|()| spec.check());
@@ -107,33 +116,31 @@ async fn import(file: &std::path::Path, confirmation: &Confirmation, out: &Out) 
     confirmation.check()?;
     let client = confirmation.target.client();
     let (upstreams, routes) = current(&client).await?;
-    let changes = changes(&configuration, &upstreams, &routes);
+    let (import, changes) = changes(configuration, &upstreams, &routes);
     let json = confirmation.target.json;
+    if import.is_empty() {
+        let nothing = if json { "[]" } else { "Everything is as the file says. Nothing is done." };
+        return Ok(out.line(nothing)?);
+    }
+    let refused = |error: ClientError| match error {
+        ClientError::Problem(_) => Failure::Failed(format!("{error}; nothing of the file was put")),
+        other => other.into(),
+    };
+    client.post::<()>("/v1/traffic/import?check=true", &import).await.map_err(refused)?;
     if json {
-        out.line(serde_json::to_string(&changes).expect("the API's types are JSON"))?;
-    } else if changes.is_empty() {
-        out.line("Everything is as the file says. Nothing is done.")?;
+        out.line(to_json(&changes))?;
     } else {
         changes.iter().try_for_each(|change| out.line(change.sentence()))?;
-    }
-    if changes.is_empty() {
-        return Ok(());
     }
     if !confirmation.yes && !ask("Put it like this? [y/N] ")? {
         return Err(Failure::Failed("nothing was put, and nothing has changed".to_owned()));
     }
-    for (done, change) in changes.iter().enumerate() {
-        let path = format!("/v1/{}s/{}", change.kind, segment(&change.name));
-        if let Err(error) = client.put::<Value>(&path, &change.body, change.version).await {
-            return Err(Failure::Failed(format!(
-                "{} {}: {error}; {done} of {} changes were made before",
-                change.kind,
-                change.name,
-                changes.len()
-            )));
-        }
-    }
-    if json { Ok(()) } else { Ok(out.line(format!("{} put.", changes.len()))?) }
+    client.post::<()>("/v1/traffic/import", &import).await.map_err(refused)?;
+    if json { Ok(()) } else { Ok(out.line(format!("All {} are put.", changes.len()))?) }
+}
+
+fn is_standard(file: &Path) -> bool {
+    file.as_os_str() == "-"
 }
 
 async fn current(client: &Client) -> Result<(Vec<Upstream>, Vec<Route>), Failure> {
@@ -142,33 +149,39 @@ async fn current(client: &Client) -> Result<(Vec<Upstream>, Vec<Route>), Failure
     Ok((upstreams, routes))
 }
 
-/// Upstreams come first, because routes lead to them.
-fn changes(wanted: &Configuration, upstreams: &[Upstream], routes: &[Route]) -> Vec<Change> {
-    let of_upstreams = wanted.upstreams.iter().filter_map(|(name, spec)| {
-        let known = upstreams.iter().find(|known| known.name == *name);
-        change("upstream", name, spec, known.map(|known| (known.spec(), known.version)))
+/// What has to be put, and that in words.
+fn changes(wanted: Configuration, upstreams: &[Upstream], routes: &[Route]) -> (Import, Vec<Change>) {
+    let (upstreams, mut changes) = different("upstream", wanted.upstreams, |name| {
+        let known = upstreams.iter().find(|known| known.name == name)?;
+        Some((known.spec(), known.version))
     });
-    let of_routes = wanted.routes.iter().filter_map(|(name, spec)| {
-        let known = routes.iter().find(|known| known.name == *name);
-        change("route", name, spec, known.map(|known| (known.spec.clone(), known.version)))
+    let (routes, of_routes) = different("route", wanted.routes, |name| {
+        let known = routes.iter().find(|known| known.name == name)?;
+        Some((known.spec.clone(), known.version))
     });
-    of_upstreams.chain(of_routes).collect()
+    changes.extend(of_routes);
+    (Import { upstreams, routes }, changes)
 }
 
-fn change<T: Serialize>(
+fn different<T: Serialize>(
     kind: &'static str,
-    name: &str,
-    wanted: &T,
-    known: Option<(T, Revision)>,
-) -> Option<Change> {
+    wanted: BTreeMap<String, T>,
+    known: impl Fn(&str) -> Option<(T, Revision)>,
+) -> (Vec<Put<T>>, Vec<Change>) {
     let as_json = |spec: &T| serde_json::to_value(spec).expect("the API's types are JSON");
-    let body = as_json(wanted);
-    let differs = known.as_ref().map(|(spec, _)| differing(&body, &as_json(spec)));
-    if differs.as_ref().is_some_and(Vec::is_empty) {
-        return None;
+    let (mut puts, mut changes) = (Vec::new(), Vec::new());
+    for (name, spec) in wanted {
+        let known = known(&name);
+        let differs = known.as_ref().map(|(known, _)| differing(&as_json(&spec), &as_json(known)));
+        if differs.as_ref().is_some_and(Vec::is_empty) {
+            continue;
+        }
+        let endpoints = known.as_ref().map(|(known, _)| endpoint_changes(&as_json(&spec), &as_json(known)));
+        let endpoints = endpoints.unwrap_or_default();
+        changes.push(Change { kind, name: name.clone(), differs, endpoints });
+        puts.push(Put { name, version: known.map(|(_, version)| version), spec });
     }
-    let version = known.map(|(_, version)| version);
-    Some(Change { kind, name: name.to_owned(), differs, body, version })
+    (puts, changes)
 }
 
 /// The names of the fields that are not the same.
@@ -181,11 +194,32 @@ fn differing(one: &Value, other: &Value) -> Vec<String> {
     names.into_iter().cloned().collect()
 }
 
+fn endpoint_changes(wanted: &Value, known: &Value) -> Vec<String> {
+    let of = |spec: &Value| -> BTreeMap<String, Value> {
+        let endpoints = spec["endpoints"].as_array().into_iter().flatten();
+        endpoints.filter_map(|one| Some((one["id"].as_str()?.to_owned(), one.clone()))).collect()
+    };
+    let (wanted, known) = (of(wanted), of(known));
+    let comes_or_changes = wanted.iter().filter_map(|(id, endpoint)| match known.get(id) {
+        None => Some(format!("+{id}")),
+        Some(before) if before != endpoint => Some(format!("~{id}")),
+        Some(_) => None,
+    });
+    let goes = known.keys().filter(|id| !wanted.contains_key(*id)).map(|id| format!("-{id}"));
+    comes_or_changes.chain(goes).collect()
+}
+
 impl Change {
     fn sentence(&self) -> String {
         match &self.differs {
             None => format!("+ {} {} is new", self.kind, self.name),
-            Some(fields) => format!("~ {} {}: {}", self.kind, self.name, fields.join(", ")),
+            Some(fields) => {
+                let who = match self.endpoints.as_slice() {
+                    [] => String::new(),
+                    some => format!(" ({})", some.join(" ")),
+                };
+                format!("~ {} {}: {}{who}", self.kind, self.name, fields.join(", "))
+            }
         }
     }
 }
@@ -219,7 +253,9 @@ mod tests {
     }
 
     fn sentences(wanted: &Configuration, upstreams: &[Upstream]) -> Vec<String> {
-        changes(wanted, upstreams, &[]).iter().map(Change::sentence).collect()
+        let (import, changes) = changes(wanted.clone(), upstreams, &[]);
+        assert_eq!(import.upstreams.len() + import.routes.len(), changes.len());
+        changes.iter().map(Change::sentence).collect()
     }
 
     #[test]
@@ -230,7 +266,7 @@ mod tests {
         assert_eq!(sentences(&wanted, std::slice::from_ref(&known)), ["+ route all is new"]);
         wanted.upstreams.get_mut("web").unwrap().endpoints[0].weight = 3;
         wanted.upstreams.get_mut("web").unwrap().drain_ms = 1;
-        assert_eq!(sentences(&wanted, &[known])[0], "~ upstream web: drain_ms, endpoints");
+        assert_eq!(sentences(&wanted, &[known])[0], "~ upstream web: drain_ms, endpoints (~e1)");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use crate::state::{
     Context, State,
     command::{Outcome, Precondition},
+    routes::Around,
     upstreams::health::HealthChange,
 };
 use ringmaster_common::{
@@ -13,6 +14,7 @@ use ringmaster_common::{
     error::Refusal,
     id::Revision,
     traffic::{
+        import::{Import, Put},
         register::Register,
         route::RouteSpec,
         upstream::{EndpointSpec, EndpointState, UpstreamSpec},
@@ -63,6 +65,8 @@ pub enum TrafficCommand {
         name: String,
         precondition: Precondition,
     },
+    /// Puts all of it, or nothing.
+    Import(Import),
     Register {
         upstream: String,
         register: Register,
@@ -106,6 +110,9 @@ impl TrafficCommand {
             }
             TrafficCommand::PutRoute { name, .. } => Some(format!("put route {name}")),
             TrafficCommand::DeleteRoute { name, .. } => Some(format!("delete route {name}")),
+            TrafficCommand::Import(Import { upstreams, routes }) => {
+                Some(format!("import {} upstreams and {} routes", upstreams.len(), routes.len()))
+            }
             TrafficCommand::Register { .. }
             | TrafficCommand::Deregister { .. }
             | TrafficCommand::SetEndpointState { .. }
@@ -116,6 +123,44 @@ impl TrafficCommand {
 }
 
 impl State {
+    /// What the import would be refused for, by what this state holds.
+    pub fn check_import(&self, import: Import) -> Result<(), Refusal> {
+        self.clone().import(&mut self.context(), import).map(drop)
+    }
+
+    /// Upstreams come first, because routes lead to them.
+    fn import(&mut self, context: &mut Context, import: Import) -> Result<Outcome, Refusal> {
+        let Import { upstreams, routes } = import;
+        let (known, emitted) = ((self.upstreams.clone(), self.routes.clone()), context.events.len());
+        let put_all = || {
+            for Put { name, version, spec } in upstreams {
+                let of = format!("upstream {name}");
+                self.upstreams
+                    .put(context, name, spec, &expecting(version))
+                    .map_err(|refusal| refusal.of(&of))?;
+            }
+            // Two routes may change places.
+            let before = self.routes.clone();
+            self.routes = before.without(routes.iter().map(|route| route.name.as_str()));
+            for Put { name, version, spec } in routes {
+                let of = format!("route {name}");
+                let stored = before.get(&name).map(|route| route.version);
+                let around = Around { upstreams: &self.upstreams, membership: &self.membership };
+                expecting(version)
+                    .check(&of, stored)
+                    .and_then(|()| self.routes.put(context, name, spec, &Precondition::Absent, around))
+                    .map_err(|refusal| refusal.of(&of))?;
+            }
+            Ok(Outcome::Done)
+        };
+        let outcome = put_all();
+        if outcome.is_err() {
+            (self.upstreams, self.routes) = known;
+            context.events.truncate(emitted);
+        }
+        outcome
+    }
+
     pub(super) fn change_traffic(&mut self, context: &mut Context, command: TrafficCommand) -> Outcome {
         self.try_change_traffic(context, command).unwrap_or_else(Outcome::Refused)
     }
@@ -140,11 +185,13 @@ impl State {
                 self.upstreams.remove_endpoint(context, &upstream, &endpoint, &reason, &precondition)
             }
             TrafficCommand::PutRoute { name, spec, precondition } => {
-                self.routes.put(context, name, spec, &precondition, &self.upstreams)
+                let around = Around { upstreams: &self.upstreams, membership: &self.membership };
+                self.routes.put(context, name, spec, &precondition, around)
             }
             TrafficCommand::DeleteRoute { name, precondition } => {
                 self.routes.remove(context, &name, &precondition)
             }
+            TrafficCommand::Import(import) => self.import(context, import),
             TrafficCommand::Register { upstream, register } => {
                 self.upstreams.register(context, &upstream, &register)
             }
@@ -163,4 +210,9 @@ impl State {
             }
         }
     }
+}
+
+/// It is still as whoever imports has seen it.
+fn expecting(version: Option<Revision>) -> Precondition {
+    version.map_or(Precondition::Absent, |version| Precondition::AnyOf(vec![version]))
 }

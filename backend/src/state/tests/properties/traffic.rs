@@ -13,6 +13,7 @@ use ringmaster_common::{
     traffic::{
         MAX_HEALTH_HISTORY,
         health::Verdict,
+        import::{Import, Put},
         register::Register,
         route::RouteSpec,
         upstream::{ActiveStandby, EndpointSpec, EndpointState, UpstreamSpec},
@@ -76,6 +77,10 @@ fn health_change() -> impl Strategy<Value = HealthChange> {
     )
 }
 
+fn version() -> impl Strategy<Value = Option<Revision>> {
+    proptest::option::of((0u64..60).prop_map(Revision))
+}
+
 pub fn command() -> impl Strategy<Value = TrafficCommand> {
     prop_oneof![
         4 => (name(), upstream(), precondition())
@@ -90,6 +95,12 @@ pub fn command() -> impl Strategy<Value = TrafficCommand> {
         }),
         2 => ("[rs]", route(), precondition())
             .prop_map(|(name, spec, precondition)| TrafficCommand::PutRoute { name, spec, precondition }),
+        2 => (vec((name(), version(), upstream()), 0..3), vec(("[rs]", version(), route()), 0..3)).prop_map(
+            |(upstreams, routes)| TrafficCommand::Import(Import {
+                upstreams: upstreams.into_iter().map(|(name, version, spec)| Put { name, version, spec }).collect(),
+                routes: routes.into_iter().map(|(name, version, spec)| Put { name, version, spec }).collect(),
+            })
+        ),
         1 => ("[rs]", precondition())
             .prop_map(|(name, precondition)| TrafficCommand::DeleteRoute { name, precondition }),
         1 => (name(), endpoint_id(), state()).prop_map(|(upstream, endpoint, state)| {

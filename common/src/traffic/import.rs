@@ -1,0 +1,32 @@
+//! Upstreams and routes that are put together: all of them, or none.
+
+use super::{route::RouteSpec, upstream::UpstreamSpec};
+use crate::id::Revision;
+use serde::{Deserialize, Serialize};
+
+/// The body of `POST /v1/traffic/import`. What it does not name stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Import {
+    pub upstreams: Vec<Put<UpstreamSpec>>,
+    pub routes: Vec<Put<RouteSpec>>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Put<T> {
+    pub name: String,
+    /// The version that it has now; null where there is none yet.
+    #[serde(default)]
+    pub version: Option<Revision>,
+    pub spec: T,
+}
+
+impl Import {
+    pub fn is_empty(&self) -> bool {
+        self.upstreams.is_empty() && self.routes.is_empty()
+    }
+}
