@@ -202,6 +202,22 @@ async fn a_command_is_an_endpoint_while_it_runs() {
 
     let mut unknown = start(&["register", "nowhere", "--addr", "127.0.0.1:9200", "--", "true"]);
     assert_eq!(tokio::task::block_in_place(|| unknown.wait(SOON)).code(), Some(125));
+
+    // What somebody else has is refused for good: the command is ended, and the other stays.
+    put(&cluster, "/v1/upstreams/web", json!({ "endpoints": [{ "id": "e1", "addr": "127.0.0.1:9001" }] }))
+        .await;
+    for (id, addr) in [("e1", "127.0.0.1:9200"), ("other", "127.0.0.1:9001")] {
+        let mark = cluster.dir().join(format!("{id}.ended"));
+        let script = format!("trap 'touch {}; exit' TERM; sleep 60 & wait", mark.display());
+        let mut refused = start(&["register", "web", "--addr", addr, "--id", id, "--", "sh", "-c", &script]);
+        let status = tokio::task::block_in_place(|| refused.wait(SOON));
+        assert_eq!(status.code(), Some(125), "{}", refused.output());
+        let said = refused.output();
+        assert!(said.contains("endpoint_taken") && !said.contains("trying again"), "{said}");
+        assert!(mark.exists(), "the command was asked to end");
+        let left = upstream(&cluster, 1, "web").await.expect("it is there").config.endpoints;
+        assert_eq!(left.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), ["e1"]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -235,6 +251,19 @@ async fn a_configuration_is_exported_and_imported() {
     assert!(code == Some(0) && said.contains("~ upstream web: endpoints"), "{code:?} {said}");
     let web = upstream(&cluster, 1, "web").await.expect("it is there");
     assert_eq!(web.config.endpoints[0].addr, "127.0.0.1:9007");
+
+    // All of it, or nothing: one route that is refused keeps everything else from being put.
+    let text = std::fs::read_to_string(&file).expect("the file");
+    let more = "\n[upstreams.more]\n[routes.other]\nupstream = \"web\"\n";
+    std::fs::write(&file, text.replace("127.0.0.1:9001", "127.0.0.1:9008") + more).expect("the file");
+    let (code, said) = run(&["config", "import", &file, "--yes"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("route_shadows: route other: route all matches"), "{said}");
+    assert!(said.contains("nothing of the file was put") && !said.contains('~'), "{said}");
+    assert!(upstream(&cluster, 1, "more").await.is_err());
+    assert_eq!(upstream(&cluster, 1, "web").await.expect("it is there"), web);
+    let (code, exported) = run(&["config", "export", "-"]);
+    assert!(code == Some(0) && exported.contains("[routes.all]"), "{exported}");
 
     let (_, table) = run(&["upstreams"]);
     assert!(table.contains("web") && table.contains("round_robin"), "{table}");

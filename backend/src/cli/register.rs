@@ -1,11 +1,12 @@
 //! `ringmaster register UPSTREAM --addr HOST:PORT -- COMMAND…`: a command that is an endpoint for as long as it runs.
 //!
 //! The command is started first, then registered, and taken out before this process ends. While no node answers it
-//! runs on, and registering is tried again: an endpoint outlives the control plane.
+//! runs on, and registering is tried again: an endpoint outlives the control plane. Where the cluster refuses it for
+//! good, the command is ended: nobody would ever send it anything.
 
 use super::{
     Addresses, Failure, duration,
-    lock::{NOT_EXECUTABLE, NOT_FOUND, Orders, failed, job::Job, quietly},
+    lock::{FAILED, NOT_EXECUTABLE, NOT_FOUND, Orders, failed, job::Job, quietly},
 };
 use crate::clock;
 use clap::Args;
@@ -23,8 +24,8 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 Example:
   ringmaster register web --addr 127.0.0.1:8000 -- python3 -m http.server 8000
 
-Exit codes: those of COMMAND, 128+n where signal n ended it; 125 the upstream is not known or the registration is
-            wrong, 126 COMMAND cannot be executed, 127 COMMAND was not found.")]
+Exit codes: those of COMMAND, 128+n where signal n ended it; 125 the registration was refused, as
+            where the upstream is not known or another endpoint has the id or address, 126 COMMAND cannot be executed, 127 COMMAND was not found.")]
 pub struct Arguments {
     /// The upstream
     upstream: String,
@@ -63,12 +64,15 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         Orders::listen().map_err(|error| failed(format!("cannot listen to signals: {error}")))?;
     let mut job = start(&arguments.command)?;
     let mut renew_at = clock::now();
+    let mut is_registered = false;
     let code = loop {
         tokio::select! {
             code = job.ended() => break code,
             order = orders.next() => {
                 // Nothing new comes while it ends.
-                deregister(&client, &path, &register.id).await;
+                if is_registered {
+                    deregister(&client, &path, &register.id).await;
+                }
                 job.send(order);
                 break job.ended().await;
             }
@@ -76,7 +80,16 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
                 let asked = clock::now();
                 let renewed = client.post::<Registered>(&format!("{path}/register"), &register).await;
                 renew_at = match renewed {
-                    Ok(registered) => asked + Duration::from_millis(registered.renew_after_ms),
+                    Ok(registered) => {
+                        is_registered = true;
+                        asked + Duration::from_millis(registered.renew_after_ms)
+                    }
+                    // Who has the id may be somebody else, who must not be taken out.
+                    Err(error) if error.is_final() => {
+                        eprintln!("ringmaster: {error}; the command is ended");
+                        job.stop().await;
+                        return Err(quietly(FAILED));
+                    }
                     Err(error) => {
                         eprintln!("ringmaster: {error}; trying again");
                         clock::now() + TRY_AGAIN_AFTER
@@ -85,7 +98,9 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
             }
         }
     };
-    deregister(&client, &path, &register.id).await;
+    if is_registered {
+        deregister(&client, &path, &register.id).await;
+    }
     if code == 0 { Ok(()) } else { Err(quietly(code)) }
 }
 

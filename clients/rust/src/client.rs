@@ -193,7 +193,7 @@ impl Client {
             let mut passing = None;
             for address in self.addresses() {
                 match self.try_at(address, &request()).await {
-                    Ok(Err(error)) if may_pass(&error) => passing = Some(error),
+                    Ok(Err(error)) if !error.is_final() => passing = Some(error),
                     Ok(answer) => return answer,
                     Err(attempt) => attempts.push(attempt),
                 }
@@ -322,12 +322,6 @@ impl Client {
         // Every change leaves the list whole.
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether the same request may well be answered otherwise soon, or by another node.
-fn may_pass(error: &ClientError) -> bool {
-    let ClientError::Problem(problem) = error else { return false };
-    problem.status >= 500 || [Code::Overloaded, Code::RequestTimeout].iter().any(|code| error.is(*code))
 }
 
 /// What went wrong at the bottom: "connection refused" rather than "error sending request".

@@ -30,6 +30,13 @@ impl ClientError {
     pub fn is(&self, code: Code) -> bool {
         matches!(self, ClientError::Problem(problem) if problem.code == code.as_str())
     }
+
+    /// Whether it is a refusal that the same request would meet again, by whichever node and however often.
+    pub fn is_final(&self) -> bool {
+        let ClientError::Problem(problem) = self else { return false };
+        let passing = [Code::Overloaded, Code::RequestTimeout, Code::UpgradeUnfinished];
+        problem.status < 500 && !passing.iter().any(|code| self.is(*code))
+    }
 }
 
 fn show_problem(problem: &Problem) -> String {
