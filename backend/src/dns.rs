@@ -88,3 +88,6 @@ async fn converse(mut stream: TcpStream, proxy: &Proxy) -> io::Result<()> {
         timeout(PATIENCE, stream.write_all(&whole)).await??;
     }
 }
+
+#[cfg(test)]
+mod tests;
