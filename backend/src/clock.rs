@@ -35,3 +35,37 @@ pub fn ticks(period: Duration) -> Interval {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     ticks
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_begins_when_falls_in_with_the_beat() {
+        let (first, beat) = (*FIRST_TICK, Duration::from_millis(20));
+        for periods in [1, 2, 3] {
+            let period = periods * beat;
+            tokio::time::sleep(Duration::from_millis(7)).await;
+            let asked = now();
+            let mut ticks = ticks(period);
+            for nth in 1..=3 {
+                let tick = ticks.tick().await.into_std();
+                let off = tick.duration_since(first).as_nanos() % period.as_nanos();
+                assert_eq!(off, 0, "tick {nth} of every {period:?}");
+                assert!(nth > 1 || tick <= asked + period, "the first comes within a period");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn ticks_that_were_missed_are_left_out() {
+        let period = Duration::from_millis(10);
+        let mut ticks = ticks(period);
+        let first = ticks.tick().await;
+        tokio::time::sleep(10 * period).await;
+        let late = ticks.tick().await;
+        let next = ticks.tick().await;
+        assert!(late < now().into(), "one of the missed comes at once");
+        assert!(next > first + 9 * period, "and the others never");
+    }
+}

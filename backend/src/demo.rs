@@ -258,10 +258,15 @@ fn say(out: &Out, text: &str) {
     let (Ok(()) | Err(Closed(_))) = out.line(text);
 }
 
+/// A client of what runs on this machine, which has an answer or an error within this time.
+fn http(within: Duration) -> reqwest::Client {
+    let http = reqwest::Client::builder().no_proxy().timeout(within).build();
+    http.expect("the options are constant")
+}
+
 /// Asks a node until it answers; false where it does not in time.
 async fn is_live(url: &str) -> bool {
-    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(1)).build();
-    let http = http.expect("the options are constant");
+    let http = http(Duration::from_secs(1));
     let livez = format!("{url}/livez");
     let answers = async {
         while !http.get(&livez).send().await.is_ok_and(|answer| answer.status().is_success()) {

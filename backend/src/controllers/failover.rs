@@ -18,7 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often the leader looks.
+/// How often the leader looks while a countdown runs. It looks when something was applied, too, four times as often
+/// at the most.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// After a try that did not succeed, it waits this long before the next.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);

@@ -29,7 +29,8 @@ use std::{sync::Arc, time::Duration};
 
 /// How often a step looks whether what it waits for has come.
 const POLL_EVERY: Duration = Duration::from_millis(5);
-/// How often the runner looks even if nothing was applied: for the report that was not taken.
+/// How often the runner looks even if nothing was applied, while an operation is under way: for the report that was
+/// not taken.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub async fn run(group: ClusterGroup, telemetry: Arc<Telemetry>) {

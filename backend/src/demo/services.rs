@@ -143,8 +143,7 @@ async fn put_new(client: &Client, path: &str, body: &Value) -> Result<(), Client
 
 /// A few requests a second, through whichever proxy.
 async fn ask(proxies: &[String]) {
-    let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_WITHIN).build();
-    let http = http.expect("the options are constant");
+    let http = super::http(ANSWER_WITHIN);
     loop {
         let proxy = &proxies[random_range(0..proxies.len())];
         let path = if random_range(0..PAYMENTS_ONE_IN) == 0 { PAYMENTS } else { "" };
