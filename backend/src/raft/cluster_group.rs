@@ -17,6 +17,7 @@ use self::{
     forward::{Answer, Call},
     locks::Waiters,
     registrations::Renewals,
+    standing::Meter,
 };
 use crate::{
     clock,
@@ -82,6 +83,7 @@ struct Inner {
     latencies: Latencies,
     waiters: Waiters,
     renewals: Renewals,
+    meter: Meter,
     /// How long followers stand by a leader that they have heard.
     lease: Duration,
 }
@@ -118,6 +120,7 @@ impl ClusterGroup {
             latencies,
             waiters: Waiters::default(),
             renewals: Renewals::default(),
+            meter: Meter::default(),
             lease,
         }))
     }

@@ -40,6 +40,7 @@ pub const MAX_OBSERVATION_AGE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observations {
     pub peers: BTreeMap<NodeId, PeerObservation>,
+    pub endpoints: EndpointRates,
     /// The longest that an election takes when the leader is lost.
     pub election_bound: Duration,
 }
@@ -49,6 +50,18 @@ pub struct PeerObservation {
     /// Entries of the leader's log that the peer lacks; none where the leader does not know.
     pub lag: Option<u64>,
     /// Since the leader last heard from it.
+    pub age: Duration,
+}
+
+/// What proxies send to endpoints, by upstream and endpoint; who gets nothing is left out.
+pub type EndpointRates = BTreeMap<(String, String), EndpointRate>;
+
+/// What all proxies together send to an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct EndpointRate {
+    pub requests_per_s: f64,
+    pub in_flight: u32,
+    /// Of the oldest report that tells of it.
     pub age: Duration,
 }
 
@@ -98,9 +111,11 @@ fn draft(state: &State, observations: &Observations, action: Action) -> Result<D
         Action::ActivateNode { node } => drain::activate(state, action, node),
         Action::ReleaseLock { name, token } => locks::release(state, action, name, token),
         Action::SetEndpointState { upstream, endpoint, state: after } => {
-            traffic::set_state(state, action, upstream, endpoint, after)
+            traffic::set_state(state, observations, action, upstream, endpoint, after)
         }
-        Action::FailOverUpstream { upstream, to } => traffic::fail_over(state, action, upstream, to),
+        Action::FailOverUpstream { upstream, to } => {
+            traffic::fail_over(state, observations, action, upstream, to)
+        }
         Action::Undo { operation } => undo(state, observations, action, operation),
     }
 }

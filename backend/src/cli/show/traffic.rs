@@ -1,14 +1,17 @@
 //! Upstreams and routes, in lists and one by one.
 
-use super::{line, time};
+use super::{change, line, time};
 use crate::cli::{
     out::{Paint, Tone},
     table::{Cell, Column, Table},
 };
-use ringmaster_common::traffic::{
-    health::Verdict,
-    route::Route,
-    upstream::{Endpoint, EndpointState, Upstream},
+use ringmaster_common::{
+    plan::UpstreamImpact,
+    traffic::{
+        health::Verdict,
+        route::Route,
+        upstream::{Endpoint, EndpointState, Upstream},
+    },
 };
 
 pub fn upstreams(upstreams: &[Upstream], paint: Paint) -> String {
@@ -81,6 +84,16 @@ pub fn upstream(upstream: &Upstream, paint: Paint) -> String {
         ]);
     }
     if config.endpoints.is_empty() { text + "It has no endpoint.\n" } else { text + &table.render(paint) }
+}
+
+/// Who is left for requests, and by which routes they come.
+pub fn impact(impact: &UpstreamImpact) -> Vec<(&'static str, String)> {
+    let UpstreamImpact { endpoints, taking_before, taking_after, routes, .. } = impact;
+    let routes = if routes.is_empty() { "none leads here".to_owned() } else { routes.join(", ") };
+    vec![
+        ("take requests", format!("{} of {endpoints} endpoints", change(*taking_before, *taking_after))),
+        ("routes", routes),
+    ]
 }
 
 /// What the nodes found, and whether it registered itself.

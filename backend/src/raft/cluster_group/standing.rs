@@ -2,8 +2,9 @@
 
 use super::ClusterGroup;
 use crate::{
+    peer::LinkState,
     raft::types::{LogId, TypeConfig},
-    state::planner::{Observations, PeerObservation},
+    state::planner::{EndpointRates, Observations, PeerObservation},
 };
 use openraft::{Instant as _, RaftState, ServerState, async_runtime::WatchReceiver};
 use ringmaster_common::{
@@ -11,7 +12,7 @@ use ringmaster_common::{
     id::NodeId,
     telemetry::Replication,
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, fmt, sync::OnceLock, time::Duration};
 
 /// What openraft says of this node's part in the group.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +30,29 @@ pub struct GroupStatus {
     pub failed: Option<String>,
 }
 
+/// Reads what proxies send to endpoints, once whoever composes the node has connected it: consensus knows neither
+/// proxies nor telemetry.
+#[derive(Default)]
+pub(super) struct Meter(OnceLock<Box<dyn Fn() -> EndpointRates + Send + Sync>>);
+
+impl Meter {
+    fn read(&self) -> EndpointRates {
+        self.0.get().map_or_else(EndpointRates::default, |read| read())
+    }
+}
+
+impl fmt::Debug for Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Meter").finish_non_exhaustive()
+    }
+}
+
 impl ClusterGroup {
+    /// From now on planners know what endpoints get. The first to connect it stays.
+    pub fn connect_meter(&self, read: impl Fn() -> EndpointRates + Send + Sync + 'static) {
+        let _ = self.0.meter.0.set(Box::new(read));
+    }
+
     /// What the leader measured, for planners and for the first step of an operation.
     pub fn observations(&self) -> Observations {
         let links = self.0.peers.links();
@@ -44,7 +67,7 @@ impl ClusterGroup {
                 (replication.node, PeerObservation { lag: Some(replication.lag), age })
             })
             .collect();
-        Observations { peers, election_bound: 2 * self.0.lease }
+        Observations { peers, endpoints: self.0.meter.read(), election_bound: 2 * self.0.lease }
     }
 
     /// Which voters answer this node now, itself among them.
@@ -55,6 +78,16 @@ impl ClusterGroup {
         };
         let voters = &state.membership.voters;
         Quorum::new(voters.len(), voters.iter().filter(|voter| answers(voter)).count())
+    }
+
+    /// Which members answer: this node itself, who has a connection to it, and who does not but is known to live by
+    /// `heard_elsewhere`, which is asked with how long it has been silent here.
+    pub fn answering(&self, heard_elsewhere: impl Fn(Duration, NodeId) -> bool) -> BTreeSet<NodeId> {
+        let answers = |link: &LinkState| {
+            link.connected || heard_elsewhere(link.silent_for.unwrap_or(Duration::MAX), link.peer)
+        };
+        let links = self.0.peers.links();
+        links.iter().filter(|link| answers(link)).map(|link| link.peer).chain([self.me()]).collect()
     }
 
     /// How long ago this node last heard of a leader, if it ever did. A leader has heard of itself when a

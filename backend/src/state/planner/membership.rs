@@ -288,7 +288,17 @@ fn warnings(state: &State, before: &Voters, after: &Voters) -> Vec<Warning> {
             ),
         );
     }
-    if spare_voters(state, after) == 0 && spare_voters(state, before) > 0 {
+    if let (Some(only), 1) = (after.first(), after.len()) {
+        warn(
+            "no_spare_voter",
+            format!(
+                "Node {only} decides alone then. While it is down nothing can be written, and if its disk is lost, \
+                 no node can go on in its place."
+            ),
+        );
+    } else if spare_voters(state, after) == 0
+        && (spare_voters(state, before) > 0 || may_fail(after.len()) == 0)
+    {
         warn(
             "no_spare_voter",
             "After it, no voter may fail: if one does, writes stop until it is back.".to_owned(),

@@ -4,15 +4,16 @@
 //! The question is always who is left for requests. It is asked of what the cluster says of health, which
 //! may change until the plan is applied; so the operation's first step asks again.
 
-use super::{footprint, unchanged};
+use super::{Observations, footprint, unchanged};
 use crate::state::{
     State,
     plans::{Draft, FactKey, Goal},
 };
 use ringmaster_common::{
     action::Action,
+    duration::millis,
     error::{Code, Refusal},
-    plan::{Blocker, Impact, UpstreamImpact, Warning},
+    plan::{Blocker, Impact, Observation, UpstreamImpact, Warning},
     traffic::{
         health::Verdict,
         upstream::{EndpointState, Upstream},
@@ -21,6 +22,7 @@ use ringmaster_common::{
 
 pub(super) fn set_state(
     state: &State,
+    observations: &Observations,
     action: Action,
     name: String,
     id: String,
@@ -72,14 +74,14 @@ pub(super) fn set_state(
             endpoint.addr,
             if left == 1 { "takes" } else { "take" }
         ),
-        footprint: footprint(state, [FactKey::Upstream(name)]),
+        footprint: footprint(state, [FactKey::Upstream(name.clone())]),
         impact: Impact {
             leader_before: state.leader(),
             leader_after: state.leader(),
             upstream: Some(impact),
             ..unchanged(state)
         },
-        observations: Vec::new(),
+        observations: vec![requests_at(observations, &name, &id)],
         warnings,
         blockers,
         goal,
@@ -128,12 +130,19 @@ pub(super) fn blockers(state: &State, name: &str, id: &str, after: EndpointState
 
 pub(super) fn fail_over(
     state: &State,
+    observations: &Observations,
     action: Action,
     name: String,
     to: Option<String>,
 ) -> Result<Draft, Refusal> {
     let record = state.upstreams.find(&name)?;
     let upstream = &record.upstream;
+    if upstream.config.active_standby.is_none() {
+        if let Some(to) = &to {
+            record.endpoint(to)?;
+        }
+        return Ok(nothing_to_fail_over(state, action, upstream, to.unwrap_or_default()));
+    }
     let from = upstream.primary.as_ref().and_then(|primary| primary.endpoint.clone());
     let to = match to {
         Some(to) => record.endpoint(&to)?.id.clone(),
@@ -186,7 +195,7 @@ pub(super) fn fail_over(
             }),
             ..unchanged(state)
         },
-        observations: Vec::new(),
+        observations: from.iter().map(|from| requests_at(observations, &name, from)).collect(),
         warnings,
         blockers: fail_over_blockers(state, &name, &to),
         goal: Goal::FailOver { upstream: name, from, to },
@@ -194,6 +203,50 @@ pub(super) fn fail_over(
         undoes: None,
         action,
     })
+}
+
+/// Where all take requests, nobody takes over. Whatever else there is to say of the target is of no interest then.
+fn nothing_to_fail_over(state: &State, action: Action, upstream: &Upstream, to: String) -> Draft {
+    let name = &upstream.name;
+    Draft {
+        summary: format!(
+            "{name} has no primary that another endpoint could take over from. Nothing would change."
+        ),
+        footprint: footprint(state, [FactKey::Upstream(name.clone())]),
+        impact: Impact {
+            leader_before: state.leader(),
+            leader_after: state.leader(),
+            upstream: Some(impact(state, upstream, "", EndpointState::Ready)),
+            ..unchanged(state)
+        },
+        observations: Vec::new(),
+        warnings: Vec::new(),
+        blockers: vec![not_active_standby(name)],
+        goal: Goal::FailOver { upstream: name.clone(), from: None, to },
+        revision: state.revision,
+        undoes: None,
+        action,
+    }
+}
+
+fn not_active_standby(name: &str) -> Blocker {
+    Blocker {
+        code: "not_active_standby".to_owned(),
+        detail: format!("{name} is not active-standby: all of its endpoints take requests"),
+        subject: subject(name),
+        lifted_by: "configure active_standby, if one alone should serve; or set endpoints to drain"
+            .to_owned(),
+    }
+}
+
+/// What the change takes away from an endpoint, or gives back to it.
+fn requests_at(observations: &Observations, upstream: &str, id: &str) -> Observation {
+    let rate = observations.endpoints.get(&(upstream.to_owned(), id.to_owned())).copied().unwrap_or_default();
+    Observation {
+        what: format!("requests at {id}"),
+        value: format!("{:.1} a second, {} under way", rate.requests_per_s, rate.in_flight),
+        age_ms: millis(rate.age),
+    }
 }
 
 /// What forbids that `to` takes over now.
@@ -209,14 +262,10 @@ pub(super) fn fail_over_blockers(state: &State, name: &str, to: &str) -> Vec<Blo
         Ok(found) => found,
         Err(refusal) => return vec![blocker(refusal.code.as_str(), refusal.detail, "plan again")],
     };
-    let mut blockers = Vec::new();
     if upstream.config.active_standby.is_none() {
-        blockers.push(blocker(
-            "not_active_standby",
-            format!("all endpoints of {name} take requests; it has no primary"),
-            "configure active_standby, if one alone should serve",
-        ));
+        return vec![not_active_standby(name)];
     }
+    let mut blockers = Vec::new();
     if upstream.primary.as_ref().is_some_and(|primary| primary.endpoint.as_deref() == Some(to)) {
         blockers.push(blocker(
             "already_primary",

@@ -8,7 +8,7 @@ use crate::{
         command::{
             Actor, ClusterTime, Command, OpinionChange, Outcome, Precondition, Record, Request, StatusChange,
         },
-        planner::{Observations, PeerObservation, plan},
+        planner::{EndpointRates, Observations, PeerObservation, plan},
         view::view,
     },
     version::Formats,
@@ -166,6 +166,7 @@ fn next() -> impl Strategy<Value = Next> {
 
 fn body(state: &State, next: Next) -> Body {
     let observations = Observations {
+        endpoints: EndpointRates::new(),
         peers: (1..6)
             .map(|id| (NodeId(id), PeerObservation { lag: Some(id), age: Duration::from_millis(5) }))
             .collect(),
