@@ -23,13 +23,18 @@ use crate::{
         routes::Routes,
         upstreams::Upstreams,
     },
-    telemetry::{self, Reports, Telemetry},
+    telemetry::{self, DataPlane, Reports, Telemetry},
     version::{self, FEATURE_LEVEL, PEER_FORMATS},
 };
 use ringmaster_common::{
     action::NewNode,
     demo::REMOVED,
     id::{Incarnation, NodeId},
+    traffic::{
+        attention::DeafListener,
+        health::{EndpointOpinion, HeardBeat},
+        live::UpstreamFigures,
+    },
 };
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -174,12 +179,9 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
         tokio::spawn(dns::serve(udp, tcp, proxy.clone()));
         tracing::info!(%addr, "answering DNS");
     }
-    let beats = {
-        let proxy = proxy.clone();
-        move || proxy.heard_beats()
-    };
-    let (opinions, figures, links) = (proxy.opinions(), proxy.figures(), peers.clone());
-    tokio::spawn(telemetry::run(telemetry.clone(), group.clone(), links, journal, opinions, beats, figures));
+    let meter = telemetry.clone();
+    group.connect_meter(move || meter.endpoint_rates());
+    tokio::spawn(telemetry::run(telemetry.clone(), group.clone(), peers.clone(), journal, proxy.clone()));
     tokio::spawn(follow_heartbeats(telemetry.clone(), proxy.clone()));
     tokio::spawn(controllers::elections::run(group.clone()));
     tokio::spawn(controllers::endpoint_health::run(group.clone(), telemetry.clone()));
@@ -218,6 +220,24 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
              empty data directory and another id",
             config.data_dir.display()
         ))),
+    }
+}
+
+impl DataPlane for Proxy {
+    fn opinions(&self) -> Arc<[EndpointOpinion]> {
+        self.opinions().borrow().clone()
+    }
+
+    fn beats(&self) -> Vec<HeardBeat> {
+        self.heard_beats()
+    }
+
+    fn figures(&self) -> Arc<[UpstreamFigures]> {
+        self.figures().borrow().clone()
+    }
+
+    fn deaf_listeners(&self) -> Vec<DeafListener> {
+        self.deaf_listeners()
     }
 }
 

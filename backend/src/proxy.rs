@@ -28,6 +28,7 @@ mod http1;
 mod http2;
 mod keep;
 mod limit;
+mod listen;
 mod moment;
 mod path;
 mod pick;
@@ -45,15 +46,17 @@ mod websocket;
 mod worker;
 
 use arc_swap::ArcSwap;
-use endpoint::{Endpoint, Told};
+use endpoint::Endpoint;
 use health::Checks;
 use histogram::Counts;
 use keep::Kept;
+use listen::Listeners;
 use moment::Moment;
 use ringmaster_common::{
     duration::millis,
     id::NodeId,
     traffic::{
+        attention::{DeafListener, MAX_NAMED_ROUTES},
         health::{EndpointOpinion, Verdict},
         live::{Decision, EndpointFigures, UpstreamFigures},
         route::Route,
@@ -103,6 +106,7 @@ struct Inner {
     node: NodeId,
     workers: usize,
     table: Arc<ArcSwap<Table>>,
+    listeners: Arc<Listeners>,
     orders: watch::Sender<Orders>,
     /// Told by checks that an opinion changed.
     changes: watch::Sender<u64>,
@@ -128,6 +132,7 @@ impl Proxy {
             node: settings.node,
             workers,
             table: Arc::default(),
+            listeners: Arc::default(),
             orders: watch::Sender::default(),
             changes: watch::Sender::default(),
             opinions: watch::Sender::new(Arc::from([])),
@@ -147,7 +152,7 @@ impl Proxy {
         }
         for index in 0..workers {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let worker = Worker::new(index, proxy.0.table.clone());
+            let worker = Worker::new(index, proxy.0.table.clone(), proxy.0.listeners.clone());
             let (orders, listen) = (proxy.0.orders.subscribe(), settings.listen);
             let thread = thread::Builder::new()
                 .name(format!("proxy-{index}"))
@@ -209,6 +214,16 @@ impl Proxy {
     /// What this node's own checks say of all endpoints that it has found out about, whenever that changes.
     pub fn opinions(&self) -> watch::Receiver<Arc<[EndpointOpinion]>> {
         self.0.opinions.subscribe()
+    }
+
+    /// Where routes want it to listen and it cannot.
+    pub fn deaf_listeners(&self) -> Vec<DeafListener> {
+        let (deaf, table) = (self.0.listeners.deaf(), self.0.table.load());
+        let told = deaf.into_iter().map(|(listener, reason)| {
+            let routes = table.routes_of(&listener).take(MAX_NAMED_ROUTES).map(str::to_owned).collect();
+            DeafListener { listener, routes, reason }
+        });
+        told.collect()
     }
 
     /// Why requests went where they went lately, the oldest first; none where there is no such upstream.
@@ -318,7 +333,7 @@ fn figures_of(upstream: &upstream::Upstream, node: NodeId, now: Moment) -> Upstr
             let per_s = |count: u64, before: u64| count.saturating_sub(before) as f64 / passed;
             let (requests_per_s, failures_per_s) =
                 (per_s(requests, told.requests), per_s(failures, told.failures));
-            *told = Told { at: now, requests, failures };
+            let (recent_requests, recent_failures) = told.turn(now, requests, failures);
             let counts = endpoint.latency.counts();
             all.add(&counts);
             let opinion = endpoint.opinion();
@@ -332,6 +347,8 @@ fn figures_of(upstream: &upstream::Upstream, node: NodeId, now: Moment) -> Upstr
                 verdict: opinion.verdict,
                 detail: opinion.detail,
                 ejected_for_ms: endpoint.ejected_for(now).map(millis),
+                recent_requests,
+                recent_failures,
             }
         })
         .collect();
@@ -351,6 +368,7 @@ fn figures_of(upstream: &upstream::Upstream, node: NodeId, now: Moment) -> Upstr
         p50_us: all.quantile(0.5),
         p99_us: all.quantile(0.99),
         in_flight: endpoints.iter().map(|endpoint| endpoint.in_flight).sum(),
+        checked: upstream.config.health_check.is_some(),
         endpoints,
     }
 }

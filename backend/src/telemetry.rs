@@ -15,15 +15,18 @@ use crate::{
     journal::Journal,
     peer::{self, Channel, Lane, LinkState, Peers, Service, Session, Trace},
     raft::cluster_group::ClusterGroup,
+    state::planner::EndpointRates,
 };
 use bytes::Bytes;
 use ringmaster_common::{
     cluster::{MAX_NODES, Role, Sees},
     duration::{micros, millis},
     id::{GroupId, NodeId},
+    plan::Warning,
     setting::{DOWN_AFTER, SUSPECT_AFTER},
     telemetry::{AgedReport, FRESH_MS, Link, NodeReport, OneWayFault, Sample},
     traffic::{
+        attention::{DeafListener, Met, attention},
         health::{EndpointOpinion, HeardBeat},
         live::UpstreamFigures,
     },
@@ -59,14 +62,20 @@ pub const TELEMETRY: Channel = Channel(17);
 /// How many endpoints a report tells of at the most. What does not fit is unknown to the others.
 pub const MAX_REPORTED_ENDPOINTS: usize = 4096;
 
-/// What this node's own checks say of endpoints, as whoever runs them tells it here.
-pub type EndpointOpinions = watch::Receiver<Arc<[EndpointOpinion]>>;
-
 /// Of how many endpoints a report has figures at the most. What does not fit is not shown elsewhere.
 const MAX_REPORTED_FIGURES: usize = 1024;
 
-/// What this node's proxy did lately, as whoever measures it tells it here.
-pub type TrafficFigures = watch::Receiver<Arc<[UpstreamFigures]>>;
+/// What this node's proxy says of itself. Telemetry knows no proxy; whoever composes the node connects the two.
+pub trait DataPlane: Send + Sync + 'static {
+    /// What its own checks say of endpoints.
+    fn opinions(&self) -> Arc<[EndpointOpinion]>;
+    /// The heartbeats that it has heard.
+    fn beats(&self) -> Vec<HeardBeat>;
+    /// What it did lately.
+    fn figures(&self) -> Arc<[UpstreamFigures]>;
+    /// Where it should listen and cannot.
+    fn deaf_listeners(&self) -> Vec<DeafListener>;
+}
 
 /// What a node says of endpoints, and how long ago.
 #[derive(Clone, Debug)]
@@ -92,6 +101,8 @@ struct Message {
     beats: Arc<[HeardBeat]>,
     #[serde(default)]
     traffic: Arc<[UpstreamFigures]>,
+    #[serde(default)]
+    deaf: Arc<[DeafListener]>,
 }
 
 #[derive(Debug)]
@@ -236,6 +247,25 @@ impl Telemetry {
         fresh.map(|heard| heard.message.traffic.clone()).collect()
     }
 
+    /// What all proxies send to each endpoint.
+    pub fn endpoint_rates(&self) -> EndpointRates {
+        let now = clock::now();
+        let mut rates = EndpointRates::new();
+        for heard in self.reports().values() {
+            let age = now.saturating_duration_since(heard.at);
+            for upstream in heard.message.traffic.iter().filter(|_| millis(age) <= FRESH_MS) {
+                for endpoint in &upstream.endpoints {
+                    let key = (upstream.upstream.clone(), endpoint.endpoint.clone());
+                    let rate = rates.entry(key).or_default();
+                    rate.requests_per_s += endpoint.requests_per_s;
+                    rate.in_flight += endpoint.in_flight;
+                    rate.age = rate.age.max(age);
+                }
+            }
+        }
+        rates
+    }
+
     /// Whether this node has heard of `peer` lately. It always hears itself.
     pub fn hears(&self, peer: NodeId) -> bool {
         let reports = self.reports();
@@ -243,8 +273,21 @@ impl Telemetry {
         peer == self.me || links.into_iter().any(|link| link.peer == peer && link.sees == Sees::Alive)
     }
 
+    /// What somebody should look at, of what the proxies of all nodes that are heard from have met.
+    pub fn attention(&self) -> Vec<Warning> {
+        let now = clock::now();
+        let reports = self.reports();
+        let fresh =
+            reports.values().filter(|heard| millis(now.saturating_duration_since(heard.at)) <= FRESH_MS);
+        attention(fresh.map(|Heard { message, .. }| Met {
+            node: message.report.node,
+            deaf: &message.deaf,
+            figures: &message.traffic,
+        }))
+    }
+
     pub fn sample(&self) -> Sample {
-        Sample { from: self.me, at: clock::wall(), nodes: self.latest() }
+        Sample { from: self.me, at: clock::wall(), nodes: self.latest(), attention: self.attention() }
     }
 
     /// Tells of each report that comes in.
@@ -324,9 +367,7 @@ pub async fn run(
     group: ClusterGroup,
     peers: Peers,
     journal: Arc<Journal>,
-    endpoint_opinions: EndpointOpinions,
-    beats: impl Fn() -> Vec<HeardBeat>,
-    traffic: TrafficFigures,
+    proxy: impl DataPlane,
 ) {
     let mut link_changes = peers.changes();
     let mut ticks = clock::ticks(JUDGE_EVERY);
@@ -347,7 +388,7 @@ pub async fn run(
             telemetry.elections.fetch_add(1, Ordering::Relaxed);
             led = leadership;
         }
-        let mut endpoints = endpoint_opinions.borrow().clone();
+        let mut endpoints = proxy.opinions();
         if endpoints.len() > MAX_REPORTED_ENDPOINTS {
             endpoints = endpoints[..MAX_REPORTED_ENDPOINTS].into();
         }
@@ -360,8 +401,9 @@ pub async fn run(
         telemetry.forget_all_but(|node| group.state().membership.get(node).is_some());
         last = news;
         reported = Some(clock::now());
-        let (beats, traffic) = (beats().into(), busy(&traffic.borrow()));
-        let message = Message { age_ms: 0, report, endpoints, beats, traffic };
+        let (beats, traffic) = (proxy.beats().into(), busy(&proxy.figures()));
+        let deaf = proxy.deaf_listeners().into();
+        let message = Message { age_ms: 0, report, endpoints, beats, traffic, deaf };
         let body = encode(&message);
         telemetry.store(telemetry.me, message);
         for node in group.state().membership.iter().filter(|node| node.id != telemetry.me) {

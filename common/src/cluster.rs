@@ -160,6 +160,9 @@ pub struct Cluster {
     /// An id that no node has or had: that of the next one to join.
     #[serde(default)]
     pub next_id: NodeId,
+    /// What somebody should look at, of what the nodes' proxies have met lately.
+    #[serde(default)]
+    pub attention: Vec<crate::plan::Warning>,
     pub nodes: Vec<NodeInfo>,
 }
 
@@ -225,6 +228,17 @@ pub fn can_lose<'a>(
     leader: Option<NodeId>,
     reports: &[AgedReport],
 ) -> CanLose {
+    can_lose_while(id, nodes, leader, reports, |_| true)
+}
+
+/// The same for who knows of some that they do not answer now, before anybody has agreed on that.
+pub fn can_lose_while<'a>(
+    id: NodeId,
+    nodes: impl Iterator<Item = &'a Node>,
+    leader: Option<NodeId>,
+    reports: &[AgedReport],
+    answers: impl Fn(NodeId) -> bool,
+) -> CanLose {
     let mut voters = 0;
     let mut others: Vec<&Node> = Vec::new();
     let mut is_voter = false;
@@ -234,11 +248,13 @@ pub fn can_lose<'a>(
         voters += 1;
         if node.id == id {
             is_voter = true;
-            is_alive = node.is_alive();
-        } else if node.is_alive() {
+            is_alive = node.is_alive() && answers(id);
+        } else if !node.is_alive() {
+            down.push(format!("node {} is {}", node.id, node.status.as_str()));
+        } else if answers(node.id) {
             others.push(node);
         } else {
-            down.push(format!("node {} is {}", node.id, node.status.as_str()));
+            down.push(format!("node {} does not answer", node.id));
         }
     }
     if !is_voter {

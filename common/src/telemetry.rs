@@ -4,6 +4,7 @@ use crate::{
     Timestamp,
     cluster::{Role, Sees},
     id::NodeId,
+    plan::Warning,
     word::as_word,
 };
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,9 @@ pub struct Sample {
     pub from: NodeId,
     pub at: Timestamp,
     pub nodes: Vec<AgedReport>,
+    /// What somebody should look at, of what the nodes' proxies have met.
+    #[serde(default)]
+    pub attention: Vec<Warning>,
 }
 
 /// A node's report, and how old it is at the node that passes it on.

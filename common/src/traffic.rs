@@ -8,6 +8,8 @@
 //! Each node's proxy routes by what the log says and by what it sees itself. Rates, latencies and
 //! ejections are telemetry of the node that measured them.
 
+#[cfg(not(target_family = "wasm"))]
+pub mod attention;
 pub mod health;
 #[cfg(not(target_family = "wasm"))]
 pub mod import;

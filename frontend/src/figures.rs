@@ -191,7 +191,7 @@ pub mod tests {
     }
 
     pub fn sample(nodes: Vec<AgedReport>) -> Sample {
-        Sample { from: NodeId(1), at: Timestamp::UNIX_EPOCH, nodes }
+        Sample { from: NodeId(1), at: Timestamp::UNIX_EPOCH, nodes, attention: Vec::new() }
     }
 
     #[test]

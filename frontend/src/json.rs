@@ -70,6 +70,7 @@ fn sample(mut fields: Map<String, Value>) -> Result<Sample, Unreadable> {
         from: take(&mut fields, "from")?,
         at: take(&mut fields, "at")?,
         nodes: reports.into_iter().map(aged).collect::<Result<_, _>>()?,
+        attention: take(&mut fields, "attention")?,
     })
 }
 

@@ -230,6 +230,8 @@ mod tests {
             verdict: Verdict::Healthy,
             detail: String::new(),
             ejected_for_ms: None,
+            recent_requests: 0,
+            recent_failures: 0,
         };
         UpstreamFigures {
             upstream: upstream.to_owned(),
@@ -240,6 +242,7 @@ mod tests {
             p50_us: None,
             p99_us,
             in_flight: 2,
+            checked: true,
             endpoints: vec![endpoint],
         }
     }

@@ -13,16 +13,18 @@ use crate::{
 };
 use axum::{Json, extract::State as Extension};
 use ringmaster_common::{
-    cluster::{CanLose, Cluster, Node, NodeInfo, Quorum, Role, can_lose},
+    cluster::{CanLose, Cluster, Node, NodeInfo, Quorum, Role, can_lose_while},
     error::Code,
     id::NodeId,
     page::Page,
     telemetry::AgedReport,
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 /// A role that was reported longer ago than this says nothing about now.
 const ROLE_AGE_LIMIT: Duration = Duration::from_secs(2);
+/// Nodes hear of each other twice a second at least, so who is silent to all was heard last within this.
+const HEARD_LATER_BY: Duration = Duration::from_secs(1);
 
 /// The cluster, as the answering node knows it
 ///
@@ -36,7 +38,7 @@ pub async fn cluster(Extension(api): Extension<Api>) -> Json<Cluster> {
     let snapshot = Snapshot::take(&api, &state);
     let (quorum, nodes) = (snapshot.quorum, snapshot.all());
     // Who is dead and who is cut off from here are both of no use to a write.
-    let living = quorum.answering.min(state.membership.living_voters() as u64);
+    let living = quorum.answering.min(snapshot.living_voters());
     Json(Cluster {
         name: state.name.clone(),
         id: state.id.clone(),
@@ -50,6 +52,7 @@ pub async fn cluster(Extension(api): Extension<Api>) -> Json<Cluster> {
         may_fail: living.saturating_sub(quorum.needed),
         quorum,
         next_id: state.membership.next_id(),
+        attention: api.telemetry.attention(),
         nodes,
     })
 }
@@ -96,6 +99,16 @@ pub async fn node(
 
 problems!(NodeRefusals: [], InvalidRequest, UnknownNode);
 
+/// Whether somebody has heard of the node well after this one last did: then it is only cut off from here.
+fn heard_elsewhere(reports: &[AgedReport], me: NodeId, node: NodeId, silent_for: Duration) -> bool {
+    let others = reports.iter().filter(|aged| aged.report.node != me && aged.report.node != node);
+    let mut heard = others.flat_map(|aged| {
+        let links = aged.report.links.iter().filter(|link| link.peer == node);
+        links.filter_map(|link| Some(Duration::from_millis(aged.age_ms + link.silent_ms?)))
+    });
+    heard.any(|heard_ago| heard_ago + HEARD_LATER_BY <= silent_for)
+}
+
 /// What is agreed and what was measured, taken at one moment.
 struct Snapshot<'a> {
     state: &'a State,
@@ -103,6 +116,8 @@ struct Snapshot<'a> {
     me: NodeId,
     quorum: Quorum,
     leader: Option<NodeId>,
+    /// Who answers, as far as can be told at this moment: reports of the dead are believed for some seconds.
+    answering: BTreeSet<NodeId>,
 }
 
 impl<'a> Snapshot<'a> {
@@ -110,7 +125,10 @@ impl<'a> Snapshot<'a> {
         let quorum = api.group.quorum();
         // Nobody leads whom no quorum follows, whatever they think.
         let leader = api.group.leader().filter(|_| quorum.has);
-        Snapshot { state, reports: api.telemetry.latest(), me: api.group.me(), quorum, leader }
+        let (me, reports) = (api.group.me(), api.telemetry.latest());
+        let answering =
+            api.group.answering(|silent_for, node| heard_elsewhere(&reports, me, node, silent_for));
+        Snapshot { state, reports, me, quorum, leader, answering }
     }
 
     fn all(&self) -> Vec<NodeInfo> {
@@ -156,6 +174,12 @@ impl<'a> Snapshot<'a> {
             let reason = format!("no: {answering} of {voters} voters answer, and writes need {needed}");
             return CanLose { answer: false, reason };
         }
-        can_lose(node.id, self.state.membership.iter(), self.leader, &self.reports)
+        let answers = |id: NodeId| self.answering.contains(&id);
+        can_lose_while(node.id, self.state.membership.iter(), self.leader, &self.reports, answers)
+    }
+
+    fn living_voters(&self) -> u64 {
+        let voters = self.state.membership.iter().filter(|node| node.voter && node.is_alive());
+        voters.filter(|node| self.answering.contains(&node.id)).count() as u64
     }
 }

@@ -87,7 +87,11 @@ pub fn cluster(cluster: &Cluster, paint: Paint) -> String {
             ),
         ]);
     }
-    text + &table.render(paint)
+    text += &table.render(paint);
+    for found in &cluster.attention {
+        line(&mut text, paint.apply(Tone::Warn, &format!("{}: {}", found.code, found.detail)));
+    }
+    text
 }
 
 pub fn nodes(nodes: &[NodeInfo], paint: Paint) -> String {
@@ -328,8 +332,13 @@ fn impact(impact: &Impact) -> Vec<(&'static str, String)> {
         figures.push(("target is behind", format!("{entries} entries")));
     }
     figures.extend(impact.lock.iter().flat_map(lock_impact));
-    figures.push(("voters", change(impact.voters_before, impact.voters_after)));
-    figures.push(("may fail", change(impact.may_fail_before, impact.may_fail_after)));
+    figures.extend(impact.upstream.iter().flat_map(traffic::impact));
+    // Who votes is of no interest where it stays as it is, and something else is at stake.
+    let voters = (impact.voters_before, impact.may_fail_before);
+    if voters != (impact.voters_after, impact.may_fail_after) || impact.upstream.is_none() {
+        figures.push(("voters", change(impact.voters_before, impact.voters_after)));
+        figures.push(("may fail", change(impact.may_fail_before, impact.may_fail_after)));
+    }
     figures
 }
 

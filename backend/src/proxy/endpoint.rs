@@ -13,7 +13,7 @@ use super::{
     pick::hash,
     upstream::{ErrorKind, Outcome},
 };
-use ringmaster_common::traffic::health::Verdict;
+use ringmaster_common::traffic::{attention::RECENT_S, health::Verdict};
 use std::{
     collections::VecDeque,
     io,
@@ -80,6 +80,21 @@ pub struct Told {
     pub at: Moment,
     pub requests: u64,
     pub failures: u64,
+    /// The same of the times before, the latest last.
+    before: VecDeque<(u64, u64)>,
+}
+
+impl Told {
+    /// Figures are told once a second: takes these in, and gives the requests and failures of the last seconds.
+    pub fn turn(&mut self, now: Moment, requests: u64, failures: u64) -> (u64, u64) {
+        self.before.push_back((self.requests, self.failures));
+        if self.before.len() > RECENT_S {
+            self.before.pop_front();
+        }
+        (self.at, self.requests, self.failures) = (now, requests, failures);
+        let (first, failed_first) = self.before.front().copied().unwrap_or_default();
+        (requests.saturating_sub(first), failures.saturating_sub(failed_first))
+    }
 }
 
 #[derive(Debug)]

@@ -121,6 +121,13 @@ impl Table {
         self.named.keys().map(String::as_str)
     }
 
+    /// The names of the routes for a listener of their own.
+    pub fn routes_of(&self, listener: &str) -> impl Iterator<Item = &str> {
+        let named =
+            self.routes.values().filter(move |route| route.spec.listener.as_deref() == Some(listener));
+        named.map(|route| route.name.as_str())
+    }
+
     /// None for a listener that no route is for any more.
     pub fn site(&self, listener: Option<&str>) -> Option<&Site> {
         match listener {

@@ -3,11 +3,10 @@
 //! The kernel deals incoming connections out among the workers, because each has a socket at the same address.
 //! From then on nothing of a request leaves its thread, and no worker waits for another.
 
-use super::{http1::Visit, proxy_protocol, table::Table, tcp};
+use super::{http1::Visit, listen::Listeners, proxy_protocol, table::Table, tcp};
 use arc_swap::ArcSwap;
 use std::{
     collections::BTreeMap,
-    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -16,7 +15,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream, lookup_host},
+    net::TcpStream,
     sync::{Semaphore, watch},
     task::AbortHandle,
     time::{sleep, timeout},
@@ -24,18 +23,15 @@ use tokio::{
 
 /// How many connections of clients a worker serves. Further ones wait to be accepted.
 const MAX_CONNECTIONS: u32 = 32_768;
-/// How many connections wait in the kernel.
-const BACKLOG: u32 = 4096;
 /// How long to wait before accepting again after an error, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How long to wait before listening again where it failed.
-const LISTEN_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a worker's connections share.
 #[derive(Debug)]
 pub struct Worker {
     pub index: usize,
     pub table: Arc<ArcSwap<Table>>,
+    listeners: Arc<Listeners>,
     closing: AtomicBool,
 }
 
@@ -49,8 +45,8 @@ pub struct Orders {
 }
 
 impl Worker {
-    pub fn new(index: usize, table: Arc<ArcSwap<Table>>) -> Arc<Worker> {
-        Arc::new(Worker { index, table, closing: AtomicBool::new(false) })
+    pub fn new(index: usize, table: Arc<ArcSwap<Table>>, listeners: Arc<Listeners>) -> Arc<Worker> {
+        Arc::new(Worker { index, table, listeners, closing: AtomicBool::new(false) })
     }
 
     /// Whether it takes no more requests.
@@ -98,15 +94,7 @@ impl Worker {
     }
 
     async fn accept(self: Arc<Self>, listener: Option<Arc<str>>, addr: String, permits: Arc<Semaphore>) {
-        let socket = loop {
-            match listen(&addr).await {
-                Ok(socket) => break socket,
-                Err(error) => {
-                    tracing::warn!(addr, %error, "the proxy cannot listen here yet");
-                    sleep(LISTEN_PAUSE).await;
-                }
-            }
-        };
+        let socket = self.listeners.open(&addr).await;
         loop {
             let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
             match socket.accept().await {
@@ -149,14 +137,4 @@ impl Worker {
             None => Visit::new(stream, peer, listener, self).serve().await,
         }
     }
-}
-
-/// Listens where other workers do, too.
-async fn listen(addr: &str) -> io::Result<TcpListener> {
-    let addr = lookup_host(addr).await?.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
-    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.set_reuseport(true)?;
-    socket.bind(addr)?;
-    socket.listen(BACKLOG)
 }

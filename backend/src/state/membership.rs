@@ -44,11 +44,6 @@ impl Membership {
         format!("members are {}", ids.join(", "))
     }
 
-    /// Voters that answer.
-    pub fn living_voters(&self) -> usize {
-        self.iter().filter(|node| node.voter && node.is_alive()).count()
-    }
-
     /// An id that no member has or had.
     pub fn next_id(&self) -> NodeId {
         let highest = self.nodes.keys().chain(&self.departed).max();

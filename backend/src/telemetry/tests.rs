@@ -11,7 +11,7 @@ fn report(node: u64, sees: &[(u64, Sees)]) -> NodeReport {
 
 fn aged(age_ms: u64, report: NodeReport) -> Message {
     let (endpoints, beats, traffic) = Default::default();
-    Message { age_ms, report, endpoints, beats, traffic }
+    Message { age_ms, report, endpoints, beats, traffic, deaf: [].into() }
 }
 
 fn known(telemetry: &Telemetry) -> Vec<u64> {
@@ -139,6 +139,7 @@ fn what_proxies_do_is_reported_unless_they_idle() {
         p50_us: None,
         p99_us: None,
         in_flight,
+        checked: true,
         endpoints: Vec::new(),
     };
     let told = busy(&[figures("idle", 0), figures("web", 3)]);

@@ -20,14 +20,21 @@ pub struct UpstreamFigures {
     pub p99_us: Option<u64>,
     /// Requests under way; of plain TCP, connections.
     pub in_flight: u32,
+    /// Whether its endpoints have a health check.
+    #[cfg(not(target_family = "wasm"))]
+    #[serde(default)]
+    pub checked: bool,
     pub endpoints: Vec<EndpointFigures>,
 }
 
 impl UpstreamFigures {
     /// Whether there is anything to tell.
+    #[cfg(not(target_family = "wasm"))]
     pub fn is_busy(&self) -> bool {
-        let ejected = self.endpoints.iter().any(|endpoint| endpoint.ejected_for_ms.is_some());
-        self.requests_per_s > 0.0 || self.in_flight > 0 || self.p50_us.is_some() || ejected
+        let busy =
+            |endpoint: &EndpointFigures| endpoint.ejected_for_ms.is_some() || endpoint.recent_requests > 0;
+        let endpoints = self.endpoints.iter().any(busy);
+        self.requests_per_s > 0.0 || self.in_flight > 0 || self.p50_us.is_some() || endpoints
     }
 }
 
@@ -46,6 +53,14 @@ pub struct EndpointFigures {
     pub detail: String,
     /// How much longer this node leaves it out.
     pub ejected_for_ms: Option<u64>,
+    /// What came to an end in the last ten seconds.
+    #[cfg(not(target_family = "wasm"))]
+    #[serde(default)]
+    pub recent_requests: u64,
+    /// Of these, answers of 500 and above, and requests that got none.
+    #[cfg(not(target_family = "wasm"))]
+    #[serde(default)]
+    pub recent_failures: u64,
 }
 
 /// Why a request went where it went: one of few that are kept, as they come.

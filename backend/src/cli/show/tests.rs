@@ -54,6 +54,7 @@ fn a_cluster_at_a_glance() {
         quorum: Quorum::new(3, 2),
         may_fail: 1,
         next_id: NodeId(4),
+        attention: Vec::new(),
         nodes: vec![
             node(1, "amber-fox", NodeStatus::Up, Some(Role::Leader)),
             node(2, "owl", NodeStatus::Down, None),
