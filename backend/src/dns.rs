@@ -8,7 +8,7 @@
 
 mod answer;
 
-use crate::proxy::Proxy;
+use crate::{descriptors, proxy::Proxy};
 use std::{io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -21,6 +21,7 @@ use tokio::{
 const MAX_QUESTION: usize = 1 << 10;
 /// How many connections are served at a time. Further ones are closed.
 const MAX_CONNECTIONS: usize = 128;
+const SHARE_PERCENT: u64 = 2;
 /// How long a client may take for its next question, or to take an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait after an error before the next attempt, such as where too many files are open.
@@ -51,7 +52,7 @@ async fn serve_udp(socket: UdpSocket, proxy: &Proxy) {
 }
 
 async fn serve_tcp(listener: TcpListener, proxy: &Proxy) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(descriptors::connections(MAX_CONNECTIONS, SHARE_PERCENT, 1)));
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {

@@ -5,7 +5,7 @@
 //! one endpoint whose upstream goes by heartbeats: were there two, one could keep the other alive, so that is refused.
 //! Nobody has to say who they are, as with the API: the listener belongs where the API does.
 
-use crate::proxy::Proxy;
+use crate::{descriptors, proxy::Proxy};
 use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -14,8 +14,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How many connections are served at a time. Further ones are closed.
+/// How many connections are served at a time, and how much of all that there can be. Further ones are closed.
 const MAX_CONNECTIONS: usize = 1024;
+const SHARE_PERCENT: u64 = 10;
 /// With room for two names of the longest kind.
 const MAX_LINE: u64 = 512;
 /// How long a connection may go without a whole line.
@@ -27,7 +28,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Takes heartbeats, for as long as the node runs.
 pub async fn serve(listener: TcpListener, proxy: Proxy) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(descriptors::connections(MAX_CONNECTIONS, SHARE_PERCENT, 1)));
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -122,7 +123,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_is_a_heartbeat() {
-        let settings = Settings { node: NodeId(1), listen: None, data_dir: None, workers: Some(1) };
+        let settings =
+            Settings { node: NodeId(1), listen: None, data_dir: None, workers: Some(1), connections: 100 };
         let proxy = Proxy::start(settings).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();

@@ -7,6 +7,7 @@ mod config;
 mod controllers;
 mod data_dir;
 mod demo;
+mod descriptors;
 mod dns;
 mod durable;
 mod heartbeats;

@@ -8,7 +8,7 @@ use crate::{
     config::{NodeConfig, Start, made_up_name},
     controllers,
     data_dir::{Addresses, DataDir, Identity},
-    dns, heartbeats,
+    descriptors, dns, heartbeats,
     journal::Journal,
     metrics::Metrics,
     peer::{Local, MAX_REDIAL_DELAY, Peers},
@@ -59,6 +59,8 @@ const HAND_OVER_LOOK: Duration = Duration::from_millis(5);
 const FAREWELL_PATIENCE: Duration = Duration::from_millis(500);
 /// How long requests through the proxy may go on when the node stops.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+/// How much of all connections that this process can have clients of the proxy may take.
+const PROXY_SHARE_PERCENT: u64 = 60;
 /// How long the first command of a cluster may take before it is tried again.
 const CREATE_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the first node looks whether it may create the cluster.
@@ -146,6 +148,7 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
         listen: config.proxy_addr,
         data_dir: Some(data_dir.path().to_owned()),
         workers: None,
+        connections: descriptors::connections(proxy::MAX_CONNECTIONS, PROXY_SHARE_PERCENT, 2),
     });
     let proxy = proxy.map_err(|error| NodeError(format!("the proxy cannot start: {error}")))?;
     let admission = Admission::new();
@@ -170,7 +173,7 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
     let (stop_serving, stop) = watch::channel(false);
     let serving = tokio::spawn(api::server::serve(api_listener, api::router(api), stop));
     tokio::spawn(follow_members(group.clone(), peers.clone()));
-    tokio::spawn(follow_traffic(group.clone(), proxy.clone()));
+    tokio::spawn(follow_traffic(group.clone(), proxy.clone(), telemetry.clone()));
     if let Some((addr, listener)) = heartbeats {
         tokio::spawn(heartbeats::serve(listener, proxy.clone()));
         tracing::info!(%addr, "taking heartbeats");
@@ -373,8 +376,8 @@ async fn create_cluster(group: ClusterGroup, name: String, identity: Identity, f
     }
 }
 
-/// Has the proxy route by what the cluster agreed on.
-async fn follow_traffic(group: ClusterGroup, proxy: Proxy) {
+/// Has the proxy route by what the cluster agreed on, and the others know.
+async fn follow_traffic(group: ClusterGroup, proxy: Proxy, telemetry: Arc<Telemetry>) {
     let mut applied = group.published().watch_control();
     let mut followed = None::<(Upstreams, Routes)>;
     loop {
@@ -383,9 +386,13 @@ async fn follow_traffic(group: ClusterGroup, proxy: Proxy) {
             state.upstreams.is_same_as(upstreams) && state.routes.is_same_as(routes)
         };
         // Before it has applied anything, a node knows less than its proxy does.
-        if !state.id.is_empty() && !followed.as_ref().is_some_and(known) {
-            proxy.set_table(state.upstreams.iter(), state.routes.iter());
-            followed = Some((state.upstreams.clone(), state.routes.clone()));
+        if !state.id.is_empty() {
+            let another = !followed.as_ref().is_some_and(known);
+            if another {
+                proxy.set_table(state.upstreams.iter(), state.routes.iter());
+                followed = Some((state.upstreams.clone(), state.routes.clone()));
+            }
+            telemetry.routes_by(state.revision, another);
         }
         if applied.changed().await.is_err() {
             return;

@@ -45,6 +45,7 @@ mod upstream;
 mod websocket;
 mod worker;
 
+use answer::Refusals;
 use arc_swap::ArcSwap;
 use endpoint::Endpoint;
 use health::Checks;
@@ -84,6 +85,8 @@ const TICK: Duration = Duration::from_secs(1);
 const LATENCY_TICKS: u64 = 5;
 /// More workers than this gain nothing on the machines that this is for.
 const MAX_WORKERS: usize = 16;
+/// How many connections of clients all workers can serve together.
+pub const MAX_CONNECTIONS: usize = MAX_WORKERS * worker::MAX_CONNECTIONS;
 
 /// What a proxy is started with.
 #[derive(Clone, Debug)]
@@ -95,6 +98,8 @@ pub struct Settings {
     pub data_dir: Option<PathBuf>,
     /// None: as many as there are cores.
     pub workers: Option<usize>,
+    /// How many connections of clients it has at a time.
+    pub connections: usize,
 }
 
 /// The running data plane. Cheap to clone.
@@ -106,6 +111,7 @@ struct Inner {
     node: NodeId,
     workers: usize,
     table: Arc<ArcSwap<Table>>,
+    refusals: Arc<Refusals>,
     listeners: Arc<Listeners>,
     orders: watch::Sender<Orders>,
     /// Told by checks that an opinion changed.
@@ -132,6 +138,7 @@ impl Proxy {
             node: settings.node,
             workers,
             table: Arc::default(),
+            refusals: Arc::default(),
             listeners: Arc::default(),
             orders: watch::Sender::default(),
             changes: watch::Sender::default(),
@@ -152,7 +159,9 @@ impl Proxy {
         }
         for index in 0..workers {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let worker = Worker::new(index, proxy.0.table.clone(), proxy.0.listeners.clone());
+            let Inner { table, listeners, refusals, .. } = &*proxy.0;
+            let shared = (table.clone(), listeners.clone(), refusals.clone());
+            let worker = Worker::new(index, settings.connections / workers, shared);
             let (orders, listen) = (proxy.0.orders.subscribe(), settings.listen);
             let thread = thread::Builder::new()
                 .name(format!("proxy-{index}"))

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use ringmaster_common::{
     cluster::{MAX_NODES, Role, Sees},
     duration::{micros, millis},
-    id::{GroupId, NodeId},
+    id::{GroupId, NodeId, Revision},
     plan::Warning,
     setting::{DOWN_AFTER, SUSPECT_AFTER},
     telemetry::{AgedReport, FRESH_MS, Link, NodeReport, OneWayFault, Sample},
@@ -101,6 +101,9 @@ struct Message {
     beats: Arc<[HeardBeat]>,
     #[serde(default)]
     traffic: Arc<[UpstreamFigures]>,
+    /// The revision that its proxy routes by.
+    #[serde(default)]
+    routed: Revision,
     #[serde(default)]
     deaf: Arc<[DeafListener]>,
 }
@@ -131,6 +134,8 @@ pub struct Telemetry {
     shifts: watch::Sender<u64>,
     streams: AtomicU32,
     elections: AtomicU64,
+    /// The revision that this node's proxy routes by.
+    routed: watch::Sender<Revision>,
 }
 
 impl Telemetry {
@@ -143,6 +148,7 @@ impl Telemetry {
             shifts: watch::Sender::default(),
             streams: AtomicU32::new(0),
             elections: AtomicU64::new(0),
+            routed: watch::Sender::default(),
         })
     }
 
@@ -236,6 +242,23 @@ impl Telemetry {
         others
             .map(|(_, heard)| (now.saturating_duration_since(heard.at), heard.message.beats.clone()))
             .collect()
+    }
+
+    /// This node's proxy routes by that revision from now on. Where that is another routing table, the others
+    /// are told at once.
+    pub fn routes_by(&self, revision: Revision, another: bool) {
+        self.routed.send_if_modified(|known| {
+            *known = revision;
+            another
+        });
+    }
+
+    /// The revision that a node's proxy routes by, as far as it has said.
+    pub fn routed(&self, node: NodeId) -> Option<Revision> {
+        if node == self.me {
+            return Some(*self.routed.borrow());
+        }
+        self.reports().get(&node).map(|heard| heard.message.routed)
     }
 
     /// What each node that is heard from did lately for upstreams that had anything to do.
@@ -369,17 +392,18 @@ pub async fn run(
     journal: Arc<Journal>,
     proxy: impl DataPlane,
 ) {
-    let mut link_changes = peers.changes();
+    let (mut link_changes, mut routed) = (peers.changes(), telemetry.routed.subscribe());
     let mut ticks = clock::ticks(JUDGE_EVERY);
     let mut last = None;
     let mut reported = None::<Instant>;
     let mut led = None;
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
+        let rerouted = tokio::select! {
+            _ = ticks.tick() => false,
             // What came or went is looked at at once; that some changes were missed does no harm.
-            _ = link_changes.recv() => {}
-        }
+            _ = link_changes.recv() => false,
+            changed = routed.changed() => changed.is_ok(),
+        };
         let links = links(&telemetry, &group, &peers);
         let opinions: Vec<_> = links.iter().map(|link| (link.peer, link.sees)).collect();
         let (role, term, leader) = group.standing();
@@ -394,7 +418,7 @@ pub async fn run(
         }
         let news = Some((opinions, role, term, leader, endpoints.clone()));
         let due = reported.is_none_or(|at| clock::now().saturating_duration_since(at) >= REPORT_EVERY);
-        if !due && news == last {
+        if !due && !rerouted && news == last {
             continue;
         }
         let report = report(&telemetry, &group, journal.fsyncs(), links);
@@ -402,8 +426,8 @@ pub async fn run(
         last = news;
         reported = Some(clock::now());
         let (beats, traffic) = (proxy.beats().into(), busy(&proxy.figures()));
-        let deaf = proxy.deaf_listeners().into();
-        let message = Message { age_ms: 0, report, endpoints, beats, traffic, deaf };
+        let (deaf, routed) = (proxy.deaf_listeners().into(), *routed.borrow_and_update());
+        let message = Message { age_ms: 0, report, endpoints, beats, traffic, deaf, routed };
         let body = encode(&message);
         telemetry.store(telemetry.me, message);
         for node in group.state().membership.iter().filter(|node| node.id != telemetry.me) {

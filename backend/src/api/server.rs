@@ -3,7 +3,10 @@
 //! A node that stops takes no more of them, and ends each when what is under way on it is answered. Its
 //! clients turn to another node then, and none is left wondering what became of its request.
 
-use crate::api::{REQUEST_TIMEOUT, problem::Refused};
+use crate::{
+    api::{REQUEST_TIMEOUT, problem::Refused},
+    descriptors,
+};
 use axum::{
     Router,
     extract::{ConnectInfo, Request},
@@ -26,8 +29,9 @@ use tokio::{
     time::timeout,
 };
 
-/// How many connections a node serves. Further ones wait to be accepted.
-pub const MAX_CONNECTIONS: usize = 8192;
+/// How many connections a node serves, and how much of all that there can be. Further ones wait to be accepted.
+const MAX_CONNECTIONS: usize = 8192;
+const SHARE_PERCENT: u64 = 25;
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of a head is read.
@@ -37,13 +41,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until `stop` says so, and then until every connection has ended.
 pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let connections = descriptors::connections(MAX_CONNECTIONS, SHARE_PERCENT, 1);
+    let permits = Arc::new(Semaphore::new(connections));
     let accept = accept(listener, router, permits.clone(), stop.clone());
     tokio::select! {
         () = accept => {}
         () = stopped(&mut stop) => {}
     }
-    let _all = permits.acquire_many(MAX_CONNECTIONS as u32).await;
+    let _all = permits.acquire_many(connections as u32).await;
 }
 
 async fn accept(listener: TcpListener, router: Router, permits: Arc<Semaphore>, stop: watch::Receiver<bool>) {

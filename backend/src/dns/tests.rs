@@ -36,7 +36,8 @@ fn upstream(name: &str, addrs: &[String]) -> Upstream {
 
 /// A server whose proxy knows a service of two endpoints, and one of many.
 async fn serving() -> SocketAddr {
-    let settings = Settings { node: NodeId(1), listen: None, data_dir: None, workers: Some(1) };
+    let settings =
+        Settings { node: NodeId(1), listen: None, data_dir: None, workers: Some(1), connections: 100 };
     let proxy = Proxy::start(settings).unwrap();
     let web = upstream("web", &["127.0.0.1:9001".to_owned(), "[2001:db8::1]:9002".to_owned()]);
     let many: Vec<_> = (1..=200).map(|nth| format!("10.0.0.{nth}:80")).collect();

@@ -33,6 +33,12 @@ impl Collector for Traffic {
             of_upstreams(|totals| totals.turned_away),
         )?;
         out.counters(
+            "proxy_refused",
+            "Requests that were refused before an endpoint was looked for",
+            None,
+            self.0.refusals().map(|(code, count)| ([("code", code.as_str().to_owned())], count)),
+        )?;
+        out.counters(
             "proxy_clients_gone",
             "Requests whose client did not wait for the answer",
             None,

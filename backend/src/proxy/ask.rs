@@ -166,6 +166,11 @@ fn find<'t, 'p>(
     Ok((path, route))
 }
 
+/// The listener that a request came in by is configured no more.
+pub fn no_listener() -> Refusal {
+    Refusal::new(Code::NoRoute, "no route is for this listener any more")
+}
+
 /// Whether a request may be sent twice (RFC 9110, 9.2.2).
 fn is_idempotent(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")

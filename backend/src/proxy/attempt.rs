@@ -6,10 +6,14 @@ use super::{
     moment::Moment,
     pick::{Pick, Why, Wish},
     proxy_protocol,
+    relay::Ending,
     upstream::{ErrorKind, Nobody, Outcome, Tried, Upstream},
 };
 use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed, time::Duration};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+
+/// How soon a connection that waited shows that the endpoint had closed it.
+const STALE_WITHIN: Duration = Duration::from_millis(500);
 
 /// Counts as under way for as long as it lives.
 #[derive(Debug)]
@@ -49,9 +53,19 @@ impl<'u> Attempt<'u> {
         &self.tried
     }
 
-    /// A connection that waits; none where each begins with who the client is.
-    pub fn take_idle(&self, worker: usize) -> Option<TcpStream> {
-        if self.upstream.config.send_proxy_protocol { None } else { self.endpoint().take_idle(worker) }
+    /// A connection that waits; none where each begins with who the client is. `resendable`: no harm is done
+    /// should it turn out to be dead.
+    pub fn take_idle(&self, worker: usize, resendable: bool) -> Option<TcpStream> {
+        if self.upstream.config.send_proxy_protocol {
+            return None;
+        }
+        self.endpoint().take_idle(worker, !resendable)
+    }
+
+    /// Whether a connection that waited, and now came to nothing, had died before. Servers close those;
+    /// that says nothing about how they are. What took its time did reach somebody.
+    pub fn was_stale(&self) -> bool {
+        Moment::now().since(self.since) < STALE_WITHIN
     }
 
     /// A new connection, on behalf of `client`, who connected to `here`.
@@ -74,6 +88,15 @@ impl<'u> Attempt<'u> {
 
     pub fn answered(&self, status: u16, now: Moment) {
         self.upstream.note(self.pick.seat, Outcome::Answered(status), now.since(self.since), now);
+    }
+
+    /// How the answer ended that it was answered with.
+    pub fn ended(&self, status: u16, ending: Ending) {
+        match ending {
+            Ending::Whole => self.upstream.went_well(self.pick.seat, Outcome::Answered(status)),
+            Ending::BrokenOff => self.upstream.broke_off(self.pick.seat, Moment::now()),
+            Ending::GivenUp => {}
+        }
     }
 
     pub fn failed(&self, kind: ErrorKind, now: Moment) {

@@ -2,7 +2,8 @@
 //!
 //! Whoever serves a protocol asks for the next attempt, makes it, and says how it went. Whether it is made
 //! again elsewhere, what the client is told, and what is counted and written down is said here. A request is
-//! sent again only if the endpoint cannot have seen it, or if seeing it twice changes nothing.
+//! sent again only if the endpoint cannot have seen it, or if seeing it twice changes nothing; and only to whom the
+//! cluster would send it now.
 
 use super::{
     answer::Refusal,
@@ -10,13 +11,18 @@ use super::{
     endpoint::Endpoint,
     moment::Moment,
     pick::Wish,
-    table::Route,
+    table::{Route, Table},
     timer::Late,
     upstream::{ErrorKind, Tried},
 };
 use crate::clock;
+use arc_swap::ArcSwap;
 use ringmaster_common::{duration, error::Code, id::NodeId, traffic::live::Decision};
-use std::{net::IpAddr, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 /// What the access log says of a client that did not wait. No client ever reads it.
 const CLIENT_GONE: u16 = 499;
@@ -121,8 +127,15 @@ impl<'r> Course<'r> {
     }
 
     /// An attempt came to nothing. `resendable`: it changes nothing if the endpoint sees it twice, and all
-    /// of it is still there.
-    pub fn failed(&mut self, line: &[u8], attempt: &Attempt<'_>, failure: Failure, resendable: bool) -> Then {
+    /// of it is still there. `tables` has the one of now.
+    pub fn failed(
+        &mut self,
+        line: &[u8],
+        attempt: &Attempt<'_>,
+        failure: Failure,
+        resendable: bool,
+        tables: &ArcSwap<Table>,
+    ) -> Then {
         let upstream = &self.route.upstream;
         match failure.kind() {
             Some(kind) => attempt.failed(kind, Moment::now()),
@@ -137,7 +150,10 @@ impl<'r> Course<'r> {
             Failure::Unanswered(_) => resendable,
             _ => false,
         };
-        let again = again && self.retries < upstream.config.retries.attempts && upstream.may_retry();
+        let again = again
+            && self.retries < upstream.config.retries.attempts
+            && self.catch_up(&tables.load())
+            && upstream.may_retry();
         let refusal = failure.refusal(attempt.endpoint());
         self.failed_at = Some(attempt.endpoint().id.clone());
         if again {
@@ -147,6 +163,20 @@ impl<'r> Course<'r> {
             return Then::Again;
         }
         refusal.map_or(Then::Nothing, Then::Refuse)
+    }
+
+    /// Time has passed: whom the cluster has taken away meanwhile gets nothing any more. Whether there is
+    /// anybody to try, as far as that goes.
+    fn catch_up(&mut self, table: &Table) -> bool {
+        let (upstream, now) = (&self.route.upstream, Moment::now());
+        let Some(current) = table.upstream(&upstream.name) else { return false };
+        if Arc::ptr_eq(current, upstream) {
+            return true;
+        }
+        let gone = |seat: usize| !current.admits(&upstream.seats[seat].endpoint, now);
+        (0..upstream.seats.len()).filter(|seat| gone(*seat)).for_each(|seat| self.wish.tried.add(seat));
+        // A primary is tried again where nothing speaks against it.
+        upstream.primary.flatten().is_none_or(|seat| !gone(seat))
     }
 
     /// The client is told this instead of an endpoint's answer.

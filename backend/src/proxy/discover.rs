@@ -70,7 +70,8 @@ mod tests {
 
     #[tokio::test]
     async fn who_takes_requests_is_found() {
-        let settings = Settings { node: NodeId(1), listen: None, data_dir: None, workers: Some(1) };
+        let settings =
+            Settings { node: NodeId(1), listen: None, data_dir: None, workers: Some(1), connections: 100 };
         let proxy = Proxy::start(settings).unwrap();
         let mut web = upstream("web.v2", &[("a", 1), ("b.1", 2), ("c", 1)]);
         web.config.endpoints[0].state = EndpointState::Drain;

@@ -14,9 +14,11 @@ use super::{
     upstream::{ErrorKind, Outcome},
 };
 use ringmaster_common::traffic::{attention::RECENT_S, health::Verdict};
+use socket2::SockRef;
 use std::{
     collections::VecDeque,
     io,
+    mem::MaybeUninit,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Mutex, PoisonError,
@@ -28,6 +30,8 @@ use tokio::net::{TcpSocket, TcpStream, lookup_host};
 
 /// How many connections wait at one endpoint, for each worker.
 const MAX_IDLE: usize = 256;
+/// How many addresses of a name are tried.
+const MAX_ADDRESSES: usize = 8;
 /// How long a connection waits before it is closed. Many servers close after a minute, some after less.
 const MAX_IDLE_TIME: Duration = Duration::from_secs(30);
 /// How far back latencies reach into their moving average.
@@ -58,6 +62,8 @@ pub struct Endpoint {
     pub ready_since: AtomicU64,
     /// When what is under way is cut off, as a [`Moment`].
     cut_at: AtomicU64,
+    /// It is in no routing table any more.
+    departed: AtomicBool,
     unhealthy: AtomicBool,
     opinion: Mutex<Opinion>,
     pub beats: Beats,
@@ -72,6 +78,8 @@ pub struct Endpoint {
 pub struct Opinion {
     pub verdict: Verdict,
     pub detail: String,
+    /// Who says so.
+    checker: u64,
 }
 
 /// What was counted when figures were last asked for.
@@ -120,6 +128,7 @@ impl Endpoint {
             ejections: AtomicU32::new(0),
             ready_since: AtomicU64::new(0),
             cut_at: AtomicU64::new(0),
+            departed: AtomicBool::new(false),
             unhealthy: AtomicBool::new(false),
             opinion: Mutex::default(),
             beats: Beats::default(),
@@ -146,12 +155,13 @@ impl Endpoint {
         self.errors[kind as usize].load(Relaxed)
     }
 
-    /// What was sent to it and has come to an end.
+    /// What was sent to it, and was answered or will not be.
     pub fn requests(&self) -> u64 {
-        self.answers().iter().sum::<u64>() + ErrorKind::ALL.map(|kind| self.errors(kind)).iter().sum::<u64>()
+        let unanswered = ErrorKind::ALL.into_iter().filter(|kind| *kind != ErrorKind::BrokenOff);
+        self.answers().iter().sum::<u64>() + unanswered.map(|kind| self.errors(kind)).sum::<u64>()
     }
 
-    /// Answers of 500 and above, and requests that got none.
+    /// Answers of 500 and above or without an end, and requests that got none.
     pub fn failures(&self) -> u64 {
         self.answers()[4] + ErrorKind::ALL.map(|kind| self.errors(kind)).iter().sum::<u64>()
     }
@@ -165,16 +175,24 @@ impl Endpoint {
         self.opinion.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says whether the verdict is another than before.
-    pub fn set_opinion(&self, verdict: Verdict, detail: String) -> bool {
+    /// Whoever checked it before has nothing to say any more, however late. Returns what the next one gives
+    /// as its own.
+    pub fn next_checker(&self) -> u64 {
         let mut opinion = self.opinion.lock().unwrap_or_else(PoisonError::into_inner);
-        if opinion.verdict == verdict {
+        opinion.checker += 1;
+        opinion.checker
+    }
+
+    /// Says whether the verdict is another than before.
+    pub fn set_opinion(&self, checker: u64, verdict: Verdict, detail: String) -> bool {
+        let mut opinion = self.opinion.lock().unwrap_or_else(PoisonError::into_inner);
+        if opinion.checker != checker || opinion.verdict == verdict {
             return false;
         }
         if opinion.verdict == Verdict::Unhealthy {
             self.ready_since.store(Moment::now().0, Relaxed);
         }
-        *opinion = Opinion { verdict, detail };
+        *opinion = Opinion { verdict, detail, checker };
         self.unhealthy.store(verdict == Verdict::Unhealthy, Relaxed);
         true
     }
@@ -190,8 +208,9 @@ impl Endpoint {
     /// From then on what is under way is cut off; none: it may take its time.
     pub fn cut_at(&self, moment: Option<Moment>) {
         let at = moment.unwrap_or_default().0;
-        // What was said first holds: a table that says the same again prolongs nothing.
-        if at == 0 || self.cut_at.load(Relaxed) == 0 {
+        let known = self.cut_at.load(Relaxed);
+        // The earliest holds: a table that says the same again prolongs nothing.
+        if at == 0 || known == 0 || at < known {
             self.cut_at.store(at, Relaxed);
         }
     }
@@ -201,22 +220,32 @@ impl Endpoint {
         at != 0 && now.0 >= at
     }
 
-    /// A connection that waits, and that the endpoint has not closed meanwhile.
-    pub fn take_idle(&self, worker: usize) -> Option<TcpStream> {
+    /// A connection that waits, and that the endpoint has not closed meanwhile, as far as is known; or as the
+    /// kernel says, where that is worth a system call.
+    pub fn take_idle(&self, worker: usize, ask_kernel: bool) -> Option<TcpStream> {
         let mut idle = self.idle[worker].lock().unwrap_or_else(PoisonError::into_inner);
         // The last one that came in is the likeliest to live.
         while let Some(Idle { stream, .. }) = idle.pop_back() {
-            if is_quiet(&stream) {
+            if is_quiet(&stream) && !(ask_kernel && has_news(&stream)) {
                 return Some(stream);
             }
         }
         None
     }
 
+    /// Nobody begins anything here any more, and nothing waits for that.
+    pub fn depart(&self) {
+        self.departed.store(true, Relaxed);
+        for idle in &self.idle {
+            idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+        self.links.iter().for_each(Links::retire);
+    }
+
     /// Keeps a connection on which nothing is under way.
     pub fn keep_idle(&self, worker: usize, stream: TcpStream) {
         let mut idle = self.idle[worker].lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < MAX_IDLE {
+        if idle.len() < MAX_IDLE && !self.departed.load(Relaxed) {
             idle.push_back(Idle { stream, since: Moment::now() });
         }
     }
@@ -230,31 +259,37 @@ impl Endpoint {
         self.links.iter().for_each(|links| links.close_idle(now, MAX_IDLE_TIME));
     }
 
+    /// A name is asked for anew each time, and all addresses behind it are tried in turn.
     pub async fn connect(&self) -> io::Result<TcpStream> {
-        let addr = self.resolve().await?;
-        let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.set_nodelay(true)?;
-        socket.connect(addr).await
-    }
-
-    /// Where it is. A name is asked for anew each time; an address that nobody serves from is refused,
-    /// whatever name leads there.
-    pub async fn resolve(&self) -> io::Result<SocketAddr> {
-        let addr = match self.literal {
-            Some(addr) => addr,
-            None => lookup_host(&self.addr)
-                .await?
-                .next()
-                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))?,
-        };
-        match is_forbidden(addr.ip()) {
-            true => Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                "link-local addresses are not served from",
-            )),
-            false => Ok(addr),
+        if let Some(addr) = self.literal {
+            return connect(addr).await;
         }
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for addr in lookup_host(&self.addr).await?.take(MAX_ADDRESSES) {
+            match connect(addr).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     }
+}
+
+/// An address that nobody serves from is refused, whatever name led there.
+async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    if is_forbidden(addr.ip()) {
+        let why = "link-local addresses are not served from";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_nodelay(true)?;
+    socket.connect(addr).await
+}
+
+/// Something came that was not read yet, or its end.
+fn has_news(stream: &TcpStream) -> bool {
+    let peeked = SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]);
+    !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Nothing came on it, not even its end. Costs no system call where nothing did.

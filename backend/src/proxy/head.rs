@@ -12,6 +12,10 @@ use std::mem::MaybeUninit;
 
 /// How many headers a message has.
 pub const MAX_HEADERS: usize = 100;
+/// How many answers that are not final come before the one that is.
+pub const MAX_INTERIM: u32 = 16;
+/// What a connection may become.
+pub const WEBSOCKET: &str = "websocket";
 /// How many headers `Connection` names.
 pub const MAX_NAMED: usize = 8;
 
@@ -97,7 +101,7 @@ pub fn request<'h, 'b>(
     };
     let headers: &'h [Header<'b>] = parsed.headers;
     check_lines(bytes, len, headers)?;
-    let (mut lengths, mut host_again) = (Lengths::default(), false);
+    let (mut lengths, mut host_again, mut upgrade_again) = (Lengths::default(), false, false);
     let (mut host, mut named, mut upgrade, mut expects_continue) = (None, Named::default(), None, false);
     for header in headers {
         match header.name.len() {
@@ -105,7 +109,7 @@ pub fn request<'h, 'b>(
             6 if is(header, "expect") => {
                 expects_continue = header.value.eq_ignore_ascii_case(b"100-continue")
             }
-            7 if is(header, "upgrade") => upgrade = Some(text(header)?),
+            7 if is(header, "upgrade") => upgrade_again |= upgrade.replace(text(header)?).is_some(),
             10 if is(header, "connection") => named.read(text(header)?)?,
             14 if is(header, "content-length") => lengths.length(header.value)?,
             17 if is(header, "transfer-encoding") => lengths.encoding(header.value)?,
@@ -122,9 +126,14 @@ pub fn request<'h, 'b>(
         return Err(bad("HTTP/1.0 knows no Transfer-Encoding"));
     }
     let framing = lengths.framing()?.unwrap_or(Framing::Empty);
-    // HTTP/2 by upgrade would take whatever comes next past this proxy.
-    let upgrade =
-        upgrade.filter(|to| named.upgrade && framing == Framing::Empty && minor > 0 && !to.contains("h2c"));
+    // Another protocol, HTTP/2 above all, would take whatever comes next past the routes.
+    let upgrade = upgrade.filter(|to| {
+        named.upgrade
+            && framing == Framing::Empty
+            && minor > 0
+            && !upgrade_again
+            && to.eq_ignore_ascii_case(WEBSOCKET)
+    });
     Ok(Some(RequestHead {
         len,
         method,
@@ -157,18 +166,28 @@ pub fn response<'h, 'b>(
     };
     let headers: &'h [Header<'b>] = parsed.headers;
     check_lines(bytes, len, headers)?;
-    let (mut lengths, mut named) = (Lengths::default(), Named::default());
+    if status < 100 {
+        return Err(bad(format!("there is no status {status}")));
+    }
+    let (mut lengths, mut named, mut upgrade) = (Lengths::default(), Named::default(), None);
     for header in headers {
         match header.name.len() {
+            7 if is(header, "upgrade") => upgrade = Some(text(header)?),
             10 if is(header, "connection") => named.read(text(header)?)?,
             14 if is(header, "content-length") => lengths.length(header.value)?,
             17 if is(header, "transfer-encoding") => lengths.encoding(header.value)?,
             _ => {}
         }
     }
+    if lengths.chunked && minor == 0 {
+        return Err(bad("HTTP/1.0 knows no Transfer-Encoding"));
+    }
     let declared = lengths.framing()?;
     let framing = match status {
-        101 if asked.upgrade => Framing::Empty,
+        101 if asked.upgrade && upgrade.is_some_and(|to| to.eq_ignore_ascii_case(WEBSOCKET)) => {
+            Framing::Empty
+        }
+        101 if asked.upgrade => return Err(bad("it changes to another protocol than was asked for")),
         101 => return Err(bad("it changes the protocol though nobody asked for that")),
         100..200 | 204 | 304 => Framing::Empty,
         _ if asked.head => Framing::Empty,
@@ -274,6 +293,11 @@ pub fn fits_host(byte: u8) -> bool {
 
 pub fn bad(detail: impl Into<String>) -> Refusal {
     Refusal::new(Code::InvalidRequest, detail)
+}
+
+/// An endpoint says without end that its answer is still to come.
+pub fn never_final() -> Refusal {
+    bad(format!("more than {MAX_INTERIM} answers of it are not final"))
 }
 
 pub fn too_large() -> Refusal {

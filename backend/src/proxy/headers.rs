@@ -16,6 +16,7 @@ use std::{collections::BTreeMap, fmt::Write, io::Write as _, net::IpAddr};
 /// Tells an endpoint which change of primaries made it the one.
 const EPOCH: &str = "ringmaster-epoch";
 const REQUEST_ID: &str = "x-request-id";
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
 
 /// Where headers go.
 pub trait Sink {
@@ -80,10 +81,15 @@ pub fn request<'h>(
         sink.header(name, value);
     }
     sink.header("x-forwarded-for", client.addr.as_bytes());
-    sink.header("x-forwarded-proto", b"http");
+    // Who ends TLS in front of this proxy has its routes say so, and they speak for themselves below.
+    let set = value_of(&route.spec.set_request_headers, FORWARDED_PROTO);
+    if set.is_none() {
+        sink.header(FORWARDED_PROTO, b"http");
+    }
+    let proto = if set == Some("https") { "https" } else { "http" };
     let mut forwarded = Text::default();
     let bracket = if client.ip.is_ipv6() { ("\"[", "]\"") } else { ("", "") };
-    forwarded.put(format_args!("for={}{}{};proto=http", bracket.0, client.addr, bracket.1));
+    forwarded.put(format_args!("for={}{}{};proto={}", bracket.0, client.addr, bracket.1, proto));
     if !client.host.is_empty() {
         sink.header("x-forwarded-host", client.host.as_bytes());
         forwarded.put(format_args!(";host=\"{}\"", client.host));
@@ -182,6 +188,7 @@ pub fn belongs_to_connection(name: &str) -> bool {
         2 => &["te"],
         7 => &["upgrade", "trailer"],
         10 => &["connection", "keep-alive"],
+        14 => &["http2-settings"],
         16 => &["proxy-connection"],
         17 => &["transfer-encoding"],
         18 => &["proxy-authenticate"],
@@ -208,7 +215,11 @@ fn same(name: &str, known: &str) -> bool {
 }
 
 fn is_set(headers: &BTreeMap<String, String>, name: &str) -> bool {
-    headers.keys().any(|set| set.eq_ignore_ascii_case(name))
+    value_of(headers, name).is_some()
+}
+
+fn value_of<'h>(headers: &'h BTreeMap<String, String>, name: &str) -> Option<&'h str> {
+    headers.iter().find(|(set, _)| set.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
 /// A short text, without an allocation. What does not fit is left out.

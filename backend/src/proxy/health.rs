@@ -7,9 +7,10 @@
 use super::{
     buffer::Buffer,
     endpoint::Endpoint,
-    head::{self, Asked},
+    head::{self, Asked, MAX_INTERIM},
     http2::link,
     moment::Moment,
+    proxy_protocol,
     table::Table,
 };
 use bytes::Bytes;
@@ -43,9 +44,17 @@ pub struct Checks(HashMap<(String, String, String), Running>);
 #[derive(Debug)]
 struct Running {
     check: HealthCheck,
-    protocol: Protocol,
-    endpoint: Arc<Endpoint>,
+    to: Target,
     task: AbortHandle,
+}
+
+/// What is checked, and how one speaks to it.
+#[derive(Clone, Debug)]
+struct Target {
+    endpoint: Arc<Endpoint>,
+    protocol: Protocol,
+    /// Connections begin with who the client is.
+    proxy_protocol: bool,
 }
 
 impl Checks {
@@ -61,8 +70,9 @@ impl Checks {
                 let protocol = upstream.config.protocol;
                 let same = |running: &Running| {
                     running.check == *check
-                        && running.protocol == protocol
-                        && Arc::ptr_eq(&running.endpoint, endpoint)
+                        && running.to.protocol == protocol
+                        && running.to.proxy_protocol == upstream.config.send_proxy_protocol
+                        && Arc::ptr_eq(&running.to.endpoint, endpoint)
                 };
                 let running = match before.remove(&key) {
                     Some(running) if same(&running) => running,
@@ -70,9 +80,14 @@ impl Checks {
                         if let Some(other) = other {
                             other.task.abort();
                         }
-                        let task = run(endpoint.clone(), check.clone(), protocol, changes.clone());
+                        let to = Target {
+                            endpoint: endpoint.clone(),
+                            protocol,
+                            proxy_protocol: upstream.config.send_proxy_protocol,
+                        };
+                        let task = run(to.clone(), check.clone(), endpoint.next_checker(), changes.clone());
                         let task = runtime.spawn(task).abort_handle();
-                        Running { check: check.clone(), protocol, endpoint: endpoint.clone(), task }
+                        Running { check: check.clone(), to, task }
                     }
                 };
                 self.0.insert(key, running);
@@ -80,22 +95,26 @@ impl Checks {
         }
         for running in before.into_values() {
             running.task.abort();
-            if running.endpoint.set_opinion(Verdict::Unknown, "it is not checked".to_owned()) {
+            let (endpoint, unchecked) = (&running.to.endpoint, "it is not checked".to_owned());
+            // A check that is at it right now ends a moment later.
+            if endpoint.set_opinion(endpoint.next_checker(), Verdict::Unknown, unchecked) {
                 changes.send_modify(|version| *version += 1);
             }
         }
     }
 }
 
-async fn run(endpoint: Arc<Endpoint>, check: HealthCheck, protocol: Protocol, changes: watch::Sender<u64>) {
+/// `checker` is what the endpoint knows this check by.
+async fn run(to: Target, check: HealthCheck, checker: u64, changes: watch::Sender<u64>) {
+    let endpoint = &to.endpoint;
     let tell = |verdict, detail| {
-        if endpoint.set_opinion(verdict, detail) {
+        if endpoint.set_opinion(checker, verdict, detail) {
             changes.send_modify(|version| *version += 1);
         }
     };
     let rhythm = match check {
         HealthCheck::Heartbeat { ttl_ms } => {
-            return heartbeats(&endpoint, Duration::from_millis(ttl_ms), tell).await;
+            return heartbeats(endpoint, Duration::from_millis(ttl_ms), tell).await;
         }
         HealthCheck::Http { interval_ms, timeout_ms, rise, fall, .. }
         | HealthCheck::Tcp { interval_ms, timeout_ms, rise, fall } => {
@@ -107,7 +126,7 @@ async fn run(endpoint: Arc<Endpoint>, check: HealthCheck, protocol: Protocol, ch
     let mut streak = Streak::default();
     loop {
         let patience = Duration::from_millis(rhythm.timeout_ms);
-        let result = match timeout(patience, probe(&endpoint, &check, protocol)).await {
+        let result = match timeout(patience, probe(&to, &check)).await {
             Ok(result) => result,
             Err(_) => Err(format!("no answer within {} ms", rhythm.timeout_ms)),
         };
@@ -144,8 +163,13 @@ impl Streak {
 }
 
 /// What it found, either way.
-async fn probe(endpoint: &Endpoint, check: &HealthCheck, protocol: Protocol) -> Result<String, String> {
-    let stream = endpoint.connect().await.map_err(|error| reason(&error))?;
+async fn probe(to: &Target, check: &HealthCheck) -> Result<String, String> {
+    let Target { endpoint, protocol, proxy_protocol } = to;
+    let mut stream = endpoint.connect().await.map_err(|error| reason(&error))?;
+    if *proxy_protocol {
+        let header = proxy_protocol::on_own_behalf();
+        stream.write_all(&header).await.map_err(|error| reason(&error))?;
+    }
     let HealthCheck::Http { path, host, status, .. } = check else {
         return Ok("connected".to_owned());
     };
@@ -167,7 +191,7 @@ async fn ask(mut stream: TcpStream, host: &str, path: &str) -> Result<u16, Strin
         "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {USER_AGENT}\r\naccept: */*\r\nconnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.map_err(|error| reason(&error))?;
-    let mut arrived = Buffer::default();
+    let (mut arrived, mut interim) = (Buffer::default(), 0);
     while !arrived.is_full() {
         match arrived.read_from(&mut stream).await {
             Ok(0) => return Err("closed the connection without an answer".to_owned()),
@@ -175,10 +199,18 @@ async fn ask(mut stream: TcpStream, host: &str, path: &str) -> Result<u16, Strin
             Err(error) => return Err(reason(&error)),
         }
         let asked = Asked { head: false, upgrade: false };
-        if let Some(head) =
+        while let Some(head) =
             head::response(arrived.filled(), &mut head::room(), asked).map_err(|refusal| refusal.detail)?
         {
-            return Ok(head.status);
+            if head.status >= 200 {
+                return Ok(head.status);
+            }
+            let len = head.len;
+            arrived.consume(len);
+            interim += 1;
+            if interim > MAX_INTERIM {
+                return Err(head::never_final().detail);
+            }
         }
     }
     Err("its head is too large".to_owned())

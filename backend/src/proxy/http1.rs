@@ -20,7 +20,7 @@ use super::{
     timer::{Deadline, Timer, never_told},
     worker::Worker,
 };
-use arc_swap::Cache;
+use arc_swap::{ArcSwap, Cache};
 use ringmaster_common::error::Code;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -38,6 +38,9 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// closed at once, it would never see why.
 const LINGER: Duration = Duration::from_secs(1);
 const MAX_LINGER_BYTES: usize = 1 << 20;
+
+/// Follows the routing table at no cost where it is the same.
+type Tables = Cache<Arc<ArcSwap<Table>>, Arc<Table>>;
 
 /// A client's connection.
 #[derive(Debug)]
@@ -84,8 +87,10 @@ enum Next {
     Another,
     /// It is told that there is no other.
     Close,
-    /// It is closed at once: what was sent cannot be made right.
+    /// It is closed at once.
     Drop,
+    /// It is broken off, for the client to see that what it has is not the whole.
+    Torn,
 }
 
 /// How the wait for a head ended.
@@ -131,17 +136,21 @@ impl Visit {
     }
 
     pub async fn serve(mut self) {
-        let mut tables: Cache<_, Arc<Table>> = Cache::new(self.worker.table.clone());
+        let mut tables: Tables = Cache::new(self.worker.table.clone());
         loop {
             if !self.first_byte().await {
                 return;
             }
-            let table = tables.load();
-            let Some(site) = table.site(self.listener.as_deref()) else { return };
-            let next = match self.head(site).await {
+            let next = match self.head(&mut tables).await {
                 Arrived::Ask(ask, manner) => self.exchange(ask, manner).await,
-                Arrived::Refused(refusal, kept) => self.refuse(refusal, kept.keep_alive, kept.head).await,
-                Arrived::Confused(refusal) => self.refuse(refusal, false, false).await,
+                Arrived::Refused(refusal, kept) => {
+                    self.worker.refusals.note(self.peer.ip(), &refusal);
+                    self.refuse(refusal, kept.keep_alive, kept.head).await
+                }
+                Arrived::Confused(refusal) => {
+                    self.worker.refusals.note(self.peer.ip(), &refusal);
+                    self.refuse(refusal, false, false).await
+                }
                 Arrived::Http2 => {
                     let Visit { stream, inbox, peer, worker, listener, .. } = self;
                     return http2::serve(stream, inbox, peer, listener, worker).await;
@@ -153,6 +162,11 @@ impl Visit {
                 Next::Another => {}
                 Next::Close => return self.linger().await,
                 Next::Drop => return,
+                Next::Torn => {
+                    // Where that cannot be set, the connection is gone already.
+                    let _ = self.stream.set_zero_linger();
+                    return;
+                }
             }
         }
     }
@@ -168,12 +182,24 @@ impl Visit {
         matches!(read, Ok(Ok(1..)))
     }
 
-    async fn head<'t>(&mut self, site: &'t Site) -> Arrived<'t> {
+    /// A head goes by the table of when it is complete.
+    async fn head<'t>(&mut self, tables: &'t mut Tables) -> Arrived<'t> {
         let mut deadline = Deadline::after(HEAD_PATIENCE);
+        // Only the end of a line can complete a head; to look at each byte that trickles in would be dear.
+        let mut looked_at = 0;
         loop {
             let mut room = head::room();
-            match head::request(self.inbox.filled(), &mut room) {
+            let filled = self.inbox.filled();
+            let parsed = match looked_at {
+                1.. if !filled[looked_at..].contains(&b'\n') => Ok(None),
+                _ => head::request(filled, &mut room),
+            };
+            looked_at = filled.len();
+            match parsed {
                 Ok(Some(head)) => {
+                    let Some(site) = tables.load().site(self.listener.as_deref()) else {
+                        return Arrived::Confused(ask::no_listener());
+                    };
                     let kept = Kept {
                         keep_alive: keeps_alive(&head) && head.framing == Framing::Empty,
                         head: head.method == "HEAD",

@@ -24,7 +24,7 @@ use super::{
     },
     moment::Moment,
     random::Random,
-    relay::{self, Carried, Terms},
+    relay::{self, Carried, Ending, Terms},
     table::Site,
     timer::{Deadline, LOOK_EVERY, Timer},
     worker::Worker,
@@ -64,7 +64,7 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 /// How long a head is, with what each field counts for itself.
 pub const MAX_HEADER_LIST: u32 = 64 << 10;
 /// How much waits to be sent on each stream.
-pub const SEND_BUFFER: usize = 128 << 10;
+pub const SEND_BUFFER: usize = 32 << 10;
 /// So many requests may be taken back, in so long, before they were answered. A client that goes on
 /// asking and taking back would have endpoints work for nothing.
 const MAX_RESETS: u32 = 200;
@@ -202,6 +202,7 @@ impl Caller {
                 Exchange { caller: &self, ask: &ask, head, body, respond, timer }.run(&mut random).await
             }
             Err(refusal) => {
+                self.worker.refusals.note(self.peer.ip(), &refusal);
                 refuse(respond, refusal, parts.method == "HEAD");
                 End::Answered
             }
@@ -262,7 +263,7 @@ impl Caller {
 
 impl Exchange<'_> {
     async fn run(mut self, random: &mut Random) -> End {
-        let ask = self.ask;
+        let (ask, tables) = (self.ask, &self.caller.worker.table);
         let (mut course, line) =
             (Course::new(ask.route, ask.wish, self.caller.peer.ip()), &self.head[..ask.line]);
         loop {
@@ -274,16 +275,16 @@ impl Exchange<'_> {
                         Some(_) => self.attempt_http2(&attempt, &course).await,
                     };
                     let failure = match tried {
-                        Ok(Carried { whole, .. }) => {
+                        Ok(Carried { ending, .. }) => {
                             // Nobody shall take half of it for the whole.
-                            if !whole {
+                            if ending != Ending::Whole {
                                 self.respond.send_reset(Reason::INTERNAL_ERROR);
                             }
                             return End::Answered;
                         }
                         Err(failure) => failure,
                     };
-                    match course.failed(line, &attempt, failure, ask.is_resendable()) {
+                    match course.failed(line, &attempt, failure, ask.is_resendable(), tables) {
                         Then::Again => continue,
                         Then::Refuse(refusal) => refusal,
                         Then::Nothing => return End::TakenBack,
@@ -303,10 +304,9 @@ impl Exchange<'_> {
         course: &Course<'_>,
     ) -> Result<Carried, Failure> {
         let Caller { peer, here, worker, .. } = self.caller;
-        if let Some(link) = attempt.take_idle(worker.index) {
+        if let Some(link) = attempt.take_idle(worker.index, self.ask.is_resendable()) {
             match self.on(link, attempt, course).await {
-                // Servers close connections that wait; that says nothing about how they are.
-                Err(Failure::Unanswered(_)) if self.ask.is_resendable() => {}
+                Err(Failure::Unanswered(_)) if self.ask.is_resendable() && attempt.was_stale() => {}
                 done => return done,
             }
         }
@@ -323,7 +323,7 @@ impl Exchange<'_> {
         let config = &attempt.upstream().config;
         let mut arrived = Buffer::default();
         let (read, write) = link.split();
-        let mut out = http1::Outgoing::new(write, self.ask.framing == Framing::Chunked);
+        let mut out = http1::Outgoing::new(write, self.ask.framing);
         let idle = Duration::from_millis(config.timeouts.idle_ms);
         let cut = |now| attempt.endpoint().is_cut(now);
         match self.timer.within(&mut Deadline::after(idle), cut, out.write(self.head)).await {
@@ -333,7 +333,10 @@ impl Exchange<'_> {
         }
         let mut answer = http1::Answer::new(read, &mut arrived, self.ask.head);
         let carried = self.carry(attempt, course, out, &mut answer).await?;
-        let reusable = answer.keeps_alive() && carried.whole && carried.sent && !config.send_proxy_protocol;
+        let reusable = answer.keeps_alive()
+            && carried.ending == Ending::Whole
+            && carried.sent
+            && !config.send_proxy_protocol;
         if reusable {
             attempt.endpoint().keep_idle(self.caller.worker.index, link);
         }

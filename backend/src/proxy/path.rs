@@ -3,7 +3,7 @@
 //! A path is normalised once, and the same bytes are routed and forwarded, so that no endpoint sees a
 //! path other than the one whose route was taken. Letters that need no escape lose it, escapes are
 //! written in capitals, dot segments and empty ones go. What servers read in more than one way
-//! is refused: escaped slashes around dot segments, backslashes, and bytes that no path may have.
+//! is refused: escaped slashes around dot segments, dot segments with parameters, backslashes, and bytes that no path may have.
 
 use std::borrow::Cow;
 
@@ -29,7 +29,8 @@ pub fn normalise(path: &str) -> Option<Cow<'_, str>> {
             ".." => {
                 segments.pop();
             }
-            // %2F is a letter like any other, unless whoever decodes it would climb.
+            // %2F is a letter like any other, unless whoever decodes it would climb; and so is what stands
+            // behind a semicolon, unless whoever takes that for parameters would.
             _ if hides_dots(segment) => return None,
             _ => {
                 segments.push(segment);
@@ -74,12 +75,16 @@ fn decode_unreserved(path: &[u8]) -> Option<String> {
     Some(decoded)
 }
 
-/// Whether there is a dot segment between escaped slashes.
+/// Whether there is a dot segment between escaped slashes, or with parameters behind it.
 fn hides_dots(segment: &str) -> bool {
-    if !segment.contains("%2F") && !segment.contains("%5C") {
+    if !segment.contains(['%', ';']) {
         return false;
     }
-    segment.replace("%5C", "%2F").split("%2F").any(|part| part == "." || part == "..")
+    let parts = segment.replace("%5C", "%2F").replace("%3B", ";");
+    parts.split("%2F").any(|part| {
+        let name = part.split(';').next().unwrap_or(part);
+        name == "." || name == ".."
+    })
 }
 
 #[cfg(test)]
@@ -118,6 +123,9 @@ mod tests {
             "/a\\..\\b",
             "/a%2f..%2fb",
             "/..%5cadmin",
+            "/public/..;/admin",
+            "/public/.;x=1/admin",
+            "/public/..%3b/admin",
             "/a%00",
             "/a%0d%0a",
             "/a%",

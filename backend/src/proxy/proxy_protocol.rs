@@ -19,7 +19,7 @@ const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 const PROXY: u8 = 0x21;
 const TCP_OVER_IPV4: u8 = 0x11;
 const TCP_OVER_IPV6: u8 = 0x21;
-/// The same without saying whose: a balancer that looks whether we live.
+/// The same on nobody's: who sends it looks whether the other lives.
 const LOCAL: u8 = 0x20;
 /// The first version's line, with its end.
 const MAX_LINE: usize = 107;
@@ -50,6 +50,13 @@ pub fn header(client: SocketAddr, here: SocketAddr) -> Vec<u8> {
     }
     header.extend_from_slice(&client.port().to_be_bytes());
     header.extend_from_slice(&here.port().to_be_bytes());
+    header
+}
+
+/// The same on nobody's behalf: this node asks for itself.
+pub fn on_own_behalf() -> Vec<u8> {
+    let mut header = SIGNATURE.to_vec();
+    header.extend_from_slice(&[LOCAL, 0, 0, 0]);
     header
 }
 

@@ -45,6 +45,12 @@ pub trait Source: Send {
     fn piece(&mut self) -> impl Future<Output = Result<Piece, Torn>> + Send;
 }
 
+/// What a client sends.
+pub trait Request: Source {
+    /// Nothing was taken of it yet, not even of what frames it.
+    fn is_untouched(&self) -> bool;
+}
+
 /// Where a body goes. It is ready again once the other side has room.
 pub trait Sink: Send {
     fn data(&mut self, data: Bytes) -> impl Future<Output = Result<(), Torn>> + Send;
@@ -82,21 +88,38 @@ pub struct Terms<'a> {
     pub line: &'a [u8],
 }
 
+/// How an answer ended that was begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The client has all of it.
+    Whole,
+    /// The endpoint did not send all of it, or what makes no sense.
+    BrokenOff,
+    /// The client did not take all of it, or it was not to go on.
+    GivenUp,
+}
+
 /// An answer that was begun.
 #[derive(Clone, Copy, Debug)]
 pub struct Carried {
-    /// The client has all of it.
-    pub whole: bool,
+    pub ending: Ending,
     /// The endpoint has all of the request.
     pub sent: bool,
+}
+
+/// What has come to pass.
+enum Step {
+    /// The request's body has ended.
+    Sent,
+    /// The answer's head is there.
+    Answered,
+    Told(Result<Ending, Failure>),
 }
 
 /// How far it has come.
 #[derive(Debug)]
 struct Progress {
     answered: AtomicBool,
-    /// Something of the request's body was taken.
-    touched: AtomicBool,
     /// The [`Moment`] when something last moved.
     moved: AtomicU64,
 }
@@ -114,7 +137,7 @@ impl Progress {
 /// Sends the body behind a head that was sent, and has the client told the answer.
 pub async fn carry(
     terms: &Terms<'_>,
-    mut body: impl Source,
+    mut body: impl Request,
     mut sink: impl Sink,
     answer: &mut impl Answer,
     reply: &mut impl Reply,
@@ -123,11 +146,7 @@ pub async fn carry(
     let (endpoint, config) = (terms.attempt.endpoint(), &terms.attempt.upstream().config);
     let idle = Duration::from_millis(config.timeouts.idle_ms);
     let response = Duration::from_millis(config.timeouts.response_ms);
-    let progress = Progress {
-        answered: AtomicBool::new(false),
-        touched: AtomicBool::new(false),
-        moved: AtomicU64::new(Moment::now().0),
-    };
+    let progress = Progress { answered: AtomicBool::new(false), moved: AtomicU64::new(Moment::now().0) };
     let max = terms.ask.route.spec.max_body_bytes;
     let mut upload = match terms.ask.framing {
         Framing::Empty => Upload::none(),
@@ -136,20 +155,30 @@ pub async fn carry(
     let mut deadline = Deadline::after(if upload.is_under_way() { idle } else { response });
     let mut telling = pin!(tell(terms, answer, reply, &progress));
     let told = |now| endpoint.is_cut(now);
+    let given_up = Carried { ending: Ending::GivenUp, sent: false };
+    let mut answered = false;
     let failure = loop {
         let step = poll_fn(|context| match upload.poll(context) {
-            Poll::Ready(()) => Poll::Ready(None),
-            Poll::Pending => telling.as_mut().poll(context).map(Some),
+            Poll::Ready(()) => Poll::Ready(Step::Sent),
+            Poll::Pending => match telling.as_mut().poll(context) {
+                Poll::Ready(told) => Poll::Ready(Step::Told(told)),
+                Poll::Pending if progress.is_answered() && !answered => Poll::Ready(Step::Answered),
+                Poll::Pending => Poll::Pending,
+            },
         });
         match timer.within(&mut deadline, told, step).await {
-            Ok(Some(Ok(whole))) => return Ok(Carried { whole, sent: upload.is_whole() }),
-            Ok(Some(Err(failure))) => break failure,
-            Ok(None) if progress.is_answered() => {
+            Ok(Step::Told(Ok(ending))) => return Ok(Carried { ending, sent: upload.is_whole() }),
+            Ok(Step::Told(Err(failure))) => break failure,
+            Ok(Step::Answered) => {
+                answered = true;
+                deadline = Deadline::after(idle);
+            }
+            Ok(Step::Sent) if progress.is_answered() => {
                 if !matches!(upload.ended, Sent::Whole | Sent::EndpointGone) {
-                    return Ok(Carried { whole: false, sent: false });
+                    return Ok(given_up);
                 }
             }
-            Ok(None) => {
+            Ok(Step::Sent) => {
                 upload.ended.check(terms.ask.route, idle)?;
                 let gone = upload.ended == Sent::EndpointGone;
                 deadline = Deadline::after(if gone { LAST_WORDS } else { response });
@@ -160,18 +189,19 @@ pub async fn carry(
                 if late == Late::TimedOut && !waits && quiet < idle {
                     deadline = Deadline::after(idle - quiet);
                 } else if progress.is_answered() {
-                    return Ok(Carried { whole: false, sent: false });
+                    return Ok(given_up);
                 } else if late == Late::TimedOut && !waits {
                     Sent::TimedOut.check(terms.ask.route, idle)?;
                 } else {
-                    break Failure::late(late, "no answer", response);
+                    break Failure::late(late, "no answer", deadline.limit());
                 }
             }
         }
     };
+    drop(upload);
     // What was taken of a body cannot be sent again.
     Err(match failure {
-        Failure::Unreached(why) if progress.touched.load(Relaxed) => Failure::Unanswered(why),
+        Failure::Unreached(why) if !body.is_untouched() => Failure::Unanswered(why),
         failure => failure,
     })
 }
@@ -181,7 +211,6 @@ async fn send(body: &mut impl Source, sink: &mut impl Sink, max: u64, progress: 
     loop {
         match body.piece().await {
             Ok(Piece::Data(data)) => {
-                progress.touched.store(true, Relaxed);
                 content += data.len() as u64;
                 if content > max {
                     return Sent::TooLong;
@@ -201,33 +230,44 @@ async fn send(body: &mut impl Source, sink: &mut impl Sink, max: u64, progress: 
     }
 }
 
-/// Whether the client was told all of the answer.
 async fn tell(
     terms: &Terms<'_>,
     answer: &mut impl Answer,
     reply: &mut impl Reply,
     progress: &Progress,
-) -> Result<bool, Failure> {
+) -> Result<Ending, Failure> {
     let head = unless_gone(reply, answer.head()).await.ok_or(Failure::ClientGone)?;
     let (head, bare) = head?;
-    terms.course.answered(terms.line, head.status.as_u16(), terms.attempt);
+    let status = head.status.as_u16();
+    terms.course.answered(terms.line, status, terms.attempt);
     progress.answered.store(true, Relaxed);
     progress.moves();
-    if reply.head(head, bare, terms.ask.route, terms.course.sticky(terms.attempt)).await.is_err() {
-        return Ok(false);
-    }
-    if bare {
-        return Ok(true);
-    }
+    let ending = match reply.head(head, bare, terms.ask.route, terms.course.sticky(terms.attempt)).await {
+        Ok(()) if bare => Ending::Whole,
+        Ok(()) => pass_on(answer, reply, progress).await,
+        Err(_) => Ending::GivenUp,
+    };
+    terms.attempt.ended(status, ending);
+    Ok(ending)
+}
+
+async fn pass_on(answer: &mut impl Answer, reply: &mut impl Reply, progress: &Progress) -> Ending {
     loop {
-        let gone_on = match unless_gone(reply, answer.piece()).await {
+        let told = match unless_gone(reply, answer.piece()).await {
             Some(Ok(Piece::Data(data))) => reply.data(data).await,
-            Some(Ok(Piece::End(trailers))) => return Ok(reply.end(trailers).await.is_ok()),
-            Some(Err(_)) | None => return Ok(false),
+            Some(Ok(Piece::End(trailers))) => match reply.end(trailers).await {
+                Ok(()) => return Ending::Whole,
+                torn => torn,
+            },
+            Some(Err(_)) => return Ending::BrokenOff,
+            None => return Ending::GivenUp,
         };
         progress.moves();
-        if gone_on.is_err() {
-            return Ok(false);
+        match told {
+            Ok(()) => {}
+            Err(Torn::Gone) => return Ending::GivenUp,
+            // What no answer of this kind has.
+            Err(Torn::Malformed) => return Ending::BrokenOff,
         }
     }
 }

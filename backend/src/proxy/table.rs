@@ -50,7 +50,7 @@ pub struct Route {
     /// How much of a path the prefix takes.
     prefix_len: usize,
     pub upstream: Arc<Upstream>,
-    pub limit: Option<RateLimit>,
+    pub limit: Option<Arc<RateLimit>>,
 }
 
 impl Table {
@@ -71,19 +71,13 @@ impl Table {
         for from in routes {
             // A route to nowhere cannot be configured; should it ever be, it is as if it were not there.
             let Some(upstream) = table.upstreams.get(&from.spec.upstream) else { continue };
-            let known = self.routes.get(&from.name);
-            let unchanged =
-                known.filter(|known| known.spec == from.spec && Arc::ptr_eq(&known.upstream, upstream));
-            let route = match unchanged {
-                Some(route) => route.clone(),
-                None => Arc::new(Route {
-                    name: from.name.clone(),
-                    spec: from.spec.clone(),
-                    prefix_len: from.spec.path_prefix.trim_end_matches('/').len(),
-                    upstream: upstream.clone(),
-                    limit: from.spec.rate_limit_per_s.map(RateLimit::per_second),
-                }),
-            };
+            let route = Arc::new(Route {
+                name: from.name.clone(),
+                spec: from.spec.clone(),
+                prefix_len: from.spec.path_prefix.trim_end_matches('/').len(),
+                upstream: upstream.clone(),
+                limit: self.limit(from),
+            });
             let site = match &from.spec.listener {
                 None => &mut table.usual,
                 Some(listener) => table.named.entry(listener.clone()).or_default(),
@@ -92,6 +86,14 @@ impl Table {
             table.routes.insert(from.name.clone(), route);
         }
         table
+    }
+
+    /// A limit goes on counting where it was, for as long as it stays the same.
+    fn limit(&self, route: &route::Route) -> Option<Arc<RateLimit>> {
+        let rate = route.spec.rate_limit_per_s?;
+        let known = self.routes.get(&route.name).filter(|known| known.spec.rate_limit_per_s == Some(rate));
+        let known = known.and_then(|known| known.limit.clone());
+        Some(known.unwrap_or_else(|| Arc::new(RateLimit::per_second(rate))))
     }
 
     /// What is under way at endpoints that are gone may end, but not go on for ever.
@@ -104,6 +106,7 @@ impl Table {
             };
             for seat in upstream.seats.iter().filter(|seat| !stays(seat)) {
                 seat.endpoint.cut_at(Some(now.after(Duration::from_millis(upstream.config.drain_ms))));
+                seat.endpoint.depart();
             }
         }
     }

@@ -8,10 +8,12 @@ use super::{
     headers,
     moment::Moment,
     random::Random,
-    table::Route,
+    relay::Ending,
+    table::{Route, Table},
     timer::Timer,
     tunnel::{self, Speech},
 };
+use arc_swap::ArcSwap;
 use std::{net::SocketAddr, time::Duration};
 use tokio::net::TcpStream;
 
@@ -20,7 +22,7 @@ const CONNECTED: u16 = 200;
 /// What stands for method and path.
 const LINE: &[u8] = b"TCP";
 
-pub async fn serve(mut client: TcpStream, peer: SocketAddr, route: &Route) {
+pub async fn serve(mut client: TcpStream, peer: SocketAddr, route: &Route, tables: &ArcSwap<Table>) {
     if route.limit.as_ref().is_some_and(|limit| !limit.admits(Moment::now())) {
         return;
     }
@@ -35,13 +37,14 @@ pub async fn serve(mut client: TcpStream, peer: SocketAddr, route: &Route) {
         match attempt.connect(peer, here).await {
             Ok(mut link) => {
                 course.answered(LINE, CONNECTED, &attempt);
+                attempt.ended(CONNECTED, Ending::Whole);
                 let idle = Duration::from_millis(route.upstream.config.timeouts.idle_ms);
                 let (nothing, endpoint) = (Buffer::default(), attempt.endpoint());
                 let (client, link) = ((&mut client, &nothing), (&mut link, &nothing));
                 let told = |now| endpoint.is_cut(now);
                 return tunnel::run(client, link, Speech::Unknown, idle, &mut Timer::new(), told).await;
             }
-            Err(failure) => match course.failed(LINE, &attempt, failure, true) {
+            Err(failure) => match course.failed(LINE, &attempt, failure, true, tables) {
                 Then::Again => {}
                 Then::Refuse(refusal) => return course.refused(LINE, &refusal),
                 Then::Nothing => return,

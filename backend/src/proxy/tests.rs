@@ -1,5 +1,6 @@
 //! The whole proxy, with real sockets: what clients see, and what endpoints do.
 
+mod distrust;
 mod http2;
 mod http2_origin;
 mod limits;
@@ -43,7 +44,13 @@ impl Fixture {
         let mut route = route("r", "/", "u");
         change(&mut upstream, &mut route);
         let addr = free_addr();
-        let settings = Settings { node: NodeId(1), listen: Some(addr), data_dir: None, workers: Some(2) };
+        let settings = Settings {
+            node: NodeId(1),
+            listen: Some(addr),
+            data_dir: None,
+            workers: Some(2),
+            connections: 1000,
+        };
         let proxy = Proxy::start(settings).unwrap();
         let fixture = Fixture { proxy, addr, upstream, route };
         fixture.apply();

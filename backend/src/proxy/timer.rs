@@ -44,6 +44,10 @@ impl Deadline {
     pub fn after(limit: Duration) -> Deadline {
         Deadline { limit, at: None }
     }
+
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
 }
 
 impl Timer {

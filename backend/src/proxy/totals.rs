@@ -9,6 +9,7 @@ use super::{
     moment::Moment,
     upstream::{ErrorKind, LeftOut, Tried, Upstream},
 };
+use ringmaster_common::error::Code;
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 /// How many upstreams, and how many endpoints of all of them together, are told apart.
@@ -74,6 +75,11 @@ impl EndpointTotals {
 }
 
 impl Proxy {
+    /// Requests that were refused before an endpoint was looked for, by why.
+    pub fn refusals(&self) -> impl Iterator<Item = (Code, u64)> {
+        self.0.refusals.counts()
+    }
+
     /// Since this node began to serve each of them.
     pub fn totals(&self) -> (Vec<UpstreamTotals>, Vec<EndpointTotals>) {
         let (table, now) = (self.0.table.load_full(), Moment::now());
@@ -124,7 +130,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_beyond_the_bound_is_summed_up() {
-        let settings = Settings { node: NodeId(1), listen: None, data_dir: None, workers: Some(1) };
+        let settings =
+            Settings { node: NodeId(1), listen: None, data_dir: None, workers: Some(1), connections: 100 };
         let proxy = Proxy::start(settings).unwrap();
         let all: Vec<_> = (0..300).map(|n| upstream(&format!("u{n:03}"), &[("a", 1), ("b", 1)])).collect();
         proxy.set_table(all.iter(), [].into_iter());

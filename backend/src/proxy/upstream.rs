@@ -150,11 +150,18 @@ pub enum ErrorKind {
     Unanswered,
     TimedOut,
     Untrusted,
+    /// It did answer, but not to the end.
+    BrokenOff,
 }
 
 impl ErrorKind {
-    pub const ALL: [ErrorKind; 4] =
-        [ErrorKind::Unreached, ErrorKind::Unanswered, ErrorKind::TimedOut, ErrorKind::Untrusted];
+    pub const ALL: [ErrorKind; 5] = [
+        ErrorKind::Unreached,
+        ErrorKind::Unanswered,
+        ErrorKind::TimedOut,
+        ErrorKind::Untrusted,
+        ErrorKind::BrokenOff,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -162,6 +169,7 @@ impl ErrorKind {
             ErrorKind::Unanswered => "unanswered",
             ErrorKind::TimedOut => "timed_out",
             ErrorKind::Untrusted => "untrusted",
+            ErrorKind::BrokenOff => "broken_off",
         }
     }
 }
@@ -181,6 +189,11 @@ impl Upstream {
             .map(|seat| ((seat.endpoint.id.as_str(), seat.endpoint.addr.as_str()), seat))
             .collect();
         let now = Moment::now();
+        // Of whom there is to be one, only that one goes on for long.
+        let stands_by = |endpoint: &traffic::Endpoint| {
+            from.config.active_standby.is_some()
+                && from.primary.as_ref().and_then(|primary| primary.endpoint.as_ref()) != Some(&endpoint.id)
+        };
         let seats: Vec<_> = from
             .config
             .endpoints
@@ -200,8 +213,8 @@ impl Upstream {
                 if takes && !took && previous.is_some() {
                     endpoint.ready_since.store(now.0, Relaxed);
                 }
-                let ready = configured.state == EndpointState::Ready;
-                endpoint.cut_at((!ready).then(|| now.after(Duration::from_millis(from.config.drain_ms))));
+                let goes_on = configured.state == EndpointState::Ready && !stands_by(configured);
+                endpoint.cut_at((!goes_on).then(|| now.after(Duration::from_millis(from.config.drain_ms))));
                 Seat {
                     endpoint,
                     weight: configured.weight,
@@ -232,21 +245,31 @@ impl Upstream {
     /// Why a seat cannot be chosen, if so.
     pub fn left_out(&self, seat: usize, tried: &Tried, now: Moment) -> Option<LeftOut> {
         let Seat { endpoint, state, verdict, .. } = &self.seats[seat];
+        // Who is primary is decided by the cluster alone: no node turns away from it by itself.
+        let is_primary = self.primary == Some(Some(seat));
         match state {
-            _ if self.primary.is_some_and(|primary| primary != Some(seat)) => Some(LeftOut::Standby),
+            _ if self.primary.is_some() && !is_primary => Some(LeftOut::Standby),
             EndpointState::Drain => Some(LeftOut::Drained),
             EndpointState::Maintenance => Some(LeftOut::Maintenance),
-            // Who is primary is decided by the cluster alone: no node turns away from it by itself.
-            EndpointState::Ready if self.primary.is_some() => None,
-            EndpointState::Ready if *verdict == Verdict::Unhealthy || endpoint.seems_unhealthy() => {
+            EndpointState::Ready
+                if !is_primary && (*verdict == Verdict::Unhealthy || endpoint.seems_unhealthy()) =>
+            {
                 Some(LeftOut::Unhealthy)
             }
             EndpointState::Ready if endpoint.in_flight.load(Relaxed) >= self.config.max_in_flight => {
                 Some(LeftOut::Full)
             }
+            EndpointState::Ready if is_primary => None,
             EndpointState::Ready if tried.has(seat) => Some(LeftOut::Tried),
             EndpointState::Ready => endpoint.ejected_for(now).map(|_| LeftOut::Ejected),
         }
+    }
+
+    /// Whether requests may be sent there, for all that the cluster and this node's checks say.
+    pub fn admits(&self, endpoint: &Arc<Endpoint>, now: Moment) -> bool {
+        let seat = self.seats.iter().position(|seat| Arc::ptr_eq(&seat.endpoint, endpoint));
+        let left_out = seat.map(|seat| self.left_out(seat, &Tried::default(), now));
+        matches!(left_out, Some(None | Some(LeftOut::Ejected | LeftOut::Full)))
     }
 
     /// What became of all who could have taken a request: `3 endpoints: 2 unhealthy, 1 drained`.
@@ -287,7 +310,7 @@ impl Upstream {
         (age * 100 / self.config.slow_start_ms).clamp(FIRST, 100) as u32
     }
 
-    /// Takes down how an attempt went, and leaves out who keeps failing.
+    /// Takes down how an attempt went.
     pub fn note(&self, seat: usize, outcome: Outcome, took: Duration, now: Moment) {
         let endpoint = &self.seats[seat].endpoint;
         endpoint.count(outcome);
@@ -295,12 +318,28 @@ impl Upstream {
         if self.config.policy == traffic::Policy::P2cEwma {
             endpoint.ewma.observe(took, now);
         }
-        if !outcome.is_bad() {
-            if endpoint.failing.load(Relaxed) != 0 {
-                endpoint.failing.store(0, Relaxed);
-            }
-            return;
+        if outcome.is_bad() {
+            self.fails(seat, now);
         }
+    }
+
+    /// An answer has come to its end.
+    pub fn went_well(&self, seat: usize, outcome: Outcome) {
+        let failing = &self.seats[seat].endpoint.failing;
+        if !outcome.is_bad() && failing.load(Relaxed) != 0 {
+            failing.store(0, Relaxed);
+        }
+    }
+
+    /// An answer has not.
+    pub fn broke_off(&self, seat: usize, now: Moment) {
+        self.seats[seat].endpoint.count(Outcome::Failed(ErrorKind::BrokenOff));
+        self.fails(seat, now);
+    }
+
+    /// Leaves out who keeps failing.
+    fn fails(&self, seat: usize, now: Moment) {
+        let endpoint = &self.seats[seat].endpoint;
         let failures = endpoint.failing.fetch_add(1, Relaxed) + 1;
         let enough = self.config.outlier_ejection.consecutive_failures;
         if enough > 0 && failures >= enough {

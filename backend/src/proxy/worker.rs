@@ -3,7 +3,7 @@
 //! The kernel deals incoming connections out among the workers, because each has a socket at the same address.
 //! From then on nothing of a request leaves its thread, and no worker waits for another.
 
-use super::{http1::Visit, listen::Listeners, proxy_protocol, table::Table, tcp};
+use super::{answer::Refusals, http1::Visit, listen::Listeners, proxy_protocol, table::Table, tcp};
 use arc_swap::ArcSwap;
 use std::{
     collections::BTreeMap,
@@ -21,8 +21,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How many connections of clients a worker serves. Further ones wait to be accepted.
-const MAX_CONNECTIONS: u32 = 32_768;
+/// How many connections of clients a worker serves at the most. Further ones wait to be accepted.
+pub const MAX_CONNECTIONS: usize = 32_768;
 /// How long to wait before accepting again after an error, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -32,6 +32,9 @@ pub struct Worker {
     pub index: usize,
     pub table: Arc<ArcSwap<Table>>,
     listeners: Arc<Listeners>,
+    /// How many connections of clients it serves.
+    connections: u32,
+    pub refusals: Arc<Refusals>,
     closing: AtomicBool,
 }
 
@@ -45,8 +48,13 @@ pub struct Orders {
 }
 
 impl Worker {
-    pub fn new(index: usize, table: Arc<ArcSwap<Table>>, listeners: Arc<Listeners>) -> Arc<Worker> {
-        Arc::new(Worker { index, table, listeners, closing: AtomicBool::new(false) })
+    pub fn new(
+        index: usize,
+        connections: usize,
+        (table, listeners, refusals): (Arc<ArcSwap<Table>>, Arc<Listeners>, Arc<Refusals>),
+    ) -> Arc<Worker> {
+        let connections = connections.clamp(1, MAX_CONNECTIONS) as u32;
+        Arc::new(Worker { index, table, listeners, connections, refusals, closing: AtomicBool::new(false) })
     }
 
     /// Whether it takes no more requests.
@@ -56,7 +64,7 @@ impl Worker {
 
     /// Serves until it is told to close, and then until all has ended or its time is up.
     pub async fn run(self: Arc<Self>, usual: Option<SocketAddr>, mut orders: watch::Receiver<Orders>) {
-        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
+        let permits = Arc::new(Semaphore::new(self.connections as usize));
         let mut listening: BTreeMap<Option<Arc<str>>, AbortHandle> = BTreeMap::new();
         let within = loop {
             if let Some(within) = orders.borrow_and_update().close_within {
@@ -90,7 +98,7 @@ impl Worker {
         self.closing.store(true, Relaxed);
         listening.into_values().for_each(|task| task.abort());
         // Who is still under way afterwards ends with this runtime.
-        let _ = timeout(within, permits.acquire_many(MAX_CONNECTIONS)).await;
+        let _ = timeout(within, permits.acquire_many(self.connections)).await;
     }
 
     async fn accept(self: Arc<Self>, listener: Option<Arc<str>>, addr: String, permits: Arc<Semaphore>) {
@@ -118,6 +126,8 @@ impl Worker {
 
 impl Worker {
     async fn serve(self: Arc<Self>, mut stream: TcpStream, mut peer: SocketAddr, listener: Option<Arc<str>>) {
+        // One that listens for both kinds of addresses sees one kind inside the other.
+        peer.set_ip(peer.ip().to_canonical());
         let mut tcp = None;
         if listener.is_some() {
             let table = self.table.load_full();
@@ -133,7 +143,7 @@ impl Worker {
             }
         }
         match tcp {
-            Some(route) => tcp::serve(stream, peer, &route).await,
+            Some(route) => tcp::serve(stream, peer, &route, &self.table).await,
             None => Visit::new(stream, peer, listener, self).serve().await,
         }
     }

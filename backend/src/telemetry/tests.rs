@@ -11,7 +11,7 @@ fn report(node: u64, sees: &[(u64, Sees)]) -> NodeReport {
 
 fn aged(age_ms: u64, report: NodeReport) -> Message {
     let (endpoints, beats, traffic) = Default::default();
-    Message { age_ms, report, endpoints, beats, traffic, deaf: [].into() }
+    Message { age_ms, report, endpoints, beats, traffic, deaf: [].into(), routed: Revision::default() }
 }
 
 fn known(telemetry: &Telemetry) -> Vec<u64> {

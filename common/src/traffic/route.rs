@@ -85,7 +85,7 @@ impl RouteSpec {
             for (name, value) in headers {
                 check_token("a header", name)?;
                 if NEVER_SET.iter().any(|never| name.eq_ignore_ascii_case(never)) {
-                    return Err(format!("{name} belongs to the connection and cannot be set"));
+                    return Err(format!("{name} is for the proxy alone to say and cannot be set"));
                 }
                 if value.len() > 1024 || !value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
                     return Err(format!(
@@ -109,17 +109,22 @@ impl RouteSpec {
 }
 
 #[cfg(not(target_family = "wasm"))]
-/// Headers that frame the message or belong to the connection.
+/// Headers that frame the message, belong to the connection, or say what the proxy alone knows.
 const NEVER_SET: &[&str] = &[
     "connection",
     "content-length",
+    "forwarded",
     "host",
+    "http2-settings",
     "keep-alive",
     "proxy-connection",
+    "ringmaster-epoch",
     "te",
     "trailer",
     "transfer-encoding",
     "upgrade",
+    "x-forwarded-for",
+    "x-forwarded-host",
 ];
 
 #[cfg(not(target_family = "wasm"))]

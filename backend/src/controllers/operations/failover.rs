@@ -1,8 +1,9 @@
 //! Steps that make another endpoint the primary.
 //!
-//! First nobody gets requests, and every node that reports has to have heard of that; then the old primary is
-//! fenced; then the new one is promoted, in an epoch of its own. Where fencing fails, the old primary is put back: it is
-//! better to have one that may be down than two that are not.
+//! First nobody gets requests, and every node that reports has to route by that; what is under way may end, but not
+//! go on for longer than a drain does. Then the old primary is fenced; then the new one is promoted, in an epoch of its
+//! own. Where fencing fails, the old primary is put back: it is better to have one that may be down than two that are
+//! not.
 
 use super::{POLL_EVERY, out_of_place};
 use crate::{
@@ -45,7 +46,8 @@ pub(super) async fn bring_about(
         StepKind::Drain => {
             let reason = format!("operation {operation} fails over to {to}");
             let revision = set_primary(group, term, upstream, None, reason).await?;
-            Ok(drained(group, telemetry, revision).await)
+            let heard = drained(group, telemetry, revision).await;
+            Ok(format!("{heard}{}", under_way(group, telemetry, upstream, from.as_deref())))
         }
         StepKind::Fence => match fence(group, upstream, from.as_deref()).await {
             Ok(detail) => Ok(detail),
@@ -86,22 +88,18 @@ fn primary(group: &ClusterGroup, upstream: &str) -> Option<(Option<String>, u64)
     Some((primary.endpoint.clone(), primary.epoch))
 }
 
-/// Waits until all nodes that are up say that they have applied it. A node that does not say so may still send
+/// Waits until the proxies of all nodes that are up route by it. One that does not say so may still send
 /// requests; they carry the old epoch.
 async fn drained(group: &ClusterGroup, telemetry: &Telemetry, revision: Revision) -> String {
     let deadline = clock::now() + DRAIN_WITHIN;
     loop {
-        let reports = telemetry.latest();
         let state = group.state();
         let waited_for: Vec<NodeId> = state
             .membership
             .iter()
-            .filter(|node| node.id != group.me() && node.status == NodeStatus::Up)
+            .filter(|node| node.status == NodeStatus::Up)
             .map(|node| node.id)
-            .filter(|id| {
-                let report = reports.iter().find(|aged| aged.report.node == *id);
-                report.is_none_or(|aged| aged.report.applied_index < revision.0)
-            })
+            .filter(|id| telemetry.routed(*id).is_none_or(|routed| routed < revision))
             .collect();
         if waited_for.is_empty() {
             return "no node sends it anything new".to_owned();
@@ -114,6 +112,19 @@ async fn drained(group: &ClusterGroup, telemetry: &Telemetry, revision: Revision
             );
         }
         tokio::time::sleep(POLL_EVERY).await;
+    }
+}
+
+/// What nodes last said that the old primary still has, and what becomes of it.
+fn under_way(group: &ClusterGroup, telemetry: &Telemetry, upstream: &str, from: Option<&str>) -> String {
+    let reports = telemetry.traffic();
+    let of_upstream = reports.iter().flat_map(|report| report.iter()).filter(|of| of.upstream == upstream);
+    let endpoints = of_upstream.flat_map(|of| &of.endpoints).filter(|of| Some(of.endpoint.as_str()) == from);
+    let count: u32 = endpoints.map(|endpoint| endpoint.in_flight).sum();
+    let drain_ms = group.state().upstreams.get(upstream).map_or(0, |record| record.upstream.config.drain_ms);
+    match count {
+        0 => String::new(),
+        count => format!("; of what it had, {count} may go on for {} s", drain_ms.div_ceil(1_000)),
     }
 }
 

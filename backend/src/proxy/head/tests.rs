@@ -101,7 +101,7 @@ fn a_response_says_where_it_ends() {
     ] {
         assert_eq!(framing(text, head, false), Ok(Some(expected)), "{text:?}");
     }
-    let switching = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n";
+    let switching = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: upgrade\r\n\r\n";
     assert!(framing(switching, false, true).is_ok() && framing(switching, false, false).is_err());
     for text in [
         "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",

@@ -50,6 +50,15 @@ fn endpoints_are_told_who_asks_whatever_the_client_says() {
 }
 
 #[test]
+fn a_route_behind_who_ends_tls_says_so() {
+    let told = told(&[("X-Forwarded-Proto", "ws")], &[], |spec| {
+        spec.set_request_headers.insert("X-Forwarded-Proto".to_owned(), "https".to_owned());
+    });
+    assert_eq!(told.to_ascii_lowercase().matches("x-forwarded-proto").count(), 1, "{told}");
+    assert!(told.contains("X-Forwarded-Proto: https\r\n") && told.contains("proto=https;"), "{told}");
+}
+
+#[test]
 fn what_belongs_to_the_connection_ends_with_it() {
     let told = told(
         &[

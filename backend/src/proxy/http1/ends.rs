@@ -7,7 +7,7 @@ use crate::proxy::{
     body,
     buffer::Buffer,
     course::Failure,
-    head::{self, Asked, Framing, bad},
+    head::{self, Asked, Framing, MAX_INTERIM, bad},
     headers::{self, Sink as _},
     relay::{self, Piece, Sink, Source, Torn},
     table::Route,
@@ -97,11 +97,12 @@ pub struct Body<'a> {
     read: ReadHalf<'a>,
     arrived: &'a mut Buffer,
     body: body::Body,
+    touched: bool,
 }
 
 impl<'a> Body<'a> {
     pub fn new(read: ReadHalf<'a>, arrived: &'a mut Buffer, framing: Framing) -> Body<'a> {
-        Body { read, arrived, body: body::Body::new(framing).unframed() }
+        Body { read, arrived, body: body::Body::new(framing).unframed(), touched: false }
     }
 }
 
@@ -111,6 +112,7 @@ impl Source for Body<'_> {
             let mut data = Vec::new();
             let used = self.body.take(self.arrived.filled(), &mut data).map_err(|_| Torn::Malformed)?;
             self.arrived.consume(used);
+            self.touched |= used > 0;
             if !data.is_empty() {
                 return Ok(Piece::Data(data.into()));
             }
@@ -126,17 +128,37 @@ impl Source for Body<'_> {
     }
 }
 
+impl relay::Request for Body<'_> {
+    fn is_untouched(&self) -> bool {
+        !self.touched
+    }
+}
+
 /// A body that goes.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
     write: WriteHalf<'a>,
-    chunked: bool,
+    shape: Shape,
     framed: Vec<u8>,
 }
 
+/// What goes of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// There is none, whatever its sender says. What came all the same would be read as the next message.
+    Nothing,
+    Plain,
+    Chunks,
+}
+
 impl<'a> Outgoing<'a> {
-    pub fn new(write: WriteHalf<'a>, chunked: bool) -> Outgoing<'a> {
-        Outgoing { write, chunked, framed: Vec::new() }
+    pub fn new(write: WriteHalf<'a>, framing: Framing) -> Outgoing<'a> {
+        let shape = match framing {
+            Framing::Empty => Shape::Nothing,
+            Framing::Chunked => Shape::Chunks,
+            Framing::Length(_) | Framing::Close => Shape::Plain,
+        };
+        Outgoing { write, shape, framed: Vec::new() }
     }
 
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Torn> {
@@ -150,8 +172,10 @@ impl Sink for Outgoing<'_> {
         if data.is_empty() {
             return Ok(());
         }
-        if !self.chunked {
-            return self.write(&data).await;
+        match self.shape {
+            Shape::Nothing => return Err(Torn::Malformed),
+            Shape::Plain => return self.write(&data).await,
+            Shape::Chunks => {}
         }
         self.framed.clear();
         // A vector takes all that is written.
@@ -162,7 +186,7 @@ impl Sink for Outgoing<'_> {
     }
 
     async fn end(&mut self, _trailers: Option<HeaderMap>) -> Result<(), Torn> {
-        if self.chunked { self.write(b"0\r\n\r\n").await } else { Ok(()) }
+        if self.shape == Shape::Chunks { self.write(b"0\r\n\r\n").await } else { Ok(()) }
     }
 }
 
@@ -171,13 +195,14 @@ impl Sink for Outgoing<'_> {
 pub struct Answer<'a> {
     body: Body<'a>,
     head: bool,
+    interim: u32,
     keeps_alive: bool,
 }
 
 impl<'a> Answer<'a> {
     /// `head`: it was asked for a head alone.
     pub fn new(read: ReadHalf<'a>, arrived: &'a mut Buffer, head: bool) -> Answer<'a> {
-        Answer { body: Body::new(read, arrived, Framing::Empty), head, keeps_alive: false }
+        Answer { body: Body::new(read, arrived, Framing::Empty), head, interim: 0, keeps_alive: false }
     }
 
     /// Whether the connection takes another request, now that this one was answered.
@@ -185,29 +210,37 @@ impl<'a> Answer<'a> {
         self.keeps_alive && self.body.body.is_done() && self.body.arrived.is_empty()
     }
 
-    /// None while more has to come, or after an answer that is not final.
+    /// None while more has to come.
     fn read(&mut self) -> Result<Option<(Parts, bool)>, Failure> {
-        let mut room = head::room();
         let asked = Asked { head: self.head, upgrade: false };
-        let parsed = head::response(self.body.arrived.filled(), &mut room, asked);
-        let Some(head) = parsed.map_err(Failure::Untrusted)? else { return Ok(None) };
-        let len = head.len;
-        if head.status < 200 {
-            self.body.arrived.consume(len);
-            return if self.body.arrived.is_empty() { Ok(None) } else { self.read() };
-        }
-        let mut parts = hyper::Response::new(()).into_parts().0;
-        parts.status = head.status.try_into().map_err(|_| Failure::Untrusted(bad("its status is none")))?;
-        for header in head.headers {
-            if !headers::belongs_to_connection(header.name) && !head.named.has(header.name) {
-                parts.headers.header(header.name, header.value);
+        while !self.body.arrived.is_empty() {
+            let mut room = head::room();
+            let parsed = head::response(self.body.arrived.filled(), &mut room, asked);
+            let Some(head) = parsed.map_err(Failure::Untrusted)? else { break };
+            let len = head.len;
+            if head.status < 200 {
+                self.body.arrived.consume(len);
+                self.interim += 1;
+                if self.interim > MAX_INTERIM {
+                    return Err(Failure::Untrusted(head::never_final()));
+                }
+                continue;
             }
+            let mut parts = hyper::Response::new(()).into_parts().0;
+            parts.status =
+                head.status.try_into().map_err(|_| Failure::Untrusted(bad("its status is none")))?;
+            for header in head.headers {
+                if !headers::belongs_to_connection(header.name) && !head.named.has(header.name) {
+                    parts.headers.header(header.name, header.value);
+                }
+            }
+            self.keeps_alive = head.keeps_alive;
+            self.body.body = body::Body::new(head.framing).unframed();
+            self.body.arrived.consume(len);
+            let bare = self.body.body.is_done();
+            return Ok(Some((parts, bare)));
         }
-        self.keeps_alive = head.keeps_alive;
-        self.body.body = body::Body::new(head.framing).unframed();
-        self.body.arrived.consume(len);
-        let bare = self.body.body.is_done();
-        Ok(Some((parts, bare)))
+        Ok(None)
     }
 }
 
@@ -220,9 +253,7 @@ impl Source for Answer<'_> {
 impl relay::Answer for Answer<'_> {
     async fn head(&mut self) -> Result<(Parts, bool), Failure> {
         loop {
-            if !self.body.arrived.is_empty()
-                && let Some(head) = self.read()?
-            {
+            if let Some(head) = self.read()? {
                 return Ok(head);
             }
             if self.body.arrived.is_full() {
@@ -250,7 +281,7 @@ pub struct Reply<'a> {
 
 impl<'a> Reply<'a> {
     pub(super) fn new(write: WriteHalf<'a>, ask: &Ask<'_>, manner: Manner) -> Reply<'a> {
-        Reply { out: Outgoing::new(write, false), head: ask.head, manner, keeps_alive: false }
+        Reply { out: Outgoing::new(write, Framing::Empty), head: ask.head, manner, keeps_alive: false }
     }
 
     /// Tells a client to send its body that waits for that.
@@ -301,7 +332,11 @@ impl relay::Reply for Reply<'_> {
             _ if has_length => Framing::Length(0),
             _ => Framing::Chunked,
         };
-        self.out.chunked = framing == Framing::Chunked && self.manner.http11;
+        self.out.shape = match framing {
+            Framing::Empty => Shape::Nothing,
+            Framing::Chunked if self.manner.http11 => Shape::Chunks,
+            _ => Shape::Plain,
+        };
         let reason = head.status.canonical_reason().unwrap_or_default();
         let fields: Vec<_> = headers::fields(&head.headers).collect();
         let fields = fields.iter().copied();

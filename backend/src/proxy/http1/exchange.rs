@@ -10,7 +10,7 @@
 //! listens still looks the same, and is taken for gone.
 
 use super::{
-    Manner, Next, Visit,
+    ANSWER_PATIENCE, Manner, Next, Visit,
     ends::{Body as ClientBody, Reply, hung_up, unless, write_head},
 };
 use crate::proxy::{
@@ -19,15 +19,16 @@ use crate::proxy::{
     body::Body,
     buffer::Buffer,
     course::{Course, Failure, Then},
-    head::{self, Asked, Framing, bad},
+    head::{self, Asked, Framing, MAX_INTERIM, bad},
+    headers::{self, Sink as _},
     http2::link,
     moment::Moment,
-    relay::{self, Carried, Terms},
-    timer::{Deadline, Timer},
+    relay::{self, Carried, Ending, Terms},
+    timer::{Deadline, Late, Timer, never_told},
     tunnel::{self, Speech},
     upload::{LAST_WORDS, Sent, Upload},
 };
-use std::time::Duration;
+use std::{io::Write as _, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{
@@ -36,14 +37,23 @@ use tokio::{
     },
 };
 
+/// What has arrived of an answer.
+enum Arrival {
+    Partial,
+    /// It is not final. What the client is told of it is written.
+    Interim,
+    Final(Head),
+}
+
 /// An answer whose head was read.
 struct Head {
+    status: u16,
     framing: Framing,
     /// Whether the endpoint's connection takes another request.
     link_keeps: bool,
     keep_alive: bool,
     /// What is spoken from now on, where it is HTTP no more.
-    switched: Option<Speech>,
+    switched: bool,
 }
 
 impl Visit {
@@ -62,7 +72,7 @@ impl Visit {
                         Err(failure) => failure,
                     };
                     let line = &self.request[..ask.line];
-                    match course.failed(line, &attempt, failure, ask.is_resendable()) {
+                    match course.failed(line, &attempt, failure, ask.is_resendable(), &self.worker.table) {
                         Then::Again => continue,
                         Then::Refuse(refusal) => refusal,
                         Then::Nothing => return Next::Drop,
@@ -83,10 +93,9 @@ impl Visit {
         attempt: &Attempt<'_>,
         course: &Course<'_>,
     ) -> Result<Next, Failure> {
-        if let Some(link) = attempt.take_idle(self.worker.index) {
+        if let Some(link) = attempt.take_idle(self.worker.index, ask.is_resendable()) {
             match self.on(link, ask, manner, attempt, course).await {
-                // Servers close connections that wait; that says nothing about how they are.
-                Err(Failure::Unanswered(_)) if ask.is_resendable() => {}
+                Err(Failure::Unanswered(_)) if ask.is_resendable() && attempt.was_stale() => {}
                 done => return done,
             }
         }
@@ -112,18 +121,15 @@ impl Visit {
         let (read, write) = stream.split();
         let mut reply = Reply::new(write, ask, manner.unless(worker.is_closing()));
         if ask.framing != Framing::Empty {
-            reply.go_on().await?;
+            let told = timer.within(&mut Deadline::after(ANSWER_PATIENCE), never_told, reply.go_on()).await;
+            told.map_err(|_| Failure::ClientGone)??;
         }
         let body = ClientBody::new(read, inbox, ask.framing);
         let terms = Terms { ask, attempt, course, line: &request[..ask.line] };
         let carried = relay::carry(&terms, body, sink, &mut answer, &mut reply, timer).await;
         seat.left(&carried);
-        let Carried { whole, sent } = carried?;
-        Ok(match whole {
-            true if reply.keeps_alive() && sent => Next::Another,
-            true => Next::Close,
-            false => Next::Drop,
-        })
+        let Carried { ending, sent } = carried?;
+        Ok(ending.next(reply.keeps_alive() && sent))
     }
 
     async fn on(
@@ -160,28 +166,27 @@ impl Visit {
             }
         };
         let mut deadline = Deadline::after(Duration::from_millis(config.timeouts.response_ms));
+        let mut interim = 0;
         let answer = loop {
-            match read_head(
-                arrived,
-                response,
-                ask,
-                manner.unless(worker.is_closing()),
-                attempt,
-                course,
-                line,
-            )? {
-                Some(answer) => break answer,
-                // What the head before this said was not final.
-                None if !response.is_empty() => {
+            // Who is answered before all was said has to stop there.
+            let manner = manner.unless(worker.is_closing() || upload.is_under_way());
+            match read_head(arrived, response, ask, manner, attempt, course, line)? {
+                Arrival::Final(answer) => break answer,
+                Arrival::Interim if interim == MAX_INTERIM => {
+                    return Err(Failure::Untrusted(head::never_final()));
+                }
+                Arrival::Interim => {
+                    interim += 1;
                     let write = client_write.write_all(response);
                     match upload.beside(timer.within(&mut Deadline::after(idle), told, write)).await {
-                        Ok(Ok(())) => response.clear(),
+                        Ok(Ok(())) => continue,
                         _ => return Err(Failure::ClientGone),
                     }
-                    continue;
                 }
-                None if arrived.is_full() => return Err(Failure::Untrusted(bad("its head is too large"))),
-                None => {}
+                Arrival::Partial if arrived.is_full() => {
+                    return Err(Failure::Untrusted(bad("its head is too large")));
+                }
+                Arrival::Partial => {}
             }
             let read = unless(hung_up(client_write.as_ref()), arrived.read_from(&mut up_read));
             match upload.or(timer, &mut deadline, told, read).await {
@@ -191,10 +196,7 @@ impl Visit {
                 }
                 Some(Ok(Some(Err(error)))) => return Err(Failure::Unanswered(format!("no answer: {error}"))),
                 Some(Ok(None)) => return Err(Failure::ClientGone),
-                Some(Err(late)) => {
-                    let limit = Duration::from_millis(config.timeouts.response_ms);
-                    return Err(Failure::late(late, "no answer", limit));
-                }
+                Some(Err(late)) => return Err(Failure::late(late, "no answer", deadline.limit())),
                 None => {
                     upload.ended.check(ask.route, idle)?;
                     if upload.ended == Sent::EndpointGone {
@@ -203,13 +205,14 @@ impl Visit {
                 }
             }
         };
-        if let Some(speech) = answer.switched {
+        if answer.switched {
             drop(upload);
+            attempt.ended(answer.status, Ending::Whole);
             let write = client_write.write_all(response);
             if !matches!(timer.within(&mut Deadline::after(idle), told, write).await, Ok(Ok(()))) {
-                return Ok(Next::Drop);
+                return Ok(Next::Torn);
             }
-            tunnel::run((stream, inbox), (&mut link, arrived), speech, idle, timer, told).await;
+            tunnel::run((stream, inbox), (&mut link, arrived), Speech::WebSocket, idle, timer, told).await;
             return Ok(Next::Drop);
         }
         let mut body = Body::new(answer.framing);
@@ -217,17 +220,30 @@ impl Visit {
             body = body.unframed();
         }
         let relay = Relay { arrived, response, timer, idle };
-        let whole = relay.run(&mut body, &mut up_read, &mut client_write, &mut upload, told).await;
+        let ending = relay.run(&mut body, &mut up_read, &mut client_write, &mut upload, told).await;
+        attempt.ended(answer.status, ending);
         let sent = upload.is_whole();
         drop(upload);
-        if whole && sent && answer.link_keeps && arrived.is_empty() && !config.send_proxy_protocol {
+        if ending == Ending::Whole
+            && sent
+            && answer.link_keeps
+            && arrived.is_empty()
+            && !config.send_proxy_protocol
+        {
             endpoint.keep_idle(worker.index, link);
         }
-        Ok(match whole {
-            true if answer.keep_alive && sent => Next::Another,
-            true => Next::Close,
-            false => Next::Drop,
-        })
+        Ok(ending.next(answer.keep_alive && sent))
+    }
+}
+
+impl Ending {
+    /// What becomes of the client's connection. `keeps_alive`: both sides could go on.
+    fn next(self, keeps_alive: bool) -> Next {
+        match self {
+            Ending::Whole if keeps_alive => Next::Another,
+            Ending::Whole => Next::Close,
+            Ending::BrokenOff | Ending::GivenUp => Next::Torn,
+        }
     }
 }
 
@@ -241,7 +257,6 @@ struct Relay<'a> {
 }
 
 impl Relay<'_> {
-    /// Whether all of it reached the client.
     async fn run(
         self,
         body: &mut Body,
@@ -249,11 +264,11 @@ impl Relay<'_> {
         client_write: &mut WriteHalf<'_>,
         upload: &mut Upload<'_>,
         told: impl Fn(Moment) -> bool,
-    ) -> bool {
+    ) -> Ending {
         let Relay { arrived, response, timer, idle } = self;
         let mut ended = false;
         loop {
-            let Ok(used) = body.take(arrived.filled(), response) else { return false };
+            let Ok(used) = body.take(arrived.filled(), response) else { return Ending::BrokenOff };
             arrived.consume(used);
             if !response.is_empty() {
                 let write = client_write.write_all(response);
@@ -261,28 +276,28 @@ impl Relay<'_> {
                     upload.beside(timer.within(&mut Deadline::after(idle), &told, write)).await,
                     Ok(Ok(()))
                 ) {
-                    return false;
+                    return Ending::GivenUp;
                 }
                 response.clear();
             }
-            if body.is_done() {
-                return true;
+            if body.is_done() || ended && body.may_end() {
+                return Ending::Whole;
             }
             if ended {
-                return body.may_end();
+                return Ending::BrokenOff;
             }
             let read = unless(hung_up(client_write.as_ref()), arrived.read_from(up_read));
             match upload.beside(timer.within(&mut Deadline::after(idle), &told, read)).await {
                 Ok(Some(Ok(0))) => ended = true,
                 Ok(Some(Ok(_))) => {}
-                _ => return false,
+                Ok(Some(Err(_))) | Err(Late::TimedOut) => return Ending::BrokenOff,
+                Ok(None) | Err(Late::Told) => return Ending::GivenUp,
             }
         }
     }
 }
 
-/// Reads a head that has arrived, and writes the one that the client gets. None while more has to come, or
-/// after an answer that is not final.
+/// Reads a head that has arrived, and writes the one that the client gets.
 fn read_head(
     arrived: &mut Buffer,
     response: &mut Vec<u8>,
@@ -291,48 +306,49 @@ fn read_head(
     attempt: &Attempt<'_>,
     course: &Course<'_>,
     line: &[u8],
-) -> Result<Option<Head>, Failure> {
+) -> Result<Arrival, Failure> {
     if arrived.is_empty() {
-        return Ok(None);
+        return Ok(Arrival::Partial);
     }
     response.clear();
     let mut room = head::room();
     let asked = Asked { head: ask.head, upgrade: ask.upgrade };
     let Some(head) = head::response(arrived.filled(), &mut room, asked).map_err(Failure::Untrusted)? else {
-        return Ok(None);
+        return Ok(Arrival::Partial);
     };
+    let fields = head.headers.iter().map(|header| (header.name, header.value));
+    let named = |name: &str| head.named.has(name);
     let len = head.len;
     if (100..200).contains(&head.status) && head.status != 101 {
-        // The client may wait for this one before it sends its body; the others it would not miss.
-        if head.status == 100 && manner.http11 && manner.expects_continue {
-            response.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        // Who did not ask whether to go on is not told to.
+        if manner.http11 && (head.status != 100 || manner.expects_continue) {
+            // A vector takes all that is written.
+            let _ = write!(response, "HTTP/1.1 {} {}\r\n", head.status, head.reason);
+            for (name, value) in fields {
+                let frames = name.eq_ignore_ascii_case("content-length");
+                if !frames && !headers::belongs_to_connection(name) && !named(name) {
+                    response.header(name, value);
+                }
+            }
+            response.extend_from_slice(b"\r\n");
         }
         arrived.consume(len);
-        if response.is_empty() {
-            return read_head(arrived, response, ask, manner, attempt, course, line);
-        }
-        return Ok(None);
+        return Ok(Arrival::Interim);
     }
     course.answered(line, head.status, attempt);
-    let fields = head.headers.iter().map(|header| (header.name, header.value));
     let status = (head.status, head.reason, head.framing);
     let sticky = course.sticky(attempt);
-    let named = |name: &str| head.named.has(name);
-    let switched = (head.status == 101).then(|| speech(fields.clone()));
     let keep_alive = write_head(status, fields, named, ask.route, sticky, manner, response);
-    let answer = Head { framing: head.framing, link_keeps: head.keeps_alive, keep_alive, switched };
+    let switched = head.status == 101;
+    let answer = Head {
+        status: head.status,
+        framing: head.framing,
+        link_keeps: head.keeps_alive,
+        keep_alive,
+        switched,
+    };
     arrived.consume(len);
-    Ok(Some(answer))
-}
-
-/// What both sides speak from now on, as the answer's `Upgrade` says.
-fn speech<'h>(mut fields: impl Iterator<Item = (&'h str, &'h [u8])>) -> Speech {
-    let to = fields.find(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
-    if to.is_some_and(|(_, to)| to.eq_ignore_ascii_case(b"websocket")) {
-        Speech::WebSocket
-    } else {
-        Speech::Unknown
-    }
+    Ok(Arrival::Final(answer))
 }
 
 /// Sends a head and the body behind it.

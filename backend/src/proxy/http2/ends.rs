@@ -21,17 +21,26 @@ use std::{
 pub struct Body<'a> {
     stream: &'a mut RecvStream,
     unreleased: usize,
+    touched: bool,
 }
 
 impl<'a> Body<'a> {
     pub fn new(stream: &'a mut RecvStream) -> Body<'a> {
-        Body { stream, unreleased: 0 }
+        Body { stream, unreleased: 0, touched: false }
     }
 }
 
 impl Source for Body<'_> {
     async fn piece(&mut self) -> Result<Piece, Torn> {
-        piece(self.stream, &mut self.unreleased).await
+        let piece = piece(self.stream, &mut self.unreleased).await;
+        self.touched = true;
+        piece
+    }
+}
+
+impl relay::Request for Body<'_> {
+    fn is_untouched(&self) -> bool {
+        !self.touched
     }
 }
 

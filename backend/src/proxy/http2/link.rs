@@ -40,7 +40,7 @@ const MAX_LINKS: usize = 16;
 /// How much of all answers on a connection may be on its way: a client that is slow holds up no other.
 const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
 /// How often another connection is looked for after one that turned out to be dead.
-const MAX_DEAD: usize = 3;
+const MAX_DEAD: usize = MAX_LINKS;
 
 /// A worker's connections to one endpoint.
 #[derive(Debug, Default)]
@@ -119,6 +119,12 @@ impl Links {
         let seat = Seat::on(&link);
         self.open.lock().unwrap_or_else(PoisonError::into_inner).push(link);
         Ok(seat)
+    }
+
+    /// None of them gets further requests.
+    pub fn retire(&self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.drain(..).for_each(|link| link.retired.store(true, Relaxed));
     }
 
     /// Closes what nobody has needed for so long.

@@ -28,7 +28,7 @@ fn shares(picks: &[usize], seats: usize) -> Vec<usize> {
 fn round_robin_goes_in_turns_and_nobody_inherits_a_share() {
     let upstream = with(Policy::RoundRobin, &[("a", 1), ("b", 9), ("c", 1), ("d", 1)]);
     assert_eq!(picks(&upstream, 8, |_| 0), [0, 1, 2, 3, 0, 1, 2, 3]);
-    upstream.seats[1].endpoint.set_opinion(Verdict::Unhealthy, String::new());
+    upstream.seats[1].endpoint.set_opinion(0, Verdict::Unhealthy, String::new());
     assert_eq!(shares(&picks(&upstream, 300, |_| 0), 4), [100, 0, 100, 100]);
 }
 
@@ -98,7 +98,7 @@ fn a_hash_spreads_by_weight_and_moves_only_the_keys_of_who_is_gone() {
     for (share, weight) in shares(&before, 4).into_iter().zip([1, 1, 2, 1]) {
         assert!((1_850 * weight..2_150 * weight).contains(&share), "{share} of weight {weight}");
     }
-    upstream.seats[3].endpoint.set_opinion(Verdict::Unhealthy, String::new());
+    upstream.seats[3].endpoint.set_opinion(0, Verdict::Unhealthy, String::new());
     let after = picks(&upstream, 10_000, key);
     let moved = before.iter().zip(&after).filter(|(before, after)| before != after);
     assert!(moved.clone().all(|(before, _)| *before == 3));
@@ -122,7 +122,7 @@ fn a_cookie_holds_as_long_as_its_endpoint_takes_requests() {
     let upstream = with(Policy::RoundRobin, &[("a", 1), ("b", 1), ("c", 1)]);
     let wish = Wish { sticky: Some(upstream.seats[2].endpoint.token), ..Wish::default() };
     assert!((0..10).all(|_| upstream.pick(&wish, NOW, 0).unwrap() == Pick { seat: 2, why: Why::Sticky }));
-    upstream.seats[2].endpoint.set_opinion(Verdict::Unhealthy, String::new());
+    upstream.seats[2].endpoint.set_opinion(0, Verdict::Unhealthy, String::new());
     assert!((0..10).all(|_| upstream.pick(&wish, NOW, 0).unwrap().seat != 2));
 }
 

@@ -94,6 +94,12 @@ async fn answer(
             let answer = Response::builder().header("grpc-status", "5").body(()).unwrap();
             let _ = respond.send_response(answer, true);
         }
+        // A body where none is allowed, and one that looks like an answer.
+        "/poison" => {
+            let answer = Response::builder().status(204).body(()).unwrap();
+            let mut stream = respond.send_response(answer, false).unwrap();
+            stream.send_data("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison".into(), true).unwrap();
+        }
         "/wait" => {
             waiting.fetch_add(1, SeqCst);
             let _ = std::future::poll_fn(|context| respond.poll_reset(context)).await;

@@ -115,7 +115,15 @@ async fn connection(mut stream: TcpStream, name: String, seen: Arc<Seen>) {
             "/chunked" => "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\nX-Trailer: 1\r\n\r\n".to_owned(),
             "/until-close" => "HTTP/1.1 200 OK\r\n\r\nall of it".to_owned(),
             "/half" => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf".to_owned(),
+            "/half-chunked" => "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n".to_owned(),
             "/hang-up" => String::new(),
+            "/slow-hang-up" => {
+                tokio::time::sleep(Duration::from_millis(700)).await;
+                String::new()
+            }
+            "/hints" => "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned(),
+            "/never-final" => "HTTP/1.1 100\r\n\r\n".repeat(4_000),
+            "/other-protocol" => "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n".to_owned(),
             "/nonsense" => "nonsense\r\n\r\n".to_owned(),
             "/two-lengths" => "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab".to_owned(),
             "/too-much" => "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison".to_owned(),
@@ -137,7 +145,7 @@ async fn connection(mut stream: TcpStream, name: String, seen: Arc<Seen>) {
             return;
         }
         match path.as_str() {
-            "/until-close" | "/half" | "/hang-up" | "/nonsense" => return,
+            "/until-close" | "/half" | "/half-chunked" | "/hang-up" | "/slow-hang-up" | "/nonsense" => return,
             "/ws" => {
                 let _ = stream.write_all(&left).await;
                 let (mut read, mut write) = stream.split();

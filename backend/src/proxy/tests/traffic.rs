@@ -374,6 +374,7 @@ async fn a_table_is_kept_over_a_restart() {
         listen: Some(listen),
         data_dir: Some(dir.path().to_owned()),
         workers: Some(1),
+        connections: 100,
     };
     let proxy = Proxy::start(settings.clone()).unwrap();
     proxy.set_table([&upstream].into_iter(), [&route("r", "/", "u")].into_iter());

@@ -57,7 +57,7 @@ fn whoever_keeps_failing_is_left_out_for_longer_each_time() {
         OutlierEjection { consecutive_failures: 3, base_ms: 1_000, max_ms: 3_000, max_ejected_percent: 50 };
     let upstream = compiled(&from);
     fail(&upstream, 0, 2, NOW);
-    upstream.note(0, Outcome::Answered(200), Duration::ZERO, NOW);
+    upstream.went_well(0, Outcome::Answered(200));
     fail(&upstream, 0, 2, NOW);
     assert_eq!(upstream.seats[0].endpoint.ejected_for(NOW), None, "only failures on end count");
     let mut now = NOW;
@@ -104,7 +104,7 @@ fn nobody_is_left_for_reasons_that_are_counted() {
     from.config.endpoints[0].state = EndpointState::Drain;
     from.config.endpoints[1].health.verdict = Verdict::Unhealthy;
     let upstream = compiled(&from);
-    upstream.seats[2].endpoint.set_opinion(Verdict::Unhealthy, "connection refused".to_owned());
+    upstream.seats[2].endpoint.set_opinion(0, Verdict::Unhealthy, "connection refused".to_owned());
     let nobody = upstream.pick(&Default::default(), NOW, 0).unwrap_err();
     assert_eq!(nobody.0, "upstream u has 3 endpoints: 1 drained, 2 unhealthy");
 }
