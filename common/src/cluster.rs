@@ -427,6 +427,16 @@ mod tests {
     }
 
     #[test]
+    fn who_does_not_answer_any_more_is_not_counted_on() {
+        let (nodes, reports) = (voters(3), reports(3, &[]));
+        let told = |id| can_lose_while(NodeId(id), nodes.iter(), Some(NodeId(1)), &reports, |id| id.0 != 3);
+        for living in [1, 2] {
+            assert_eq!(told(living).reason, "no: node 3 does not answer; writes need 2 of 3 voters");
+        }
+        assert_eq!(told(3).reason, "it does not answer now, and the others are enough");
+    }
+
+    #[test]
     fn who_cannot_connect_cannot_lead() {
         let nodes = voters(3);
         let mut one_way = reports(3, &[]);
