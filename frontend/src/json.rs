@@ -70,7 +70,12 @@ fn sample(mut fields: Map<String, Value>) -> Result<Sample, Unreadable> {
         from: take(&mut fields, "from")?,
         at: take(&mut fields, "at")?,
         nodes: reports.into_iter().map(aged).collect::<Result<_, _>>()?,
-        attention: take(&mut fields, "attention")?,
+        // Nodes of earlier versions do not tell of it.
+        attention: if fields.contains_key("attention") {
+            take(&mut fields, "attention")?
+        } else {
+            Vec::new()
+        },
     })
 }
 

@@ -105,6 +105,7 @@ pub struct Problem {
 pub enum About {
     Connection,
     Consensus,
+    Traffic,
     Node(NodeId),
     Operation(OperationId),
 }
@@ -337,6 +338,10 @@ fn problems(situation: &Situation<'_>) -> Vec<Problem> {
         found(Tone::Bad, text, About::Consensus);
     } else if figures::leader(sample).is_none() {
         found(Tone::Bad, "No node leads at the moment".to_owned(), About::Consensus);
+    }
+    for warning in &sample.attention {
+        let node = warning.subject.strip_prefix("node/").and_then(|id| id.parse().ok());
+        found(Tone::Warning, capitalised(&warning.detail), node.map_or(About::Traffic, About::Node));
     }
     for fault in one_way_faults(&sample.nodes) {
         found(Tone::Warning, capitalised(&fault.to_string()), About::Node(fault.from));

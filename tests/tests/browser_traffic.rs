@@ -359,6 +359,7 @@ async fn an_upstream_without_checks_is_shown_as_its_requests_fare() {
     };
     let seen = async {
         browser.wait_text("[data-testid=taking-dead] .bad", "red", |text| text.contains("1/1")).await;
+        browser.wait_text(&by_id("problems-count"), "one", |text| text == "1").await;
         browser.page.goto(format!("{}/traffic/upstreams/dead", service.demo.url)).await.expect("it opens");
         browser.wait_text("[data-testid=upstream-status] .bad", "red", |text| text.contains("1 of 1")).await;
         // It was sent there, in vain; that is not nobody.

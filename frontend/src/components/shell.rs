@@ -205,6 +205,7 @@ fn problem(problem: Problem) -> AnyView {
         About::Node(id) => format!("/nodes/{id}"),
         About::Operation(id) => format!("/operations/{id}"),
         About::Consensus => "/consensus".to_owned(),
+        About::Traffic => "/traffic?upstream=troubled".to_owned(),
         About::Connection => "/nodes".to_owned(),
     };
     view! {

@@ -216,3 +216,22 @@ fn an_operation_that_waits_is_a_note_and_a_done_one_is_proof() {
     assert_eq!(done.detail, "Last proven failover: 59 s ago, 41 ms.");
     assert_eq!(done.problems, []);
 }
+
+#[test]
+fn what_the_proxies_have_met_is_a_problem() {
+    let warning = |subject: &str, detail: &str| ringmaster_common::plan::Warning {
+        code: String::new(),
+        detail: detail.to_owned(),
+        subject: subject.to_owned(),
+    };
+    let mut sample = telemetry(&[1, 2, 3], 2);
+    sample.attention = vec![
+        warning("node/3", "node 3 cannot listen"),
+        warning("upstream/web/e1", "endpoint e1 of web fails"),
+    ];
+    let told = judged(&LIVE, Some(&view(3)), Some(&sample)).problems;
+    let told: Vec<_> = told.iter().map(|problem| (problem.text.as_str(), problem.about)).collect();
+    let expected =
+        [("Node 3 cannot listen", About::Node(NodeId(3))), ("Endpoint e1 of web fails", About::Traffic)];
+    assert_eq!(told, expected);
+}
