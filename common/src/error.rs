@@ -171,7 +171,9 @@ impl Refusal {
 
     /// The same, where it is one thing of several that was refused.
     pub fn of(mut self, what: &str) -> Self {
-        if !self.detail.starts_with(what) {
+        let goes_on =
+            |rest: &str| rest.starts_with(|next: char| next.is_ascii_alphanumeric() || "-_.".contains(next));
+        if self.detail.strip_prefix(what).is_none_or(goes_on) {
             self.detail = format!("{what}: {}", self.detail);
         }
         self

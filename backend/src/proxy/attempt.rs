@@ -94,7 +94,9 @@ impl<'u> Attempt<'u> {
     pub fn ended(&self, status: u16, ending: Ending) {
         match ending {
             Ending::Whole => self.upstream.went_well(self.pick.seat, Outcome::Answered(status)),
-            Ending::BrokenOff => self.upstream.broke_off(self.pick.seat, Moment::now()),
+            Ending::BrokenOff => {
+                self.upstream.broke_off(self.pick.seat, Outcome::Answered(status), Moment::now());
+            }
             Ending::GivenUp => {}
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! Whoever serves a protocol asks for the next attempt, makes it, and says how it went. Whether it is made
 //! again elsewhere, what the client is told, and what is counted and written down is said here. A request is
-//! sent again only if the endpoint cannot have seen it, or if seeing it twice changes nothing; and only to whom the
-//! cluster would send it now.
+//! sent again only if the endpoint cannot have seen it, or if seeing it twice changes nothing; and to whom the routing
+//! table of by then has, not of when it came.
 
 use super::{
     answer::Refusal,
@@ -13,7 +13,7 @@ use super::{
     pick::Wish,
     table::{Route, Table},
     timer::Late,
-    upstream::{ErrorKind, Tried},
+    upstream::{ErrorKind, Tried, Upstream},
 };
 use crate::clock;
 use arc_swap::ArcSwap;
@@ -38,6 +38,8 @@ pub struct Course<'r> {
     last: Option<Refusal>,
     /// The endpoint of the last attempt that came to nothing, for people to read.
     failed_at: Option<String>,
+    /// The upstream as it has become meanwhile.
+    moved: Option<Arc<Upstream>>,
 }
 
 /// Why an attempt came to nothing.
@@ -101,14 +103,28 @@ impl Failure {
 
 impl<'r> Course<'r> {
     pub fn new(route: &'r Route, wish: Wish, client: IpAddr) -> Course<'r> {
-        Course { route, wish, client, since: Moment::now(), retries: 0, last: None, failed_at: None }
+        Course {
+            route,
+            wish,
+            client,
+            since: Moment::now(),
+            retries: 0,
+            last: None,
+            failed_at: None,
+            moved: None,
+        }
+    }
+
+    /// What the next attempt chooses from, if that is not what the route had when the request came.
+    pub fn moved(&self) -> Option<Arc<Upstream>> {
+        self.moved.clone()
     }
 
     /// The next one; else what the client is told. `random` is any number that nobody can foresee.
-    pub fn attempt(&mut self, random: u64) -> Result<Attempt<'r>, Refusal> {
-        Attempt::begin(&self.route.upstream, &self.wish, random).map_err(|nobody| {
+    pub fn attempt<'u>(&mut self, upstream: &'u Upstream, random: u64) -> Result<Attempt<'u>, Refusal> {
+        Attempt::begin(upstream, &self.wish, random).map_err(|nobody| {
             self.last.take().unwrap_or_else(|| {
-                self.route.upstream.standing.turned_away.fetch_add(1, Relaxed);
+                upstream.standing.turned_away.fetch_add(1, Relaxed);
                 Refusal::new(Code::NoEndpoint, nobody.0)
             })
         })
@@ -150,6 +166,7 @@ impl<'r> Course<'r> {
             Failure::Unanswered(_) => resendable,
             _ => false,
         };
+        self.wish.tried.add(attempt.seat());
         let again = again
             && self.retries < upstream.config.retries.attempts
             && self.catch_up(&tables.load())
@@ -158,30 +175,42 @@ impl<'r> Course<'r> {
         self.failed_at = Some(attempt.endpoint().id.clone());
         if again {
             self.retries += 1;
-            self.wish.tried.add(attempt.seat());
             self.last = refusal;
             return Then::Again;
         }
         refusal.map_or(Then::Nothing, Then::Refuse)
     }
 
-    /// Time has passed: whom the cluster has taken away meanwhile gets nothing any more. Whether there is
-    /// anybody to try, as far as that goes.
+    /// Time has passed: what is tried next is chosen by the table of now. Not where that would have its endpoint be
+    /// told something else than what is written already.
     fn catch_up(&mut self, table: &Table) -> bool {
-        let (upstream, now) = (&self.route.upstream, Moment::now());
-        let Some(current) = table.upstream(&upstream.name) else { return false };
-        if Arc::ptr_eq(current, upstream) {
+        let known = self.moved.as_ref().unwrap_or(&self.route.upstream);
+        let Some(current) = table.upstream(&known.name) else { return false };
+        if Arc::ptr_eq(current, known) {
             return true;
         }
-        let gone = |seat: usize| !current.admits(&upstream.seats[seat].endpoint, now);
-        (0..upstream.seats.len()).filter(|seat| gone(*seat)).for_each(|seat| self.wish.tried.add(seat));
-        // A primary is tried again where nothing speaks against it.
-        upstream.primary.flatten().is_none_or(|seat| !gone(seat))
+        if current.epoch != known.epoch || current.config.protocol != known.config.protocol {
+            return false;
+        }
+        let mut tried = Tried::default();
+        for (at, seat) in current.seats.iter().enumerate() {
+            let before = known.seats.iter().position(|other| Arc::ptr_eq(&other.endpoint, &seat.endpoint));
+            if before.is_some_and(|before| self.wish.tried.has(before)) {
+                tried.add(at);
+            }
+        }
+        self.wish.tried = tried;
+        self.moved = Some(current.clone());
+        true
     }
 
     /// The client is told this instead of an endpoint's answer.
     pub fn refused(&self, line: &[u8], refusal: &Refusal) {
         self.ended(line, refusal.code.status(), None, &refusal.detail);
+    }
+
+    fn upstream(&self) -> &Upstream {
+        self.moved.as_deref().unwrap_or(&self.route.upstream)
     }
 
     /// A decision now and then, and the access log where somebody wants it.
@@ -214,7 +243,7 @@ impl<'r> Course<'r> {
         why_not: &str,
         now: Moment,
     ) -> Decision {
-        let upstream = &self.route.upstream;
+        let upstream = attempt.map_or_else(|| self.upstream(), Attempt::upstream);
         let nobody = Tried::default();
         Decision {
             at: clock::wall(),

@@ -186,7 +186,12 @@ impl Endpoint {
     /// Says whether the verdict is another than before.
     pub fn set_opinion(&self, checker: u64, verdict: Verdict, detail: String) -> bool {
         let mut opinion = self.opinion.lock().unwrap_or_else(PoisonError::into_inner);
-        if opinion.checker != checker || opinion.verdict == verdict {
+        if opinion.checker != checker {
+            return false;
+        }
+        if opinion.verdict == verdict {
+            // What is found may be another thing than before; only minds that change are of interest elsewhere.
+            opinion.detail = detail;
             return false;
         }
         if opinion.verdict == Verdict::Unhealthy {

@@ -1,6 +1,7 @@
 //! This node's own health checks: a task for each endpoint that is to be checked.
 //!
-//! An opinion changes after so many results on end, and whoever follows is told then. Endpoints cannot
+//! An opinion changes after so many results on end, and whoever follows is told then. An endpoint that comes and goes is
+//! damped: the more often it went lately, the longer it has to be well before it is called so. Endpoints cannot
 //! lead a check elsewhere: redirects are answers like others, no more than a head is read, and addresses
 //! that clouds keep for themselves are refused after the name was resolved.
 
@@ -13,13 +14,19 @@ use super::{
     proxy_protocol,
     table::Table,
 };
+use crate::clock;
 use bytes::Bytes;
 use hyper::Request;
 use ringmaster_common::traffic::{
     health::{HealthCheck, Rhythm, Verdict},
     upstream::{EndpointState, Protocol},
 };
-use std::{collections::HashMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
@@ -33,6 +40,13 @@ use tokio::{
 const FIRST_WITHIN: Duration = Duration::from_millis(500);
 /// How often heartbeats are looked after.
 const BEAT_LOOK: Duration = Duration::from_millis(100);
+
+/// Going away within this long after coming back counts as flapping.
+const FLAP_WINDOW: Duration = Duration::from_secs(60);
+/// How long an endpoint has to be well that has flapped once; it doubles with each time.
+const FIRST_HOLD: Duration = Duration::from_millis(500);
+/// The longest that it has to be.
+const MAX_HOLD: Duration = Duration::from_secs(30);
 
 /// What endpoints know checks by.
 const USER_AGENT: &str = "ringmaster-health-check";
@@ -130,34 +144,75 @@ async fn run(to: Target, check: HealthCheck, checker: u64, changes: watch::Sende
             Ok(result) => result,
             Err(_) => Err(format!("no answer within {} ms", rhythm.timeout_ms)),
         };
-        if let Some((verdict, detail)) = streak.count(result, rhythm) {
+        if let Some((verdict, detail)) = streak.count(result, rhythm, clock::now()) {
             tell(verdict, detail);
         }
         sleep(interval.mul_f64(0.9 + 0.2 * rand::random::<f64>())).await;
     }
 }
 
-/// Results of one kind on end.
+/// Results of one kind on end, and what is remembered of how it came and went before.
 #[derive(Debug, Default)]
 struct Streak {
     good: bool,
     count: u32,
+    since: Option<Instant>,
+    /// How often it went away soon after it had come back.
+    flaps: u32,
+    /// Since when it is called healthy, if it is.
+    healthy_since: Option<Instant>,
+    /// It is called unhealthy, having been called healthy.
+    has_gone: bool,
 }
 
 impl Streak {
     /// What follows from one more result: an opinion, once there are enough.
-    fn count(&mut self, result: Result<String, String>, rhythm: Rhythm) -> Option<(Verdict, String)> {
+    fn count(
+        &mut self,
+        result: Result<String, String>,
+        rhythm: Rhythm,
+        now: Instant,
+    ) -> Option<(Verdict, String)> {
         let (good, detail) = match result {
             Ok(detail) => (true, detail),
             Err(detail) => (false, detail),
         };
-        if self.good != good {
-            *self = Streak { good, count: 0 };
+        if self.good != good || self.since.is_none() {
+            (self.good, self.count, self.since) = (good, 0, Some(now));
         }
         self.count = self.count.saturating_add(1);
-        match good {
-            true => (self.count >= rhythm.rise).then_some((Verdict::Healthy, detail)),
-            false => (self.count >= rhythm.fall).then_some((Verdict::Unhealthy, detail)),
+        let age = |at: Option<Instant>| at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
+        if !good {
+            if self.count < rhythm.fall {
+                return None;
+            }
+            if let Some(since) = self.healthy_since.take() {
+                let soon = self.has_gone && age(Some(since)) < FLAP_WINDOW;
+                self.flaps = if soon { self.flaps.saturating_add(1) } else { 0 };
+                self.has_gone = true;
+            }
+            return Some((Verdict::Unhealthy, detail));
+        }
+        let hold = self.hold();
+        if self.count < rhythm.rise || self.healthy_since.is_none() && age(self.since) < hold {
+            return None;
+        }
+        let detail = match self.flaps {
+            0 => detail,
+            flaps => format!(
+                "{detail}, and is well for {} ms; it had come and gone {} times",
+                hold.as_millis(),
+                flaps + 1
+            ),
+        };
+        self.healthy_since.get_or_insert(now);
+        Some((Verdict::Healthy, detail))
+    }
+
+    fn hold(&self) -> Duration {
+        match self.flaps {
+            0 => Duration::ZERO,
+            flaps => FIRST_HOLD.saturating_mul(1 << (flaps - 1).min(16)).min(MAX_HOLD),
         }
     }
 }
@@ -259,7 +314,7 @@ mod tests {
         let mut verdict = Verdict::Unknown;
         let mut count = |good: bool| {
             let result = if good { Ok(String::new()) } else { Err(String::new()) };
-            if let Some((changed, _)) = streak.count(result, rhythm) {
+            if let Some((changed, _)) = streak.count(result, rhythm, clock::now()) {
                 verdict = changed;
             }
             verdict
@@ -268,5 +323,36 @@ mod tests {
             [true, true, false, false, true, false, false, false, true, true].map(&mut count).into();
         use Verdict::{Healthy as H, Unhealthy as U, Unknown};
         assert_eq!(verdicts, [Unknown, H, H, H, H, H, H, U, U, H]);
+    }
+
+    #[test]
+    fn who_comes_and_goes_has_to_be_well_for_longer_each_time() {
+        let rhythm = Rhythm { interval_ms: 100, timeout_ms: 1, rise: 1, fall: 1 };
+        let (mut streak, mut now) = (Streak::default(), clock::now());
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            let well = loop {
+                now += Duration::from_millis(100);
+                if let Some((_, detail)) = streak.count(Ok("answered 200".to_owned()), rhythm, now) {
+                    break detail;
+                }
+            };
+            waits.push(now.saturating_duration_since(streak.since.unwrap()).as_millis());
+            assert_eq!(well.contains("come and gone"), waits.len() > 2, "{well}");
+            now += Duration::from_millis(100);
+            assert!(
+                streak.count(Err("refused".to_owned()), rhythm, now).is_some(),
+                "bad news is told at once"
+            );
+        }
+        assert_eq!(waits, [0, 0, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000, 30_000]);
+        // Who was well for long begins anew.
+        now += MAX_HOLD + Duration::from_millis(100);
+        streak.count(Ok(String::new()), rhythm, now);
+        now += MAX_HOLD;
+        assert!(streak.count(Ok(String::new()), rhythm, now).is_some());
+        now += FLAP_WINDOW;
+        streak.count(Err(String::new()), rhythm, now);
+        assert!(streak.count(Ok(String::new()), rhythm, now).is_some());
     }
 }

@@ -267,7 +267,9 @@ impl Exchange<'_> {
         let (mut course, line) =
             (Course::new(ask.route, ask.wish, self.caller.peer.ip()), &self.head[..ask.line]);
         loop {
-            let refusal = match course.attempt(random.next()) {
+            let moved = course.moved();
+            let upstream = moved.as_deref().unwrap_or(&ask.route.upstream);
+            let refusal = match course.attempt(upstream, random.next()) {
                 Err(refusal) => refusal,
                 Ok(attempt) => {
                     let tried = match &ask.onward {

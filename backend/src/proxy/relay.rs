@@ -20,7 +20,7 @@ use hyper::{HeaderMap, http::response::Parts};
 use std::{
     future::poll_fn,
     pin::pin,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed},
     task::{Context, Poll},
     time::Duration,
 };
@@ -119,9 +119,12 @@ enum Step {
 /// How far it has come.
 #[derive(Debug)]
 struct Progress {
-    answered: AtomicBool,
+    /// With which status; 0 where there is none yet.
+    status: AtomicU16,
     /// The [`Moment`] when something last moved.
     moved: AtomicU64,
+    /// It is the endpoint that the rest of the answer is waited for from.
+    owed: AtomicBool,
 }
 
 impl Progress {
@@ -130,7 +133,7 @@ impl Progress {
     }
 
     fn is_answered(&self) -> bool {
-        self.answered.load(Relaxed)
+        self.status.load(Relaxed) != 0
     }
 }
 
@@ -146,7 +149,11 @@ pub async fn carry(
     let (endpoint, config) = (terms.attempt.endpoint(), &terms.attempt.upstream().config);
     let idle = Duration::from_millis(config.timeouts.idle_ms);
     let response = Duration::from_millis(config.timeouts.response_ms);
-    let progress = Progress { answered: AtomicBool::new(false), moved: AtomicU64::new(Moment::now().0) };
+    let progress = Progress {
+        status: AtomicU16::new(0),
+        moved: AtomicU64::new(Moment::now().0),
+        owed: AtomicBool::new(false),
+    };
     let max = terms.ask.route.spec.max_body_bytes;
     let mut upload = match terms.ask.framing {
         Framing::Empty => Upload::none(),
@@ -189,7 +196,11 @@ pub async fn carry(
                 if late == Late::TimedOut && !waits && quiet < idle {
                     deadline = Deadline::after(idle - quiet);
                 } else if progress.is_answered() {
-                    return Ok(given_up);
+                    // It may wait for what the client does not send.
+                    let owed = late == Late::TimedOut && progress.owed.load(Relaxed) && upload.is_whole();
+                    let ending = if owed { Ending::BrokenOff } else { Ending::GivenUp };
+                    terms.attempt.ended(progress.status.load(Relaxed), ending);
+                    return Ok(Carried { ending, sent: false });
                 } else if late == Late::TimedOut && !waits {
                     Sent::TimedOut.check(terms.ask.route, idle)?;
                 } else {
@@ -240,7 +251,7 @@ async fn tell(
     let (head, bare) = head?;
     let status = head.status.as_u16();
     terms.course.answered(terms.line, status, terms.attempt);
-    progress.answered.store(true, Relaxed);
+    progress.status.store(status, Relaxed);
     progress.moves();
     let ending = match reply.head(head, bare, terms.ask.route, terms.course.sticky(terms.attempt)).await {
         Ok(()) if bare => Ending::Whole,
@@ -253,7 +264,10 @@ async fn tell(
 
 async fn pass_on(answer: &mut impl Answer, reply: &mut impl Reply, progress: &Progress) -> Ending {
     loop {
-        let told = match unless_gone(reply, answer.piece()).await {
+        progress.owed.store(true, Relaxed);
+        let piece = unless_gone(reply, answer.piece()).await;
+        progress.owed.store(false, Relaxed);
+        let told = match piece {
             Some(Ok(Piece::Data(data))) => reply.data(data).await,
             Some(Ok(Piece::End(trailers))) => match reply.end(trailers).await {
                 Ok(()) => return Ending::Whole,

@@ -30,7 +30,9 @@ pub async fn serve(mut client: TcpStream, peer: SocketAddr, route: &Route, table
     let (mut random, mut course) = (Random::seeded(), Course::new(route, wish, peer.ip()));
     let here = client.local_addr().unwrap_or(peer);
     loop {
-        let attempt = match course.attempt(random.next()) {
+        let moved = course.moved();
+        let upstream = moved.as_deref().unwrap_or(&route.upstream);
+        let attempt = match course.attempt(upstream, random.next()) {
             Ok(attempt) => attempt,
             Err(refusal) => return course.refused(LINE, &refusal),
         };

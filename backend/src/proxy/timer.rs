@@ -118,7 +118,7 @@ mod tests {
             let ended = timer.within(&mut Deadline::after(limit), never_told, pending::<()>()).await;
             let took = clock::now() - start;
             assert_eq!(ended, Err(Late::TimedOut));
-            assert!(took >= limit && took < limit + Duration::from_millis(200), "{took:?} of {limit:?}");
+            assert!(took >= limit && took < limit + Duration::from_secs(5), "{took:?} of {limit:?}");
         }
         assert_eq!(timer.within(&mut Deadline::after(Duration::ZERO), never_told, ready(1)).await, Ok(1));
     }

@@ -265,13 +265,6 @@ impl Upstream {
         }
     }
 
-    /// Whether requests may be sent there, for all that the cluster and this node's checks say.
-    pub fn admits(&self, endpoint: &Arc<Endpoint>, now: Moment) -> bool {
-        let seat = self.seats.iter().position(|seat| Arc::ptr_eq(&seat.endpoint, endpoint));
-        let left_out = seat.map(|seat| self.left_out(seat, &Tried::default(), now));
-        matches!(left_out, Some(None | Some(LeftOut::Ejected | LeftOut::Full)))
-    }
-
     /// What became of all who could have taken a request: `3 endpoints: 2 unhealthy, 1 drained`.
     pub fn nobody(&self, tried: &Tried, now: Moment) -> Nobody {
         if self.seats.is_empty() {
@@ -331,10 +324,14 @@ impl Upstream {
         }
     }
 
-    /// An answer has not.
-    pub fn broke_off(&self, seat: usize, now: Moment) {
-        self.seats[seat].endpoint.count(Outcome::Failed(ErrorKind::BrokenOff));
-        self.fails(seat, now);
+    /// An answer has not. What was a failure already counts once.
+    pub fn broke_off(&self, seat: usize, outcome: Outcome, now: Moment) {
+        if !matches!(outcome, Outcome::Answered(500..)) {
+            self.seats[seat].endpoint.count(Outcome::Failed(ErrorKind::BrokenOff));
+        }
+        if !outcome.is_bad() {
+            self.fails(seat, now);
+        }
     }
 
     /// Leaves out who keeps failing.

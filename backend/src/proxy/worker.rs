@@ -3,7 +3,14 @@
 //! The kernel deals incoming connections out among the workers, because each has a socket at the same address.
 //! From then on nothing of a request leaves its thread, and no worker waits for another.
 
-use super::{answer::Refusals, http1::Visit, listen::Listeners, proxy_protocol, table::Table, tcp};
+use super::{
+    answer::Refusals,
+    http1::Visit,
+    listen::{Listeners, Open},
+    proxy_protocol,
+    table::Table,
+    tcp,
+};
 use arc_swap::ArcSwap;
 use std::{
     collections::BTreeMap,
@@ -102,7 +109,7 @@ impl Worker {
     }
 
     async fn accept(self: Arc<Self>, listener: Option<Arc<str>>, addr: String, permits: Arc<Semaphore>) {
-        let socket = self.listeners.open(&addr).await;
+        let Open { socket, .. } = &self.listeners.open(&listener, &addr).await;
         loop {
             let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
             match socket.accept().await {

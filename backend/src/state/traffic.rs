@@ -11,7 +11,7 @@ use crate::state::{
 };
 use ringmaster_common::{
     action::Action,
-    error::Refusal,
+    error::{Code, Refusal},
     id::Revision,
     traffic::{
         import::{Import, Put},
@@ -21,6 +21,7 @@ use ringmaster_common::{
     },
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// The feature level at which all members know of traffic.
 pub const LEVEL: u32 = 2;
@@ -122,6 +123,17 @@ impl TrafficCommand {
     }
 }
 
+/// What is there twice would be put upon itself.
+fn named_once<'n>(what: &str, names: impl Iterator<Item = &'n str>) -> Result<(), Refusal> {
+    let mut seen = BTreeSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            return Err(Refusal::new(Code::InvalidRequest, format!("{what} {name} is named twice")));
+        }
+    }
+    Ok(())
+}
+
 impl State {
     /// What the import would be refused for, by what this state holds.
     pub fn check_import(&self, import: Import) -> Result<(), Refusal> {
@@ -131,6 +143,8 @@ impl State {
     /// Upstreams come first, because routes lead to them.
     fn import(&mut self, context: &mut Context, import: Import) -> Result<Outcome, Refusal> {
         let Import { upstreams, routes } = import;
+        named_once("upstream", upstreams.iter().map(|put| put.name.as_str()))?;
+        named_once("route", routes.iter().map(|put| put.name.as_str()))?;
         let (known, emitted) = ((self.upstreams.clone(), self.routes.clone()), context.events.len());
         let put_all = || {
             for Put { name, version, spec } in upstreams {

@@ -193,7 +193,7 @@ impl Client {
             let mut passing = None;
             for address in self.addresses() {
                 match self.try_at(address, &request()).await {
-                    Ok(Err(error)) if !error.is_final() => passing = Some(error),
+                    Ok(Err(error @ ClientError::Problem(_))) if !error.is_final() => passing = Some(error),
                     Ok(answer) => return answer,
                     Err(attempt) => attempts.push(attempt),
                 }

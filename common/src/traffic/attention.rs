@@ -4,7 +4,10 @@
 //! command line, and once for every browser. Health checks ask whether an endpoint lives; this tells what became
 //! of real requests, so it speaks up where there is no check, or one that sees too little.
 
-use super::live::UpstreamFigures;
+use super::{
+    health::Verdict,
+    live::{EndpointFigures, UpstreamFigures},
+};
 use crate::{id::NodeId, plan::Warning};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -70,7 +73,9 @@ pub fn attention<'a>(met: impl Iterator<Item = Met<'a>>) -> Vec<Warning> {
             });
         }
         for upstream in figures {
-            for endpoint in &upstream.endpoints {
+            // Of whom a check knows that they are ill, nothing more has to be said.
+            let unknown = |endpoint: &&EndpointFigures| endpoint.verdict != Verdict::Unhealthy;
+            for endpoint in upstream.endpoints.iter().filter(unknown) {
                 let sum = recent.entry((&upstream.upstream, &endpoint.endpoint)).or_default();
                 sum.requests += endpoint.recent_requests;
                 sum.failures += endpoint.recent_failures;
@@ -83,9 +88,9 @@ pub fn attention<'a>(met: impl Iterator<Item = Met<'a>>) -> Vec<Warning> {
         code: "endpoint_fails".to_owned(),
         detail: format!(
             "endpoint {endpoint} of {upstream}: {} % of {} requests failed in the last {RECENT_S} s, and {}",
-            recent.failures * 100 / recent.requests,
+            (recent.failures * 100 / recent.requests).min(100),
             recent.requests,
-            if recent.checked { "its health check does not tell why" } else { "it has no health check" },
+            if recent.checked { "its health check finds nothing wrong" } else { "it has no health check" },
         ),
         subject: format!("upstream/{upstream}/{endpoint}"),
     }));
@@ -96,7 +101,6 @@ pub fn attention<'a>(met: impl Iterator<Item = Met<'a>>) -> Vec<Warning> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::traffic::{health::Verdict, live::EndpointFigures};
 
     fn figures(node: u64, checked: bool, endpoints: &[(&str, u64, u64)]) -> UpstreamFigures {
         let endpoint = |(id, requests, failures): &(&str, u64, u64)| EndpointFigures {

@@ -19,7 +19,6 @@ use crate::{
     telemetry::Telemetry,
 };
 use ringmaster_common::{
-    cluster::NodeStatus,
     error::{Code, Refusal},
     id::{NodeId, Revision},
     traffic::health::Verdict,
@@ -88,7 +87,7 @@ fn primary(group: &ClusterGroup, upstream: &str) -> Option<(Option<String>, u64)
     Some((primary.endpoint.clone(), primary.epoch))
 }
 
-/// Waits until the proxies of all nodes that are up route by it. One that does not say so may still send
+/// Waits until the proxies of all nodes that are alive route by it. One that does not say so may still send
 /// requests; they carry the old epoch.
 async fn drained(group: &ClusterGroup, telemetry: &Telemetry, revision: Revision) -> String {
     let deadline = clock::now() + DRAIN_WITHIN;
@@ -97,7 +96,7 @@ async fn drained(group: &ClusterGroup, telemetry: &Telemetry, revision: Revision
         let waited_for: Vec<NodeId> = state
             .membership
             .iter()
-            .filter(|node| node.status == NodeStatus::Up)
+            .filter(|node| node.is_alive())
             .map(|node| node.id)
             .filter(|id| telemetry.routed(*id).is_none_or(|routed| routed < revision))
             .collect();

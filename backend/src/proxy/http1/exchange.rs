@@ -60,7 +60,9 @@ impl Visit {
     pub(super) async fn exchange(&mut self, ask: Ask<'_>, manner: Manner) -> Next {
         let mut course = Course::new(ask.route, ask.wish, self.peer.ip());
         loop {
-            let refusal = match course.attempt(self.random.next()) {
+            let moved = course.moved();
+            let upstream = moved.as_deref().unwrap_or(&ask.route.upstream);
+            let refusal = match course.attempt(upstream, self.random.next()) {
                 Err(refusal) => refusal,
                 Ok(attempt) => {
                     let tried = match &ask.onward {
@@ -180,6 +182,7 @@ impl Visit {
                     let write = client_write.write_all(response);
                     match upload.beside(timer.within(&mut Deadline::after(idle), told, write)).await {
                         Ok(Ok(())) => continue,
+                        Err(Late::Told) => return Err(Failure::Cut),
                         _ => return Err(Failure::ClientGone),
                     }
                 }
@@ -290,8 +293,14 @@ impl Relay<'_> {
             match upload.beside(timer.within(&mut Deadline::after(idle), &told, read)).await {
                 Ok(Some(Ok(0))) => ended = true,
                 Ok(Some(Ok(_))) => {}
+                // It may wait for what the client does not send.
+                Err(Late::TimedOut) if !upload.is_whole() => return Ending::GivenUp,
                 Ok(Some(Err(_))) | Err(Late::TimedOut) => return Ending::BrokenOff,
                 Ok(None) | Err(Late::Told) => return Ending::GivenUp,
+            }
+            // What is wrong with the request is not waited for to the end of the answer.
+            if !upload.is_under_way() && !matches!(upload.ended, Sent::Whole | Sent::EndpointGone) {
+                return Ending::GivenUp;
             }
         }
     }
