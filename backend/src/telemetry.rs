@@ -7,6 +7,7 @@
 //! Where two nodes do not hear each other, whoever hears both passes their latest reports on, so that
 //! the leader learns what everybody sees. A report is passed on once: only by who had it from its source.
 
+mod measure;
 #[cfg(test)]
 mod tests;
 
@@ -20,11 +21,10 @@ use crate::{
 use bytes::Bytes;
 use ringmaster_common::{
     cluster::{MAX_NODES, Role, Sees},
-    duration::{micros, millis},
+    duration::millis,
     id::{GroupId, NodeId, Revision},
     plan::Warning,
-    setting::{DOWN_AFTER, SUSPECT_AFTER},
-    telemetry::{AgedReport, FRESH_MS, Link, NodeReport, OneWayFault, Sample},
+    telemetry::{AgedReport, FRESH_MS, Link, NodeReport, Sample},
     traffic::{
         attention::{DeafListener, Met, attention},
         health::{EndpointOpinion, HeardBeat},
@@ -41,6 +41,8 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
+
+pub use measure::resident_bytes;
 
 /// How often links are judged. A change of opinion, or of who leads, is reported at once.
 const JUDGE_EVERY: Duration = Duration::from_millis(200);
@@ -404,7 +406,7 @@ pub async fn run(
             _ = link_changes.recv() => false,
             changed = routed.changed() => changed.is_ok(),
         };
-        let links = links(&telemetry, &group, &peers);
+        let links = measure::links(&telemetry, &group, &peers);
         let opinions: Vec<_> = links.iter().map(|link| (link.peer, link.sees)).collect();
         let (role, term, leader) = group.standing();
         let leadership = leader.map(|leader| (leader, term));
@@ -421,7 +423,7 @@ pub async fn run(
         if !due && !rerouted && news == last {
             continue;
         }
-        let report = report(&telemetry, &group, journal.fsyncs(), links);
+        let report = measure::report(&telemetry, &group, journal.fsyncs(), links);
         telemetry.forget_all_but(|node| group.state().membership.get(node).is_some());
         last = news;
         reported = Some(clock::now());
@@ -443,10 +445,11 @@ pub async fn run(
 fn busy(figures: &[UpstreamFigures]) -> Arc<[UpstreamFigures]> {
     let mut told = 0;
     let fits = |figures: &&UpstreamFigures| {
-        told += figures.endpoints.len();
-        told <= MAX_REPORTED_FIGURES
+        let fits = told + figures.endpoints.len() <= MAX_REPORTED_FIGURES;
+        told += if fits { figures.endpoints.len() } else { 0 };
+        fits
     };
-    figures.iter().filter(|figures| figures.is_busy()).take_while(fits).cloned().collect()
+    figures.iter().filter(|figures| figures.is_busy()).filter(fits).cloned().collect()
 }
 
 fn encode(message: &Message) -> Bytes {
@@ -456,89 +459,4 @@ fn encode(message: &Message) -> Bytes {
 fn cast(body: Bytes) -> peer::Request {
     let (group, trace) = (GroupId::CLUSTER, Trace::default());
     peer::Request { channel: TELEMETRY, group, trace, lane: Lane::Bulk, body }
-}
-
-fn links(telemetry: &Telemetry, group: &ClusterGroup, peers: &Peers) -> Vec<Link> {
-    let state = group.state();
-    let suspect_after = Duration::from_millis(state.settings.number(&SUSPECT_AFTER));
-    let down_after = Duration::from_millis(state.settings.number(&DOWN_AFTER));
-    let uptime = telemetry.uptime();
-    let links = peers.links();
-    let silence = |link: &LinkState| match link.silent_for {
-        Some(silent) => (silent, link.phi),
-        // Who was never heard from has been silent for as long as one could have heard it, and nobody
-        // can say yet that it lives.
-        None => (uptime.max(suspect_after), f64::INFINITY),
-    };
-    // Whom nobody speaks to has more reason to doubt itself than all others.
-    let deaf = links.len() > 1 && links.iter().all(|link| silence(link).0 >= suspect_after);
-    links
-        .iter()
-        .map(|state| {
-            let mut link = Link {
-                peer: state.peer,
-                sees: match silence(state) {
-                    (silent, phi) if !deaf && silent >= down_after && phi >= DEAD_PHI => Sees::Dead,
-                    (silent, phi) if silent >= suspect_after && phi >= SUSPECT_PHI => Sees::Suspect,
-                    _ => Sees::Alive,
-                },
-                rtt_us: state.rtt.map(micros),
-                silent_ms: state.silent_for.map(millis),
-                trouble: None,
-                passes: state.passes,
-                feature_level: state.feature_level,
-            };
-            link.trouble = trouble(telemetry.me, &link, state, deaf);
-            link
-        })
-        .collect()
-}
-
-/// What is wrong with a link, as half a sentence.
-fn trouble(me: NodeId, link: &Link, state: &LinkState, deaf: bool) -> Option<String> {
-    let peer = link.peer;
-    if link.is_one_way() {
-        return Some(OneWayFault { from: me, to: peer }.to_string());
-    }
-    if deaf {
-        return Some(format!("node {me} hears nobody, so it is likely the one that is cut off"));
-    }
-    let why = state.trouble.as_ref().filter(|_| !state.connected)?;
-    Some(match link.sees {
-        Sees::Alive => format!("node {me} hears node {peer}, but cannot connect to it: {why}"),
-        Sees::Suspect | Sees::Dead => format!("node {me} cannot connect to node {peer}: {why}"),
-    })
-}
-
-fn report(telemetry: &Telemetry, group: &ClusterGroup, fsyncs: u64, links: Vec<Link>) -> NodeReport {
-    let status = group.status();
-    let latencies = group.latencies().summary(clock::now());
-    NodeReport {
-        node: telemetry.me,
-        role: status.role,
-        term: status.term,
-        leader: status.leader,
-        last_log_index: status.last_log_index,
-        committed_index: status.committed_index,
-        applied_index: status.applied_index,
-        snapshot_index: status.snapshot_index,
-        uptime_ms: millis(telemetry.uptime()),
-        rss_bytes: resident_bytes(),
-        streams: telemetry.streams(),
-        proposals_per_s: latencies.per_second,
-        commit_p50_us: latencies.p50.map(micros),
-        commit_p99_us: latencies.p99.map(micros),
-        fsyncs,
-        links,
-        replication: status.replication,
-    }
-}
-
-/// Resident memory, by the kernel's count; 0 where it does not say.
-pub fn resident_bytes() -> u64 {
-    const PAGE: u64 = 4096;
-    std::fs::read_to_string("/proc/self/statm")
-        .ok()
-        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok())
-        .map_or(0, |pages| pages * PAGE)
 }

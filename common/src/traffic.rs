@@ -14,6 +14,7 @@ pub mod health;
 #[cfg(not(target_family = "wasm"))]
 pub mod import;
 pub mod live;
+#[cfg(not(target_family = "wasm"))]
 pub mod register;
 pub mod route;
 pub mod upstream;

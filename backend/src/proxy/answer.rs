@@ -24,14 +24,15 @@ impl Refusals {
         Code::HeadTooLarge,
     ];
 
-    /// One more, for the access log, too.
-    pub fn note(&self, client: IpAddr, refusal: &Refusal) {
+    /// One more, for the access log, too. `line` is method and target, where they could be read.
+    pub fn note(&self, client: IpAddr, line: &str, refusal: &Refusal) {
         if let Some(at) = Refusals::CODES.iter().position(|code| *code == refusal.code) {
             self.0[at].fetch_add(1, Relaxed);
         }
         tracing::debug!(
             target: "ringmaster::access",
             %client,
+            request = line,
             status = refusal.code.status(),
             code = refusal.code.as_str(),
             why = refusal.detail,

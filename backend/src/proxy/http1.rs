@@ -38,6 +38,8 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// closed at once, it would never see why.
 const LINGER: Duration = Duration::from_secs(1);
 const MAX_LINGER_BYTES: usize = 1 << 20;
+/// How much of a target that is refused the access log has.
+pub const MAX_TOLD: usize = 200;
 
 /// Follows the routing table at no cost where it is the same.
 type Tables = Cache<Arc<ArcSwap<Table>>, Arc<Table>>;
@@ -98,8 +100,10 @@ enum Arrived<'t> {
     Ask(Ask<'t>, Manner),
     /// There is no route, or no more room; the head was read.
     Refused(Refusal, Kept),
-    /// Nobody can say where the next request would begin.
+    /// The head was read, and its request makes no sense: nobody can say where the next would begin.
     Confused(Refusal),
+    /// It could not even be read.
+    Unreadable(Refusal),
     /// It speaks HTTP/2.
     Http2,
     Gone,
@@ -143,12 +147,10 @@ impl Visit {
             }
             let next = match self.head(&mut tables).await {
                 Arrived::Ask(ask, manner) => self.exchange(ask, manner).await,
-                Arrived::Refused(refusal, kept) => {
-                    self.worker.refusals.note(self.peer.ip(), &refusal);
-                    self.refuse(refusal, kept.keep_alive, kept.head).await
-                }
-                Arrived::Confused(refusal) => {
-                    self.worker.refusals.note(self.peer.ip(), &refusal);
+                Arrived::Refused(refusal, kept) => self.refuse(refusal, kept.keep_alive, kept.head).await,
+                Arrived::Confused(refusal) => self.refuse(refusal, false, false).await,
+                Arrived::Unreadable(refusal) => {
+                    self.worker.refusals.note(self.peer.ip(), "", &refusal);
                     self.refuse(refusal, false, false).await
                 }
                 Arrived::Http2 => {
@@ -198,7 +200,7 @@ impl Visit {
             match parsed {
                 Ok(Some(head)) => {
                     let Some(site) = tables.load().site(self.listener.as_deref()) else {
-                        return Arrived::Confused(ask::no_listener());
+                        return Arrived::Unreadable(ask::no_listener());
                     };
                     let kept = Kept {
                         keep_alive: keeps_alive(&head) && head.framing == Framing::Empty,
@@ -212,6 +214,10 @@ impl Visit {
                         keep_alive: keeps_alive(&head),
                     };
                     let asked = prepare(&head, client, site, &mut self.random, &mut self.request);
+                    if let Err(refusal) = &asked {
+                        let line = format!("{} {:.MAX_TOLD$}", head.method, head.target);
+                        self.worker.refusals.note(self.peer.ip(), &line, refusal);
+                    }
                     self.inbox.consume(len);
                     return match asked {
                         Ok(ask) => Arrived::Ask(ask, manner),
@@ -219,12 +225,12 @@ impl Visit {
                         Err(refusal) => Arrived::Refused(refusal, kept),
                     };
                 }
-                Ok(None) if self.inbox.is_full() => return Arrived::Confused(head::too_large()),
+                Ok(None) if self.inbox.is_full() => return Arrived::Unreadable(head::too_large()),
                 Ok(None) => {}
                 Err(_) if self.fresh && self.inbox.filled().starts_with(http2::PREFACE_LINE) => {
                     return Arrived::Http2;
                 }
-                Err(refusal) => return Arrived::Confused(refusal),
+                Err(refusal) => return Arrived::Unreadable(refusal),
             }
             let read = self.inbox.read_from(&mut self.stream);
             match self.timer.within(&mut deadline, never_told, read).await {
@@ -232,7 +238,7 @@ impl Visit {
                 Ok(Ok(0) | Err(_)) => return Arrived::Gone,
                 Err(_) => {
                     let detail = format!("the head did not arrive within {} s", HEAD_PATIENCE.as_secs());
-                    return Arrived::Confused(Refusal::new(Code::RequestTimeout, detail));
+                    return Arrived::Unreadable(Refusal::new(Code::RequestTimeout, detail));
                 }
             }
         }

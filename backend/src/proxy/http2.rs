@@ -19,7 +19,7 @@ use super::{
     head::{self, Framing, MAX_HEADERS, bad},
     headers::{self, Client},
     http1::{
-        HEAD_PATIENCE, KEEP_ALIVE,
+        HEAD_PATIENCE, KEEP_ALIVE, MAX_TOLD,
         ends::{self as http1, unless},
     },
     moment::Moment,
@@ -202,7 +202,8 @@ impl Caller {
                 Exchange { caller: &self, ask: &ask, head, body, respond, timer }.run(&mut random).await
             }
             Err(refusal) => {
-                self.worker.refusals.note(self.peer.ip(), &refusal);
+                let line = format!("{} {:.MAX_TOLD$}", parts.method, parts.uri.path());
+                self.worker.refusals.note(self.peer.ip(), &line, &refusal);
                 refuse(respond, refusal, parts.method == "HEAD");
                 End::Answered
             }

@@ -1,6 +1,6 @@
 //! Reports by way of others, and what is said of links.
 
-use super::*;
+use super::{measure::trouble, *};
 use ringmaster_common::telemetry::Passes;
 
 /// What `node` reports, who sees each of these so.
