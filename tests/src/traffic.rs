@@ -77,7 +77,7 @@ impl Site {
         endpoints.iter_mut().for_each(Endpoint::start);
         let mut config = json!({
             "policy": "least_connections",
-            "health_check": { "type": "http", "path": "/healthz", "interval_ms": 200, "timeout_ms": 1000, "rise": 1, "fall": 2 },
+            "health_check": { "type": "http", "path": "/healthz", "interval_ms": 200, "timeout_ms": 1000, "rise": 1, "fall": 2, "max_hold_ms": 0 },
             // Back soon, so that the next fault meets an endpoint that is in use.
             "outlier_ejection": { "base_ms": 500, "max_ms": 500 },
             "endpoints": endpoints.iter().map(|one| json!({ "id": one.id, "addr": one.addr() })).collect::<Vec<_>>(),

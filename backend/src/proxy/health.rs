@@ -45,8 +45,6 @@ const BEAT_LOOK: Duration = Duration::from_millis(100);
 const FLAP_WINDOW: Duration = Duration::from_secs(60);
 /// How long an endpoint has to be well that has flapped once; it doubles with each time.
 const FIRST_HOLD: Duration = Duration::from_millis(500);
-/// The longest that it has to be.
-const MAX_HOLD: Duration = Duration::from_secs(30);
 
 /// What endpoints know checks by.
 const USER_AGENT: &str = "ringmaster-health-check";
@@ -126,14 +124,13 @@ async fn run(to: Target, check: HealthCheck, checker: u64, changes: watch::Sende
             changes.send_modify(|version| *version += 1);
         }
     };
-    let rhythm = match check {
-        HealthCheck::Heartbeat { ttl_ms } => {
-            return heartbeats(endpoint, Duration::from_millis(ttl_ms), tell).await;
+    let rhythm = match (&check, check.rhythm()) {
+        (HealthCheck::Heartbeat { ttl_ms }, _) => {
+            return heartbeats(endpoint, Duration::from_millis(*ttl_ms), tell).await;
         }
-        HealthCheck::Http { interval_ms, timeout_ms, rise, fall, .. }
-        | HealthCheck::Tcp { interval_ms, timeout_ms, rise, fall } => {
-            Rhythm { interval_ms, timeout_ms, rise, fall }
-        }
+        (_, Some(rhythm)) => rhythm,
+        // Every check but that one has a rhythm.
+        (_, None) => return,
     };
     let interval = Duration::from_millis(rhythm.interval_ms);
     sleep(interval.min(FIRST_WITHIN).mul_f64(rand::random())).await;
@@ -193,7 +190,7 @@ impl Streak {
             }
             return Some((Verdict::Unhealthy, detail));
         }
-        let hold = self.hold();
+        let hold = self.hold(rhythm);
         if self.count < rhythm.rise || self.healthy_since.is_none() && age(self.since) < hold {
             return None;
         }
@@ -209,10 +206,12 @@ impl Streak {
         Some((Verdict::Healthy, detail))
     }
 
-    fn hold(&self) -> Duration {
+    fn hold(&self, rhythm: Rhythm) -> Duration {
         match self.flaps {
             0 => Duration::ZERO,
-            flaps => FIRST_HOLD.saturating_mul(1 << (flaps - 1).min(16)).min(MAX_HOLD),
+            flaps => FIRST_HOLD
+                .saturating_mul(1 << (flaps - 1).min(16))
+                .min(Duration::from_millis(rhythm.max_hold_ms)),
         }
     }
 }
@@ -309,7 +308,7 @@ mod tests {
 
     #[test]
     fn an_opinion_takes_so_many_results_on_end() {
-        let rhythm = Rhythm { interval_ms: 1, timeout_ms: 1, rise: 2, fall: 3 };
+        let rhythm = Rhythm { interval_ms: 1, timeout_ms: 1, rise: 2, fall: 3, max_hold_ms: 0 };
         let mut streak = Streak::default();
         let mut verdict = Verdict::Unknown;
         let mut count = |good: bool| {
@@ -327,7 +326,7 @@ mod tests {
 
     #[test]
     fn who_comes_and_goes_has_to_be_well_for_longer_each_time() {
-        let rhythm = Rhythm { interval_ms: 100, timeout_ms: 1, rise: 1, fall: 1 };
+        let rhythm = Rhythm { interval_ms: 100, timeout_ms: 1, rise: 1, fall: 1, max_hold_ms: 30_000 };
         let (mut streak, mut now) = (Streak::default(), clock::now());
         let mut waits = Vec::new();
         for _ in 0..12 {
@@ -347,9 +346,10 @@ mod tests {
         }
         assert_eq!(waits, [0, 0, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000, 30_000]);
         // Who was well for long begins anew.
-        now += MAX_HOLD + Duration::from_millis(100);
+        let longest = Duration::from_secs(30);
+        now += longest;
         streak.count(Ok(String::new()), rhythm, now);
-        now += MAX_HOLD;
+        now += longest;
         assert!(streak.count(Ok(String::new()), rhythm, now).is_some());
         now += FLAP_WINDOW;
         streak.count(Err(String::new()), rhythm, now);

@@ -32,6 +32,10 @@ pub enum HealthCheck {
         rise: u32,
         #[serde(default = "usual::fall")]
         fall: u32,
+        /// Who comes and goes has to be well for longer each time before it is healthy, up to this; 0: for no
+        /// longer than `rise` takes.
+        #[serde(default = "usual::max_hold_ms")]
+        max_hold_ms: u64,
     },
     /// A connection.
     Tcp {
@@ -43,6 +47,10 @@ pub enum HealthCheck {
         rise: u32,
         #[serde(default = "usual::fall")]
         fall: u32,
+        /// Who comes and goes has to be well for longer each time before it is healthy, up to this; 0: for no
+        /// longer than `rise` takes.
+        #[serde(default = "usual::max_hold_ms")]
+        max_hold_ms: u64,
     },
     /// The endpoint tells any node that it lives, at least once in this time. The nodes tell each other.
     Heartbeat { ttl_ms: u64 },
@@ -58,6 +66,8 @@ pub struct Rhythm {
     pub rise: u32,
     /// So many failures on end make it unhealthy.
     pub fall: u32,
+    /// The longest that an endpoint has to be well that comes and goes.
+    pub max_hold_ms: u64,
 }
 
 /// What a check is where nothing is said.
@@ -76,6 +86,10 @@ mod usual {
 
     pub(super) fn fall() -> u32 {
         3
+    }
+
+    pub(super) fn max_hold_ms() -> u64 {
+        30_000
     }
 }
 
@@ -117,9 +131,9 @@ impl HealthCheck {
     /// None for what is not probed.
     pub fn rhythm(&self) -> Option<Rhythm> {
         match *self {
-            HealthCheck::Http { interval_ms, timeout_ms, rise, fall, .. }
-            | HealthCheck::Tcp { interval_ms, timeout_ms, rise, fall } => {
-                Some(Rhythm { interval_ms, timeout_ms, rise, fall })
+            HealthCheck::Http { interval_ms, timeout_ms, rise, fall, max_hold_ms, .. }
+            | HealthCheck::Tcp { interval_ms, timeout_ms, rise, fall, max_hold_ms } => {
+                Some(Rhythm { interval_ms, timeout_ms, rise, fall, max_hold_ms })
             }
             HealthCheck::Heartbeat { .. } => None,
         }
@@ -131,7 +145,8 @@ impl Rhythm {
         within("health_check.interval_ms", self.interval_ms, 50, 3_600_000)?;
         within("health_check.timeout_ms", self.timeout_ms, 10, 60_000)?;
         within("health_check.rise", self.rise.into(), 1, 100)?;
-        within("health_check.fall", self.fall.into(), 1, 100)
+        within("health_check.fall", self.fall.into(), 1, 100)?;
+        within("health_check.max_hold_ms", self.max_hold_ms, 0, 3_600_000)
     }
 }
 

@@ -243,6 +243,7 @@ async fn checks_say_who_asks_where_endpoints_insist_on_that() {
             timeout_ms: 500,
             rise: 1,
             fall: 1,
+            max_hold_ms: 0,
         });
     })
     .await;

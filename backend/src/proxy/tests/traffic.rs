@@ -221,6 +221,7 @@ async fn a_check_finds_out_who_is_ill_and_who_has_recovered() {
             timeout_ms: 500,
             rise: 2,
             fall: 2,
+            max_hold_ms: 0,
         });
     })
     .await;
