@@ -174,6 +174,7 @@ impl Supervisor<'_> {
                 COMPLETE_WITHIN.as_secs()
             )),
         }
+        self.say(&format!("For the command line: export RINGMASTER_URL={url}"));
         self.say("Ctrl-C stops the demo.");
 
         let launcher = self.fleet.launcher().clone();

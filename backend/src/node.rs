@@ -150,7 +150,10 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
         workers: None,
         connections: descriptors::connections(proxy::MAX_CONNECTIONS, PROXY_SHARE_PERCENT, 2),
     });
-    let proxy = proxy.map_err(|error| NodeError(format!("the proxy cannot start: {error}")))?;
+    let proxy = proxy.map_err(|error| {
+        let at = config.proxy_addr.map(|addr| format!(" at {addr}")).unwrap_or_default();
+        NodeError(format!("the proxy cannot start{at}: {error}"))
+    })?;
     let admission = Admission::new();
     let metrics = Metrics::new(
         group.clone(),

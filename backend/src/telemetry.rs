@@ -14,7 +14,7 @@ mod tests;
 use crate::{
     clock,
     journal::Journal,
-    peer::{self, Channel, Lane, LinkState, Peers, Service, Session, Trace},
+    peer::{self, Channel, Lane, Peers, Service, Session, Trace},
     raft::cluster_group::ClusterGroup,
     state::planner::EndpointRates,
 };
@@ -24,7 +24,7 @@ use ringmaster_common::{
     duration::millis,
     id::{GroupId, NodeId, Revision},
     plan::Warning,
-    telemetry::{AgedReport, FRESH_MS, Link, NodeReport, Sample},
+    telemetry::{AgedReport, FRESH_MS, NodeReport, Sample},
     traffic::{
         attention::{DeafListener, Met, attention},
         health::{EndpointOpinion, HeardBeat},

@@ -18,6 +18,7 @@ use ringmaster_common::{
     id::NodeId,
     page::Page,
     telemetry::AgedReport,
+    traffic::attention::unserved,
 };
 use std::{collections::BTreeSet, time::Duration};
 
@@ -52,7 +53,7 @@ pub async fn cluster(Extension(api): Extension<Api>) -> Json<Cluster> {
         may_fail: living.saturating_sub(quorum.needed),
         quorum,
         next_id: state.membership.next_id(),
-        attention: api.telemetry.attention(),
+        attention: unserved(state.upstreams.iter()).chain(api.telemetry.attention()).collect(),
         nodes,
     })
 }

@@ -81,6 +81,12 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
                 let renewed = client.post::<Registered>(&format!("{path}/register"), &register).await;
                 renew_at = match renewed {
                     Ok(registered) => {
+                        if !is_registered {
+                            eprintln!(
+                                "ringmaster: registered as endpoint {} of {}, at {}",
+                                register.id, arguments.upstream, register.addr
+                            );
+                        }
                         is_registered = true;
                         asked + Duration::from_millis(registered.renew_after_ms)
                     }

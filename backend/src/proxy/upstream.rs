@@ -245,22 +245,22 @@ impl Upstream {
     /// Why a seat cannot be chosen, if so.
     pub fn left_out(&self, seat: usize, tried: &Tried, now: Moment) -> Option<LeftOut> {
         let Seat { endpoint, state, verdict, .. } = &self.seats[seat];
-        // Who is primary is decided by the cluster alone: no node turns away from it by itself.
+        // Who is primary, and how it is, is decided by the cluster alone: no node turns away from it by itself.
         let is_primary = self.primary == Some(Some(seat));
         match state {
             _ if self.primary.is_some() && !is_primary => Some(LeftOut::Standby),
             EndpointState::Drain => Some(LeftOut::Drained),
             EndpointState::Maintenance => Some(LeftOut::Maintenance),
             EndpointState::Ready
-                if !is_primary && (*verdict == Verdict::Unhealthy || endpoint.seems_unhealthy()) =>
+                if *verdict == Verdict::Unhealthy || !is_primary && endpoint.seems_unhealthy() =>
             {
                 Some(LeftOut::Unhealthy)
             }
             EndpointState::Ready if endpoint.in_flight.load(Relaxed) >= self.config.max_in_flight => {
                 Some(LeftOut::Full)
             }
-            EndpointState::Ready if is_primary => None,
             EndpointState::Ready if tried.has(seat) => Some(LeftOut::Tried),
+            EndpointState::Ready if is_primary => None,
             EndpointState::Ready => endpoint.ejected_for(now).map(|_| LeftOut::Ejected),
         }
     }

@@ -1,7 +1,8 @@
 //! Reports by way of others, and what is said of links.
 
 use super::{measure::trouble, *};
-use ringmaster_common::telemetry::Passes;
+use crate::peer::LinkState;
+use ringmaster_common::telemetry::{Link, Passes};
 
 /// What `node` reports, who sees each of these so.
 fn report(node: u64, sees: &[(u64, Sees)]) -> NodeReport {

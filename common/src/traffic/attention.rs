@@ -7,6 +7,7 @@
 use super::{
     health::Verdict,
     live::{EndpointFigures, UpstreamFigures},
+    upstream::Upstream,
 };
 use crate::{id::NodeId, plan::Warning};
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,27 @@ impl Recent {
     fn fails(&self) -> bool {
         self.requests >= MIN_REQUESTS && self.failures * 100 >= self.requests * MIN_PERCENT
     }
+}
+
+/// Upstreams whose requests nobody takes, as the cluster has agreed.
+pub fn unserved<'a>(upstreams: impl Iterator<Item = &'a Upstream>) -> impl Iterator<Item = Warning> {
+    let nobody = |upstream: &&Upstream| {
+        let endpoints = &upstream.config.endpoints;
+        !endpoints.is_empty() && !endpoints.iter().any(|endpoint| upstream.takes_requests(endpoint))
+    };
+    upstreams.filter(nobody).take(MAX_ATTENTION).map(|upstream| {
+        let soon = upstream.primary.as_ref().and_then(|primary| primary.fails_over_at);
+        let soon = soon.map(|at| format!("; it fails over at {at}")).unwrap_or_default();
+        Warning {
+            code: "nobody_takes_requests".to_owned(),
+            detail: format!(
+                "nobody takes the requests of upstream {}, of {} endpoints{soon}",
+                upstream.name,
+                upstream.config.endpoints.len()
+            ),
+            subject: format!("upstream/{}", upstream.name),
+        }
+    })
 }
 
 /// What all that nodes have met amounts to, in a fixed order.

@@ -60,6 +60,13 @@ pub fn upstream(upstream: &Upstream, paint: Paint) -> String {
     if let Some(primary) = &upstream.primary {
         let who = primary.endpoint.as_deref().unwrap_or("none: nobody gets requests");
         line(&mut text, format!("{}   {who}, in epoch {}", heading("Primary"), primary.epoch));
+        let automatic = config.active_standby.as_ref().is_some_and(|standby| standby.automatic);
+        let next = match primary.fails_over_at {
+            Some(at) => format!("by itself at {}, unless the primary recovers", time(at)),
+            None if automatic => "by itself, once the primary is down".to_owned(),
+            None => "by an operator alone".to_owned(),
+        };
+        line(&mut text, format!("{}  {next}", heading("Failover")));
     }
     text.push('\n');
     let mut table = Table::new(&[

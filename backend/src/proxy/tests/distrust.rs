@@ -138,7 +138,7 @@ async fn a_limit_of_requests_outlives_tables() {
     let fixture = Fixture::with(&[&a], |_, route| route.spec.rate_limit_per_s = Some(10)).await;
     let mut client = fixture.connect().await;
     let mut statuses = Vec::new();
-    for _ in 0..10 {
+    for _ in 0..30 {
         statuses.push(client.get("/x").await.status);
         fixture.apply();
     }

@@ -14,6 +14,7 @@ use ringmaster_common::{
     event::Event,
     id::Revision,
     traffic::{
+        health::Verdict,
         register::Register,
         upstream::{Endpoint, Registration},
     },
@@ -49,6 +50,15 @@ impl Upstreams {
             return taken(format!(
                 "endpoint {} of {name} is configured; register under another id",
                 register.id
+            ));
+        }
+        // Two that fight for an id would both win, again and again. Who is known to be dead is in nobody's way.
+        if let Some(known) = known.as_ref().filter(|known| known.addr != register.addr)
+            && known.health.verdict != Verdict::Unhealthy
+        {
+            return taken(format!(
+                "endpoint {} of {name} is registered at {}; that registration has to end first",
+                register.id, known.addr
             ));
         }
         let endpoints = &record.upstream.config.endpoints;
