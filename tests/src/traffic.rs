@@ -234,7 +234,13 @@ pub async fn get(client: &reqwest::Client, url: &str, path: &str) -> Result<Stri
     if status == 200 { Ok(body) } else { Err(format!("{status}: {body}")) }
 }
 
-/// A connection through a proxy that was upgraded.
+/// A message of a WebSocket, as clients send it.
+const HELLO: [u8; 11] = [0x82, 0x85, 0, 0, 0, 0, b'h', b'e', b'l', b'l', b'o'];
+/// A Close because somebody goes away: how it begins from a proxy, and how a client answers it.
+const GOES_AWAY: [u8; 2] = [0x03, 0xe9];
+const GOODBYE: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9];
+
+/// A WebSocket through a proxy.
 #[derive(Debug)]
 pub struct Tunnel {
     stream: TcpStream,
@@ -244,7 +250,7 @@ pub struct Tunnel {
 impl Tunnel {
     pub async fn open(port: u16) -> Tunnel {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("the proxy listens");
-        let request = b"GET /tunnel HTTP/1.1\r\nHost: t\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+        let request = b"GET /tunnel HTTP/1.1\r\nHost: t\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
         stream.write_all(request).await.expect("the proxy reads");
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -258,16 +264,20 @@ impl Tunnel {
 
     /// Sends a word, and gets it back.
     pub async fn echoes(&mut self) -> bool {
-        let mut back = [0; 5];
-        let sent = self.stream.write_all(b"hello").await;
-        sent.is_ok() && self.stream.read_exact(&mut back).await.is_ok() && &back == b"hello"
+        let mut back = [0; HELLO.len()];
+        let sent = self.stream.write_all(&HELLO).await;
+        sent.is_ok() && self.stream.read_exact(&mut back).await.is_ok() && back == HELLO
     }
 
-    /// Ends when the other side has closed it.
+    /// Ends when the other side has closed it, having said so.
     pub async fn closed(&mut self) {
-        let mut rest = Vec::new();
+        let mut close = [0; 4];
+        self.stream.read_exact(&mut close).await.expect("it is told before it is cut");
+        assert_eq!((close[0], &close[2..]), (0x88, &GOES_AWAY[..]), "a Close, and why");
+        self.stream.write_all(&GOODBYE).await.expect("it may answer");
+        let mut reason = Vec::new();
         // A reset is an end, too.
-        drop(self.stream.read_to_end(&mut rest).await);
-        assert_eq!(rest, b"", "nobody sent anything");
+        drop(self.stream.read_to_end(&mut reason).await);
+        assert_eq!(reason.len(), usize::from(close[1]) - GOES_AWAY.len(), "nothing but the reason");
     }
 }

@@ -1,8 +1,8 @@
 //! Where workers listen, and what keeps them from it.
 //!
-//! Workers share an address, so the kernel would let others share it, too: a stranger that allows it, or another
-//! listener of ours that is spelt differently. Then each connection would be served by whichever the kernel chose.
-//! So an address is taken for one listener, as a whole, before workers share it.
+//! Workers share an address, so the kernel would let another listener of ours share it, too, that is spelt differently.
+//! Then each connection would be served by whichever the kernel chose. So an address is taken for one listener, as a
+//! whole, before workers share it. Nodes on one machine do share the listeners that routes name: they serve the same there.
 //!
 //! An address that is not to be had is tried again, more and more seldom: whoever has it may let it go. All workers
 //! try, and what they find is one thing: it is logged when it is another than before, and told for as long as it
@@ -118,7 +118,7 @@ impl Listeners {
         Ok(Open { socket: socket.listen(BACKLOG)?, _place })
     }
 
-    /// Takes an address for a listener, unless another one has it, or somebody else.
+    /// Takes an address for a listener, unless another one has it.
     fn take(self: &Arc<Self>, name: &Name, addr: SocketAddr) -> io::Result<Place> {
         let mut taken = self.taken();
         let meet = |other: &SocketAddr| {
@@ -128,14 +128,7 @@ impl Listeners {
         if taken.iter().any(|(other, known)| meet(other) && known.by != *name) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        match taken.get_mut(&addr) {
-            Some(known) => known.workers += 1,
-            None => {
-                // Nobody can share it like this.
-                drop(std::net::TcpListener::bind(addr)?);
-                taken.insert(addr, Taken { by: name.clone(), workers: 1 });
-            }
-        }
+        taken.entry(addr).or_insert_with(|| Taken { by: name.clone(), workers: 0 }).workers += 1;
         Ok(Place { listeners: self.clone(), addr })
     }
 

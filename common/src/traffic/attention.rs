@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(
             told(&[figures(1, true, &[("e1", 8, 4)])]),
             [
-                "endpoint e1 of web: 50 % of 8 requests failed in the last 10 s, and its health check does not tell why"
+                "endpoint e1 of web: 50 % of 8 requests failed in the last 10 s, and its health check finds nothing wrong"
             ]
         );
     }

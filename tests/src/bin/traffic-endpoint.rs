@@ -62,7 +62,7 @@ async fn serve(mut stream: TcpStream, id: Arc<str>, seen: Arc<AtomicU64>) -> io:
         }
         if head.lines().any(|line| line.to_ascii_lowercase().starts_with("upgrade:")) {
             let agreed = format!(
-                "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\nX-Endpoint: {id}\r\n\r\n"
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nX-Endpoint: {id}\r\n\r\n"
             );
             stream.write_all(agreed.as_bytes()).await?;
             let (mut read, mut write) = stream.split();
