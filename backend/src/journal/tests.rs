@@ -117,7 +117,13 @@ async fn all_groups_share_an_fsync() {
     let journal = Journal::open(dir.path()).unwrap();
     // While the writer is held up, everybody queues.
     let (release, held) = std::sync::mpsc::channel::<()>();
-    journal.append(GroupId(GROUPS), 0, vec![], move |_| held.recv().unwrap()).await.unwrap();
+    let (enter, entered) = oneshot::channel();
+    let hold_up = move |_| {
+        enter.send(()).unwrap();
+        held.recv().unwrap();
+    };
+    journal.append(GroupId(GROUPS), 0, vec![], hold_up).await.unwrap();
+    entered.await.unwrap();
     let before = journal.fsyncs();
     let mut told = Vec::new();
     for group in (0..GROUPS).map(GroupId) {
