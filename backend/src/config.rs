@@ -9,6 +9,7 @@
 
 use clap::{Args, ValueEnum};
 use ringmaster_common::{cluster::MAX_NAME_BYTES, id::NodeId, origin::check_origin};
+use ringmaster_replication::elections::Elections;
 use serde::Deserialize;
 use std::{
     fs,
@@ -71,26 +72,6 @@ pub enum Start {
     Join(Vec<String>),
     /// Nothing was said: it needs a data directory with an identity.
     Resume,
-}
-
-/// The timing of elections. It must be alike on all members; a peer with another `timeout_max`, on which
-/// leases rest, is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Elections {
-    pub heartbeat: Duration,
-    pub timeout_min: Duration,
-    pub timeout_max: Duration,
-}
-
-impl Default for Elections {
-    /// Versions that are to run beside each other in an upgrade need the same defaults.
-    fn default() -> Self {
-        Elections {
-            heartbeat: Duration::from_millis(90),
-            timeout_min: Duration::from_millis(190),
-            timeout_max: Duration::from_millis(230),
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
@@ -277,7 +258,7 @@ impl NodeOptions {
             zone: check_word("zone", self.zone.unwrap_or("default".to_owned()))?,
             weight,
             log_format: self.log_format.unwrap_or_default(),
-            elections: Elections::checked(
+            elections: checked_elections(
                 self.heartbeat_ms,
                 self.election_timeout_min_ms,
                 self.election_timeout_max_ms,
@@ -287,38 +268,34 @@ impl NodeOptions {
     }
 }
 
-impl Elections {
-    fn checked(
-        heartbeat_ms: Option<u64>,
-        min_ms: Option<u64>,
-        max_ms: Option<u64>,
-    ) -> Result<Self, ConfigError> {
-        let default = Elections::default();
-        let elections = Elections {
-            heartbeat: heartbeat_ms.map_or(default.heartbeat, Duration::from_millis),
-            timeout_min: min_ms.map_or(default.timeout_min, Duration::from_millis),
-            timeout_max: max_ms.map_or(default.timeout_max, Duration::from_millis),
-        };
-        let Elections { heartbeat, timeout_min, timeout_max } = elections;
-        if heartbeat < MIN_HEARTBEAT {
-            return wrong("heartbeat_ms", format!("is at least {}", MIN_HEARTBEAT.as_millis()));
-        }
-        // One lost heartbeat must not be enough for an election.
-        if timeout_min < heartbeat.saturating_mul(2) {
-            return wrong("election_timeout_min_ms", "is at least twice heartbeat_ms");
-        }
-        // Without room between the two, voters stand at the same moment and split the vote.
-        if timeout_max <= timeout_min {
-            return wrong("election_timeout_max_ms", "is more than election_timeout_min_ms");
-        }
-        if timeout_max > MAX_ELECTION_TIMEOUT {
-            return wrong(
-                "election_timeout_max_ms",
-                format!("is at most {}", MAX_ELECTION_TIMEOUT.as_millis()),
-            );
-        }
-        Ok(elections)
+/// The timing of elections that was asked for, if it makes sense.
+fn checked_elections(
+    heartbeat_ms: Option<u64>,
+    min_ms: Option<u64>,
+    max_ms: Option<u64>,
+) -> Result<Elections, ConfigError> {
+    let default = Elections::default();
+    let elections = Elections {
+        heartbeat: heartbeat_ms.map_or(default.heartbeat, Duration::from_millis),
+        timeout_min: min_ms.map_or(default.timeout_min, Duration::from_millis),
+        timeout_max: max_ms.map_or(default.timeout_max, Duration::from_millis),
+    };
+    let Elections { heartbeat, timeout_min, timeout_max } = elections;
+    if heartbeat < MIN_HEARTBEAT {
+        return wrong("heartbeat_ms", format!("is at least {}", MIN_HEARTBEAT.as_millis()));
     }
+    // One lost heartbeat must not be enough for an election.
+    if timeout_min < heartbeat.saturating_mul(2) {
+        return wrong("election_timeout_min_ms", "is at least twice heartbeat_ms");
+    }
+    // Without room between the two, voters stand at the same moment and split the vote.
+    if timeout_max <= timeout_min {
+        return wrong("election_timeout_max_ms", "is more than election_timeout_min_ms");
+    }
+    if timeout_max > MAX_ELECTION_TIMEOUT {
+        return wrong("election_timeout_max_ms", format!("is at most {}", MAX_ELECTION_TIMEOUT.as_millis()));
+    }
+    Ok(elections)
 }
 
 fn wrong<T>(option: &str, why: impl AsRef<str>) -> Result<T, ConfigError> {

@@ -3,12 +3,11 @@
 //!
 //! The supervisor starts this very program once for each node, with `serve` and the flags that an
 //! operator would give. Nodes know nothing of it, except that the dashboard may ask it for chaos
-//! ([`socket`]), and that they die when it does ([`child`]).
+//! ([`socket`]), and that they die when it does (`demo_child`).
 //!
 //! What always holds: whatever ends the supervisor ends its nodes, paused ones too. A node that dies
 //! is reported, and deliberately not restarted: what a cluster does then is what a demo is for.
 
-pub mod child;
 mod fleet;
 mod home;
 mod load;
@@ -28,8 +27,9 @@ use ringmaster_common::{
     error::{Code, Refusal},
     id::NodeId,
 };
+use ringmaster_servers::demo_child::protocol::{Answer, Request};
 use services::Sample;
-use socket::{Answer, Order, Request, Socket};
+use socket::{Order, Socket};
 use std::{env, io, path::PathBuf, process::Stdio, time::Duration};
 use tokio::{
     process::Command,

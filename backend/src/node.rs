@@ -2,40 +2,42 @@
 
 mod join;
 
-use crate::{
-    api::{self, Api, Parts, admission::Admission, stream::Encoder},
-    clock,
-    config::{NodeConfig, Start, made_up_name},
-    controllers,
-    data_dir::{Addresses, DataDir, Identity},
-    descriptors, dns, heartbeats,
-    journal::Journal,
-    metrics::Metrics,
-    peer::{Local, MAX_REDIAL_DELAY, Peers},
-    proxy::{self, Proxy},
-    raft::{
-        cluster_group::ClusterGroup,
-        start::{Started, start},
-    },
-    state::{
-        command::{Actor, Command, Request},
-        planner,
-        routes::Routes,
-        upstreams::Upstreams,
-    },
-    telemetry::{self, DataPlane, Reports, Telemetry},
-    version::{self, FEATURE_LEVEL, PEER_FORMATS},
+use crate::config::{NodeConfig, Start, made_up_name};
+use ringmaster_cluster::version::{self, FEATURE_LEVEL, PEER_FORMATS};
+use ringmaster_cluster::{
+    command::{Actor, Command, Request},
+    planner,
+    routes::Routes,
+    upstreams::Upstreams,
 };
 use ringmaster_common::{
     action::NewNode,
     demo::REMOVED,
     id::{Incarnation, NodeId},
     traffic::{
-        attention::DeafListener,
-        health::{EndpointOpinion, HeardBeat},
-        live::UpstreamFigures,
+        health::{EndpointOpinion, ReceivedHeartbeat},
+        live::UpstreamMetrics,
+        warnings::FailedListener,
     },
 };
+use ringmaster_controllers as controllers;
+use ringmaster_metrics::Metrics;
+use ringmaster_net::clock;
+use ringmaster_net::fd_limit;
+use ringmaster_peer::{Local, MAX_REDIAL_DELAY, Peers};
+use ringmaster_proxy as proxy;
+use ringmaster_proxy::Proxy;
+use ringmaster_replication::{
+    cluster_group::ClusterGroup,
+    start::{Started, start},
+};
+use ringmaster_servers::dns;
+use ringmaster_servers::heartbeat;
+use ringmaster_servers::http::{self, Api, Parts, admission::Admission, stream::Encoder};
+use ringmaster_storage::data_dir::{Addresses, DataDir, Identity};
+use ringmaster_storage::journal::Journal;
+use ringmaster_telemetry as telemetry;
+use ringmaster_telemetry::{DataPlane, Reports, Telemetry};
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, UdpSocket},
@@ -148,7 +150,7 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
         listen: config.proxy_addr,
         data_dir: Some(data_dir.path().to_owned()),
         workers: None,
-        connections: descriptors::connections(proxy::MAX_CONNECTIONS, PROXY_SHARE_PERCENT, 2),
+        connections: fd_limit::connections(proxy::MAX_CONNECTIONS, PROXY_SHARE_PERCENT, 2),
     });
     let proxy = proxy.map_err(|error| {
         let at = config.proxy_addr.map(|addr| format!(" at {addr}")).unwrap_or_default();
@@ -174,11 +176,11 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
         encoder: Encoder::default(),
     }));
     let (stop_serving, stop) = watch::channel(false);
-    let serving = tokio::spawn(api::server::serve(api_listener, api::router(api), stop));
+    let serving = tokio::spawn(http::server::serve(api_listener, http::router(api), stop));
     tokio::spawn(follow_members(group.clone(), peers.clone()));
     tokio::spawn(follow_traffic(group.clone(), proxy.clone(), telemetry.clone()));
     if let Some((addr, listener)) = heartbeats {
-        tokio::spawn(heartbeats::serve(listener, proxy.clone()));
+        tokio::spawn(heartbeat::serve(listener, proxy.clone()));
         tracing::info!(%addr, "taking heartbeats");
     }
     if let Some((addr, udp, tcp)) = dns {
@@ -187,7 +189,13 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
     }
     let meter = telemetry.clone();
     group.connect_meter(move || meter.endpoint_rates());
-    tokio::spawn(telemetry::run(telemetry.clone(), group.clone(), peers.clone(), journal, proxy.clone()));
+    tokio::spawn(telemetry::run(
+        telemetry.clone(),
+        group.clone(),
+        peers.clone(),
+        journal,
+        ProxyReadings(proxy.clone()),
+    ));
     tokio::spawn(follow_heartbeats(telemetry.clone(), proxy.clone()));
     tokio::spawn(controllers::elections::run(group.clone()));
     tokio::spawn(controllers::endpoint_health::run(group.clone(), telemetry.clone()));
@@ -229,25 +237,28 @@ pub async fn run(config: NodeConfig, consensus: &Handle) -> Result<(), NodeError
     }
 }
 
-impl DataPlane for Proxy {
+/// What telemetry reads off the proxy.
+struct ProxyReadings(Proxy);
+
+impl DataPlane for ProxyReadings {
     fn opinions(&self) -> Arc<[EndpointOpinion]> {
-        self.opinions().borrow().clone()
+        self.0.opinions().borrow().clone()
     }
 
-    fn beats(&self) -> Vec<HeardBeat> {
-        self.heard_beats()
+    fn beats(&self) -> Vec<ReceivedHeartbeat> {
+        self.0.heard_beats()
     }
 
-    fn figures(&self) -> Arc<[UpstreamFigures]> {
-        self.figures().borrow().clone()
+    fn figures(&self) -> Arc<[UpstreamMetrics]> {
+        self.0.figures().borrow().clone()
     }
 
-    fn deaf_listeners(&self) -> Vec<DeafListener> {
-        self.deaf_listeners()
+    fn failed_listeners(&self) -> Vec<FailedListener> {
+        self.0.failed_listeners()
     }
 }
 
-/// Sees to it that a node becomes a member that is to join.
+/// Makes sure that a node becomes a member that is to join.
 async fn join(start: &Start, group: &ClusterGroup, node: NewNode) -> Result<(), NodeError> {
     if let Start::Join(urls) = start {
         join::run(group.clone(), urls.clone(), node).await?;
@@ -255,7 +266,7 @@ async fn join(start: &Start, group: &ClusterGroup, node: NewNode) -> Result<(), 
     std::future::pending().await
 }
 
-/// Sees to it that a node is where the cluster knows it to be: elsewhere, nobody would find it.
+/// Makes sure that a node is where the cluster knows it to be: elsewhere, nobody would find it.
 async fn moved(config: &NodeConfig, group: &ClusterGroup) -> Result<(), NodeError> {
     let (me, mut applied) = (group.me(), group.published().watch_control());
     loop {
@@ -278,14 +289,14 @@ async fn moved(config: &NodeConfig, group: &ClusterGroup) -> Result<(), NodeErro
 }
 
 async fn bind(what: &str, addr: SocketAddr) -> Result<TcpListener, NodeError> {
-    TcpListener::bind(addr).await.map_err(|error| cannot_listen(what, addr, &error))
+    TcpListener::bind(addr).await.map_err(|error| listen_failed(what, addr, &error))
 }
 
 async fn bind_udp(what: &str, addr: SocketAddr) -> Result<UdpSocket, NodeError> {
-    UdpSocket::bind(addr).await.map_err(|error| cannot_listen(what, addr, &error))
+    UdpSocket::bind(addr).await.map_err(|error| listen_failed(what, addr, &error))
 }
 
-fn cannot_listen(what: &str, addr: SocketAddr, error: &io::Error) -> NodeError {
+fn listen_failed(what: &str, addr: SocketAddr, error: &io::Error) -> NodeError {
     NodeError(format!(
         "the {what} address {addr} cannot be listened on: {error}; choose another, or end who has it"
     ))

@@ -3,8 +3,8 @@
 use crate::{
     Timestamp,
     id::{NodeId, Revision},
+    string_enum::string_enum,
     telemetry::{AgedReport, fresh},
-    word::as_word,
 };
 use serde::{Deserialize, Serialize};
 
@@ -53,20 +53,20 @@ pub enum NodeStatus {
     Left,
 }
 
-as_word!(NodeStatus: Joining Up Suspect Down Draining Drained Left);
+string_enum!(NodeStatus: Joining Up Suspect Down Draining Drained Left);
 
 /// What one member says of another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Opinion {
     pub observer: NodeId,
-    pub sees: Sees,
+    pub sees: Liveness,
     pub since: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
-pub enum Sees {
+pub enum Liveness {
     #[default]
     Alive,
     /// Silent for longer than `nodes.suspect_after_ms`.
@@ -86,9 +86,9 @@ pub enum Role {
     Candidate,
 }
 
-as_word!(Sees: Alive Suspect Dead);
+string_enum!(Liveness: Alive Suspect Dead);
 
-as_word!(Role: Leader Follower Learner Candidate);
+string_enum!(Role: Leader Follower Learner Candidate);
 
 impl NodeStatus {
     /// Whether an operator ordered it, rather than the failure detector.
@@ -109,12 +109,12 @@ impl NodeStatus {
     }
 }
 
-impl Sees {
+impl Liveness {
     pub fn as_str(self) -> &'static str {
         match self {
-            Sees::Alive => "alive",
-            Sees::Suspect => "suspect",
-            Sees::Dead => "dead",
+            Liveness::Alive => "alive",
+            Liveness::Suspect => "suspect",
+            Liveness::Dead => "dead",
         }
     }
 }
@@ -131,7 +131,7 @@ impl Role {
 }
 
 /// How many of `voters` may fail with a majority left.
-pub fn may_fail(voters: usize) -> usize {
+pub fn failures_tolerated(voters: usize) -> usize {
     voters.saturating_sub(1) / 2
 }
 
@@ -156,13 +156,13 @@ pub struct Cluster {
     pub demo: bool,
     pub quorum: Quorum,
     /// How many of the voters may fail from now on with the cluster still taking writes.
-    pub may_fail: u64,
+    pub failures_tolerated: u64,
     /// An id that no node has or had: that of the next one to join.
     #[serde(default)]
     pub next_id: NodeId,
     /// What somebody should look at, of what the nodes' proxies have met lately.
     #[serde(default)]
-    pub attention: Vec<crate::plan::Warning>,
+    pub warnings: Vec<crate::plan::Warning>,
     pub nodes: Vec<NodeInfo>,
 }
 
@@ -296,10 +296,10 @@ fn reaches(from: &Node, to: &Node, reports: &[AgedReport]) -> bool {
     } else if let Some(own) = link(from.id, to.id) {
         own.works()
     } else if let Some(other) = link(to.id, from.id) {
-        other.sees == Sees::Alive
+        other.sees == Liveness::Alive
     } else {
         let opinion = to.opinions.iter().find(|opinion| opinion.observer == from.id);
-        opinion.is_none_or(|opinion| opinion.sees == Sees::Alive)
+        opinion.is_none_or(|opinion| opinion.sees == Liveness::Alive)
     }
 }
 
@@ -309,7 +309,7 @@ impl Node {
         match self.status {
             NodeStatus::Down => true,
             NodeStatus::Draining | NodeStatus::Drained => {
-                let dead = self.opinions.iter().filter(|opinion| opinion.sees == Sees::Dead).count();
+                let dead = self.opinions.iter().filter(|opinion| opinion.sees == Liveness::Dead).count();
                 2 * dead > self.opinions.len()
             }
             NodeStatus::Joining | NodeStatus::Up | NodeStatus::Suspect | NodeStatus::Left => false,
@@ -321,7 +321,7 @@ impl Node {
         match self.status {
             NodeStatus::Up => true,
             NodeStatus::Draining | NodeStatus::Drained => {
-                let silent = self.opinions.iter().filter(|opinion| opinion.sees > Sees::Alive).count();
+                let silent = self.opinions.iter().filter(|opinion| opinion.sees > Liveness::Alive).count();
                 2 * silent < self.opinions.len() || self.opinions.is_empty()
             }
             NodeStatus::Joining | NodeStatus::Suspect | NodeStatus::Down | NodeStatus::Left => false,
@@ -337,7 +337,7 @@ impl Node {
     }
 
     /// Replaces what `observer` says of the node. Opinions are kept in the order of observers.
-    pub fn set_opinion(&mut self, observer: NodeId, sees: Sees, since: Timestamp) {
+    pub fn set_opinion(&mut self, observer: NodeId, sees: Liveness, since: Timestamp) {
         let opinion = Opinion { observer, sees, since };
         match self.opinions.binary_search_by_key(&observer, |known| known.observer) {
             Ok(position) => self.opinions[position] = opinion,
@@ -383,7 +383,7 @@ mod tests {
         }
     }
 
-    fn link(peer: u64, sees: Sees) -> Link {
+    fn link(peer: u64, sees: Liveness) -> Link {
         Link { peer: NodeId(peer), sees, ..Link::default() }
     }
 
@@ -391,7 +391,7 @@ mod tests {
     fn reports(count: u64, cut: &[(u64, u64)]) -> Vec<AgedReport> {
         let sees = |observer: u64, peer: u64| {
             let is_cut = cut.contains(&(observer, peer)) || cut.contains(&(peer, observer));
-            if is_cut { Sees::Dead } else { Sees::Alive }
+            if is_cut { Liveness::Dead } else { Liveness::Alive }
         };
         let links = |observer: u64| {
             let peers = (1..=count).filter(|peer| *peer != observer);
@@ -454,8 +454,8 @@ mod tests {
     fn without_reports_opinions_count() {
         let mut nodes = voters(3);
         assert_eq!(losable(&nodes, &[]), [1, 2, 3]);
-        nodes[0].set_opinion(NodeId(2), Sees::Dead, Timestamp::UNIX_EPOCH);
-        nodes[1].set_opinion(NodeId(1), Sees::Dead, Timestamp::UNIX_EPOCH);
+        nodes[0].set_opinion(NodeId(2), Liveness::Dead, Timestamp::UNIX_EPOCH);
+        nodes[1].set_opinion(NodeId(1), Liveness::Dead, Timestamp::UNIX_EPOCH);
         assert_eq!(losable(&nodes, &[]), [1, 2]);
         assert_eq!(losable(&nodes, &reports(3, &[])), [1, 2, 3], "a fresh report is the newer word");
         let mut old = reports(3, &[]);

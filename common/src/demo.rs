@@ -1,6 +1,6 @@
 //! Chaos, which a demo cluster alone offers: real signals to real processes.
 
-use crate::{id::NodeId, word::as_word};
+use crate::{id::NodeId, string_enum::string_enum};
 use serde::{Deserialize, Serialize};
 
 /// What may be done to a node of the demo.
@@ -17,7 +17,7 @@ pub enum Chaos {
     Restart,
 }
 
-as_word!(Chaos: Kill Pause Resume Restart);
+string_enum!(Chaos: Kill Pause Resume Restart);
 
 impl Chaos {
     pub fn as_str(self) -> &'static str {
@@ -39,7 +39,7 @@ pub enum ProcessState {
     Exited,
 }
 
-as_word!(ProcessState: Running Paused Exited);
+string_enum!(ProcessState: Running Paused Exited);
 
 impl ProcessState {
     pub fn as_str(self) -> &'static str {

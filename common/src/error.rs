@@ -1,6 +1,6 @@
 //! Errors as every client sees them: RFC 9457 problem documents with a stable code.
 
-use crate::word::as_word;
+use crate::string_enum::string_enum;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -29,7 +29,7 @@ macro_rules! codes {
                 match self { $(Code::$name => $status,)* }
             }
 
-            /// A short sentence that is the same for every occurrence.
+            /// A short noun phrase, the same for every occurrence.
             pub fn title(self) -> &'static str {
                 match self { $(Code::$name => $title,)* }
             }
@@ -39,95 +39,95 @@ macro_rules! codes {
 
 codes! {
     /// The request's syntax or a value in it is wrong.
-    InvalidRequest = "invalid_request", 400, "The request is not valid";
-    MalformedJson = "malformed_json", 400, "The body is not valid JSON";
-    UnknownAction = "unknown_action", 400, "There is no such action";
-    ForeignOrigin = "foreign_origin", 403, "Requests from this origin are refused";
-    UnknownHost = "unknown_host", 403, "This node does not answer to that host name";
-    UnknownRoute = "unknown_route", 404, "There is nothing at this address";
-    UnknownNode = "unknown_node", 404, "There is no such node";
-    UnknownGroup = "unknown_group", 404, "There is no such Raft group";
-    UnknownSetting = "unknown_setting", 404, "There is no such setting";
-    UnknownPlan = "unknown_plan", 404, "There is no such plan";
-    UnknownLock = "unknown_lock", 404, "Nobody holds, waits for or lately held such a lock";
-    UnknownOperation = "unknown_operation", 404, "There is no such operation";
-    UnknownUpstream = "unknown_upstream", 404, "There is no such upstream";
-    UnknownEndpoint = "unknown_endpoint", 404, "The upstream has no such endpoint";
-    NoSuchRoute = "no_such_route", 404, "There is no such route";
+    InvalidRequest = "invalid_request", 400, "Invalid request";
+    MalformedJson = "malformed_json", 400, "Malformed JSON";
+    UnknownAction = "unknown_action", 400, "Unknown action";
+    ForeignOrigin = "foreign_origin", 403, "Foreign origin";
+    UnknownHost = "unknown_host", 403, "Unknown host name";
+    UnknownRoute = "unknown_route", 404, "Not found";
+    UnknownNode = "unknown_node", 404, "Node not found";
+    UnknownGroup = "unknown_group", 404, "Raft group not found";
+    UnknownSetting = "unknown_setting", 404, "Setting not found";
+    UnknownPlan = "unknown_plan", 404, "Plan not found";
+    UnknownLock = "unknown_lock", 404, "Lock not found";
+    UnknownOperation = "unknown_operation", 404, "Operation not found";
+    UnknownUpstream = "unknown_upstream", 404, "Upstream not found";
+    UnknownEndpoint = "unknown_endpoint", 404, "Endpoint not found";
+    NoSuchRoute = "no_such_route", 404, "Route not found";
     /// The proxy has no route for the request.
-    NoRoute = "no_route", 404, "No route matches the request";
-    NotADemo = "not_a_demo", 404, "Chaos is offered by a demo cluster alone";
-    MethodNotAllowed = "method_not_allowed", 405, "This address does not take that method";
-    RequestTimeout = "request_timeout", 408, "The request took too long to arrive";
+    NoRoute = "no_route", 404, "No matching route";
+    NotADemo = "not_a_demo", 404, "Not a demo cluster";
+    MethodNotAllowed = "method_not_allowed", 405, "Method not allowed";
+    RequestTimeout = "request_timeout", 408, "Request timeout";
     /// Something that the plan looked at has changed since.
-    PlanStale = "plan_stale", 409, "What the plan looked at has changed";
+    PlanStale = "plan_stale", 409, "Plan out of date";
     OperationRunning = "operation_running", 409, "Another operation is running";
     /// Others hold the lock, and the wait has passed.
-    LockHeld = "lock_held", 409, "The lock is held";
+    LockHeld = "lock_held", 409, "Lock held";
     /// The lease has ended: it ran out, was released or was taken away.
-    LockLost = "lock_lost", 409, "The token does not hold the lock";
+    LockLost = "lock_lost", 409, "Lock lost";
     /// The lock is in use under another limit.
-    LockLimitDiffers = "lock_limit_differs", 409, "The lock is in use under another limit";
-    NotAbortable = "not_abortable", 409, "The operation can no longer be aborted";
-    NotAwaitingKeep = "not_awaiting_keep", 409, "The operation does not wait to be kept";
-    NotUndoable = "not_undoable", 409, "The operation cannot be undone";
-    IdempotencyKeyReused = "idempotency_key_reused", 409, "The idempotency key was used for another request";
+    LockLimitDiffers = "lock_limit_differs", 409, "Lock in use with another limit";
+    NotAbortable = "not_abortable", 409, "Operation past its last abort point";
+    NotAwaitingKeep = "not_awaiting_keep", 409, "Operation not awaiting confirmation";
+    NotUndoable = "not_undoable", 409, "Operation cannot be undone";
+    IdempotencyKeyReused = "idempotency_key_reused", 409, "Idempotency key reused";
     /// In an operation's error: a step outlasted its bound.
-    StepTimeout = "step_timeout", 409, "A step did not end in time";
+    StepTimeout = "step_timeout", 409, "Step timeout";
     /// In an operation's error: the election that the hand-over caused had another winner.
-    TransferNotTaken = "transfer_not_taken", 409, "Another node won the election";
+    TransferNotTaken = "transfer_not_taken", 409, "Leadership not transferred";
     /// In an operation's error: what the plan observed no longer holds.
-    PreflightFailed = "preflight_failed", 409, "The situation is no longer as planned";
+    PreflightFailed = "preflight_failed", 409, "Preflight check failed";
     /// In an operation's error: it was reverted because nobody kept it.
-    NotKept = "not_kept", 409, "The operation was not kept in time";
+    NotKept = "not_kept", 409, "Operation reverted: not confirmed in time";
     /// In an operation's error: an operator aborted it.
-    AbortedByOperator = "aborted_by_operator", 409, "An operator aborted the operation";
+    AbortedByOperator = "aborted_by_operator", 409, "Aborted by an operator";
     /// In an operation's error: the old primary was not fenced, and is the primary again.
-    FenceFailed = "fence_failed", 409, "The old primary was not fenced";
+    FenceFailed = "fence_failed", 409, "Fencing failed";
     /// In an operation's error: the cluster refused or failed a change of its members.
-    MembershipRefused = "membership_refused", 409, "The change of members was refused";
+    MembershipRefused = "membership_refused", 409, "Membership change refused";
     /// Another route matches the very same requests.
-    RouteShadows = "route_shadows", 409, "Another route matches the same requests";
+    RouteShadows = "route_shadows", 409, "Conflicting route";
     /// The route's listener is an address of a member.
-    ListenerTaken = "listener_taken", 409, "A node listens there itself";
-    UpstreamInUse = "upstream_in_use", 409, "A route leads to the upstream";
+    ListenerTaken = "listener_taken", 409, "Listener address in use by a node";
+    UpstreamInUse = "upstream_in_use", 409, "Upstream in use by a route";
     /// Who registers takes no place that somebody else has.
-    EndpointTaken = "endpoint_taken", 409, "Another endpoint has this id or address";
+    EndpointTaken = "endpoint_taken", 409, "Endpoint id or address in use";
     /// What not every member understands is not written before all of them do.
-    UpgradeUnfinished = "upgrade_unfinished", 409, "Not every node runs a version that can do this";
-    StaleReport = "stale_report", 409, "The report comes from a runner that was replaced";
-    PlanExpired = "plan_expired", 410, "The plan has expired";
+    UpgradeUnfinished = "upgrade_unfinished", 409, "Upgrade unfinished";
+    StaleReport = "stale_report", 409, "Stale report";
+    PlanExpired = "plan_expired", 410, "Plan expired";
     /// The history no longer holds what was asked for.
-    HistoryGone = "history_gone", 410, "The history does not go back that far";
-    PreconditionFailed = "precondition_failed", 412, "The resource is not at the version you named";
-    BodyTooLarge = "body_too_large", 413, "The body is too large";
-    ValueTooLarge = "value_too_large", 413, "The value is too large";
-    UnsupportedMediaType = "unsupported_media_type", 415, "The body's content type is not supported";
-    PlanBlocked = "plan_blocked", 422, "The plan has blockers";
-    InvalidSetting = "invalid_setting", 422, "The setting does not take this value";
-    InvalidUpstream = "invalid_upstream", 422, "The upstream cannot be configured like this";
-    InvalidRoute = "invalid_route", 422, "The route cannot be configured like this";
-    LimitReached = "limit_reached", 422, "A named limit of the cluster is reached";
-    Overloaded = "overloaded", 429, "Too many requests of this class are under way";
+    HistoryGone = "history_gone", 410, "History no longer available";
+    PreconditionFailed = "precondition_failed", 412, "Precondition failed";
+    BodyTooLarge = "body_too_large", 413, "Body too large";
+    ValueTooLarge = "value_too_large", 413, "Value too large";
+    UnsupportedMediaType = "unsupported_media_type", 415, "Unsupported media type";
+    PlanBlocked = "plan_blocked", 422, "Plan blocked";
+    InvalidSetting = "invalid_setting", 422, "Invalid setting value";
+    InvalidUpstream = "invalid_upstream", 422, "Invalid upstream";
+    InvalidRoute = "invalid_route", 422, "Invalid route";
+    LimitReached = "limit_reached", 422, "Limit reached";
+    Overloaded = "overloaded", 429, "Too many concurrent requests";
     /// The route lets no more requests through.
-    RateLimited = "rate_limited", 429, "The route's limit of requests per second is reached";
-    HeadTooLarge = "head_too_large", 431, "The request's headers are too large";
-    Internal = "internal", 500, "The node failed to answer";
+    RateLimited = "rate_limited", 429, "Rate limit of the route exceeded";
+    HeadTooLarge = "head_too_large", 431, "Request header fields too large";
+    Internal = "internal", 500, "Internal error";
     /// The endpoint gave no answer, or one that cannot be trusted.
-    BadGateway = "bad_gateway", 502, "The endpoint gave no proper answer";
+    BadGateway = "bad_gateway", 502, "Bad gateway";
     /// Every endpoint is left out: its reasons are in the detail.
-    NoEndpoint = "no_endpoint", 503, "No endpoint can take the request";
+    NoEndpoint = "no_endpoint", 503, "No eligible endpoint";
     /// No leader was found in time. The request may be sent again.
-    NoLeader = "no_leader", 503, "The cluster has no leader at the moment";
+    NoLeader = "no_leader", 503, "No leader";
     /// The node gave up waiting. The request may or may not take effect.
-    OutcomeUnknown = "outcome_unknown", 503, "The outcome of the request is unknown";
-    NotReady = "not_ready", 503, "The node is not ready";
-    DemoFailed = "demo_failed", 503, "The demo's supervisor did not do it";
+    OutcomeUnknown = "outcome_unknown", 503, "Outcome unknown";
+    NotReady = "not_ready", 503, "Node not ready";
+    DemoFailed = "demo_failed", 503, "Demo supervisor failed";
     /// The endpoint may or may not have done what it was asked for.
-    GatewayTimeout = "gateway_timeout", 504, "The endpoint took too long";
+    GatewayTimeout = "gateway_timeout", 504, "Gateway timeout";
 }
 
-as_word!(Code);
+string_enum!(Code);
 
 #[cfg(feature = "openapi")]
 impl utoipa::PartialSchema for Code {

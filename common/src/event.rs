@@ -5,7 +5,7 @@
 use crate::{
     Timestamp,
     action::Action,
-    cluster::{Node, NodeStatus, Sees},
+    cluster::{Liveness, Node, NodeStatus},
     error::Refusal,
     id::{Incarnation, NodeId, OperationId, PlanId, Revision},
     operation::{Operation, OperationStatus, Step},
@@ -69,7 +69,7 @@ pub enum Event {
     OpinionChanged {
         observer: NodeId,
         subject: NodeId,
-        sees: Sees,
+        sees: Liveness,
     },
     MembershipChanged {
         voters: Vec<NodeId>,

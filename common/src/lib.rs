@@ -9,7 +9,6 @@
 //! the name.
 
 pub mod action;
-pub mod by_key;
 pub mod cluster;
 pub mod demo;
 pub mod duration;
@@ -17,6 +16,7 @@ pub mod error;
 pub mod event;
 pub mod headers;
 pub mod id;
+pub mod keyed_list;
 pub mod lock;
 pub mod operation;
 pub mod origin;
@@ -24,10 +24,10 @@ pub mod page;
 pub mod plan;
 pub mod setting;
 pub mod stream;
+mod string_enum;
 pub mod telemetry;
 pub mod timestamp;
 pub mod traffic;
 pub mod view;
-mod word;
 
 pub use timestamp::Timestamp;

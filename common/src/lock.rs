@@ -11,7 +11,7 @@
 use crate::{
     Timestamp,
     id::{NodeId, Revision, Token},
-    word::as_word,
+    string_enum::string_enum,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,7 +46,7 @@ pub enum LockMode {
     Shared,
 }
 
-as_word!(LockMode: Exclusive Shared);
+string_enum!(LockMode: Exclusive Shared);
 
 impl LockMode {
     pub fn as_str(self) -> &'static str {
@@ -269,7 +269,7 @@ pub enum LockFact {
     GaveUp,
 }
 
-as_word!(LockFact: Granted Released Expired Forced Queued GaveUp);
+string_enum!(LockFact: Granted Released Expired Forced Queued GaveUp);
 
 impl LockFact {
     pub fn as_str(self) -> &'static str {

@@ -5,7 +5,7 @@ use crate::{
     action::Action,
     error::Refusal,
     id::{OperationId, PlanId, Revision},
-    word::as_word,
+    string_enum::string_enum,
 };
 use serde::{Deserialize, Serialize};
 
@@ -49,7 +49,7 @@ pub enum OperationStatus {
     Reverted,
 }
 
-as_word!(OperationStatus: Running AwaitingKeep Succeeded Failed Aborted Reverted);
+string_enum!(OperationStatus: Running AwaitingKeep Succeeded Failed Aborted Reverted);
 
 /// A step of an operation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,7 +77,7 @@ pub enum StepStatus {
     Skipped,
 }
 
-as_word!(StepStatus: Pending Running Succeeded Failed Skipped);
+string_enum!(StepStatus: Pending Running Succeeded Failed Skipped);
 
 impl OperationStatus {
     /// Whether nothing more will happen.

@@ -16,7 +16,7 @@ use crate::{
     lock::{Lock, LockCounts},
     page::Page,
     telemetry::Sample,
-    traffic::live::UpstreamFigures,
+    traffic::live::UpstreamMetrics,
     view::ClusterView,
 };
 use serde::{Deserialize, Serialize};
@@ -111,7 +111,7 @@ pub enum ServerMessage {
     },
     /// What each node's proxy did lately for upstreams that had anything to do, as far as the node has heard. Endpoints
     /// are told of for the upstream that the client named.
-    Traffic { figures: Vec<UpstreamFigures> },
+    Traffic { figures: Vec<UpstreamMetrics> },
     /// Something that the client sent was not understood. The stream goes on.
     Problem { problem: Problem },
     /// This node is behind the revision that the client has; these are better.

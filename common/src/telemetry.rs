@@ -2,10 +2,10 @@
 
 use crate::{
     Timestamp,
-    cluster::{Role, Sees},
+    cluster::{Liveness, Role},
     id::NodeId,
     plan::Warning,
-    word::as_word,
+    string_enum::string_enum,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -23,7 +23,7 @@ pub struct Sample {
     pub nodes: Vec<AgedReport>,
     /// What somebody should look at, of what the nodes' proxies have met.
     #[serde(default)]
-    pub attention: Vec<Warning>,
+    pub warnings: Vec<Warning>,
 }
 
 /// A node's report, and how old it is at the node that passes it on.
@@ -72,7 +72,7 @@ pub struct NodeReport {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Link {
     pub peer: NodeId,
-    pub sees: Sees,
+    pub sees: Liveness,
     /// The latest round-trip time, in microseconds.
     pub rtt_us: Option<u64>,
     /// Since anything was heard of it.
@@ -82,7 +82,7 @@ pub struct Link {
     pub trouble: Option<String>,
     /// Which ways packets pass between the two, by beats beside the connections.
     #[serde(default)]
-    pub passes: Passes,
+    pub reachability: Reachability,
     /// What the peer's process could do if all could, as it last said.
     #[serde(default)]
     pub feature_level: Option<u32>,
@@ -101,7 +101,7 @@ pub struct Replication {
 /// Which ways packets pass between a node and its peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
-pub enum Passes {
+pub enum Reachability {
     /// Nothing arrives from the peer, which may have many reasons.
     #[default]
     Unknown,
@@ -110,14 +110,14 @@ pub enum Passes {
     InOnly,
 }
 
-as_word!(Passes: Unknown BothWays InOnly);
+string_enum!(Reachability: Unknown BothWays InOnly);
 
-impl Passes {
+impl Reachability {
     pub fn as_str(self) -> &'static str {
         match self {
-            Passes::Unknown => "unknown",
-            Passes::BothWays => "both_ways",
-            Passes::InOnly => "in_only",
+            Reachability::Unknown => "unknown",
+            Reachability::BothWays => "both_ways",
+            Reachability::InOnly => "in_only",
         }
     }
 }
@@ -125,13 +125,13 @@ impl Passes {
 impl Link {
     /// Whether the node that has this link can call the peer.
     pub fn works(&self) -> bool {
-        self.sees == Sees::Alive && self.trouble.is_none()
+        self.sees == Liveness::Alive && self.trouble.is_none()
     }
 
     /// Whether what this node sends is lost, and what the peer sends is not. Where a connection of
     /// either stands, both ways pass, whatever became of beats.
     pub fn is_one_way(&self) -> bool {
-        self.sees != Sees::Alive && self.passes == Passes::InOnly
+        self.sees != Liveness::Alive && self.reachability == Reachability::InOnly
     }
 }
 
@@ -188,30 +188,33 @@ mod tests {
         }
     }
 
-    fn link(peer: u64, sees: Sees, passes: Passes) -> Link {
-        Link { peer: NodeId(peer), sees, passes, ..Link::default() }
+    fn link(peer: u64, sees: Liveness, reachability: Reachability) -> Link {
+        Link { peer: NodeId(peer), sees, reachability, ..Link::default() }
     }
 
     #[test]
     fn only_one_way_is_a_one_way_fault() {
-        let faults = |sees, passes, age_ms| {
-            let aged = AgedReport { age_ms, ..report(2, vec![link(1, sees, passes)]) };
+        let faults = |sees, reachability, age_ms| {
+            let aged = AgedReport { age_ms, ..report(2, vec![link(1, sees, reachability)]) };
             one_way_faults(&[aged]).iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         let named = ["what node 2 sends does not reach node 1; what node 1 sends reaches node 2"];
-        assert_eq!(faults(Sees::Dead, Passes::InOnly, 0), named);
-        assert!(faults(Sees::Dead, Passes::Unknown, 0).is_empty());
-        assert!(faults(Sees::Dead, Passes::BothWays, 0).is_empty());
-        assert!(faults(Sees::Alive, Passes::InOnly, 0).is_empty(), "beats are blocked, and nothing else is");
-        assert!(faults(Sees::Dead, Passes::InOnly, FRESH_MS + 1).is_empty());
+        assert_eq!(faults(Liveness::Dead, Reachability::InOnly, 0), named);
+        assert!(faults(Liveness::Dead, Reachability::Unknown, 0).is_empty());
+        assert!(faults(Liveness::Dead, Reachability::BothWays, 0).is_empty());
+        assert!(
+            faults(Liveness::Alive, Reachability::InOnly, 0).is_empty(),
+            "beats are blocked, and nothing else is"
+        );
+        assert!(faults(Liveness::Dead, Reachability::InOnly, FRESH_MS + 1).is_empty());
     }
 
     #[test]
     fn an_older_report_can_be_read() {
         let mut value =
-            serde_json::to_value(report(2, vec![link(1, Sees::Alive, Passes::BothWays)])).unwrap();
-        value["links"][0].as_object_mut().unwrap().remove("passes");
+            serde_json::to_value(report(2, vec![link(1, Liveness::Alive, Reachability::BothWays)])).unwrap();
+        value["links"][0].as_object_mut().unwrap().remove("reachability");
         let aged: AgedReport = serde_json::from_value(value).unwrap();
-        assert_eq!(aged.report.links[0].passes, Passes::Unknown);
+        assert_eq!(aged.report.links[0].reachability, Reachability::Unknown);
     }
 }

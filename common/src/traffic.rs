@@ -8,8 +8,6 @@
 //! Each node's proxy routes by what the log says and by what it sees itself. Rates, latencies and
 //! ejections are telemetry of the node that measured them.
 
-#[cfg(not(target_family = "wasm"))]
-pub mod attention;
 pub mod health;
 #[cfg(not(target_family = "wasm"))]
 pub mod import;
@@ -18,6 +16,8 @@ pub mod live;
 pub mod register;
 pub mod route;
 pub mod upstream;
+#[cfg(not(target_family = "wasm"))]
+pub mod warnings;
 
 /// The longest name of an upstream, an endpoint or a route, in bytes.
 pub const MAX_NAME_BYTES: usize = 64;

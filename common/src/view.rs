@@ -8,10 +8,10 @@
 //! telemetry ([`crate::telemetry`]) and deliberately absent.
 
 use crate::{
-    by_key::ByKey,
     cluster::Node,
     event::{Event, EventBatch},
     id::{Incarnation, NodeId, Revision},
+    keyed_list::ByKey,
     operation::Operation,
     setting::Setting,
     traffic::{

@@ -160,7 +160,7 @@ pub mod tests {
     use super::*;
     use ringmaster_common::{
         Timestamp,
-        cluster::Sees,
+        cluster::Liveness,
         telemetry::{Link, NodeReport, Replication},
     };
 
@@ -191,7 +191,7 @@ pub mod tests {
     }
 
     pub fn sample(nodes: Vec<AgedReport>) -> Sample {
-        Sample { from: NodeId(1), at: Timestamp::UNIX_EPOCH, nodes, attention: Vec::new() }
+        Sample { from: NodeId(1), at: Timestamp::UNIX_EPOCH, nodes, warnings: Vec::new() }
     }
 
     #[test]
@@ -232,7 +232,7 @@ pub mod tests {
         lead.report.proposals_per_s = 812.0;
         lead.report.links = vec![Link {
             peer: NodeId(3),
-            sees: Sees::Alive,
+            sees: Liveness::Alive,
             rtt_us: Some(400),
             silent_ms: Some(20),
             ..Link::default()

@@ -71,11 +71,7 @@ fn sample(mut fields: Map<String, Value>) -> Result<Sample, Unreadable> {
         at: take(&mut fields, "at")?,
         nodes: reports.into_iter().map(aged).collect::<Result<_, _>>()?,
         // Nodes of earlier versions do not tell of it.
-        attention: if fields.contains_key("attention") {
-            take(&mut fields, "attention")?
-        } else {
-            Vec::new()
-        },
+        warnings: if fields.contains_key("warnings") { take(&mut fields, "warnings")? } else { Vec::new() },
     })
 }
 

@@ -7,7 +7,7 @@ use crate::{
     format::{capitalised, in_words, listed},
     situation::{Tone, answers},
 };
-use ringmaster_common::{cluster::may_fail, id::NodeId, telemetry::Sample, view::ClusterView};
+use ringmaster_common::{cluster::failures_tolerated, id::NodeId, telemetry::Sample, view::ClusterView};
 
 /// Who votes, and who of them answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Quorum {
                 "A write needs {} of {} voters, so {} may fail.",
                 in_words(self.needed() as u64),
                 in_words(voters as u64),
-                none_or(may_fail(voters))
+                none_or(failures_tolerated(voters))
             ),
         }
     }

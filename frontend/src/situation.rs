@@ -10,7 +10,7 @@ use crate::{
 };
 use ringmaster_common::{
     Timestamp,
-    cluster::{Node, NodeStatus, can_lose, may_fail},
+    cluster::{Node, NodeStatus, can_lose, failures_tolerated},
     id::{NodeId, OperationId},
     operation::{Operation, OperationStatus},
     telemetry::{Sample, one_way_faults},
@@ -260,7 +260,7 @@ pub fn assess(situation: &Situation<'_>) -> Assessment {
             format!("Node {} leads, and writes go on.{more}", leader.report.node),
         );
     }
-    let tone = if may_fail(voters.len()) == 0 { Tone::Note } else { Tone::Good };
+    let tone = if failures_tolerated(voters.len()) == 0 { Tone::Note } else { Tone::Good };
     statement(tone, "All well", "All is well.".to_owned(), margin(view, sample), proven(view, situation.now))
 }
 
@@ -274,7 +274,7 @@ fn margin(view: &ClusterView, sample: &Sample) -> String {
     let voters = || view.nodes.values().filter(|node| node.voter);
     let cannot = |node: &&Node| !can_lose(node.id, voters(), None, &sample.nodes).answer;
     let needed: Vec<NodeId> = voters().filter(cannot).map(|node| node.id).collect();
-    match may_fail(voters().count()) as u64 {
+    match failures_tolerated(voters().count()) as u64 {
         0 => {
             "But you can lose no node: writes need all of them. Three voters bear the loss of one.".to_owned()
         }
@@ -339,7 +339,7 @@ fn problems(situation: &Situation<'_>) -> Vec<Problem> {
     } else if figures::leader(sample).is_none() {
         found(Tone::Bad, "No node leads at the moment".to_owned(), About::Consensus);
     }
-    for warning in &sample.attention {
+    for warning in &sample.warnings {
         let node = warning.subject.strip_prefix("node/").and_then(|id| id.parse().ok());
         found(Tone::Warning, capitalised(&warning.detail), node.map_or(About::Traffic, About::Node));
     }

@@ -7,7 +7,7 @@
 use crate::{format::capitalised, situation::Tone};
 use ringmaster_common::{
     Timestamp,
-    cluster::{NodeStatus, Sees},
+    cluster::{Liveness, NodeStatus},
     event::{AuditEntry, Event, EventBatch},
     id::{NodeId, OperationId},
     operation::{OperationStatus, StepStatus},
@@ -99,9 +99,9 @@ pub fn tone(event: &Event) -> Tone {
             _ => Tone::Note,
         },
         Event::OpinionChanged { sees, .. } => match sees {
-            Sees::Alive => Tone::Good,
-            Sees::Suspect => Tone::Warning,
-            Sees::Dead => Tone::Bad,
+            Liveness::Alive => Tone::Good,
+            Liveness::Suspect => Tone::Warning,
+            Liveness::Dead => Tone::Bad,
         },
         Event::OperationChanged { status, .. } => match status {
             OperationStatus::Succeeded => Tone::Good,
@@ -324,7 +324,7 @@ mod tests {
             actor: "node 1".to_owned(),
             request_id: "r".to_owned(),
             events: vec![
-                Event::OpinionChanged { observer: NodeId(1), subject: NodeId(3), sees: Sees::Dead },
+                Event::OpinionChanged { observer: NodeId(1), subject: NodeId(3), sees: Liveness::Dead },
                 Event::NodeStatusChanged {
                     node: NodeId(3),
                     from: NodeStatus::Suspect,

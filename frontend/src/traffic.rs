@@ -10,7 +10,7 @@ use ringmaster_common::{
     id::NodeId,
     traffic::{
         health::Verdict,
-        live::{EndpointFigures, UpstreamFigures},
+        live::{EndpointMetrics, UpstreamMetrics},
         route::RouteSpec,
         upstream::{Endpoint, EndpointState, Upstream},
     },
@@ -29,7 +29,7 @@ pub struct Load {
 }
 
 impl Load {
-    fn of_upstream(figures: &UpstreamFigures) -> Load {
+    fn of_upstream(figures: &UpstreamMetrics) -> Load {
         Load {
             requests_per_s: figures.requests_per_s,
             failures_per_s: figures.failures_per_s,
@@ -39,7 +39,7 @@ impl Load {
         }
     }
 
-    fn of_endpoint(figures: &EndpointFigures) -> Load {
+    fn of_endpoint(figures: &EndpointMetrics) -> Load {
         Load {
             requests_per_s: figures.requests_per_s,
             failures_per_s: figures.failures_per_s,
@@ -67,10 +67,10 @@ impl Load {
 
 /// What was heard of the traffic in the last two minutes, once a second, and when; the oldest first.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Heard(VecDeque<(Timestamp, Vec<UpstreamFigures>)>);
+pub struct Heard(VecDeque<(Timestamp, Vec<UpstreamMetrics>)>);
 
 impl Heard {
-    pub fn push(&mut self, at: Timestamp, figures: Vec<UpstreamFigures>) {
+    pub fn push(&mut self, at: Timestamp, figures: Vec<UpstreamMetrics>) {
         if self.0.len() == crate::figures::HISTORY {
             self.0.pop_front();
         }
@@ -78,7 +78,7 @@ impl Heard {
     }
 
     /// What nodes do now.
-    pub fn latest(&self) -> &[UpstreamFigures] {
+    pub fn latest(&self) -> &[UpstreamMetrics] {
         self.0.back().map_or(&[], |(_, figures)| figures)
     }
 
@@ -107,8 +107,8 @@ pub enum What {
 }
 
 impl What {
-    fn load(&self, figures: &[UpstreamFigures]) -> Load {
-        let of = |figures: &UpstreamFigures| match self {
+    fn load(&self, figures: &[UpstreamMetrics]) -> Load {
+        let of = |figures: &UpstreamMetrics| match self {
             What::Endpoint(upstream, endpoint) if *upstream == figures.upstream => {
                 figures.endpoints.iter().find(|known| known.endpoint == *endpoint).map(Load::of_endpoint)
             }
@@ -128,7 +128,7 @@ pub fn wanted(upstream: Option<&str>) -> String {
 /// How many endpoints take requests, and how many there are.
 pub fn taking(upstream: &Upstream) -> (usize, usize) {
     let endpoints = &upstream.config.endpoints;
-    (endpoints.iter().filter(|endpoint| upstream.takes_requests(endpoint)).count(), endpoints.len())
+    (endpoints.iter().filter(|endpoint| upstream.is_serving(endpoint)).count(), endpoints.len())
 }
 
 /// How many endpoints are healthy, or not known to be otherwise.
@@ -219,8 +219,8 @@ mod tests {
         serde_json::from_str(&text).unwrap()
     }
 
-    fn figures(node: u64, upstream: &str, requests_per_s: f64, p99_us: Option<u64>) -> UpstreamFigures {
-        let endpoint = EndpointFigures {
+    fn figures(node: u64, upstream: &str, requests_per_s: f64, p99_us: Option<u64>) -> UpstreamMetrics {
+        let endpoint = EndpointMetrics {
             endpoint: "e1".to_owned(),
             requests_per_s: requests_per_s / 2.0,
             failures_per_s: 0.0,
@@ -233,7 +233,7 @@ mod tests {
             recent_requests: 0,
             recent_failures: 0,
         };
-        UpstreamFigures {
+        UpstreamMetrics {
             upstream: upstream.to_owned(),
             node: NodeId(node),
             requests_per_s,

@@ -5,7 +5,7 @@
 
 use crate::figures;
 use ringmaster_common::{
-    cluster::Sees,
+    cluster::Liveness,
     id::NodeId,
     telemetry::{Link, Sample},
     view::ClusterView,
@@ -19,13 +19,13 @@ pub enum Cell {
     /// Measured, and fresh.
     Measured(Link),
     /// The last opinion that the log holds; the observer itself is silent.
-    Remembered(Sees),
+    Remembered(Liveness),
     /// It has said nothing.
     Nothing,
 }
 
 impl Cell {
-    pub fn sees(&self) -> Option<Sees> {
+    pub fn sees(&self) -> Option<Liveness> {
         match self {
             Cell::Measured(link) => Some(link.sees),
             Cell::Remembered(sees) => Some(*sees),
@@ -80,7 +80,7 @@ mod tests {
         ClusterView { nodes: nodes.into_iter().collect(), ..ClusterView::default() }
     }
 
-    fn sees(observer: u64, subject: u64, sees: Sees) -> ringmaster_common::telemetry::AgedReport {
+    fn sees(observer: u64, subject: u64, sees: Liveness) -> ringmaster_common::telemetry::AgedReport {
         let mut aged = report(observer, Role::Follower, 1);
         aged.report.links = vec![Link { peer: NodeId(subject), sees, ..Link::default() }];
         aged
@@ -88,10 +88,10 @@ mod tests {
 
     #[test]
     fn a_measurement_is_newer_than_an_opinion() {
-        let measured = sample(vec![sees(1, 2, Sees::Alive)]);
+        let measured = sample(vec![sees(1, 2, Liveness::Alive)]);
         let cell_of = |observer, subject| cell(&view(), Some(&measured), NodeId(observer), NodeId(subject));
         assert_eq!(cell_of(1, 2), Cell::Measured(Link { peer: NodeId(2), ..Link::default() }));
-        assert_eq!(cell_of(2, 1), Cell::Remembered(Sees::Suspect));
+        assert_eq!(cell_of(2, 1), Cell::Remembered(Liveness::Suspect));
         assert_eq!(cell_of(1, 1), Cell::Itself);
         assert_eq!(cell_of(1, 7), Cell::Nothing);
     }

@@ -3,10 +3,10 @@
 use reqwest::{Method, Response};
 use ringmaster_common::{
     action::Action,
-    cluster::{NodeInfo, NodeStatus, Opinion, Quorum, Role, Sees},
+    cluster::{Liveness, NodeInfo, NodeStatus, Opinion, Quorum, Role},
     headers,
     id::{GroupId, NodeId},
-    telemetry::Passes,
+    telemetry::Reachability,
 };
 use ringmaster_tests::{
     SOON,
@@ -70,7 +70,7 @@ async fn a_silent_node_is_suspected_then_down_then_up_again() {
     assert_eq!(info.node.opinions.len(), 2, "both others have said what they see: {:?}", info.node.opinions);
     assert!(info.node.status_reason.contains("have not heard"), "{}", info.node.status_reason);
     assert!(!body.nodes[leader as usize - 1].can_lose.answer, "two of three voters are needed");
-    assert_eq!(body.may_fail, 0);
+    assert_eq!(body.failures_tolerated, 0);
     cluster.put_setting(leader, "two", json!("are enough")).await.expect("a majority is left");
 
     cluster.node_mut(victim).resume();
@@ -186,7 +186,7 @@ async fn without_a_quorum_writes_fail_and_say_why_and_stale_reads_go_on() {
     // It says so itself, and no cluster is said to be well that takes no writes.
     let seen = cluster.cluster(1).await.expect("it answers");
     assert_eq!(seen.quorum, Quorum { has: false, voters: 3, answering: 1, needed: 2 });
-    assert_eq!((seen.leader, seen.may_fail), (None, 0));
+    assert_eq!((seen.leader, seen.failures_tolerated), (None, 0));
     assert!(why.contains("1 of 3 voters answer node 1"), "{why}");
     for info in &seen.nodes {
         assert_ne!(info.role, Some(Role::Leader), "node {}", info.node.id);
@@ -198,7 +198,7 @@ async fn without_a_quorum_writes_fail_and_say_why_and_stale_reads_go_on() {
     let alone: NodeInfo = cluster.get(1, "/v1/nodes/1").await.expect("it knows itself");
     assert_eq!(alone.links.len(), 2);
     for link in &alone.links {
-        assert_eq!(link.sees, Sees::Suspect, "{link:?}");
+        assert_eq!(link.sees, Liveness::Suspect, "{link:?}");
         assert!(link.trouble.as_deref().is_some_and(|why| why.contains("hears nobody")), "{link:?}");
     }
 }
@@ -270,7 +270,7 @@ async fn troubles(cluster: &Cluster, observer: u64) -> Result<(Vec<String>, Vec<
     let (mut troubles, mut one_way) = (Vec::new(), Vec::new());
     for info in cluster.cluster(observer).await?.nodes {
         for link in info.links {
-            if link.passes == Passes::InOnly {
+            if link.reachability == Reachability::InOnly {
                 one_way.push((info.node.id.0, link.peer.0));
             }
             troubles.extend(link.trouble);
@@ -334,7 +334,7 @@ async fn name_a_cut_of_one_way(cluster: &Cluster, network: &Network) -> Duration
         let nodes = cluster.cluster(3).await?.nodes;
         let says = |subject: usize, observer: u64| {
             let is_dead =
-                |opinion: &Opinion| opinion.observer == NodeId(observer) && opinion.sees == Sees::Dead;
+                |opinion: &Opinion| opinion.observer == NodeId(observer) && opinion.sees == Liveness::Dead;
             nodes[subject - 1].node.opinions.iter().any(is_dead)
         };
         if says(1, 2) && says(2, 1) { Ok(()) } else { Err(format!("{nodes:?}")) }

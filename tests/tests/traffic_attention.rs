@@ -25,9 +25,9 @@ async fn put(cluster: &Cluster, path: &str, body: Value) -> Value {
 }
 
 /// Code, detail and subject of what somebody should look at, as a node tells.
-async fn attention(cluster: &Cluster, node: u64) -> Result<Vec<[String; 3]>, String> {
+async fn warnings(cluster: &Cluster, node: u64) -> Result<Vec<[String; 3]>, String> {
     let body: ClusterBody = cluster.get(node, "/v1/cluster").await?;
-    Ok(body.attention.into_iter().map(|found| [found.code, found.detail, found.subject]).collect())
+    Ok(body.warnings.into_iter().map(|found| [found.code, found.detail, found.subject]).collect())
 }
 
 async fn proxies(count: usize) -> Cluster {
@@ -52,10 +52,10 @@ async fn a_listener_that_is_taken_is_refused_or_told() {
     put(&cluster, "/v1/routes/taken", json!({ "listener": listener, "upstream": "web" })).await;
     for node in [1, 2] {
         eventually("both nodes to be told of", SOON, async || {
-            let found = attention(&cluster, node).await?;
+            let found = warnings(&cluster, node).await?;
             let expected = [1, 2].map(|node| {
                 [
-                    "cannot_listen".to_owned(),
+                    "listen_failed".to_owned(),
                     format!("node {node} cannot listen on {listener} (route taken): address in use"),
                     format!("node/{node}"),
                 ]
@@ -75,7 +75,7 @@ async fn a_listener_that_is_taken_is_refused_or_told() {
     let log = cluster.node_mut(1).process().output();
     assert_eq!(log.matches("the proxy cannot listen here").count(), 1, "{log}");
     drop(stranger);
-    eventually("it to be over", SOON, async || match attention(&cluster, 1).await?.as_slice() {
+    eventually("it to be over", SOON, async || match warnings(&cluster, 1).await?.as_slice() {
         [] => Ok(()),
         found => Err(format!("{found:?}")),
     })
@@ -97,9 +97,9 @@ async fn an_endpoint_that_fails_without_a_check_is_told_of() {
         let url = cluster.node(1).proxy_url();
         let answer = cluster.http.get(&url).send().await.map_err(|error| error.to_string())?;
         assert!(!answer.status().is_success());
-        match attention(&cluster, 1).await?.as_slice() {
+        match warnings(&cluster, 1).await?.as_slice() {
             [[code, detail, subject]] => {
-                assert_eq!((code.as_str(), subject.as_str()), ("endpoint_fails", "upstream/web/e1"));
+                assert_eq!((code.as_str(), subject.as_str()), ("endpoint_failing", "upstream/web/e1"));
                 assert!(detail.starts_with("endpoint e1 of web: 100 % of "), "{detail}");
                 assert!(detail.ends_with("failed in the last 10 s, and it has no health check"), "{detail}");
                 Ok(())

@@ -66,10 +66,7 @@ async fn what_is_configured_on_one_node_is_seen_on_all() {
     // One endpoint by itself; the list in two pages.
     let body = json!({ "addr": "127.0.0.1:9003" });
     let e3: EndpointDetail = put(&cluster, 1, "/v1/upstreams/web/endpoints/e3", body).await;
-    assert_eq!(
-        (e3.endpoint.weight, e3.endpoint.health.verdict, e3.takes_requests),
-        (1, Verdict::Unknown, true)
-    );
+    assert_eq!((e3.endpoint.weight, e3.endpoint.health.verdict, e3.is_serving), (1, Verdict::Unknown, true));
     let first: Value = cluster.get(1, "/v1/upstreams/web/endpoints?limit=2").await.expect("a page");
     assert_eq!(first["items"][1]["id"], "e2");
     let next = first["next"].as_str().expect("there is more");

@@ -8,10 +8,10 @@ use super::{
     Addresses, Failure, duration,
     lock::{FAILED, NOT_EXECUTABLE, NOT_FOUND, Orders, failed, job::Job, quietly},
 };
-use crate::clock;
 use clap::Args;
 use ringmaster_client::{Client, lock::this_process, segment};
 use ringmaster_common::traffic::register::{Deregister, Register, Registered};
+use ringmaster_net::clock;
 use serde_json::Value;
 use std::{ffi::OsString, io, process::Command, time::Duration};
 use tokio::time::sleep_until;

@@ -1,12 +1,10 @@
 //! `ringmaster serve`: puts a node's configuration together, and runs it.
 
 use super::Failure;
-use crate::{
-    config::{LogFormat, NodeOptions},
-    data_dir::{DataDir, Identity},
-    demo, node,
-};
+use crate::config::{LogFormat, NodeOptions};
+use crate::node;
 use clap::Args;
+use ringmaster_storage::data_dir::{DataDir, Identity};
 use std::{io, num::NonZero, path::PathBuf, thread};
 use tracing_subscriber::EnvFilter;
 
@@ -36,7 +34,7 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     // First of all, and on the main thread: the kernel forgets the wish with the thread that made it.
-    demo::child::die_with_supervisor().map_err(Failure::Failed)?;
+    ringmaster_servers::demo_child::die_with_supervisor().map_err(Failure::Failed)?;
     let usage = |error: crate::config::ConfigError| Failure::Usage(error.to_string());
     let file = match &arguments.config {
         Some(path) => NodeOptions::read(path).map_err(usage)?,

@@ -13,7 +13,7 @@ use super::{
 };
 use ringmaster_common::{
     Timestamp,
-    cluster::{Cluster, NodeInfo, NodeStatus, Quorum, Role, Sees},
+    cluster::{Cluster, Liveness, NodeInfo, NodeStatus, Quorum, Role},
     event::{AuditEntry, EventBatch},
     operation::{Operation, OperationStatus},
     plan::{Impact, LockImpact, Plan},
@@ -59,7 +59,7 @@ pub fn cluster(cluster: &Cluster, paint: Paint) -> String {
             cluster.answered_by
         ),
     );
-    line(&mut text, format!("{}  {} of its voters", strong("May lose"), cluster.may_fail));
+    line(&mut text, format!("{}  {} of its voters", strong("May lose"), cluster.failures_tolerated));
     text.push('\n');
 
     let mut table = Table::new(&[
@@ -88,7 +88,7 @@ pub fn cluster(cluster: &Cluster, paint: Paint) -> String {
         ]);
     }
     text += &table.render(paint);
-    for found in &cluster.attention {
+    for found in &cluster.warnings {
         line(&mut text, paint.apply(Tone::Warn, &format!("{}: {}", found.code, found.detail)));
     }
     text
@@ -128,7 +128,7 @@ pub fn nodes(nodes: &[NodeInfo], paint: Paint) -> String {
     }
     let mut text = table.render(paint);
     for info in nodes {
-        for opinion in info.node.opinions.iter().filter(|opinion| opinion.sees != Sees::Alive) {
+        for opinion in info.node.opinions.iter().filter(|opinion| opinion.sees != Liveness::Alive) {
             let sentence = format!(
                 "node {} sees node {} {} since {}",
                 opinion.observer,

@@ -3,7 +3,7 @@
 //! A process is waited for in the same task that signals it, so a signal never reaches a stranger
 //! that was given the process id of a node that is gone.
 
-use super::{child, home::Home};
+use super::home::Home;
 use futures::future::select_all;
 use nix::{
     sys::signal::{Signal, kill},
@@ -15,6 +15,7 @@ use ringmaster_common::{
     error::{Code, Refusal},
     id::NodeId,
 };
+use ringmaster_servers::demo_child;
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -46,13 +47,13 @@ pub struct Launcher {
 
 impl Launcher {
     /// This program, with its output at the end of `log`. It can tie itself to this process
-    /// ([`child::die_with_supervisor`]).
+    /// ([`demo_child::die_with_supervisor`]).
     pub fn command(&self, log: &Path) -> io::Result<Command> {
         let log = File::options().create(true).append(true).open(log)?;
         let mut command = Command::new(&self.program);
         command
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .env(child::SUPERVISOR, std::process::id().to_string())
+            .env(demo_child::SUPERVISOR, std::process::id().to_string())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

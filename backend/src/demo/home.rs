@@ -1,7 +1,7 @@
 //! Where a demo lives: its directory and its ports.
 
-use crate::data_dir;
 use ringmaster_common::id::NodeId;
+use ringmaster_storage::data_dir;
 use std::{
     fs::{self, File, Permissions},
     io::{self, Read, Seek, SeekFrom},

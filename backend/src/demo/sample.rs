@@ -2,10 +2,10 @@
 //!
 //! It takes its time, though not much, so that latencies have something to show.
 
-use super::child;
 use axum::{Router, http::HeaderMap, routing::get};
 use clap::Args;
 use rand::random_range;
+use ringmaster_servers::demo_child;
 use std::{net::SocketAddr, time::Duration};
 use tokio::{net::TcpListener, time::sleep};
 
@@ -24,7 +24,7 @@ pub struct Arguments {
 
 /// Serves until the demo ends.
 pub async fn run(arguments: &Arguments) -> Result<(), String> {
-    child::die_with_supervisor()?;
+    demo_child::die_with_supervisor()?;
     let failed = |error: std::io::Error| format!("cannot serve on {}: {error}", arguments.addr);
     let listener = TcpListener::bind(arguments.addr).await.map_err(failed)?;
     let id = arguments.id.clone();

@@ -4,57 +4,29 @@
 //! knows the token that it gave its nodes. A connection carries one line each way: a request, and
 //! its answer.
 
-use super::{child, home::private_directory};
-use ringmaster_common::{
-    demo::{Chaos, DemoNode},
-    error::{Code, Refusal},
-    id::NodeId,
+use super::home::private_directory;
+use ringmaster_common::error::{Code, Refusal};
+use ringmaster_servers::demo_child::{
+    self,
+    protocol::{ANSWER_WITHIN, Answer, Envelope, Request, read_line, write_line},
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{env, io, path::Path, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
     sync::{Semaphore, mpsc, oneshot},
     time::timeout,
 };
 use uuid::Uuid;
 
-/// How long a request and its answer may take. A node takes a moment to die.
-pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// The longest line.
-pub const MAX_LINE_BYTES: u64 = 16 * 1024;
 /// How many requests are taken at a time.
 pub const MAX_CONNECTIONS: usize = 8;
-
-/// What a node may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Request {
-    Chaos {
-        node: NodeId,
-        chaos: Chaos,
-    },
-    /// Starts a node that joins the cluster.
-    AddNode,
-    List,
-}
-
-/// The nodes that were asked for, as they are now.
-pub type Answer = Result<Vec<DemoNode>, Refusal>;
 
 /// A request, for the supervisor to answer.
 #[derive(Debug)]
 pub struct Order {
     pub request: Request,
     pub reply: oneshot::Sender<Answer>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Envelope {
-    token: String,
-    request: Request,
 }
 
 /// The supervisor's end. It takes requests until its runtime ends.
@@ -76,7 +48,7 @@ impl Socket {
     /// What a node needs to know to ask.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let path = path_in(&self.directory).display().to_string();
-        vec![(child::SOCKET, path), (child::TOKEN, self.token.clone())]
+        vec![(demo_child::SOCKET, path), (demo_child::TOKEN, self.token.clone())]
     }
 }
 
@@ -124,41 +96,6 @@ async fn answer(mut stream: UnixStream, token: &str, orders: &mpsc::Sender<Order
         }
     };
     write_line(&mut stream, &answer).await
-}
-
-/// Asks this node's supervisor, if it has one.
-pub async fn ask(request: Request) -> Answer {
-    let (Some(path), Ok(token)) = (env::var_os(child::SOCKET), env::var(child::TOKEN)) else {
-        return Err(Refusal::new(Code::NotADemo, "this cluster was not started by `ringmaster demo`"));
-    };
-    ask_at(path.as_ref(), token, request).await
-}
-
-async fn ask_at(path: &Path, token: String, request: Request) -> Answer {
-    let failed =
-        |why: String| Refusal::new(Code::DemoFailed, format!("the demo's supervisor does not answer: {why}"));
-    let exchange = async {
-        let mut stream = UnixStream::connect(path).await?;
-        write_line(&mut stream, &Envelope { token, request }).await?;
-        read_line::<Answer>(&mut stream).await
-    };
-    match timeout(ANSWER_WITHIN, exchange).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => Err(failed(error.to_string())),
-        Err(_) => Err(failed(format!("nothing within {} s", ANSWER_WITHIN.as_secs()))),
-    }
-}
-
-async fn read_line<T: DeserializeOwned>(stream: &mut UnixStream) -> io::Result<T> {
-    let mut line = Vec::new();
-    BufReader::new(stream.take(MAX_LINE_BYTES)).read_until(b'\n', &mut line).await?;
-    Ok(serde_json::from_slice(&line)?)
-}
-
-async fn write_line(stream: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(message)?;
-    line.push(b'\n');
-    stream.write_all(&line).await
 }
 
 #[cfg(test)]

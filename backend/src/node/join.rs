@@ -5,7 +5,6 @@
 //! less often: every try is written into the cluster's history.
 
 use super::NodeError;
-use crate::{clock, raft::cluster_group::ClusterGroup};
 use ringmaster_client::{Address, Client, ClientError};
 use ringmaster_common::{
     action::{Action, NewNode},
@@ -15,6 +14,8 @@ use ringmaster_common::{
     page::Page,
     plan::{ApplyRequest, Plan, PlanRequest},
 };
+use ringmaster_net::clock;
+use ringmaster_replication::cluster_group::ClusterGroup;
 use std::time::{Duration, Instant};
 
 /// How long to wait before looking again for what changes by itself.
@@ -85,7 +86,7 @@ pub async fn admit(urls: &[String], node: &NewNode) -> Result<bool, NodeError> {
     }
 }
 
-/// Sees to it that the node becomes a member: what was started may have failed, or been cut short.
+/// Makes sure that the node becomes a member: what was started may have failed, or been cut short.
 pub async fn run(group: ClusterGroup, urls: Vec<String>, node: NewNode) -> Result<(), NodeError> {
     let client = client(&urls);
     let mut applied = group.published().watch();

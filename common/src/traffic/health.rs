@@ -5,7 +5,7 @@
 //! verdict or its own opinion is against it.
 
 use super::within;
-use crate::{Timestamp, id::NodeId, word::as_word};
+use crate::{Timestamp, id::NodeId, string_enum::string_enum};
 use serde::{Deserialize, Serialize};
 
 /// How an endpoint is checked. Of its tag, see [`crate::event::Event`].
@@ -161,7 +161,7 @@ pub enum Verdict {
     Unhealthy,
 }
 
-as_word!(Verdict: Unknown Healthy Unhealthy);
+string_enum!(Verdict: Unknown Healthy Unhealthy);
 
 impl Verdict {
     pub fn as_str(self) -> &'static str {
@@ -233,7 +233,7 @@ pub struct HealthRecord {
 
 /// A heartbeat that a node has heard itself, as it tells the others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeardBeat {
+pub struct ReceivedHeartbeat {
     pub upstream: String,
     pub endpoint: String,
     /// The address that the endpoint has: of another one, nothing was heard.

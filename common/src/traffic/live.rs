@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// What one node's proxy did for one upstream lately.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct UpstreamFigures {
+pub struct UpstreamMetrics {
     pub upstream: String,
     pub node: NodeId,
     /// In the time since the figures before.
@@ -24,15 +24,15 @@ pub struct UpstreamFigures {
     #[cfg(not(target_family = "wasm"))]
     #[serde(default)]
     pub checked: bool,
-    pub endpoints: Vec<EndpointFigures>,
+    pub endpoints: Vec<EndpointMetrics>,
 }
 
-impl UpstreamFigures {
+impl UpstreamMetrics {
     /// Whether there is anything to tell.
     #[cfg(not(target_family = "wasm"))]
     pub fn is_busy(&self) -> bool {
         let busy =
-            |endpoint: &EndpointFigures| endpoint.ejected_for_ms.is_some() || endpoint.recent_requests > 0;
+            |endpoint: &EndpointMetrics| endpoint.ejected_for_ms.is_some() || endpoint.recent_requests > 0;
         let endpoints = self.endpoints.iter().any(busy);
         self.requests_per_s > 0.0 || self.in_flight > 0 || self.p50_us.is_some() || endpoints
     }
@@ -41,7 +41,7 @@ impl UpstreamFigures {
 /// The same for one endpoint, with what this node thinks of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct EndpointFigures {
+pub struct EndpointMetrics {
     pub endpoint: String,
     pub requests_per_s: f64,
     pub failures_per_s: f64,
@@ -89,7 +89,7 @@ pub struct Decision {
 pub struct Candidate {
     pub endpoint: String,
     /// Why it was left out; null where it could have been taken.
-    pub left_out: Option<String>,
+    pub why_ineligible: Option<String>,
     /// What the policy compared, such as `12 under way`.
     pub weighed: String,
 }

@@ -6,7 +6,7 @@ mod check;
 #[cfg(not(target_family = "wasm"))]
 use super::health::HealthCheck;
 use super::health::{EndpointHealth, HealthRecord, Verdict};
-use crate::{Timestamp, id::Revision, word::as_word};
+use crate::{Timestamp, id::Revision, string_enum::string_enum};
 #[cfg(not(target_family = "wasm"))]
 pub use check::{check_addr, check_token};
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ pub enum Policy {
     ConsistentHash,
 }
 
-as_word!(Policy: RoundRobin WeightedRoundRobin LeastConnections P2cEwma ConsistentHash);
+string_enum!(Policy: RoundRobin WeightedRoundRobin LeastConnections P2cEwma ConsistentHash);
 
 impl Policy {
     pub fn as_str(self) -> &'static str {
@@ -75,7 +75,7 @@ pub enum Protocol {
     Tcp,
 }
 
-as_word!(Protocol: Http1 Http2 Tcp);
+string_enum!(Protocol: Http1 Http2 Tcp);
 
 impl Protocol {
     pub fn as_str(self) -> &'static str {
@@ -309,7 +309,7 @@ pub enum EndpointState {
     Maintenance,
 }
 
-as_word!(EndpointState: Ready Drain Maintenance);
+string_enum!(EndpointState: Ready Drain Maintenance);
 
 impl EndpointState {
     pub fn as_str(self) -> &'static str {
@@ -439,7 +439,7 @@ impl Upstream {
     }
 
     /// Whether an endpoint is sent requests, by what the cluster says of it.
-    pub fn takes_requests(&self, endpoint: &Endpoint) -> bool {
+    pub fn is_serving(&self, endpoint: &Endpoint) -> bool {
         let stands_by =
             self.primary.as_ref().is_some_and(|primary| primary.endpoint.as_ref() != Some(&endpoint.id));
         endpoint.state == EndpointState::Ready && endpoint.health.verdict != Verdict::Unhealthy && !stands_by
@@ -454,7 +454,7 @@ pub struct EndpointDetail {
     #[cfg_attr(not(target_family = "wasm"), serde(flatten))]
     pub endpoint: Endpoint,
     /// Whether it is sent requests, by what the cluster says.
-    pub takes_requests: bool,
+    pub is_serving: bool,
     /// Who changed their mind about its health lately, oldest first.
     pub health_history: Vec<HealthRecord>,
 }

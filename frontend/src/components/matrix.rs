@@ -15,7 +15,7 @@ use crate::{
 };
 use leptos::prelude::*;
 use ringmaster_common::{
-    cluster::Sees,
+    cluster::Liveness,
     id::NodeId,
     telemetry::{Link, one_way_faults},
 };
@@ -67,15 +67,15 @@ pub fn matrix() -> AnyView {
 }
 
 /// Who is heard and cannot be reached is not well.
-fn tone(sees: Sees, in_trouble: bool) -> Tone {
+fn tone(sees: Liveness, in_trouble: bool) -> Tone {
     match sees {
-        Sees::Alive if !in_trouble => Tone::Good,
-        Sees::Alive | Sees::Suspect => Tone::Warning,
-        Sees::Dead => Tone::Bad,
+        Liveness::Alive if !in_trouble => Tone::Good,
+        Liveness::Alive | Liveness::Suspect => Tone::Warning,
+        Liveness::Dead => Tone::Bad,
     }
 }
 
-fn seen(sees: Sees, in_trouble: bool) -> AnyView {
+fn seen(sees: Liveness, in_trouble: bool) -> AnyView {
     view! { {sign(tone(sees, in_trouble))} <span>{sees.as_str()}</span> }.into_any()
 }
 
@@ -108,7 +108,7 @@ fn matrix_cell(observer: NodeId, subject: NodeId) -> AnyView {
     let content = live(move || match value.get() {
         Cell::Itself => ().into_any(),
         Cell::Nothing => quantity(None),
-        Cell::Measured(Link { sees: Sees::Alive, rtt_us: Some(rtt_us), trouble: None, .. }) => {
+        Cell::Measured(Link { sees: Liveness::Alive, rtt_us: Some(rtt_us), trouble: None, .. }) => {
             quantity(Some(micros(rtt_us)))
         }
         Cell::Measured(Link { sees, trouble, .. }) => seen(sees, trouble.is_some()),

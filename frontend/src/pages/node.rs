@@ -17,7 +17,7 @@ use crate::{
 };
 use leptos::prelude::*;
 use ringmaster_common::{
-    cluster::{Node, Opinion, Sees},
+    cluster::{Liveness, Node, Opinion},
     id::NodeId,
     telemetry::{NodeReport, troubles},
 };
@@ -149,9 +149,9 @@ fn measured(node: NodeSignals) -> AnyView {
 fn opinions(node: NodeSignals) -> AnyView {
     let opinion = |opinion: &Opinion| {
         let tone = match opinion.sees {
-            Sees::Alive => Tone::Good,
-            Sees::Suspect => Tone::Warning,
-            Sees::Dead => Tone::Bad,
+            Liveness::Alive => Tone::Good,
+            Liveness::Suspect => Tone::Warning,
+            Liveness::Dead => Tone::Bad,
         };
         view! {
             <li>

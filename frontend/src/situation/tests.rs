@@ -2,10 +2,10 @@ use super::*;
 use crate::figures::tests::{report, sample};
 use ringmaster_common::{
     action::Action,
-    cluster::{Role, Sees},
+    cluster::{Liveness, Role},
     id::{GroupId, PlanId, Revision},
     operation::{Step, StepStatus},
-    telemetry::{Link, Passes},
+    telemetry::{Link, Reachability},
 };
 
 fn at(text: &str) -> Timestamp {
@@ -150,8 +150,12 @@ fn a_learner_is_no_part_of_the_quorum() {
 #[test]
 fn a_link_that_is_cut_one_way_is_named() {
     let mut telemetry = telemetry(&[1, 2, 3], 1);
-    telemetry.nodes[2].report.links =
-        vec![Link { peer: NodeId(1), sees: Sees::Dead, passes: Passes::InOnly, ..Link::default() }];
+    telemetry.nodes[2].report.links = vec![Link {
+        peer: NodeId(1),
+        sees: Liveness::Dead,
+        reachability: Reachability::InOnly,
+        ..Link::default()
+    }];
     let assessment = judged(&LIVE, Some(&view(3)), Some(&telemetry));
     assert_eq!(
         words(&assessment),
@@ -225,7 +229,7 @@ fn what_the_proxies_have_met_is_a_problem() {
         subject: subject.to_owned(),
     };
     let mut sample = telemetry(&[1, 2, 3], 2);
-    sample.attention = vec![
+    sample.warnings = vec![
         warning("node/3", "node 3 cannot listen"),
         warning("upstream/web/e1", "endpoint e1 of web fails"),
     ];

@@ -52,9 +52,9 @@ fn a_cluster_at_a_glance() {
         answered_by: NodeId(2),
         demo: false,
         quorum: Quorum::new(3, 2),
-        may_fail: 1,
+        failures_tolerated: 1,
         next_id: NodeId(4),
-        attention: Vec::new(),
+        warnings: Vec::new(),
         nodes: vec![
             node(1, "amber-fox", NodeStatus::Up, Some(Role::Leader)),
             node(2, "owl", NodeStatus::Down, None),

@@ -27,7 +27,7 @@ pub fn upstreams(upstreams: &[Upstream], paint: Paint) -> String {
     ]);
     for upstream in upstreams {
         let endpoints = &upstream.config.endpoints;
-        let taking = endpoints.iter().filter(|endpoint| upstream.takes_requests(endpoint)).count();
+        let taking = endpoints.iter().filter(|endpoint| upstream.is_serving(endpoint)).count();
         let primary = upstream.primary.as_ref().map(|primary| match &primary.endpoint {
             Some(endpoint) => format!("{endpoint}, epoch {}", primary.epoch),
             None => "none".to_owned(),
@@ -79,7 +79,7 @@ pub fn upstream(upstream: &Upstream, paint: Paint) -> String {
         Column::Left("BECAUSE"),
     ]);
     for endpoint in &config.endpoints {
-        let takes = upstream.takes_requests(endpoint);
+        let takes = upstream.is_serving(endpoint);
         table.row([
             endpoint.id.as_str().into(),
             endpoint.addr.as_str().into(),

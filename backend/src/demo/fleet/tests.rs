@@ -1,5 +1,4 @@
 use super::*;
-use crate::data_dir::tests::give_identity;
 use std::os::unix::fs::PermissionsExt;
 
 /// A fleet whose nodes run `script` instead of this program.
@@ -136,4 +135,10 @@ async fn a_demo_has_a_bounded_number_of_nodes() {
     assert_eq!(fleet.next_id().unwrap_err().code, Code::LimitReached);
     assert_eq!(fleet.list().len(), MAX_NODES);
     fleet.stop(std::future::ready(())).await;
+}
+
+/// Makes a directory look like that of a node that has started before.
+fn give_identity(path: &std::path::Path) {
+    std::fs::create_dir_all(path).unwrap();
+    std::fs::write(path.join("identity.json"), "").unwrap();
 }

@@ -1,5 +1,11 @@
 use super::*;
-use ringmaster_common::demo::ProcessState;
+use ringmaster_common::{
+    demo::{Chaos, DemoNode, ProcessState},
+    id::NodeId,
+};
+use ringmaster_servers::demo_child::protocol::{MAX_LINE_BYTES, ask_at};
+use std::path::Path;
+use tokio::io::AsyncWriteExt;
 
 /// A supervisor that knows of one node, and says so to whatever it is asked.
 fn supervisor() -> Socket {

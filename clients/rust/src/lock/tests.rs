@@ -77,7 +77,7 @@ async fn cluster() -> Json<Value> {
     Json(json!({
         "name": "fake", "id": "c1", "incarnation": 1, "feature_level": 1, "revision": 1, "term": 1, "leader": 1,
         "answered_by": 1, "demo": false,
-        "quorum": { "has": true, "voters": 1, "answering": 1, "needed": 1 }, "may_fail": 0, "next_id": 2, "nodes": []
+        "quorum": { "has": true, "voters": 1, "answering": 1, "needed": 1 }, "failures_tolerated": 0, "next_id": 2, "nodes": []
     }))
 }
 

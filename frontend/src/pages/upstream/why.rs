@@ -160,8 +160,8 @@ fn decision(known: &Known, held: Var<bool>) -> AnyView {
 fn candidate(told: &Value, chosen: &str, is_failing: bool) -> AnyView {
     let name = text(told, "endpoint");
     let won = name == chosen;
-    let left_out = told["left_out"].as_str().map(|why| format!("left out: {why}"));
-    let says = left_out.unwrap_or_else(|| text(told, "weighed"));
+    let why_ineligible = told["why_ineligible"].as_str().map(|why| format!("left out: {why}"));
+    let says = why_ineligible.unwrap_or_else(|| text(told, "weighed"));
     view! {
         <li data-testid="candidate" class=if won && !is_failing { "won" } else { "" }>
             <b>{name}</b> " " {won.then_some(if is_failing { "✗ " } else { "✓ " })} <span class="quiet">{says}</span>

@@ -1,0 +1,261 @@
+//! What holds for every history of locks.
+
+use crate::version::Formats;
+use crate::{
+    Body, Effect, Entry, State,
+    command::{Actor, ClusterTime, Command, Outcome, Record, Request},
+    locks::{Attachment, Fate},
+};
+use proptest::{collection::vec, prelude::*};
+use ringmaster_common::{
+    Timestamp,
+    id::{NodeId, Token},
+    lock::{AcquireLock, LockMode, ReleaseLock, RenewLock},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+const NAMES: [&str; 2] = ["a", "b"];
+
+#[derive(Clone, Debug)]
+enum Next {
+    Acquire {
+        request: u8,
+        acquire: AcquireLock,
+        node: u64,
+    },
+    /// By the holder at this place of this lock, if there is one.
+    Renew {
+        name: usize,
+        place: usize,
+        ttl_ms: u64,
+    },
+    Release {
+        name: usize,
+        place: usize,
+        request: u8,
+    },
+    Leave {
+        name: usize,
+        request: u8,
+        node: u64,
+        may_return: bool,
+    },
+    Detach {
+        node: u64,
+    },
+    Force {
+        name: usize,
+        place: usize,
+    },
+    Tick,
+}
+
+fn acquire() -> impl Strategy<Value = AcquireLock> {
+    let mode = prop_oneof![
+        3 => Just((None, None)),
+        2 => Just((Some(LockMode::Shared), None)),
+        2 => Just((None, Some(2))),
+    ];
+    let times =
+        (100u64..3000, prop_oneof![Just(0u64), 1u64..5000], prop_oneof![4 => Just(0u64), 1 => 1u64..2000]);
+    (0..NAMES.len(), "[v-z]", times, mode, any::<bool>()).prop_map(
+        |(name, owner, (ttl_ms, wait_ms, lock_delay_ms), (mode, limit), reentrant)| AcquireLock {
+            name: NAMES[name].to_owned(),
+            owner,
+            ttl_ms,
+            wait_ms,
+            mode,
+            limit,
+            reentrant,
+            lock_delay_ms,
+            ..AcquireLock::default()
+        },
+    )
+}
+
+fn next() -> impl Strategy<Value = Next> {
+    let names = 0..NAMES.len();
+    prop_oneof![
+        8 => (0u8..12, acquire(), 1u64..4)
+            .prop_map(|(request, acquire, node)| Next::Acquire { request, acquire, node }),
+        2 => (names.clone(), 0usize..3, 100u64..3000)
+            .prop_map(|(name, place, ttl_ms)| Next::Renew { name, place, ttl_ms }),
+        4 => (names.clone(), 0usize..3, 0u8..12)
+            .prop_map(|(name, place, request)| Next::Release { name, place, request }),
+        2 => (names.clone(), 0u8..12, 1u64..4, any::<bool>())
+            .prop_map(|(name, request, node, may_return)| Next::Leave { name, request, node, may_return }),
+        1 => (1u64..4).prop_map(|node| Next::Detach { node }),
+        1 => (names, 0usize..3).prop_map(|(name, place)| Next::Force { name, place }),
+        3 => Just(Next::Tick),
+    ]
+}
+
+fn attachment(node: u64, request: u8) -> Attachment {
+    Attachment { node: NodeId(node), lifetime: 1, serial: request.into() }
+}
+
+/// The command, and the request under which it comes.
+fn command(state: &State, next: Next) -> (Command, u8) {
+    let holder = |name: usize, place: usize| {
+        let detail = state.locks.detail(NAMES[name], state.clock)?;
+        let holder = detail.lock.holders.get(place)?;
+        Some((NAMES[name].to_owned(), holder.owner.clone(), holder.token))
+    };
+    match next {
+        Next::Acquire { request, acquire, node } => {
+            (Command::AcquireLock { acquire, attachment: attachment(node, request) }, request)
+        }
+        Next::Renew { name, place, ttl_ms } => match holder(name, place) {
+            Some((name, owner, token)) => (Command::RenewLock(RenewLock { name, owner, token, ttl_ms }), 0),
+            None => (Command::Tick, 0),
+        },
+        Next::Release { name, place, request } => match holder(name, place) {
+            Some((name, owner, token)) => (Command::ReleaseLock(ReleaseLock { name, owner, token }), request),
+            None => (Command::Tick, 0),
+        },
+        Next::Leave { name, request, node, may_return } => {
+            let (name, attachment) = (NAMES[name].to_owned(), attachment(node, request));
+            (Command::LeaveLock { name, attachment, may_return }, 0)
+        }
+        Next::Detach { node } => (Command::DetachWaiters { node: NodeId(node), lifetime: 2 }, 0),
+        Next::Force { name, place } => match holder(name, place) {
+            Some((name, _, token)) => (Command::ForceRelease { name, tokens: [token].into() }, 0),
+            None => (Command::Tick, 0),
+        },
+        Next::Tick => (Command::Tick, 0),
+    }
+}
+
+/// Who holds which lock by which token.
+fn holders(state: &State) -> BTreeMap<Token, &'static str> {
+    let of = |name: &'static str| {
+        let detail = state.locks.detail(name, state.clock);
+        detail.into_iter().flat_map(move |detail| detail.lock.holders).map(move |holder| (holder.token, name))
+    };
+    NAMES.into_iter().flat_map(of).collect()
+}
+
+/// What clients were told of a lease: how long it lasts, and over which connections. Over none: that
+/// of whoever renewed it, which nobody takes back.
+#[derive(Debug, Default)]
+struct Promise {
+    until: ClusterTime,
+    told: BTreeSet<Option<(u64, u64)>>,
+}
+
+fn check(state: &State) -> Result<(), TestCaseError> {
+    state.locks.check();
+    for name in NAMES {
+        let Some(detail) = state.locks.detail(name, state.clock) else { continue };
+        let lock = detail.lock;
+        let exclusive = lock.holders.iter().filter(|holder| holder.mode == LockMode::Exclusive).count();
+        prop_assert!(exclusive == 0 || lock.holders.len() == 1, "{lock:?}");
+        prop_assert!(
+            lock.limit.is_none_or(|limit| exclusive > 0 || lock.held_by <= limit.into()),
+            "{lock:?}"
+        );
+        prop_assert!(lock.holders.iter().all(|holder| holder.token >= lock.fence), "{lock:?}");
+        // Somebody waits only because somebody holds it, or because of a delay.
+        prop_assert!(lock.waited_by == 0 || lock.held_by > 0 || lock.delayed_for_ms.is_some(), "{lock:?}");
+    }
+    Ok(())
+}
+
+/// Every so many entries, the state is written and read as a snapshot is.
+const SNAPSHOT_EVERY: u64 = 8;
+
+fn through_snapshot(state: &State) -> State {
+    rmp_serde::from_slice(&rmp_serde::to_vec_named(state).unwrap()).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn leases_are_kept_and_tokens_grow(history in vec((next(), 0u64..400), 1..150)) {
+        let mut state = State::default();
+        let mut promises = BTreeMap::<Token, Promise>::new();
+        let mut queues = BTreeMap::<String, Vec<String>>::new();
+        let mut highest = Token(0);
+        let mut granted = BTreeSet::new();
+        for (next, pause) in history {
+            let stamp = ClusterTime(state.clock.0 + pause);
+            let index = state.revision.0 + 1;
+            let (command, request) = command(&state, next);
+            let before = holders(&state);
+            // What is given up on purpose may end at once, and so may what only the leaving client was told of.
+            match &command {
+                Command::ReleaseLock(release) => drop(promises.remove(&release.token)),
+                Command::ForceRelease { tokens, .. } => promises.retain(|token, _| !tokens.contains(token)),
+                Command::LeaveLock { attachment, .. } => {
+                    let alone = BTreeSet::from([Some((attachment.node.0, attachment.serial))]);
+                    promises.retain(|_, promise| promise.told != alone);
+                }
+                _ => {}
+            }
+            let id = format!("request-{request}");
+            let record = Record {
+                format: Formats::NEWEST.record,
+                stamp,
+                wall: Timestamp::UNIX_EPOCH,
+                request: Request {
+                    id: id.clone(),
+                    actor: Actor::Operator("ops".to_owned()),
+                    repeatable: true,
+                    resent_after: None,
+                },
+                command: command.clone(),
+            };
+            let entry = Entry { index, body: Body::Command(Box::new(record)) };
+            let restored = index.is_multiple_of(SNAPSHOT_EVERY).then(|| through_snapshot(&state));
+            let effect = state.apply(entry.clone());
+            if let Some(mut restored) = restored {
+                prop_assert_eq!(&restored.apply(entry), &effect);
+                prop_assert_eq!(&restored, &state);
+            }
+            let Effect { response, notices, .. } = effect;
+
+            // Who came first is granted first.
+            for notice in notices {
+                let queue = queues.entry(notice.lock.to_string()).or_default();
+                let position = queue.iter().position(|waiting| **waiting == *notice.request);
+                prop_assert!(position.is_some(), "{notice:?} is news for nobody");
+                if notice.fate == Fate::Granted {
+                    prop_assert_eq!(position, Some(0), "{:?} passed the queue {:?}", notice, queue);
+                }
+                queue.remove(position.unwrap_or_default());
+            }
+            if let (Outcome::LockQueued, Command::AcquireLock { acquire, .. }) = (&response.outcome, &command) {
+                let queue = queues.entry(acquire.name.clone()).or_default();
+                if !queue.contains(&id) {
+                    queue.push(id);
+                }
+            }
+            if let Outcome::LockGranted(grant) = &response.outcome {
+                // The client counts from when it sent the request, and that was before the stamp.
+                let promise = promises.entry(grant.token).or_default();
+                promise.until = promise.until.max(ClusterTime(stamp.0 + grant.expires_in_ms));
+                promise.told.insert(match &command {
+                    Command::AcquireLock { attachment, .. } => Some((attachment.node.0, attachment.serial)),
+                    _ => None,
+                });
+                granted.insert(grant.token);
+            }
+            let after = holders(&state);
+            for (token, name) in &after {
+                if !before.contains_key(token) {
+                    prop_assert!(*token > highest, "token {token} of {name} is not above {highest}");
+                }
+            }
+            highest = after.keys().copied().chain([highest]).max().unwrap_or(highest);
+            // No promise is broken.
+            for (token, promise) in &promises {
+                if before.contains_key(token) && !after.contains_key(token) {
+                    prop_assert!(promise.until < stamp, "token {token}, {promise:?}, ended at {stamp:?}");
+                }
+            }
+            check(&state)?;
+        }
+        prop_assert!(granted.len() as u64 <= state.locks.counts().granted);
+    }
+}

@@ -1,0 +1,232 @@
+//! What the log holds of traffic: upstreams, endpoints and routes.
+//!
+//! Versions from before there was any of this cannot read it, so it is written once the cluster's feature
+//! level says that all members can ([`LEVEL`]).
+
+use crate::{
+    Context, State,
+    command::{Outcome, Precondition},
+    routes::Around,
+    upstreams::health::HealthChange,
+};
+use ringmaster_common::{
+    action::Action,
+    error::{Code, Refusal},
+    id::Revision,
+    traffic::{
+        import::{Import, Put},
+        register::Register,
+        route::RouteSpec,
+        upstream::{EndpointSpec, EndpointState, UpstreamSpec},
+    },
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// The feature level at which all members know of traffic.
+pub const LEVEL: u32 = 2;
+
+/// The feature level at which all members know of such an action.
+pub fn level_of(action: &Action) -> u32 {
+    match action {
+        Action::SetEndpointState { .. } | Action::FailOverUpstream { .. } => LEVEL,
+        _ => 0,
+    }
+}
+
+/// A change to upstreams, endpoints or routes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrafficCommand {
+    PutUpstream {
+        name: String,
+        spec: UpstreamSpec,
+        precondition: Precondition,
+    },
+    DeleteUpstream {
+        name: String,
+        precondition: Precondition,
+    },
+    PutEndpoint {
+        upstream: String,
+        endpoint: EndpointSpec,
+        precondition: Precondition,
+    },
+    DeleteEndpoint {
+        upstream: String,
+        endpoint: String,
+        precondition: Precondition,
+    },
+    PutRoute {
+        name: String,
+        spec: RouteSpec,
+        precondition: Precondition,
+    },
+    DeleteRoute {
+        name: String,
+        precondition: Precondition,
+    },
+    /// Puts all of it, or nothing.
+    Import(Import),
+    Register {
+        upstream: String,
+        register: Register,
+    },
+    Deregister {
+        upstream: String,
+        endpoint: String,
+        /// The registration that it is the end of; none: whichever there is.
+        only: Option<Revision>,
+        reason: String,
+    },
+    /// A step of an operation sets an endpoint's state.
+    SetEndpointState {
+        upstream: String,
+        endpoint: String,
+        state: EndpointState,
+    },
+    /// A step of a failover makes an endpoint the primary, or has there be none.
+    SetPrimary {
+        upstream: String,
+        endpoint: Option<String>,
+        reason: String,
+    },
+    /// What observers say of endpoints, where it changed, and the verdicts that follow.
+    RecordHealth {
+        changes: Vec<HealthChange>,
+    },
+}
+
+impl TrafficCommand {
+    /// In a few words, for the audit; none for what no operator asks for.
+    pub fn audited_as(&self) -> Option<String> {
+        match self {
+            TrafficCommand::PutUpstream { name, .. } => Some(format!("put upstream {name}")),
+            TrafficCommand::DeleteUpstream { name, .. } => Some(format!("delete upstream {name}")),
+            TrafficCommand::PutEndpoint { upstream, endpoint, .. } => {
+                Some(format!("put endpoint {} of {upstream}", endpoint.id))
+            }
+            TrafficCommand::DeleteEndpoint { upstream, endpoint, .. } => {
+                Some(format!("delete endpoint {endpoint} of {upstream}"))
+            }
+            TrafficCommand::PutRoute { name, .. } => Some(format!("put route {name}")),
+            TrafficCommand::DeleteRoute { name, .. } => Some(format!("delete route {name}")),
+            TrafficCommand::Import(Import { upstreams, routes }) => {
+                Some(format!("import {} upstreams and {} routes", upstreams.len(), routes.len()))
+            }
+            TrafficCommand::Register { .. }
+            | TrafficCommand::Deregister { .. }
+            | TrafficCommand::SetEndpointState { .. }
+            | TrafficCommand::SetPrimary { .. }
+            | TrafficCommand::RecordHealth { .. } => None,
+        }
+    }
+}
+
+/// What is there twice would be put upon itself.
+fn named_once<'n>(what: &str, names: impl Iterator<Item = &'n str>) -> Result<(), Refusal> {
+    let mut seen = BTreeSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            return Err(Refusal::new(Code::InvalidRequest, format!("{what} {name} is named twice")));
+        }
+    }
+    Ok(())
+}
+
+impl State {
+    /// What the import would be refused for, by what this state holds.
+    pub fn check_import(&self, import: Import) -> Result<(), Refusal> {
+        self.clone().import(&mut self.context(), import).map(drop)
+    }
+
+    /// Upstreams come first, because routes lead to them.
+    fn import(&mut self, context: &mut Context, import: Import) -> Result<Outcome, Refusal> {
+        let Import { upstreams, routes } = import;
+        named_once("upstream", upstreams.iter().map(|put| put.name.as_str()))?;
+        named_once("route", routes.iter().map(|put| put.name.as_str()))?;
+        let (known, emitted) = ((self.upstreams.clone(), self.routes.clone()), context.events.len());
+        let put_all = || {
+            for Put { name, version, spec } in upstreams {
+                let of = format!("upstream {name}");
+                self.upstreams
+                    .put(context, name, spec, &expecting(version))
+                    .map_err(|refusal| refusal.of(&of))?;
+            }
+            // Two routes may change places.
+            let before = self.routes.clone();
+            self.routes = before.without(routes.iter().map(|route| route.name.as_str()));
+            for Put { name, version, spec } in routes {
+                let of = format!("route {name}");
+                let stored = before.get(&name).map(|route| route.version);
+                let around = Around { upstreams: &self.upstreams, membership: &self.membership };
+                expecting(version)
+                    .check(&of, stored)
+                    .and_then(|()| self.routes.put(context, name, spec, &Precondition::Absent, around))
+                    .map_err(|refusal| refusal.of(&of))?;
+            }
+            Ok(Outcome::Done)
+        };
+        let outcome = put_all();
+        if outcome.is_err() {
+            (self.upstreams, self.routes) = known;
+            context.events.truncate(emitted);
+        }
+        outcome
+    }
+
+    pub(super) fn change_traffic(&mut self, context: &mut Context, command: TrafficCommand) -> Outcome {
+        self.try_change_traffic(context, command).unwrap_or_else(Outcome::Refused)
+    }
+
+    fn try_change_traffic(
+        &mut self,
+        context: &mut Context,
+        command: TrafficCommand,
+    ) -> Result<Outcome, Refusal> {
+        match command {
+            TrafficCommand::PutUpstream { name, spec, precondition } => {
+                self.upstreams.put(context, name, spec, &precondition)
+            }
+            TrafficCommand::DeleteUpstream { name, precondition } => {
+                self.upstreams.remove(context, &name, &precondition, &self.routes)
+            }
+            TrafficCommand::PutEndpoint { upstream, endpoint, precondition } => {
+                self.upstreams.put_endpoint(context, &upstream, &endpoint, &precondition)
+            }
+            TrafficCommand::DeleteEndpoint { upstream, endpoint, precondition } => {
+                let reason = format!("{} deleted it", context.actor);
+                self.upstreams.remove_endpoint(context, &upstream, &endpoint, &reason, &precondition)
+            }
+            TrafficCommand::PutRoute { name, spec, precondition } => {
+                let around = Around { upstreams: &self.upstreams, membership: &self.membership };
+                self.routes.put(context, name, spec, &precondition, around)
+            }
+            TrafficCommand::DeleteRoute { name, precondition } => {
+                self.routes.remove(context, &name, &precondition)
+            }
+            TrafficCommand::Import(import) => self.import(context, import),
+            TrafficCommand::Register { upstream, register } => {
+                self.upstreams.register(context, &upstream, &register)
+            }
+            TrafficCommand::Deregister { upstream, endpoint, only, reason } => {
+                self.upstreams.deregister(context, &upstream, &endpoint, only, &reason)
+            }
+            TrafficCommand::SetEndpointState { upstream, endpoint, state } => {
+                self.upstreams.set_state(context, &upstream, &endpoint, state)
+            }
+            TrafficCommand::SetPrimary { upstream, endpoint, reason } => {
+                self.upstreams.set_primary(context, &upstream, endpoint, &reason)
+            }
+            TrafficCommand::RecordHealth { changes } => {
+                self.upstreams.record_health(context, &changes, &self.membership);
+                Ok(Outcome::Done)
+            }
+        }
+    }
+}
+
+/// It is still as whoever imports has seen it.
+fn expecting(version: Option<Revision>) -> Precondition {
+    version.map_or(Precondition::Absent, |version| Precondition::AnyOf(vec![version]))
+}

@@ -1,0 +1,355 @@
+//! Upstreams: configuration under ETags, and the states of their endpoints.
+//!
+//! What is configured is put; what became of it is not. What always holds:
+//! - A put changes no endpoint's state and no health, unless the endpoint's address is another one: of
+//!   that nobody has found out anything yet.
+//! - Who registered itself outlasts a put, and goes with its registration alone.
+//! - An upstream that has one primary keeps it through a put. Where the primary itself is taken out, there is
+//!   none, until another one takes over. Epochs come from one counter of the whole cluster that only grows.
+//!
+//! The version of an upstream is that of its configuration. What plans stand on changes with states and
+//! primaries, too, but not with health, which comes and goes.
+
+pub mod health;
+mod primary;
+pub mod registration;
+
+use crate::{
+    Context,
+    command::{ClusterTime, Outcome, Precondition},
+    routes::Routes,
+};
+use imbl::OrdMap;
+use ringmaster_common::{
+    Timestamp,
+    error::{Code, Refusal},
+    event::Event,
+    id::Revision,
+    traffic::{
+        MAX_ENDPOINTS, MAX_UPSTREAMS, check_name,
+        health::{EndpointHealth, HealthRecord},
+        upstream::{Endpoint, EndpointDetail, EndpointSpec, EndpointState, Upstream, UpstreamSpec},
+    },
+};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, sync::Arc};
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Upstreams {
+    by_name: OrdMap<Arc<str>, Arc<UpstreamRecord>>,
+    /// The highest epoch that any primary ever had.
+    last_epoch: u64,
+}
+
+/// An upstream, and what only the server needs to know of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpstreamRecord {
+    pub upstream: Upstream,
+    /// The revision that last changed its configuration, a state or the primary: what plans stand on.
+    pub changed: Revision,
+    /// The revision that last changed anything.
+    pub touched: Revision,
+    /// Who changed their mind about which endpoint, oldest first.
+    health_history: BTreeMap<String, Vec<HealthRecord>>,
+    /// With which revision each registration came that is in force.
+    registered: BTreeMap<String, Revision>,
+    /// When the cluster fails over by itself.
+    fails_over: Option<ClusterTime>,
+    /// When another endpoint last became the primary.
+    last_failover: Option<ClusterTime>,
+}
+
+impl Upstreams {
+    /// Whether nothing can have changed between the two. Costs nothing.
+    pub fn is_same_as(&self, other: &Upstreams) -> bool {
+        self.by_name.ptr_eq(&other.by_name)
+    }
+
+    pub fn get(&self, name: &str) -> Option<&UpstreamRecord> {
+        self.by_name.get(name).map(Arc::as_ref)
+    }
+
+    /// The upstream, or a refusal that names those that there are.
+    pub fn find(&self, name: &str) -> Result<&UpstreamRecord, Refusal> {
+        self.get(name).ok_or_else(|| {
+            let mut known: Vec<_> =
+                self.by_name.keys().take(NAMED_IN_REFUSALS + 1).map(Arc::as_ref).collect();
+            if known.len() > NAMED_IN_REFUSALS {
+                known[NAMED_IN_REFUSALS] = "…";
+            }
+            let known = if known.is_empty() {
+                "there is none yet".to_owned()
+            } else {
+                format!("upstreams are {}", known.join(", "))
+            };
+            Refusal::new(Code::UnknownUpstream, format!("there is no upstream called {name:?}; {known}"))
+        })
+    }
+
+    /// In the order of names.
+    pub fn iter(&self) -> impl Iterator<Item = &Upstream> {
+        self.by_name.values().map(|record| &record.upstream)
+    }
+
+    pub(super) fn put(
+        &mut self,
+        context: &mut Context,
+        name: String,
+        spec: UpstreamSpec,
+        precondition: &Precondition,
+    ) -> Result<Outcome, Refusal> {
+        check(&name, &spec)?;
+        let known = self.by_name.get(name.as_str()).cloned();
+        precondition
+            .check(&format!("upstream {name}"), known.as_ref().map(|known| known.upstream.version))?;
+        if known.is_none() && self.by_name.len() >= MAX_UPSTREAMS {
+            return Err(Refusal::new(
+                Code::LimitReached,
+                format!("a cluster has {MAX_UPSTREAMS} upstreams, and all are in use"),
+            ));
+        }
+        let created = known.is_none();
+        let mut record = known.map_or_else(|| UpstreamRecord::new(name.clone()), Arc::unwrap_or_clone);
+        let mut endpoints = Vec::with_capacity(spec.endpoints.len());
+        for spec in &spec.endpoints {
+            endpoints.push(record.configure(spec, context.wall)?);
+        }
+        let registered = record.upstream.config.endpoints.iter().filter(|known| known.registered.is_some());
+        endpoints.extend(registered.cloned());
+        check_count(&name, endpoints.len())?;
+        record.upstream.config = spec.with_endpoints(endpoints);
+        record.upstream.configured(context.revision, context.wall, &context.actor.to_string());
+        self.settle_primary(&mut record.upstream, context.wall);
+        record.arm(context);
+        record.changes(context.revision);
+        record.forget_the_gone();
+        context.emit(Event::UpstreamPut { upstream: Box::new(record.upstream.clone()) });
+        self.by_name.insert(name.into(), Arc::new(record));
+        Ok(Outcome::Configured { created })
+    }
+
+    pub(super) fn remove(
+        &mut self,
+        context: &mut Context,
+        name: &str,
+        precondition: &Precondition,
+        routes: &Routes,
+    ) -> Result<Outcome, Refusal> {
+        let version = self.find(name)?.upstream.version;
+        precondition.check(&format!("upstream {name}"), Some(version))?;
+        let leading: Vec<_> =
+            routes.leading_to(name).take(NAMED_IN_REFUSALS).map(|route| route.name.as_str()).collect();
+        if !leading.is_empty() {
+            return Err(Refusal::new(
+                Code::UpstreamInUse,
+                format!("these routes lead to {name}: {}; delete or redirect them first", leading.join(", ")),
+            ));
+        }
+        self.by_name.remove(name);
+        context.emit(Event::UpstreamRemoved { upstream: name.to_owned() });
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn put_endpoint(
+        &mut self,
+        context: &mut Context,
+        name: &str,
+        spec: &EndpointSpec,
+        precondition: &Precondition,
+    ) -> Result<Outcome, Refusal> {
+        spec.check().map_err(invalid)?;
+        let record = self.find(name)?;
+        precondition.check(&format!("upstream {name}"), Some(record.upstream.version))?;
+        let others = record.upstream.config.endpoints.iter().filter(|other| other.id != spec.id);
+        if let Some(other) = others.clone().find(|other| other.addr == spec.addr) {
+            return Err(Refusal::new(
+                Code::EndpointTaken,
+                format!("endpoint {} of {name} has the address {} already", other.id, spec.addr),
+            ));
+        }
+        check_count(name, others.count() + 1)?;
+        let mut record = record.clone();
+        let created = record.upstream.endpoint(&spec.id).is_none();
+        let endpoint = record.configure(spec, context.wall)?;
+        record.upstream.put_endpoint(endpoint.clone());
+        record.upstream.configured(context.revision, context.wall, &context.actor.to_string());
+        context.emit(Event::EndpointPut { upstream: name.to_owned(), endpoint });
+        self.store(context, record, "it is the first endpoint");
+        Ok(Outcome::Configured { created })
+    }
+
+    pub(super) fn remove_endpoint(
+        &mut self,
+        context: &mut Context,
+        name: &str,
+        id: &str,
+        reason: &str,
+        precondition: &Precondition,
+    ) -> Result<Outcome, Refusal> {
+        let mut record = self.find(name)?.clone();
+        precondition.check(&format!("upstream {name}"), Some(record.upstream.version))?;
+        let gone =
+            record.upstream.remove_endpoint(id).ok_or_else(|| unknown_endpoint(&record.upstream, id))?;
+        if gone.registered.is_none() {
+            record.upstream.configured(context.revision, context.wall, &context.actor.to_string());
+        }
+        context.emit(Event::EndpointRemoved {
+            upstream: name.to_owned(),
+            endpoint: id.to_owned(),
+            reason: reason.to_owned(),
+        });
+        self.store(context, record, "the primary was removed");
+        Ok(Outcome::Done)
+    }
+
+    /// A step of an operation sets the endpoint's state.
+    pub(super) fn set_state(
+        &mut self,
+        context: &mut Context,
+        name: &str,
+        id: &str,
+        state: EndpointState,
+    ) -> Result<Outcome, Refusal> {
+        let mut record = self.find(name)?.clone();
+        let Some(endpoint) = record.upstream.endpoint_mut(id) else {
+            return Err(unknown_endpoint(&record.upstream, id));
+        };
+        if endpoint.state == state {
+            return Ok(Outcome::Done);
+        }
+        endpoint.state = state;
+        endpoint.state_since = context.wall;
+        record.changes(context.revision);
+        context.emit(Event::EndpointStateChanged {
+            upstream: name.to_owned(),
+            endpoint: id.to_owned(),
+            state,
+        });
+        self.by_name.insert(name.into(), Arc::new(record));
+        Ok(Outcome::Done)
+    }
+
+    /// Keeps what was changed, and tells where the primary is another one by that.
+    fn store(&mut self, context: &mut Context, mut record: UpstreamRecord, reason: &str) {
+        let before = record.upstream.primary.clone();
+        self.settle_primary(&mut record.upstream, context.wall);
+        record.arm(context);
+        record.tell_primary(context, before.as_ref(), reason);
+        record.changes(context.revision);
+        record.forget_the_gone();
+        self.keep(record);
+    }
+
+    fn keep(&mut self, record: UpstreamRecord) {
+        self.by_name.insert(record.upstream.name.as_str().into(), Arc::new(record));
+    }
+}
+
+/// How many names a refusal lists.
+const NAMED_IN_REFUSALS: usize = 8;
+
+impl UpstreamRecord {
+    fn new(name: String) -> Self {
+        let upstream = Upstream {
+            name,
+            config: UpstreamSpec::default().with_endpoints(Vec::new()),
+            primary: None,
+            version: Revision(0),
+            updated_at: Timestamp::UNIX_EPOCH,
+            updated_by: String::new(),
+        };
+        UpstreamRecord {
+            upstream,
+            changed: Revision(0),
+            touched: Revision(0),
+            health_history: BTreeMap::new(),
+            registered: BTreeMap::new(),
+            fails_over: None,
+            last_failover: None,
+        }
+    }
+
+    pub fn endpoint(&self, id: &str) -> Result<&Endpoint, Refusal> {
+        self.upstream.endpoint(id).ok_or_else(|| unknown_endpoint(&self.upstream, id))
+    }
+
+    /// One endpoint, with its past.
+    pub fn detail(&self, id: &str) -> Result<EndpointDetail, Refusal> {
+        let endpoint = self.endpoint(id)?;
+        Ok(EndpointDetail {
+            upstream: self.upstream.name.clone(),
+            endpoint: endpoint.clone(),
+            is_serving: self.upstream.is_serving(endpoint),
+            health_history: self.health_history.get(id).cloned().unwrap_or_default(),
+        })
+    }
+
+    /// The endpoint as it is after it was configured: what became of it stays, unless it is elsewhere now.
+    fn configure(&mut self, spec: &EndpointSpec, at: Timestamp) -> Result<Endpoint, Refusal> {
+        let Some(known) = self.upstream.endpoint(&spec.id).cloned() else {
+            return Ok(Endpoint::new(spec, at));
+        };
+        if known.registered.is_some() {
+            return Err(Refusal::new(
+                Code::EndpointTaken,
+                format!(
+                    "endpoint {} of {} registered itself at {}; remove it first, or choose another id",
+                    known.id, self.upstream.name, known.addr
+                ),
+            ));
+        }
+        let mut health = known.health;
+        if known.addr != spec.addr {
+            health = EndpointHealth::default();
+            self.health_history.remove(&spec.id);
+        }
+        Ok(Endpoint { addr: spec.addr.clone(), weight: spec.weight, health, ..known })
+    }
+
+    fn changes(&mut self, revision: Revision) {
+        self.changed = revision;
+        self.touched = revision;
+    }
+
+    fn forget_the_gone(&mut self) {
+        let upstream = &self.upstream;
+        self.health_history.retain(|id, _| upstream.endpoint(id).is_some());
+        self.registered.retain(|id, _| upstream.endpoint(id).is_some());
+    }
+}
+
+/// What can be said of an upstream without knowing the cluster. The API asks it before it proposes, so that
+/// what is plainly wrong never reaches the log.
+pub fn check(name: &str, spec: &UpstreamSpec) -> Result<(), Refusal> {
+    check_name("an upstream", name).and_then(|()| spec.check()).map_err(invalid)
+}
+
+fn check_count(name: &str, count: usize) -> Result<(), Refusal> {
+    if count <= MAX_ENDPOINTS {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Code::LimitReached,
+        format!(
+            "upstream {name} would have {count} endpoints with those that registered themselves, and may have {MAX_ENDPOINTS}"
+        ),
+    ))
+}
+
+fn invalid(detail: String) -> Refusal {
+    Refusal::new(Code::InvalidUpstream, detail)
+}
+
+fn unknown_endpoint(upstream: &Upstream, id: &str) -> Refusal {
+    let mut known: Vec<_> =
+        upstream.config.endpoints.iter().take(NAMED_IN_REFUSALS + 1).map(|known| known.id.as_str()).collect();
+    if known.len() > NAMED_IN_REFUSALS {
+        known[NAMED_IN_REFUSALS] = "…";
+    }
+    let known =
+        if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
+    Refusal::new(
+        Code::UnknownEndpoint,
+        format!("upstream {} has no endpoint called {id:?}; {known}", upstream.name),
+    )
+}

@@ -1,0 +1,148 @@
+//! Who is primary of an upstream that has one, and when the cluster fails over by itself.
+//!
+//! An epoch belongs to one endpoint for good: whenever another one becomes the primary, or the same one again, its
+//! epoch is one that nobody had before. Without a primary nobody gets a request.
+//!
+//! A countdown runs while the primary is unhealthy or missing: for the grace that it is given, and for as long as
+//! failovers are held down after the one before. It is part of the state, in cluster time, so it outlasts the leader
+//! and can only end late. What happens at its end is the leader's to plan.
+
+use super::{UpstreamRecord, Upstreams, unknown_endpoint};
+use crate::{
+    Context,
+    command::{ClusterTime, Outcome},
+};
+use ringmaster_common::{
+    Timestamp,
+    error::{Code, Refusal},
+    event::Event,
+    traffic::{
+        health::Verdict,
+        upstream::{Primary, Upstream},
+    },
+};
+use std::{sync::Arc, time::Duration};
+
+impl Upstreams {
+    /// A step of an operation makes another endpoint the primary, or has there be none.
+    pub(crate) fn set_primary(
+        &mut self,
+        context: &mut Context,
+        name: &str,
+        endpoint: Option<String>,
+        reason: &str,
+    ) -> Result<Outcome, Refusal> {
+        let mut record = self.find(name)?.clone();
+        if let Some(id) = endpoint.as_ref().filter(|id| record.upstream.endpoint(id).is_none()) {
+            return Err(unknown_endpoint(&record.upstream, id));
+        }
+        let before = record.upstream.primary.clone();
+        if record.upstream.config.active_standby.is_none() {
+            return Err(Refusal::new(
+                Code::InvalidUpstream,
+                format!("upstream {name} is not active-standby, and has no primary"),
+            ));
+        }
+        if before.as_ref().is_some_and(|primary| primary.endpoint == endpoint) {
+            return Ok(Outcome::Done);
+        }
+        if endpoint.is_some() {
+            self.last_epoch += 1;
+            record.last_failover = Some(context.now);
+        }
+        record.upstream.primary =
+            Some(Primary { endpoint, epoch: self.last_epoch, since: context.wall, fails_over_at: None });
+        record.fails_over = None;
+        record.arm(context);
+        record.tell_primary(context, before.as_ref(), reason);
+        record.changes(context.revision);
+        self.by_name.insert(name.into(), Arc::new(record));
+        Ok(Outcome::Done)
+    }
+
+    /// Whether a countdown runs, or has run out.
+    pub fn counts_down(&self) -> bool {
+        self.by_name.values().any(|record| record.fails_over.is_some())
+    }
+
+    /// Those whose countdown has run out.
+    pub fn due_to_fail_over(&self, now: ClusterTime) -> impl Iterator<Item = &Upstream> {
+        let due = move |record: &&Arc<UpstreamRecord>| record.fails_over.is_some_and(|due| due <= now);
+        self.by_name.values().filter(due).map(|record| &record.upstream)
+    }
+
+    /// An active-standby upstream that never had a primary takes its first endpoint; one whose primary was
+    /// taken out has none. Another upstream has no such thing.
+    pub(super) fn settle_primary(&mut self, upstream: &mut Upstream, at: Timestamp) {
+        if upstream.config.active_standby.is_none() {
+            upstream.primary = None;
+            return;
+        }
+        let endpoints = &upstream.config.endpoints;
+        match &mut upstream.primary {
+            None => {
+                if let Some(first) = endpoints.first() {
+                    self.last_epoch += 1;
+                    upstream.primary = Some(Primary {
+                        endpoint: Some(first.id.clone()),
+                        epoch: self.last_epoch,
+                        since: at,
+                        fails_over_at: None,
+                    });
+                }
+            }
+            Some(primary) => {
+                let gone = |id: &String| !endpoints.iter().any(|known| known.id == *id);
+                if primary.endpoint.as_ref().is_some_and(gone) {
+                    primary.endpoint = None;
+                    primary.since = at;
+                }
+            }
+        }
+    }
+}
+
+impl UpstreamRecord {
+    /// Starts the countdown where the primary is down, and stops it where that is over.
+    pub(super) fn arm(&mut self, context: &Context) {
+        let upstream = &mut self.upstream;
+        let (Some(standby), Some(primary)) = (&upstream.config.active_standby, &mut upstream.primary) else {
+            self.fails_over = None;
+            return;
+        };
+        let serving = primary
+            .endpoint
+            .as_ref()
+            .and_then(|primary| upstream.config.endpoints.iter().find(|known| known.id == *primary));
+        let is_down = serving.is_none_or(|serving| serving.health.verdict == Verdict::Unhealthy);
+        if !(is_down && standby.automatic) {
+            self.fails_over = None;
+            primary.fails_over_at = None;
+        } else if self.fails_over.is_none() {
+            let after_grace = context.now.after(Duration::from_millis(standby.grace_ms));
+            let hold_down = Duration::from_millis(standby.hold_down_ms);
+            let held_down = self.last_failover.map(|last| last.after(hold_down));
+            let due = held_down.map_or(after_grace, |held| held.max(after_grace));
+            self.fails_over = Some(due);
+            primary.fails_over_at =
+                Some(context.wall + Duration::from_millis(due.0.saturating_sub(context.now.0)));
+        }
+    }
+
+    /// Tells where something about the primary has changed; `reason` is why it would be another one.
+    pub(super) fn tell_primary(&self, context: &mut Context, before: Option<&Primary>, reason: &str) {
+        let Some(primary) = self.upstream.primary.clone().filter(|now| Some(now) != before) else { return };
+        let reason = match before {
+            Some(before) if before.epoch == primary.epoch && before.endpoint == primary.endpoint => {
+                if primary.fails_over_at.is_some() {
+                    "it is down, and another one is to take over"
+                } else {
+                    "it is not down any more"
+                }
+            }
+            _ => reason,
+        };
+        let (upstream, reason) = (self.upstream.name.clone(), reason.to_owned());
+        context.emit(Event::PrimaryChanged { upstream, primary, reason });
+    }
+}

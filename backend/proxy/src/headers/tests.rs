@@ -1,0 +1,112 @@
+use super::*;
+use crate::{table::Table, upstream::tests};
+use std::net::Ipv4Addr;
+
+fn told(
+    headers: &[(&str, &str)],
+    connection: &[&str],
+    change: impl Fn(&mut ringmaster_common::traffic::route::RouteSpec),
+) -> String {
+    let mut route = tests::route("r", "/", "u");
+    change(&mut route.spec);
+    let table = Table::default().next([tests::upstream("u", &[])].iter(), [route].iter(), 1);
+    let route = table.site(None).unwrap().find("", "/").unwrap();
+    let client = Client { ip: Ipv4Addr::new(192, 0, 2, 7).into(), addr: "192.0.2.7", host: "shop" };
+    let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
+    let mut out = Vec::new();
+    request(
+        headers,
+        |name| connection.iter().any(|named| named.eq_ignore_ascii_case(name)),
+        client,
+        route,
+        &mut Random::seeded(),
+        &mut out,
+    );
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn endpoints_are_told_who_asks_whatever_the_client_says() {
+    let told = told(
+        &[
+            ("Accept", "*/*"),
+            ("X-Forwarded-For", "6.6.6.6"),
+            ("X_Forwarded_For", "6.6.6.6"),
+            ("x-forwarded-proto", "https"),
+            ("Forwarded", "for=6.6.6.6"),
+            ("Ringmaster-Epoch", "99"),
+            ("X-Request-Id", "mine"),
+            ("traceparent", "00-1-2-01"),
+        ],
+        // The attempt to have them taken away again.
+        &["x-forwarded-for", "forwarded"],
+        |_| {},
+    );
+    assert_eq!(
+        told,
+        "Accept: */*\r\nX-Request-Id: mine\r\ntraceparent: 00-1-2-01\r\nx-forwarded-for: 192.0.2.7\r\n\
+         x-forwarded-proto: http\r\nx-forwarded-host: shop\r\nforwarded: for=192.0.2.7;proto=http;host=\"shop\"\r\n"
+    );
+}
+
+#[test]
+fn a_route_behind_who_ends_tls_says_so() {
+    let told = told(&[("X-Forwarded-Proto", "ws")], &[], |spec| {
+        spec.set_request_headers.insert("X-Forwarded-Proto".to_owned(), "https".to_owned());
+    });
+    assert_eq!(told.to_ascii_lowercase().matches("x-forwarded-proto").count(), 1, "{told}");
+    assert!(told.contains("X-Forwarded-Proto: https\r\n") && told.contains("proto=https;"), "{told}");
+}
+
+#[test]
+fn what_belongs_to_the_connection_ends_with_it() {
+    let told = told(
+        &[
+            ("Connection", "X-Secret"),
+            ("X-Secret", "1"),
+            ("Keep-Alive", "5"),
+            ("TE", "trailers"),
+            ("Trailer", "x"),
+            ("Upgrade", "x"),
+            ("Proxy-Connection", "x"),
+            ("Proxy-Authorization", "x"),
+            ("Transfer-Encoding", "chunked"),
+            ("X-Stays", "1"),
+        ],
+        &["X-Secret"],
+        |_| {},
+    );
+    assert!(told.starts_with("X-Stays: 1\r\nx-forwarded-for"), "{told}");
+    assert!(told.contains("\r\nx-request-id: "), "one is made where there is none");
+}
+
+#[test]
+fn headers_that_a_route_sets_take_the_place_of_the_clients() {
+    let told = told(&[("X-ENV", "client"), ("A", "b")], &[], |spec| {
+        spec.set_request_headers.insert("x-env".to_owned(), "prod".to_owned());
+    });
+    assert!(
+        told.starts_with("A: b\r\n") && told.ends_with("x-env: prod\r\n") && !told.contains("client"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_key_is_found_or_replaced_by_the_address() {
+    let key = |hash_key: HashKey, headers: &[(&str, &str)], ip: [u8; 4]| {
+        let mut upstream = tests::upstream("u", &[]);
+        (upstream.config.policy, upstream.config.hash_key) = (Policy::ConsistentHash, hash_key);
+        upstream.config.sticky_cookie = Some("sid".to_owned());
+        let table = Table::default().next([upstream].iter(), [tests::route("r", "/", "u")].iter(), 1);
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+        wish(headers.into_iter(), IpAddr::from(ip), "/p", table.site(None).unwrap().find("", "/").unwrap())
+    };
+    let (one, other) = ([10, 0, 0, 1], [10, 0, 0, 2]);
+    let user = || HashKey::Header { name: "X-User".to_owned() };
+    assert_eq!(key(user(), &[("x-user", "ann")], one).key, key(user(), &[("X-User", "ann")], other).key);
+    assert_ne!(key(user(), &[], one).key, key(user(), &[], other).key);
+    let cookie = || HashKey::Cookie { name: "c".to_owned() };
+    let found = key(cookie(), &[("Cookie", "a=1; c=xyz"), ("Cookie", "sid=00000000000000ff")], one);
+    assert_eq!((found.key, found.sticky), (pick::hash(b"xyz"), Some(255)));
+    assert_eq!(key(HashKey::Path, &[], one).key, pick::hash(b"/p"));
+}

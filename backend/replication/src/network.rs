@@ -1,0 +1,363 @@
+//! The sending side of Raft between nodes: openraft's network traits over [`Peers`].
+//!
+//! Appends are pipelined: up to [`APPENDS_UNDER_WAY`] are on their way to a follower, in order, and
+//! their answers come back in order. What is proposed meanwhile goes into the next one together. Heartbeats, votes and transfers of leadership go in the urgent
+//! lane, so that neither a large append nor a snapshot delays them. A snapshot goes piece by piece.
+//!
+//! Time-outs: what is small is waited for as long as openraft says (`soft_ttl`). An append waits for
+//! the follower's disk, and a slow disk is no dead follower: sending again what it already writes
+//! would only make it slower. So an append is given [`APPEND_PATIENCE`], and whether the follower
+//! lives is for the link to tell: it fails every call as soon as the peer is silent for too long.
+//!
+//! A node's address in the membership is not used: who is dialled where is said by
+//! [`Peers::set_members`].
+
+use super::{
+    types::{TypeConfig, Vote},
+    wire::{self, APPEND_WINDOW, Append, SNAPSHOT_PIECE_BYTES, SnapshotMessage},
+};
+use bytes::Bytes;
+use futures::{
+    Stream, StreamExt,
+    future::{Either, select},
+    stream,
+};
+use openraft::{
+    BasicNode, OptionalSend, RaftNetworkFactory,
+    alias::SnapshotOf,
+    base::{BoxFuture, BoxStream},
+    entry::RaftEntry,
+    error::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
+    network::{
+        Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption, RPCTypes,
+    },
+    raft::{
+        SnapshotResponse, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
+        VoteResponse,
+    },
+};
+use ringmaster_common::id::{GroupId, NodeId};
+use ringmaster_peer::{CallError, Channel, FailureCode, Lane, Peers, Request, Trace};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{iter, pin::pin, time::Duration};
+use tokio::task::yield_now;
+
+/// How long openraft waits before it tries an unreachable node again.
+const BACKOFF: Duration = Duration::from_millis(30);
+/// How long an append may take on a link that lives.
+const APPEND_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a follower may take to install a snapshot that it has got, on a link that lives.
+const INSTALL_PATIENCE: Duration = Duration::from_secs(60);
+/// How many appends may be unanswered: one that the follower's disk works on, and one that waits for the
+/// disk. With more of them each would carry less, and nothing would be durable any sooner.
+const APPENDS_UNDER_WAY: usize = 2;
+const _: () = assert!(APPENDS_UNDER_WAY <= APPEND_WINDOW);
+/// An append with more than this is sent in parts, so that what is urgent is not held up for long.
+const APPEND_BYTES: usize = 1 << 20;
+
+/// Makes the clients of one Raft group.
+#[derive(Clone, Debug)]
+pub struct Network {
+    peers: Peers,
+    group: GroupId,
+}
+
+/// Sends to one node, for one Raft group.
+#[derive(Clone, Debug)]
+pub struct Client {
+    peers: Peers,
+    group: GroupId,
+    target: NodeId,
+    appends: Appends,
+}
+
+/// What a client's appends are.
+#[derive(Clone, Copy, Debug)]
+enum Appends {
+    Entries,
+    Heartbeats,
+}
+
+impl Network {
+    pub fn new(peers: Peers, group: GroupId) -> Network {
+        Network { peers, group }
+    }
+
+    fn client(&self, target: NodeId, appends: Appends) -> Client {
+        Client { peers: self.peers.clone(), group: self.group, target, appends }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Client;
+
+    async fn new_client(&mut self, target: NodeId, _node: &BasicNode) -> Client {
+        self.client(target, Appends::Entries)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: NodeId, _node: &BasicNode) -> Client {
+        self.client(target, Appends::Heartbeats)
+    }
+}
+
+impl Client {
+    /// Queues a request at once; the future waits for the answer.
+    fn ask<M: Serialize, T: DeserializeOwned>(
+        &self,
+        action: RPCTypes,
+        channel: Channel,
+        lane: Lane,
+        message: &M,
+        limit: Duration,
+    ) -> impl Future<Output = Result<T, RPCError<TypeConfig>>> + Send + use<M, T> {
+        self.send(action, channel, lane, wire::encode(message), limit)
+    }
+
+    fn send<T: DeserializeOwned>(
+        &self,
+        action: RPCTypes,
+        channel: Channel,
+        lane: Lane,
+        body: Result<Bytes, postcard::Error>,
+        limit: Duration,
+    ) -> impl Future<Output = Result<T, RPCError<TypeConfig>>> + Send + use<T> {
+        let (local, target) = (self.peers.local().node_id, self.target);
+        let call = body.map(|body| self.peers.call(target, self.request(channel, lane, body), limit));
+        async move {
+            let call = call.map_err(|error| NetworkError::new(&error))?;
+            let reply = call.await.map_err(|error| rpc_error(action, local, target, error))?;
+            Ok(postcard::from_bytes(&reply).map_err(|error| NetworkError::new(&error))?)
+        }
+    }
+
+    fn request(&self, channel: Channel, lane: Lane, body: Bytes) -> Request {
+        Request { channel, group: self.group, trace: Trace::default(), lane, body }
+    }
+
+    fn append(
+        &self,
+        request: &Append,
+        soft_ttl: Duration,
+    ) -> impl Future<Output = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>> + Send + use<>
+    {
+        let (channel, lane, limit) = match self.appends {
+            Appends::Entries => (wire::APPEND, Lane::Bulk, soft_ttl.max(APPEND_PATIENCE)),
+            Appends::Heartbeats => (wire::HEARTBEAT, Lane::Urgent, soft_ttl),
+        };
+        let bytes = wire::ENTRY_OVERHEAD + request.entries.iter().map(wire::entry_bytes).sum::<usize>();
+        self.send(RPCTypes::AppendEntries, channel, lane, wire::encode_within(request, bytes), limit)
+    }
+
+    async fn send_snapshot(
+        &self,
+        transfer: u64,
+        vote: Vote,
+        snapshot: SnapshotOf<TypeConfig, Bytes>,
+        soft_ttl: Duration,
+    ) -> Result<SnapshotResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let data = snapshot.snapshot;
+        let begin = SnapshotMessage::Begin { transfer, vote, meta: snapshot.meta, bytes: data.len() as u64 };
+        let there: u64 = self.ask_snapshot(&begin, soft_ttl).await?;
+        // Whoever claims to have more than there is, will not have the checksum.
+        let there = usize::try_from(there).map_or(data.len(), |there| there.min(data.len()));
+        let mut checksum = crc32fast::Hasher::new();
+        for piece in data[..there].chunks(SNAPSHOT_PIECE_BYTES) {
+            checksum.update(piece);
+            yield_now().await;
+        }
+        for offset in (there..data.len()).step_by(SNAPSHOT_PIECE_BYTES) {
+            let piece = data.slice(offset..data.len().min(offset + SNAPSHOT_PIECE_BYTES));
+            checksum.update(&piece);
+            let piece = SnapshotMessage::Piece { transfer, offset: offset as u64, data: piece };
+            let () = self.ask_snapshot(&piece, soft_ttl).await?;
+        }
+        let finish = SnapshotMessage::Finish { transfer, checksum: checksum.finalize() };
+        self.ask_snapshot(&finish, soft_ttl.max(INSTALL_PATIENCE)).await
+    }
+
+    fn ask_snapshot<T: DeserializeOwned>(
+        &self,
+        message: &SnapshotMessage,
+        limit: Duration,
+    ) -> impl Future<Output = Result<T, RPCError<TypeConfig>>> + Send + use<T> {
+        self.ask(RPCTypes::InstallSnapshot, wire::SNAPSHOT, Lane::Bulk, message, limit)
+    }
+}
+
+impl NetBackoff<TypeConfig> for Client {
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(iter::repeat(BACKOFF)))
+    }
+}
+
+impl NetStreamAppend<TypeConfig> for Client {
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<
+            BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
+            RPCError<TypeConfig>,
+        >,
+    >
+    where
+        S: Stream<Item = Append> + OptionalSend + Unpin + 'static,
+    {
+        let client = &*self;
+        let answers = input
+            .flat_map(|request| stream::iter(parts(request)))
+            .map(move |part| client.append(&part, option.soft_ttl()))
+            .buffered(APPENDS_UNDER_WAY);
+        // The first error is the last answer: what was sent after it is of no use.
+        let until_error = stream::unfold(Some(answers), |answers| async {
+            let mut answers = answers?;
+            let answer = answers.next().await?;
+            let more = matches!(answer, Ok(Ok(_)));
+            Some((answer, more.then_some(answers)))
+        });
+        let answers: BoxStream<'s, _> = Box::pin(until_error);
+        Box::pin(async { Ok(answers) })
+    }
+}
+
+impl NetVote<TypeConfig> for Client {
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.ask(RPCTypes::Vote, wire::VOTE, Lane::Urgent, &request, option.soft_ttl()).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.ask(RPCTypes::Vote, wire::PRE_VOTE, Lane::Urgent, &request, option.soft_ttl()).await
+    }
+}
+
+impl NetTransferLeader<TypeConfig> for Client {
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let (action, channel) = (RPCTypes::TransferLeader, wire::TRANSFER_LEADER);
+        self.ask(action, channel, Lane::Urgent, &request, option.soft_ttl()).await
+    }
+}
+
+impl NetSnapshot<TypeConfig> for Client {
+    type SnapshotData = Bytes;
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: SnapshotOf<TypeConfig, Bytes>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        // Tells pieces of this transfer from those of one that was broken off.
+        let transfer = rand::random();
+        let sending = self.send_snapshot(transfer, vote, snapshot, option.soft_ttl());
+        match select(pin!(cancel), pin!(sending)).await {
+            // What was broken off goes on when it is tried again.
+            Either::Right((sent, _)) => sent.map_err(StreamingError::from),
+            Either::Left((closed, _)) => Err(StreamingError::Closed(closed)),
+        }
+    }
+}
+
+/// Cuts an append into consecutive ones of about [`APPEND_BYTES`]. A single entry is never cut.
+fn parts(request: Append) -> Vec<Append> {
+    let Append { vote, mut prev_log_id, entries, leader_commit } = request;
+    let mut parts = Vec::new();
+    let mut part = Vec::new();
+    let mut bytes = 0;
+    let mut next_prev = prev_log_id;
+    for entry in entries {
+        let size = wire::entry_bytes(&entry);
+        if !part.is_empty() && bytes + size > APPEND_BYTES {
+            parts.push(Append { vote, prev_log_id, entries: std::mem::take(&mut part), leader_commit });
+            prev_log_id = next_prev;
+            bytes = 0;
+        }
+        next_prev = Some(entry.log_id());
+        bytes += size;
+        part.push(entry);
+    }
+    parts.push(Append { vote, prev_log_id, entries: part, leader_commit });
+    parts
+}
+
+/// Unreachable makes openraft wait a little before it tries again; the others do not at first.
+fn rpc_error(action: RPCTypes, id: NodeId, target: NodeId, error: CallError) -> RPCError<TypeConfig> {
+    match &error {
+        CallError::TimedOut(timeout) => Timeout { action, id, target, timeout: *timeout }.into(),
+        CallError::UnknownPeer | CallError::NotConnected | CallError::Disconnected | CallError::Busy => {
+            Unreachable::new(&error).into()
+        }
+        CallError::Failed(failure) => match failure.code {
+            FailureCode::Busy
+            | FailureCode::UnknownChannel
+            | FailureCode::UnknownGroup
+            | FailureCode::Unavailable
+            | FailureCode::Stopped => Unreachable::new(&error).into(),
+            FailureCode::Malformed | FailureCode::Unanswered => NetworkError::new(&error).into(),
+        },
+        CallError::TooLarge(_) => NetworkError::new(&error).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Entry, LogId, Payload};
+    use openraft::{EntryPayload, alias::CommittedLeaderIdOf};
+
+    fn log_id(index: u64) -> LogId {
+        LogId::new(CommittedLeaderIdOf::<TypeConfig>::new(3), index)
+    }
+
+    fn append(sizes: &[usize]) -> Append {
+        let entries = sizes.iter().zip(8..).map(|(size, index)| {
+            let payload = EntryPayload::Normal(Payload(Bytes::from(vec![1; *size])));
+            Entry { log_id: log_id(index), payload }
+        });
+        Append {
+            vote: Vote::new_committed(3, NodeId(1)),
+            prev_log_id: Some(log_id(7)),
+            entries: entries.collect(),
+            leader_commit: Some(log_id(7)),
+        }
+    }
+
+    fn check(sizes: &[usize], expected: &[usize]) {
+        let whole = append(sizes);
+        let parts = parts(whole.clone());
+        let lengths: Vec<usize> = parts.iter().map(|part| part.entries.len()).collect();
+        assert_eq!(lengths, expected, "of {sizes:?}");
+        let mut prev = whole.prev_log_id;
+        for part in &parts {
+            assert_eq!(
+                (part.prev_log_id, part.vote, part.leader_commit),
+                (prev, whole.vote, whole.leader_commit)
+            );
+            prev = part.entries.last().map(|entry| entry.log_id).or(prev);
+        }
+        let entries: Vec<Entry> = parts.into_iter().flat_map(|part| part.entries).collect();
+        assert_eq!(entries, whole.entries);
+    }
+
+    #[test]
+    fn large_appends_are_cut_into_consecutive_parts() {
+        check(&[], &[0]);
+        check(&[10, 20, 30], &[3]);
+        check(&[APPEND_BYTES / 2, APPEND_BYTES / 4, APPEND_BYTES / 2, 5], &[2, 2]);
+        check(&[5, 3 * APPEND_BYTES, 5, 5], &[1, 1, 2]);
+    }
+}

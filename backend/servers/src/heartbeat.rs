@@ -1,0 +1,151 @@
+//! Heartbeats over plain TCP, for endpoints that speak no HTTP.
+//!
+//! An endpoint sends the line `heartbeat UPSTREAM ENDPOINT` as often as it likes on one connection, and each is answered
+//! with `OK`, or with `ERR` and why. `heartbeat` alone is enough where the address that it comes from is that of exactly
+//! one endpoint whose upstream goes by heartbeats: were there two, one could keep the other alive, so that is refused.
+//! Nobody has to say who they are, as with the API: the listener belongs where the API does.
+
+use ringmaster_net::fd_limit;
+use ringmaster_proxy::Proxy;
+use std::{net::IpAddr, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+
+/// How many connections are served at a time, and how much of all that there can be. Further ones are closed.
+const MAX_CONNECTIONS: usize = 1024;
+const SHARE_PERCENT: u64 = 10;
+/// With room for two names of the longest kind.
+const MAX_LINE: u64 = 512;
+/// How long a connection may go without a whole line.
+const MAX_SILENCE: Duration = Duration::from_secs(120);
+/// How long a client may take to take an answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait before accepting again after an error, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Takes heartbeats, for as long as the node runs.
+pub async fn serve(listener: TcpListener, proxy: Proxy) {
+    let permits = Arc::new(Semaphore::new(fd_limit::connections(MAX_CONNECTIONS, SHARE_PERCENT, 1)));
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
+                let proxy = proxy.clone();
+                tokio::spawn(async move {
+                    let _permit = permit;
+                    converse(stream, peer.ip().to_canonical(), &proxy).await;
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a connection for heartbeats could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn converse(mut stream: TcpStream, peer: IpAddr, proxy: &Proxy) {
+    let (read, mut write) = stream.split();
+    let mut read = BufReader::with_capacity(MAX_LINE as usize, read);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut bounded = (&mut read).take(MAX_LINE);
+        let whole = match timeout(MAX_SILENCE, bounded.read_until(b'\n', &mut line)).await {
+            Ok(Ok(1..)) => line.ends_with(b"\n"),
+            // It is gone, or as good as that.
+            Ok(Ok(0) | Err(_)) | Err(_) => return,
+        };
+        let said = match str::from_utf8(&line) {
+            Ok(line) if whole => take(line, peer, proxy),
+            _ => Err(format!("a line is text of up to {MAX_LINE} bytes, with its end")),
+        };
+        let answer = said.map_or_else(|why| format!("ERR {why}\n"), |()| "OK\n".to_owned());
+        let written = timeout(ANSWER_PATIENCE, write.write_all(answer.as_bytes())).await;
+        if !whole || !matches!(written, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+fn take(line: &str, peer: IpAddr, proxy: &Proxy) -> Result<(), String> {
+    let words: Vec<_> = line.split_ascii_whitespace().collect();
+    match words.as_slice() {
+        ["heartbeat"] => proxy.heartbeat_from(peer),
+        ["heartbeat", upstream, endpoint] if proxy.heartbeat(upstream, endpoint) => Ok(()),
+        ["heartbeat", upstream, endpoint] => {
+            Err(format!("this node's proxy knows no endpoint {endpoint:?} of an upstream {upstream:?}"))
+        }
+        _ => Err("a line is heartbeat UPSTREAM ENDPOINT, or heartbeat alone".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringmaster_common::{
+        id::NodeId,
+        traffic::{health::HealthCheck, upstream::Upstream},
+    };
+    use ringmaster_proxy::Settings;
+    use serde_json::json;
+    use tokio::io::AsyncWrite;
+
+    /// An upstream that goes by heartbeats, with endpoints at these addresses.
+    fn upstream(name: &str, addrs: &[&str]) -> Upstream {
+        let endpoint = |(n, addr): (usize, &&str)| {
+            json!({"id": format!("e{n}"), "addr": addr, "weight": 1, "state": "ready", "state_since": "1970-01-01T00:00:00Z",
+                "health": {"verdict": "unknown", "since": null, "opinions": []}})
+        };
+        let endpoints: Vec<_> = addrs.iter().enumerate().map(endpoint).collect();
+        let mut upstream: Upstream = serde_json::from_value(json!({
+            "name": name, "endpoints": endpoints, "version": 1, "updated_at": "1970-01-01T00:00:00Z", "updated_by": "test"
+        }))
+        .expect("an upstream");
+        upstream.config.health_check = Some(HealthCheck::Heartbeat { ttl_ms: 60_000 });
+        upstream
+    }
+
+    /// What each of these lines is answered.
+    async fn said(stream: &mut (impl AsyncWrite + Unpin + tokio::io::AsyncRead), lines: &str) -> Vec<String> {
+        stream.write_all(lines.as_bytes()).await.unwrap();
+        let mut answers = BufReader::new(stream).lines();
+        let mut all = Vec::new();
+        for _ in lines.lines() {
+            let answer = timeout(ANSWER_PATIENCE, answers.next_line()).await.expect("an answer");
+            all.push(answer.unwrap().unwrap_or_default());
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn a_line_is_a_heartbeat() {
+        let settings =
+            Settings { node: NodeId(1), listen: None, data_dir: None, workers: Some(1), connections: 100 };
+        let proxy = Proxy::start(settings).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, proxy.clone()));
+        let (one, two) =
+            (upstream("one", &["127.0.0.1:1", "127.0.0.2:1"]), upstream("two", &["127.0.0.1:2"]));
+        proxy.set_table([&one].into_iter(), [].into_iter());
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        let answers = said(&mut stream, "heartbeat one e1\nheartbeat\r\nheartbeat one e7\nhello\n").await;
+        assert_eq!(answers[..2], ["OK", "OK"]);
+        assert!(answers[2].starts_with("ERR this node's proxy knows no endpoint \"e7\""), "{answers:?}");
+        assert!(answers[3].starts_with("ERR a line is"), "{answers:?}");
+        let heard: Vec<_> = proxy.heard_beats().iter().map(|beat| beat.endpoint.clone()).collect();
+        assert_eq!(heard, ["e0", "e1"], "one by its name, one by its address");
+        // Two at one address: either could be meant.
+        proxy.set_table([&one, &two].into_iter(), [].into_iter());
+        let answers = said(&mut stream, "heartbeat\nheartbeat two e0\n").await;
+        assert!(answers[0].starts_with("ERR 2 endpoints"), "{answers:?}");
+        assert_eq!(answers[1], "OK");
+        let endless = "x".repeat(2 * MAX_LINE as usize);
+        assert!(said(&mut stream, &endless).await[0].starts_with("ERR a line is text"));
+    }
+}

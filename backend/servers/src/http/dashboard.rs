@@ -1,0 +1,67 @@
+//! The dashboard's files, built into the binary.
+//!
+//! Names of assets carry a hash of what is in them, so a browser may keep them for ever; the page
+//! itself is asked for each time. Every path below one of [`PAGES`] is the page: the dashboard routes by
+//! itself, and a link into it can be opened anywhere. Whatever else is asked for is not there, so that a
+//! probe that asks for the wrong path is not told that all is well.
+
+use crate::http::problem::Refused;
+use axum::{
+    extract::Request,
+    http::{HeaderMap, HeaderValue, Method, header},
+    response::{IntoResponse, Response},
+};
+use ringmaster_common::error::Code;
+use ringmaster_dashboard::EmbeddedFile;
+
+/// The first parts of the dashboard's paths; its front page is at the root.
+const PAGES: [&str; 10] =
+    ["", "nodes", "consensus", "traffic", "locks", "operations", "plans", "events", "audit", "settings"];
+const PAGE: &str = "index.html";
+const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
+
+pub async fn asset(request: Request) -> Result<Response, Refused> {
+    let path = request.uri().path().trim_start_matches('/');
+    let unknown = || Refused::new(Code::UnknownRoute, format!("there is nothing at /{path}"));
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return Err(Refused::new(
+            Code::MethodNotAllowed,
+            format!("/{path} takes GET, not {}", request.method()),
+        ));
+    }
+    let is_page = path.split('/').next().is_some_and(|first| PAGES.contains(&first));
+    let name = if is_page { PAGE } else { path };
+    serve(name, request.headers()).ok_or_else(unknown)
+}
+
+fn serve(name: &str, headers: &HeaderMap) -> Option<Response> {
+    let plain = ringmaster_dashboard::file(name)?;
+    let kind = HeaderValue::from_str(plain.metadata.mimetype()).ok()?;
+    let cache = if name.starts_with("assets/") { IMMUTABLE } else { ASK_AGAIN };
+    let compressed =
+        accepts_brotli(headers).then(|| ringmaster_dashboard::file(&format!("{name}.br"))).flatten();
+    let encoding =
+        compressed.is_some().then_some([(header::CONTENT_ENCODING, HeaderValue::from_static("br"))]);
+    let EmbeddedFile { data, .. } = compressed.unwrap_or(plain);
+    let fixed = [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, cache),
+        (header::VARY, HeaderValue::from_static("accept-encoding")),
+    ];
+    let mut response = (fixed, data.into_owned()).into_response();
+    response.headers_mut().extend(encoding.into_iter().flatten());
+    Some(response)
+}
+
+fn accepts_brotli(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|coding| {
+            let mut parts = coding.split(';').map(str::trim);
+            parts.next() == Some("br") && parts.all(|quality| !matches!(quality, "q=0" | "q=0.0"))
+        })
+}

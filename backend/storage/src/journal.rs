@@ -1,0 +1,298 @@
+//! The journal: one write-ahead log for a node, shared by all its Raft groups.
+//!
+//! What a group must not lose (its vote, its entries, what it truncated and purged) is a record here.
+//! One thread writes: it takes all that is queued, for whichever group, puts it into one frame, and
+//! makes that durable with a single fdatasync. So 64 groups cost the disk no more than one does.
+//!
+//! What always holds:
+//! - What was confirmed is on disk. Records become durable in the order in which they were queued, and
+//!   those of one frame together: no entry without the truncation before it, no commit hint without
+//!   the entries that it speaks of.
+//! - A write that a crash cut short was never confirmed; it is cut off when the journal is opened.
+//!   Damage that has something whole behind it refuses to open: what was confirmed must not vanish
+//!   silently. (Damage to the very last frame looks like a write cut short, and nothing can tell them
+//!   apart.)
+//! - After an error of the disk nothing is confirmed any more, and no fsync is tried again.
+//!
+//! The entries that are not purged yet are in memory, too, and are read from there, at once after
+//! `append` returns. How much memory that takes is bounded by how often the groups take snapshots.
+//!
+//! On disk the journal is a directory of segments. Each begins with what must survive the deletion of
+//! older ones: every group's vote, purge point and commit hint. The oldest is deleted when its entries
+//! are purged. A group that is never written to, and so never purges, would keep all segments since
+//! its last entry; beyond [`SEGMENTS`] its entries are copied into the newest.
+//!
+//! Deliberately absent: locking (see `data_dir`), and any knowledge of what the bytes mean.
+
+mod frame;
+mod hints;
+mod image;
+mod record;
+mod replay;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use self::image::GroupLog;
+use self::{
+    hints::Hints,
+    image::Image,
+    record::Record,
+    segment::Segment,
+    writer::{Completion, Failure, Measured, Write, Writer},
+};
+use crate::atomic_file;
+use bytes::Bytes;
+use prometheus_client::metrics::histogram::Histogram;
+use ringmaster_common::id::GroupId;
+use std::{
+    fmt, fs, io, iter,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::Ordering, mpsc},
+    thread::{self, JoinHandle},
+};
+use tokio::sync::{Semaphore, oneshot};
+
+/// How large a segment grows, besides its checkpoint, before the next one is begun.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// How many segments there are at the most.
+pub const SEGMENTS: usize = 8;
+/// The largest entry.
+pub const ENTRY_BYTES: usize = 64 << 20;
+/// How many bytes may be queued; whoever has more waits.
+const QUEUE_BYTES: u32 = 64 << 20;
+
+const DIRECTORY: &str = "journal";
+
+/// Why a journal cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error("the journal at {}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error(
+        "there is no journal at {}, and with it this node has lost its votes and entries. Restore the directory, or \
+         remove the node from the cluster and let it join again with an empty data directory and a new id",
+        path.display()
+    )]
+    Missing { path: PathBuf },
+    #[error(
+        "{} is damaged at byte {offset}: {what}. Entries that were acknowledged may be lost, so this node does not \
+         start. Remove it from the cluster, and let it join again with an empty data directory and a new id; if most \
+         nodes are damaged, restore a backup",
+        path.display()
+    )]
+    Damaged { path: PathBuf, offset: u64, what: String },
+    #[error(
+        "{} has format {found}, and this version reads format {supported}: run the version that wrote it",
+        path.display()
+    )]
+    Format { path: PathBuf, found: u32, supported: u32 },
+}
+
+/// How large a journal gets on disk, apart from entries that are not purged.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    segment_bytes: u64,
+    segments: usize,
+}
+
+/// The journal of a node, open.
+pub struct Journal {
+    /// What the records amount to, with those that are still queued.
+    image: Mutex<Image>,
+    hints: Arc<Hints>,
+    /// None while it is being dropped.
+    queue: Option<mpsc::Sender<Write>>,
+    room: Arc<Semaphore>,
+    measured: Measured,
+    failure: Arc<OnceLock<Failure>>,
+    writer: Option<JoinHandle<()>>,
+    path: PathBuf,
+}
+
+impl Journal {
+    /// Creates the journal in the data directory `dir`, unless it is there: once, for a node that has
+    /// no past. Later a missing journal is an error, because a node that forgot its votes may vote
+    /// twice.
+    pub fn create(dir: &Path) -> Result<(), JournalError> {
+        let path = dir.join(DIRECTORY);
+        match replay::replay(&path) {
+            Ok(_) => Ok(()),
+            Err(JournalError::Missing { .. }) => atomic_file::create_dir(&path)
+                .and_then(|()| segment::create(&Segment::path(&path, 0), 0, iter::empty()))
+                .map(drop)
+                .map_err(|source| JournalError::Io { path, source }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens the journal in the data directory `dir`, and replays it.
+    pub fn open(dir: &Path) -> Result<Arc<Journal>, JournalError> {
+        Journal::open_within(dir, Limits { segment_bytes: SEGMENT_BYTES, segments: SEGMENTS })
+    }
+
+    fn open_within(dir: &Path, limits: Limits) -> Result<Arc<Journal>, JournalError> {
+        let path = dir.join(DIRECTORY);
+        let replayed = replay::replay(&path)?;
+        let image = replayed.image.clone();
+        let (measured, failure, hints) = (Measured::default(), Arc::default(), Arc::<Hints>::default());
+        let writer = Writer::new(
+            path.clone(),
+            limits,
+            replayed,
+            measured.clone(),
+            Arc::clone(&hints),
+            Arc::clone(&failure),
+        );
+        let (queue, queued) = mpsc::channel();
+        let writer = thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || writer.run(&queued))
+            .map_err(|source| JournalError::Io { path: path.clone(), source })?;
+        Ok(Arc::new(Journal {
+            image: Mutex::new(image),
+            hints,
+            queue: Some(queue),
+            room: Arc::new(Semaphore::new(QUEUE_BYTES as usize)),
+            measured,
+            failure,
+            writer: Some(writer),
+            path,
+        }))
+    }
+
+    /// How many fsyncs of frames there were since the journal was opened.
+    pub fn fsyncs(&self) -> u64 {
+        self.measured.fsyncs.load(Ordering::Relaxed)
+    }
+
+    /// How long they took, in seconds.
+    pub fn fsync_seconds(&self) -> &Histogram {
+        &self.measured.seconds
+    }
+
+    /// How large each segment is on disk.
+    pub fn segment_bytes(&self) -> io::Result<Vec<u64>> {
+        let mut sizes = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            sizes.push(entry?.metadata()?.len());
+        }
+        Ok(sizes)
+    }
+
+    /// Reads of a group's log. Nothing is appended meanwhile, so `read` should be short.
+    pub fn read<T>(&self, group: GroupId, read: impl FnOnce(&GroupLog) -> T) -> T {
+        match self.image().groups.get(&group) {
+            Some(log) => read(log),
+            None => read(&GroupLog::default()),
+        }
+    }
+
+    /// Appends entries, the first of which has the index `first`. They can be read when this returns;
+    /// `done` is told when they are durable, from the writer's thread, and must not block.
+    pub async fn append(
+        &self,
+        group: GroupId,
+        first: u64,
+        entries: Vec<Bytes>,
+        done: impl FnOnce(io::Result<()>) + Send + 'static,
+    ) -> io::Result<()> {
+        if let Some(entry) = entries.iter().find(|entry| entry.len() > ENTRY_BYTES) {
+            let text = format!("an entry of {} bytes is larger than {ENTRY_BYTES}", entry.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let record = |(index, entry)| Record::Append { group, index, entry };
+        let records = (first..).zip(entries).map(record).collect();
+        self.submit(records, true, Completion::new(done)).await
+    }
+
+    /// Saves a group's vote, and returns when it is durable.
+    pub async fn save_vote(&self, group: GroupId, vote: Bytes) -> io::Result<()> {
+        self.submit_and_wait(Record::Vote { group, vote }).await
+    }
+
+    /// Removes the entries from `from` on, and returns when that is durable: a snapshot that replaces
+    /// them must not become durable first.
+    pub async fn truncate(&self, group: GroupId, from: u64) -> io::Result<()> {
+        self.submit_and_wait(Record::Truncate { group, from }).await
+    }
+
+    /// Removes the entries up to `through`, which has the log id `id`. Nobody needs to wait until that
+    /// is durable: entries that come back are purged again.
+    pub async fn purge(&self, group: GroupId, through: u64, id: Bytes) -> io::Result<()> {
+        self.submit(vec![Record::Purge { group, through, id }], false, Completion::new(drop)).await
+    }
+
+    /// Notes what is committed. It becomes durable with whatever comes next, or soon.
+    pub async fn note_committed(&self, group: GroupId, committed: Bytes) -> io::Result<()> {
+        if let Some(failure) = self.failure.get() {
+            return Err(failure.error());
+        }
+        let hint = Record::Committed { group, committed: committed.clone() };
+        self.image().apply(&hint).map_err(io::Error::other)?;
+        if self.hints.note(group, committed) {
+            // Nothing but to wake the writer.
+            self.submit(Vec::new(), false, Completion::new(drop)).await?;
+        }
+        Ok(())
+    }
+
+    async fn submit_and_wait(&self, record: Record) -> io::Result<()> {
+        let (tell, told) = oneshot::channel();
+        let done = Completion::new(|result| {
+            // Whoever asked may have gone away.
+            let _ = tell.send(result);
+        });
+        self.submit(vec![record], true, done).await?;
+        told.await.expect("a completion is always told")
+    }
+
+    /// Queues records. When this returns, readers see them.
+    async fn submit(&self, records: Vec<Record>, urgent: bool, done: Completion) -> io::Result<()> {
+        let bytes: usize = records.iter().map(Record::size).sum();
+        let share = u32::try_from(bytes).unwrap_or(QUEUE_BYTES).min(QUEUE_BYTES);
+        let room = self.room.clone().acquire_many_owned(share).await.expect("the queue is never closed");
+        if let Some(failure) = self.failure.get() {
+            return Err(failure.error());
+        }
+        // In one step, so that readers see the order in which it is written.
+        let mut image = self.image();
+        if let Some(Record::Append { group, index, .. }) = records.first()
+            && let Some(next) = image.groups.get(group).and_then(GroupLog::next_index)
+            && next != *index
+        {
+            let text = format!("entry {index} of group {group} is appended where {next} is next");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        for record in &records {
+            image.apply(record).map_err(io::Error::other)?;
+        }
+        let queue = self.queue.as_ref().expect("it is there until the journal is dropped");
+        // Where the writer is gone, dropping the write tells whoever waits.
+        let _ = queue.send(Write { records, urgent, done, room });
+        Ok(())
+    }
+
+    fn image(&self) -> MutexGuard<'_, Image> {
+        // Nothing panics halfway through a change of the image.
+        self.image.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Journal {
+    /// Waits until all that is queued is written, so that the directory can be opened again.
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(writer) = self.writer.take() {
+            // A writer that panicked has told everybody.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal").field("fsyncs", &self.fsyncs()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,6 @@
+//! What a node keeps on disk: the journal of its Raft groups, files that are written whole or not at all,
+//! and the directory that holds them.
+
+pub mod atomic_file;
+pub mod data_dir;
+pub mod journal;

@@ -1,0 +1,192 @@
+//! What somebody should look at, of traffic: listeners that a proxy cannot open, and endpoints that fail.
+//!
+//! Each node tells what it has met; [`attention`] puts that together, the same for whoever asks: once for the
+//! command line, and once for every browser. Health checks ask whether an endpoint lives; this tells what became
+//! of real requests, so it speaks up where there is no check, or one that sees too little.
+
+use super::{
+    health::Verdict,
+    live::{EndpointMetrics, UpstreamMetrics},
+    upstream::Upstream,
+};
+use crate::{id::NodeId, plan::Warning};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Over how long requests are counted.
+pub const RECENT_S: usize = 10;
+/// An endpoint fails where at least so many of its recent requests did ...
+const MIN_PERCENT: u64 = 50;
+/// ... and where there were at least so many.
+const MIN_REQUESTS: u64 = 5;
+/// How many things are told at the most.
+pub const MAX_ATTENTION: usize = 64;
+/// How many listeners a node tells of at the most.
+pub const MAX_DEAF_LISTENERS: usize = 16;
+/// How many routes are named with a listener.
+pub const MAX_NAMED_ROUTES: usize = 3;
+
+/// An address that routes name, and that a node's proxy cannot listen on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedListener {
+    pub listener: String,
+    /// The first of the routes that name it.
+    pub routes: Vec<String>,
+    pub reason: String,
+}
+
+/// What a node's proxy has met.
+#[derive(Clone, Copy, Debug)]
+pub struct ProxyReport<'a> {
+    pub node: NodeId,
+    pub deaf: &'a [FailedListener],
+    pub figures: &'a [UpstreamMetrics],
+}
+
+/// What became of recent requests to one endpoint, over all nodes.
+#[derive(Debug, Default)]
+struct Recent {
+    requests: u64,
+    failures: u64,
+    checked: bool,
+}
+
+impl Recent {
+    fn fails(&self) -> bool {
+        self.requests >= MIN_REQUESTS && self.failures * 100 >= self.requests * MIN_PERCENT
+    }
+}
+
+/// Upstreams whose requests nobody takes, as the cluster has agreed.
+pub fn unserved<'a>(upstreams: impl Iterator<Item = &'a Upstream>) -> impl Iterator<Item = Warning> {
+    let nobody = |upstream: &&Upstream| {
+        let endpoints = &upstream.config.endpoints;
+        !endpoints.is_empty() && !endpoints.iter().any(|endpoint| upstream.is_serving(endpoint))
+    };
+    upstreams.filter(nobody).take(MAX_ATTENTION).map(|upstream| {
+        let soon = upstream.primary.as_ref().and_then(|primary| primary.fails_over_at);
+        let soon = soon.map(|at| format!("; it fails over at {at}")).unwrap_or_default();
+        Warning {
+            code: "no_healthy_endpoints".to_owned(),
+            detail: format!(
+                "nobody takes the requests of upstream {}, of {} endpoints{soon}",
+                upstream.name,
+                upstream.config.endpoints.len()
+            ),
+            subject: format!("upstream/{}", upstream.name),
+        }
+    })
+}
+
+/// What all that nodes have met amounts to, in a fixed order.
+pub fn warnings<'a>(met: impl Iterator<Item = ProxyReport<'a>>) -> Vec<Warning> {
+    let mut found = Vec::new();
+    let mut recent = BTreeMap::<(&str, &str), Recent>::new();
+    for ProxyReport { node, deaf, figures } in met {
+        for FailedListener { listener, routes, reason } in deaf {
+            let what = if routes.len() == 1 { "route" } else { "routes" };
+            found.push(Warning {
+                code: "listen_failed".to_owned(),
+                detail: format!(
+                    "node {node} cannot listen on {listener} ({what} {}): {reason}",
+                    routes.join(", ")
+                ),
+                subject: format!("node/{node}"),
+            });
+        }
+        for upstream in figures {
+            // Of whom a check knows that they are ill, nothing more has to be said.
+            let unknown = |endpoint: &&EndpointMetrics| endpoint.verdict != Verdict::Unhealthy;
+            for endpoint in upstream.endpoints.iter().filter(unknown) {
+                let sum = recent.entry((&upstream.upstream, &endpoint.endpoint)).or_default();
+                sum.requests += endpoint.recent_requests;
+                sum.failures += endpoint.recent_failures;
+                sum.checked |= upstream.checked;
+            }
+        }
+    }
+    let failing = recent.into_iter().filter(|(_, recent)| recent.fails());
+    found.extend(failing.map(|((upstream, endpoint), recent)| Warning {
+        code: "endpoint_failing".to_owned(),
+        detail: format!(
+            "endpoint {endpoint} of {upstream}: {} % of {} requests failed in the last {RECENT_S} s, and {}",
+            (recent.failures * 100 / recent.requests).min(100),
+            recent.requests,
+            if recent.checked { "its health check finds nothing wrong" } else { "it has no health check" },
+        ),
+        subject: format!("upstream/{upstream}/{endpoint}"),
+    }));
+    found.truncate(MAX_ATTENTION);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(node: u64, checked: bool, endpoints: &[(&str, u64, u64)]) -> UpstreamMetrics {
+        let endpoint = |(id, requests, failures): &(&str, u64, u64)| EndpointMetrics {
+            endpoint: (*id).to_owned(),
+            requests_per_s: 0.0,
+            failures_per_s: 0.0,
+            p50_us: None,
+            p99_us: None,
+            in_flight: 0,
+            verdict: Verdict::Unknown,
+            detail: String::new(),
+            ejected_for_ms: None,
+            recent_requests: *requests,
+            recent_failures: *failures,
+        };
+        UpstreamMetrics {
+            upstream: "web".to_owned(),
+            node: NodeId(node),
+            requests_per_s: 0.0,
+            failures_per_s: 0.0,
+            retries_per_s: 0.0,
+            p50_us: None,
+            p99_us: None,
+            in_flight: 0,
+            checked,
+            endpoints: endpoints.iter().map(endpoint).collect(),
+        }
+    }
+
+    fn told(figures: &[UpstreamMetrics]) -> Vec<String> {
+        let met = figures.chunks(1).map(|figures| ProxyReport { node: figures[0].node, deaf: &[], figures });
+        warnings(met).into_iter().map(|warning| warning.detail).collect()
+    }
+
+    #[test]
+    fn what_fails_at_all_nodes_together_is_told_once() {
+        let first = figures(1, false, &[("e1", 300, 300), ("e2", 300, 3)]);
+        let second = figures(2, false, &[("e1", 40, 40), ("e2", 10, 10)]);
+        assert_eq!(
+            told(&[first, second]),
+            ["endpoint e1 of web: 100 % of 340 requests failed in the last 10 s, and it has no health check"]
+        );
+        assert_eq!(
+            told(&[figures(1, true, &[("e1", 8, 4)])]),
+            [
+                "endpoint e1 of web: 50 % of 8 requests failed in the last 10 s, and its health check finds nothing wrong"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_few_failures_are_no_finding() {
+        assert!(told(&[figures(1, false, &[("e1", 4, 4), ("e2", 100, 49), ("e3", 0, 0)])]).is_empty());
+    }
+
+    #[test]
+    fn a_listener_that_is_taken_is_named_with_its_node_and_route() {
+        let deaf = [FailedListener {
+            listener: "0.0.0.0:7900".to_owned(),
+            routes: vec!["all".to_owned()],
+            reason: "address in use".to_owned(),
+        }];
+        let told = warnings([ProxyReport { node: NodeId(2), deaf: &deaf, figures: &[] }].into_iter());
+        assert_eq!(told[0].detail, "node 2 cannot listen on 0.0.0.0:7900 (route all): address in use");
+        assert_eq!((told[0].code.as_str(), told[0].subject.as_str()), ("listen_failed", "node/2"));
+    }
+}
