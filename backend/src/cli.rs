@@ -1,10 +1,10 @@
-//! The command line: what an operator types, and what the program answers.
+//! The command line: commands, exit codes, and their help.
 //!
-//! Every command but `serve` and `demo` is a client of the HTTP API, and can do nothing that a
-//! browser or a script could not. Answers go to standard output, errors to standard error. The exit
-//! code is 0 where it is done, 1 where it was refused or failed, 2 where the command line is wrong,
-//! 3 where no node could be reached. `lock` and `register` have the codes of the command that they run,
-//! and, as `timeout` and shells do, 124 to 127 for its own.
+//! Every command except `serve` and `demo` is a client of the HTTP API and can do nothing that a
+//! browser or a script could not do. Answers go to standard output, errors to standard error. The exit
+//! code is 0 for success, 1 for a refusal or failure, 2 for wrong usage, 3 for an unreachable cluster.
+//! `lock` and `register` exit with the code of the command that they run, and use 124 to 127 for their
+//! own errors, as `timeout` and shells do.
 
 mod action;
 mod changes;
@@ -31,18 +31,18 @@ use std::{env, ffi::OsString, io, process::ExitCode};
 
 const EXAMPLES: &str = "\
 Examples:
-  ringmaster demo                                      a cluster on this machine, to look around
+  ringmaster demo                                      a demo cluster on this machine
   ringmaster serve --data-dir d1 --bootstrap           the first node of a new cluster
   ringmaster serve --data-dir d2 --api-addr 127.0.0.1:7702 --peer-addr 127.0.0.1:7802 \\
-                   --join http://127.0.0.1:7701        another one
-  ringmaster status --watch                            how the cluster is, as it changes
-  ringmaster plan transfer_leadership --to 2           what handing over would do; changes nothing
-  ringmaster apply transfer_leadership --to 2          do it, once you have confirmed
-  ringmaster config import traffic.toml                upstreams and routes, from a file
-  ringmaster lock jobs/nightly -- ./nightly.sh         one at a time in the whole fleet
+                   --join http://127.0.0.1:7701        a further node
+  ringmaster status --watch                            the cluster's status, live
+  ringmaster plan transfer_leadership --to 2           the plan of a leadership transfer; changes nothing
+  ringmaster apply transfer_leadership --to 2          applies it after confirmation
+  ringmaster config import traffic.toml                upstreams and routes from a file
+  ringmaster lock jobs/nightly -- ./nightly.sh         one run at a time in the whole fleet
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no node could be reached;
-            those of lock and register are in their own help.";
+Exit codes: 0 success, 1 refused or failed, 2 wrong usage, 3 no node reachable;
+            `lock` and `register` document their own in their help.";
 
 /// The control room of a small fleet.
 #[derive(Debug, Parser)]
@@ -54,50 +54,50 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a whole cluster on this machine, with chaos at hand
+    /// Run a demo cluster on this machine
     Demo(demo::Arguments),
     /// Run a sample endpoint of a demo
     #[command(hide = true)]
     SampleEndpoint(demo::sample::Arguments),
     /// Run a node
     Serve(Box<serve::Arguments>),
-    /// Show how the cluster is
+    /// Show the cluster's status
     Status(Watching),
-    /// List the members, and what is known of each
+    /// List the nodes
     Nodes(Watching),
-    /// List operations: plans that run, or ran
+    /// List operations: running and finished plans
     Operations(Listing),
-    /// List what happened
+    /// List events
     Events(queries::EventListing),
-    /// List who asked for what, and what came of it
+    /// List audited requests and their outcomes
     Audit(Listing),
-    /// Read and write what the whole cluster agrees on
+    /// Read and write replicated settings
     #[command(subcommand)]
     Settings(settings::Arguments),
-    /// Run a command while a lock is held
+    /// Run a command while holding a lock
     Lock(lock::Arguments),
-    /// List the locks in use, or show one
+    /// List locks, or show one
     Locks(queries::Locks),
-    /// List the upstreams, or show one with its endpoints
+    /// List upstreams, or show one with its endpoints
     Upstreams(queries::Upstreams),
-    /// List the routes: which requests go to which upstream
+    /// List routes
     Routes(Watching),
     /// Run a command as an endpoint of an upstream
     Register(register::Arguments),
-    /// Write upstreams and routes to a file, or put those of a file
+    /// Export or import upstreams and routes
     #[command(subcommand)]
     Config(config::Arguments),
-    /// Show what an action would do, and change nothing
+    /// Show the plan of an action; change nothing
     Plan(changes::PlanArguments),
-    /// Apply a plan, or plan an action and apply it once confirmed
+    /// Apply a plan, or plan an action and apply it after confirmation
     Apply(changes::ApplyArguments),
-    /// Abort a running operation, where there is a way back
+    /// Abort a running operation
     Abort(OneOperation),
-    /// Keep what an operation did, before it reverts by itself
+    /// Keep the result of an operation that would revert automatically
     Keep(OneOperation),
-    /// Plan to take back what an operation did, and apply that once confirmed
+    /// Plan the inverse of an operation and apply it after confirmation
     Undo(changes::UndoArguments),
-    /// Print what teaches a shell to complete commands
+    /// Print a shell completion script
     #[command(after_help = "\
 Examples:
   source <(ringmaster completions bash)
@@ -108,10 +108,10 @@ Examples:
     Version,
 }
 
-/// Which cluster to ask.
+/// The cluster to connect to.
 #[derive(Args, Clone, Debug)]
 struct Addresses {
-    /// The address of a node; may be repeated, to be tried in turn
+    /// The address of a node; repeat it to name several, which are tried in turn
     #[arg(
         long,
         global = true,
@@ -123,12 +123,12 @@ struct Addresses {
     url: Vec<Address>,
 }
 
-/// Which cluster to ask, and how to print its answers.
+/// The cluster to connect to, and the output format.
 #[derive(Args, Clone, Debug)]
 struct Target {
     #[command(flatten)]
     addresses: Addresses,
-    /// Print the API's JSON, one document a line
+    /// Print the API's JSON, one document per line
     #[arg(long, global = true)]
     json: bool,
 }
@@ -140,19 +140,19 @@ struct OneOperation {
     target: Target,
 }
 
-/// Why a command did not do what it was asked for.
+/// Why a command failed.
 #[derive(Debug)]
-enum Failure {
-    /// The command line, or a file that it names, is wrong.
+enum CliError {
+    /// The command line, or a file named in it, is invalid.
     Usage(String),
-    /// It was refused, or it failed.
+    /// The request was refused or failed.
     Failed(String),
-    /// No node answers.
+    /// No node answered.
     Unreachable(String),
-    /// Nobody reads the answer any more.
-    Closed,
-    /// What `lock` ends with: the code of its command, or one that says why there is none.
-    Lock { code: u8, message: Option<String> },
+    /// The reader of standard output has closed it.
+    OutputClosed,
+    /// The exit of `lock` and `register`: the code of the command, or one of their own codes.
+    Exit { code: u8, message: Option<String> },
 }
 
 impl Addresses {
@@ -167,55 +167,55 @@ impl Target {
     }
 }
 
-impl Failure {
+impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
-            Failure::Closed => 0,
-            Failure::Failed(_) => 1,
-            Failure::Usage(_) => 2,
-            Failure::Unreachable(_) => 3,
-            Failure::Lock { code, .. } => *code,
+            CliError::OutputClosed => 0,
+            CliError::Failed(_) => 1,
+            CliError::Usage(_) => 2,
+            CliError::Unreachable(_) => 3,
+            CliError::Exit { code, .. } => *code,
         }
     }
 
     fn message(&self) -> Option<&str> {
         match self {
-            Failure::Usage(message) | Failure::Failed(message) | Failure::Unreachable(message) => {
+            CliError::Usage(message) | CliError::Failed(message) | CliError::Unreachable(message) => {
                 Some(message)
             }
-            Failure::Lock { message, .. } => message.as_deref(),
-            Failure::Closed => None,
+            CliError::Exit { message, .. } => message.as_deref(),
+            CliError::OutputClosed => None,
         }
     }
 }
 
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Failure {
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> CliError {
         match error {
             ClientError::Unreachable(_) => {
-                Failure::Unreachable(format!("{error}; name a living node with --url or RINGMASTER_URL"))
+                CliError::Unreachable(format!("{error}; name a running node with --url or RINGMASTER_URL"))
             }
-            ClientError::Problem(_) | ClientError::Protocol { .. } => Failure::Failed(error.to_string()),
+            ClientError::Problem(_) | ClientError::Protocol { .. } => CliError::Failed(error.to_string()),
         }
     }
 }
 
-impl From<Closed> for Failure {
-    fn from(Closed(error): Closed) -> Failure {
+impl From<Closed> for CliError {
+    fn from(Closed(error): Closed) -> CliError {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Failure::Closed,
-            _ => Failure::Failed(format!("cannot write to standard output: {error}")),
+            io::ErrorKind::BrokenPipe => CliError::OutputClosed,
+            _ => CliError::Failed(format!("cannot write to standard output: {error}")),
         }
     }
 }
 
-/// Does what the command line says.
+/// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let out = Out::stdout();
     let command = match CommandLine::try_parse() {
         Ok(line) => line.command,
         Err(error) => {
-            // Where nobody reads it, the code still tells.
+            // If stderr is closed, the exit code still reports the error.
             let _ = error.print();
             return ExitCode::from(usage_code(&error, env::args_os().nth(1)));
         }
@@ -231,7 +231,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Whoever reads the code of `lock` must not take a wrong command line for what their command said.
+/// `lock` and `register` exit with their command's code, so a usage error must not look like one.
 fn usage_code(error: &clap::Error, subcommand: Option<OsString>) -> u8 {
     match error.exit_code() {
         0 => 0,
@@ -240,46 +240,44 @@ fn usage_code(error: &clap::Error, subcommand: Option<OsString>) -> u8 {
     }
 }
 
-fn run(command: Command, out: &Out) -> Result<(), Failure> {
+fn run(command: Command, out: &Out) -> Result<(), CliError> {
     match command {
-        Command::Demo(arguments) => on_this_thread(async {
-            demo::run(arguments, out).await.map_err(|error| Failure::Failed(error.to_string()))
+        Command::Demo(arguments) => block_on(async {
+            demo::run(arguments, out).await.map_err(|error| CliError::Failed(error.to_string()))
         }),
         Command::SampleEndpoint(arguments) => {
-            on_this_thread(async { demo::sample::run(&arguments).await.map_err(Failure::Failed) })
+            block_on(async { demo::sample::run(&arguments).await.map_err(CliError::Failed) })
         }
         Command::Serve(arguments) => serve::run(*arguments),
-        Command::Status(watching) => on_this_thread(queries::run(Query::Status, &watching, out)),
-        Command::Nodes(watching) => on_this_thread(queries::run(Query::Nodes, &watching, out)),
+        Command::Status(watching) => block_on(queries::run(Query::Status, &watching, out)),
+        Command::Nodes(watching) => block_on(queries::run(Query::Nodes, &watching, out)),
         Command::Operations(Listing { limit, watching }) => {
-            on_this_thread(queries::run(Query::Operations { limit }, &watching, out))
+            block_on(queries::run(Query::Operations { limit }, &watching, out))
         }
-        Command::Events(arguments) => on_this_thread(queries::events(&arguments, out)),
+        Command::Events(arguments) => block_on(queries::events(&arguments, out)),
         Command::Audit(Listing { limit, watching }) => {
-            on_this_thread(queries::run(Query::Audit { limit }, &watching, out))
+            block_on(queries::run(Query::Audit { limit }, &watching, out))
         }
-        Command::Settings(arguments) => on_this_thread(settings::run(arguments, out)),
-        Command::Lock(arguments) => on_this_thread(lock::run(arguments)),
+        Command::Settings(arguments) => block_on(settings::run(arguments, out)),
+        Command::Lock(arguments) => block_on(lock::run(arguments)),
         Command::Locks(arguments) => {
             let (query, watching) = arguments.query();
-            on_this_thread(queries::run(query, &watching, out))
+            block_on(queries::run(query, &watching, out))
         }
         Command::Upstreams(arguments) => {
             let (query, watching) = arguments.query();
-            on_this_thread(queries::run(query, &watching, out))
+            block_on(queries::run(query, &watching, out))
         }
-        Command::Routes(watching) => on_this_thread(queries::run(Query::Routes, &watching, out)),
-        Command::Register(arguments) => on_this_thread(register::run(arguments)),
-        Command::Config(arguments) => on_this_thread(config::run(arguments, out)),
-        Command::Plan(arguments) => on_this_thread(changes::plan(arguments, out)),
-        Command::Apply(arguments) => on_this_thread(changes::apply(arguments, out)),
+        Command::Routes(watching) => block_on(queries::run(Query::Routes, &watching, out)),
+        Command::Register(arguments) => block_on(register::run(arguments)),
+        Command::Config(arguments) => block_on(config::run(arguments, out)),
+        Command::Plan(arguments) => block_on(changes::plan(arguments, out)),
+        Command::Apply(arguments) => block_on(changes::apply(arguments, out)),
         Command::Abort(OneOperation { operation, target }) => {
-            on_this_thread(changes::abort(operation, &target, out))
+            block_on(changes::abort(operation, &target, out))
         }
-        Command::Keep(OneOperation { operation, target }) => {
-            on_this_thread(changes::keep(operation, &target, out))
-        }
-        Command::Undo(arguments) => on_this_thread(changes::undo(arguments, out)),
+        Command::Keep(OneOperation { operation, target }) => block_on(changes::keep(operation, &target, out)),
+        Command::Undo(arguments) => block_on(changes::undo(arguments, out)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut CommandLine::command(), "ringmaster", &mut script);
@@ -289,13 +287,13 @@ fn run(command: Command, out: &Out) -> Result<(), Failure> {
     }
 }
 
-/// Runs what is no server. The children of a demo die with the thread that started them: this one,
-/// which ends last.
-fn on_this_thread(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+/// Runs a client command on the main thread. The children of a demo die with the thread that started
+/// them, so this must be the thread that ends last.
+fn block_on(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::Failed(format!("cannot start: {error}")))?
+        .map_err(|error| CliError::Failed(format!("cannot start: {error}")))?
         .block_on(work)
 }
 

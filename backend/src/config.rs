@@ -1,11 +1,11 @@
 //! The configuration of a node.
 //!
-//! Every option has one name and one meaning, whether it stands in the file or on the command line:
-//! [`NodeOptions`] is both. A flag wins over the file, the file over the default. What comes out, a
-//! [`NodeConfig`], is complete and checked, so nothing that starts from it has to doubt it.
+//! Every option has one name and one meaning, in the file and on the command line: [`NodeOptions`] is
+//! both. A flag overrides the file, and the file overrides the default. The result, a [`NodeConfig`], is
+//! complete and validated.
 //!
-//! Deliberately absent: everything that the whole cluster must agree on. That is a setting, lives in
-//! the log and is changed at run time.
+//! Deliberately absent: options that the whole cluster must agree on. Those are settings, which live in
+//! the log and change at run time.
 
 use clap::{Args, ValueEnum};
 use ringmaster_common::{cluster::MAX_NAME_BYTES, id::NodeId, origin::check_origin};
@@ -20,40 +20,40 @@ use std::{
 
 /// The greatest weight of a node on the ring.
 pub const MAX_WEIGHT: u32 = 1000;
-/// The longest election time-out that makes sense: for this long nobody may write after a death.
+/// The longest election time-out. Writes stop for as long after the death of a leader.
 pub const MAX_ELECTION_TIMEOUT: Duration = Duration::from_secs(60);
-/// The shortest heartbeat interval: below it, a node does little else.
+/// The shortest heartbeat interval. Below it, a node does little else.
 pub const MIN_HEARTBEAT: Duration = Duration::from_millis(10);
 
-/// The fewest entries between two snapshots: with less, a node would do little else.
+/// The minimum number of entries between two snapshots. Below it, a node does little else.
 pub const MIN_SNAPSHOT_EVERY: u64 = 100;
 
-/// A snapshot holds tens of thousands of things that are remembered: to take one for fewer entries would
-/// write more than the log does.
+/// A snapshot holds tens of thousands of remembered requests and events; taken more often, snapshots
+/// would write more than the log.
 const DEFAULT_SNAPSHOT_EVERY: u64 = 50_000;
 const DEFAULT_API_PORT: u16 = 7701;
 const DEFAULT_PEER_PORT: u16 = 7801;
 
-/// A node's configuration, complete and checked.
+/// The configuration of a node, complete and validated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeConfig {
-    /// Where it is absent, the data directory tells, and on the first start the cluster.
+    /// Without it, the id comes from the data directory, or on the first start from the cluster.
     pub id: Option<NodeId>,
-    /// Where it is absent, [`made_up_name`] tells.
+    /// Without it, [`made_up_name`] makes one up.
     pub name: Option<String>,
     pub data_dir: PathBuf,
     pub api_addr: SocketAddr,
     pub peer_addr: SocketAddr,
-    /// Where the proxy listens, if it does.
+    /// The proxy's listener, if there is one.
     pub proxy_addr: Option<SocketAddr>,
-    /// Where endpoints say by a line of text that they live, if anywhere.
+    /// The listener for heartbeats of endpoints, if there is one.
     pub heartbeat_addr: Option<SocketAddr>,
-    /// Where DNS is answered, if anywhere.
+    /// The DNS listener, if there is one.
     pub dns_addr: Option<SocketAddr>,
     /// Without a slash at the end.
     pub public_url: String,
     pub start: Start,
-    /// What a cluster is called that this node creates.
+    /// The name of the cluster, if this node creates one.
     pub cluster_name: String,
     pub zone: String,
     pub weight: u32,
@@ -63,94 +63,94 @@ pub struct NodeConfig {
     pub snapshot_every: u64,
 }
 
-/// What a node does whose data directory is empty. One that has an identity goes on with it.
+/// How a node with an empty data directory starts. A node with an identity resumes instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// Creates a cluster of its own.
+    /// Create a cluster.
     Bootstrap,
-    /// Asks one of these URLs to be admitted.
+    /// Join the cluster at one of these URLs.
     Join(Vec<String>),
-    /// Nothing was said: it needs a data directory with an identity.
+    /// Neither was given: the data directory must hold an identity.
     Resume,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
-    /// For people.
+    /// Lines for people
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line
     Json,
 }
 
-/// What is wrong with a configuration, and what to do about it.
+/// An invalid configuration: the option, the reason, and what to do.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(String);
 
-/// The options as they are given: each may be absent.
+/// The options as given; each may be absent.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeOptions {
-    /// The node's number [default: that of the data directory, else one that the cluster gives]
+    /// The node's id [default: the id in the data directory, else assigned by the cluster]
     #[arg(long, value_name = "N")]
     pub id: Option<NodeId>,
-    /// A name for people [default: made up from the id, like amber-fox]
+    /// The display name [default: made up from the id, such as amber-fox]
     #[arg(long)]
     pub name: Option<String>,
-    /// Where the node keeps what it must not forget; one directory for each node
+    /// The data directory; each node needs its own
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Where to take HTTP requests, as members and clients reach it [default: 127.0.0.1:7701]
+    /// The advertised address for HTTP requests [default: 127.0.0.1:7701]
     #[arg(long, value_name = "IP:PORT")]
     pub api_addr: Option<SocketAddr>,
-    /// Where to take the connections of other members, as they reach it, and beats by UDP [default: 127.0.0.1:7801]
+    /// The advertised peer address, TCP and UDP [default: 127.0.0.1:7801]
     #[arg(long, value_name = "IP:PORT")]
     pub peer_addr: Option<SocketAddr>,
-    /// Where the proxy takes your clients' traffic [default: nowhere]
+    /// The address of the proxy's listener [default: none]
     #[arg(long, value_name = "IP:PORT")]
     pub proxy_addr: Option<SocketAddr>,
-    /// Where endpoints may say that they live, a line of text at a time [default: nowhere]
+    /// The address of the listener for endpoint heartbeats, as lines of text [default: none]
     #[arg(long, value_name = "IP:PORT")]
     pub heartbeat_addr: Option<SocketAddr>,
-    /// Where to answer DNS about upstreams, over UDP and TCP [default: nowhere]
+    /// The address of the DNS listener for upstreams, UDP and TCP [default: none]
     #[arg(long, value_name = "IP:PORT")]
     pub dns_addr: Option<SocketAddr>,
-    /// The address of this node's dashboard as browsers reach it [default: http://API_ADDR]
+    /// The URL of this node's dashboard as browsers reach it [default: http://API_ADDR]
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
-    /// Create a new cluster, unless the data directory holds one already
+    /// Create a new cluster, unless the data directory belongs to one already
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub bootstrap: Option<bool>,
-    /// Join the cluster that answers here, unless the data directory holds one already; may be repeated
+    /// Join the cluster at this URL, unless the data directory belongs to one already; may be repeated
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub join: Option<Vec<String>>,
-    /// What a cluster is called that this node creates [default: ringmaster]
+    /// The name of the cluster that --bootstrap creates [default: ringmaster]
     #[arg(long, value_name = "NAME")]
     pub cluster_name: Option<String>,
-    /// The failure domain that the node shares with others [default: default]
+    /// The failure domain of the node [default: default]
     #[arg(long)]
     pub zone: Option<String>,
-    /// The node's share of the ring, against others' [default: 1]
+    /// The node's relative share of the ring [default: 1]
     #[arg(long)]
     pub weight: Option<u32>,
-    /// Allow addresses other than loopback, where anybody who reaches them may operate the cluster
+    /// Allow addresses other than loopback; anyone who can reach them may operate the cluster
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub insecure: Option<bool>,
-    /// How the log on stderr is written [default: text]
+    /// The format of the log on stderr [default: text]
     #[arg(long, value_enum)]
     pub log_format: Option<LogFormat>,
-    /// How often a leader shows that it lives; alike on all members [default: 90]
+    /// The interval of the leader's heartbeats; must be equal on all members [default: 90]
     #[arg(long, value_name = "MS")]
     pub heartbeat_ms: Option<u64>,
-    /// How long a leader may be silent at the least before there is an election; alike on all members [default: 190]
+    /// The minimum silence of a leader before an election; must be equal on all members [default: 190]
     #[arg(long, value_name = "MS")]
     pub election_timeout_min_ms: Option<u64>,
-    /// How long a leader may be silent at the most before there is an election; alike on all members [default: 230]
+    /// The maximum silence of a leader before an election; must be equal on all members [default: 230]
     #[arg(long, value_name = "MS")]
     pub election_timeout_max_ms: Option<u64>,
-    /// After how many entries the log is compacted into a snapshot [default: 50000]
+    /// The number of log entries between two snapshots [default: 50000]
     #[arg(long, value_name = "N")]
     pub snapshot_every: Option<u64>,
 }
@@ -163,12 +163,12 @@ impl NodeOptions {
         toml::from_str(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
     }
 
-    /// These options, and those of `file` where these say nothing.
+    /// These options, completed with those of `file`.
     pub fn or(self, file: NodeOptions) -> NodeOptions {
-        // To bootstrap and to join are two answers to one question: who answers it overrules both.
+        // bootstrap and join are two answers to one question: a flag for either overrides both in the file.
         let (bootstrap, join) = match (self.bootstrap, self.join) {
             (None, None) => (file.bootstrap, file.join),
-            answered => answered,
+            given => given,
         };
         NodeOptions {
             id: self.id.or(file.id),
@@ -194,10 +194,10 @@ impl NodeOptions {
         }
     }
 
-    /// Fills in the defaults, and checks everything.
+    /// Fills in the defaults and validates all options.
     pub fn complete(self) -> Result<NodeConfig, ConfigError> {
         if self.id == Some(NodeId(0)) {
-            return wrong("id", "0 names no node; ids count from 1");
+            return invalid("id", "0 is not a node id; ids start at 1");
         }
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let api_addr = self.api_addr.unwrap_or(loopback(DEFAULT_API_PORT));
@@ -213,14 +213,11 @@ impl NodeOptions {
             self.insecure.unwrap_or(false),
         )?;
         let Some(data_dir) = self.data_dir.filter(|dir| !dir.as_os_str().is_empty()) else {
-            return wrong(
-                "data_dir",
-                "is missing; give --data-dir DIR, a directory that is this node's alone",
-            );
+            return invalid("data_dir", "is missing; pass --data-dir DIR, a directory for this node only");
         };
         let start = match (self.bootstrap.unwrap_or(false), self.join.unwrap_or_default()) {
             (true, join) if !join.is_empty() => {
-                return wrong("bootstrap", "and join exclude each other; a node does one of the two");
+                return invalid("bootstrap", "and join exclude each other");
             }
             (true, _) => Start::Bootstrap,
             (false, join) if join.is_empty() => Start::Resume,
@@ -234,18 +231,18 @@ impl NodeOptions {
         };
         let weight = self.weight.unwrap_or(1);
         if !(1..=MAX_WEIGHT).contains(&weight) {
-            return wrong("weight", format!("is 1 to {MAX_WEIGHT}, not {weight}"));
+            return invalid("weight", format!("is 1 to {MAX_WEIGHT}, not {weight}"));
         }
         let snapshot_every = self.snapshot_every.unwrap_or(DEFAULT_SNAPSHOT_EVERY);
         if snapshot_every < MIN_SNAPSHOT_EVERY {
-            return wrong(
+            return invalid(
                 "snapshot_every",
                 format!("is at least {MIN_SNAPSHOT_EVERY}, not {snapshot_every}"),
             );
         }
         Ok(NodeConfig {
             id: self.id,
-            name: self.name.map(|name| check_word("name", name)).transpose()?,
+            name: self.name.map(|name| check_name("name", name)).transpose()?,
             data_dir,
             api_addr,
             peer_addr,
@@ -254,8 +251,8 @@ impl NodeOptions {
             dns_addr: self.dns_addr,
             public_url,
             start,
-            cluster_name: check_word("cluster_name", self.cluster_name.unwrap_or("ringmaster".to_owned()))?,
-            zone: check_word("zone", self.zone.unwrap_or("default".to_owned()))?,
+            cluster_name: check_name("cluster_name", self.cluster_name.unwrap_or("ringmaster".to_owned()))?,
+            zone: check_name("zone", self.zone.unwrap_or("default".to_owned()))?,
             weight,
             log_format: self.log_format.unwrap_or_default(),
             elections: checked_elections(
@@ -268,7 +265,7 @@ impl NodeOptions {
     }
 }
 
-/// The timing of elections that was asked for, if it makes sense.
+/// The election timing, validated.
 fn checked_elections(
     heartbeat_ms: Option<u64>,
     min_ms: Option<u64>,
@@ -282,58 +279,61 @@ fn checked_elections(
     };
     let Elections { heartbeat, timeout_min, timeout_max } = elections;
     if heartbeat < MIN_HEARTBEAT {
-        return wrong("heartbeat_ms", format!("is at least {}", MIN_HEARTBEAT.as_millis()));
+        return invalid("heartbeat_ms", format!("is at least {}", MIN_HEARTBEAT.as_millis()));
     }
     // One lost heartbeat must not be enough for an election.
     if timeout_min < heartbeat.saturating_mul(2) {
-        return wrong("election_timeout_min_ms", "is at least twice heartbeat_ms");
+        return invalid("election_timeout_min_ms", "is at least twice heartbeat_ms");
     }
-    // Without room between the two, voters stand at the same moment and split the vote.
+    // Without a range between the two, voters become candidates at the same time and split the vote.
     if timeout_max <= timeout_min {
-        return wrong("election_timeout_max_ms", "is more than election_timeout_min_ms");
+        return invalid("election_timeout_max_ms", "is more than election_timeout_min_ms");
     }
     if timeout_max > MAX_ELECTION_TIMEOUT {
-        return wrong("election_timeout_max_ms", format!("is at most {}", MAX_ELECTION_TIMEOUT.as_millis()));
+        return invalid(
+            "election_timeout_max_ms",
+            format!("is at most {}", MAX_ELECTION_TIMEOUT.as_millis()),
+        );
     }
     Ok(elections)
 }
 
-fn wrong<T>(option: &str, why: impl AsRef<str>) -> Result<T, ConfigError> {
+fn invalid<T>(option: &str, why: impl AsRef<str>) -> Result<T, ConfigError> {
     Err(ConfigError(format!("{option} {}", why.as_ref())))
 }
 
-/// Refuses addresses that others cannot reach, that clash, or that strangers can reach.
+/// Rejects addresses that members cannot reach, duplicates, and addresses beyond loopback without --insecure.
 fn check_addresses(addresses: &[(&str, Option<SocketAddr>)], insecure: bool) -> Result<(), ConfigError> {
     let given: Vec<_> =
         addresses.iter().filter_map(|(option, addr)| addr.map(|addr| (*option, addr))).collect();
     for (position, (option, addr)) in given.iter().enumerate() {
         if addr.port() == 0 {
-            return wrong(option, format!("{addr} has port 0; members need a port that stays"));
+            return invalid(option, format!("{addr} has port 0; members need a fixed port"));
         }
         if addr.ip().is_unspecified() {
-            return wrong(
+            return invalid(
                 option,
-                format!("{addr} is no address that members can reach; name the one that they use"),
+                format!("{addr} is not an address that members can reach; pass the one that they use"),
             );
         }
         if !addr.ip().is_loopback() && !insecure {
-            return wrong(
+            return invalid(
                 option,
                 format!(
-                    "{addr} is not a loopback address, and requests are not authenticated yet: whoever reaches \
-                     it may operate the cluster. In a network where that is acceptable, give --insecure"
+                    "{addr} is not a loopback address, and there is no authentication yet: anyone who can reach \
+                     it may operate the cluster. In a network where that is acceptable, pass --insecure"
                 ),
             );
         }
         if let Some((other, _)) = given[..position].iter().find(|(_, known)| known == addr) {
-            return wrong(option, format!("{addr} is the address of {other}, too; give each its own"));
+            return invalid(option, format!("{addr} is also the address of {other}; each needs its own"));
         }
     }
     Ok(())
 }
 
-/// Names and zones stand in lists, in URLs and on command lines.
-fn check_word(option: &str, word: String) -> Result<String, ConfigError> {
+/// Names and zones appear in lists, URLs and command lines.
+fn check_name(option: &str, word: String) -> Result<String, ConfigError> {
     let fits = !word.is_empty()
         && word.len() <= MAX_NAME_BYTES
         && !word.starts_with('-')
@@ -341,14 +341,18 @@ fn check_word(option: &str, word: String) -> Result<String, ConfigError> {
     if fits {
         Ok(word)
     } else {
-        wrong(option, format!("has 1 to {MAX_NAME_BYTES} letters, digits, or any of . _ -, not {word:?}"))
+        invalid(option, format!("is 1 to {MAX_NAME_BYTES} letters, digits, or any of . _ -, not {word:?}"))
     }
 }
 
 /// The URL of another member's API, without a slash at the end.
 fn http_url(option: &str, text: &str) -> Result<String, ConfigError> {
     let url = web_url(option, text)?;
-    if url.starts_with("http://") { Ok(url) } else { wrong(option, format!("{text} is not an http:// URL")) }
+    if url.starts_with("http://") {
+        Ok(url)
+    } else {
+        invalid(option, format!("{text} is not an http:// URL"))
+    }
 }
 
 fn web_url(option: &str, text: &str) -> Result<String, ConfigError> {
@@ -360,12 +364,12 @@ fn web_url(option: &str, text: &str) -> Result<String, ConfigError> {
     let origin = origin.map(|url| url.as_str().trim_end_matches('/').to_owned());
     match origin.as_deref().map_or_else(|| check_origin(text), check_origin) {
         Ok(()) => Ok(origin.unwrap_or_else(|| text.to_owned())),
-        Err(why) => wrong(option, format!("is not right: {why}")),
+        Err(why) => invalid(option, format!("is invalid: {why}")),
     }
 }
 
-/// A name for a node that was given none: always the same for the same id, and another for each of
-/// 256 ids in a row.
+/// The name of a node without a configured one: always the same for the same id, and distinct for any 256
+/// consecutive ids.
 pub fn made_up_name(id: NodeId) -> String {
     const ADJECTIVES: [&str; 16] = [
         "amber", "brisk", "calm", "dapper", "eager", "fuzzy", "gentle", "hardy", "ivory", "jolly", "keen",
@@ -375,7 +379,7 @@ pub fn made_up_name(id: NodeId) -> String {
         "fox", "otter", "heron", "lynx", "badger", "wren", "hare", "ibex", "raven", "seal", "stoat", "tapir",
         "vole", "yak", "zebu", "marten",
     ];
-    // Steps of an odd number meet every one of the 256 pairs; this one changes both words each time.
+    // An odd step visits each of the 256 pairs; this one changes both words each time.
     let pair = id.0.wrapping_sub(1).wrapping_mul(37) % 256;
     let adjective = usize::try_from(pair / 16).expect("below 16");
     let animal = usize::try_from(pair % 16).expect("below 16");

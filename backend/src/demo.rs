@@ -1,12 +1,12 @@
 //! `ringmaster demo`: a cluster of real node processes on this machine, sample services behind its
-//! proxies ([`services`]), and gentle load on both.
+//! proxies ([`services`]), and light load on both.
 //!
-//! The supervisor starts this very program once for each node, with `serve` and the flags that an
-//! operator would give. Nodes know nothing of it, except that the dashboard may ask it for chaos
-//! ([`socket`]), and that they die when it does (`demo_child`).
+//! The supervisor starts this program once for each node, with `serve` and the flags that an operator
+//! would pass. Nodes know two things about it: the dashboard can request chaos from it ([`socket`]), and
+//! they die with it (`demo_child`).
 //!
-//! What always holds: whatever ends the supervisor ends its nodes, paused ones too. A node that dies
-//! is reported, and deliberately not restarted: what a cluster does then is what a demo is for.
+//! What always holds: the nodes, paused ones included, end when the supervisor ends, however it ends. A
+//! node that dies is reported and deliberately not restarted: the demo shows how a cluster reacts.
 
 mod fleet;
 mod home;
@@ -27,10 +27,16 @@ use ringmaster_common::{
     error::{Code, Refusal},
     id::NodeId,
 };
+use ringmaster_net::clock;
 use ringmaster_servers::demo_child::protocol::{Answer, Request};
 use services::Sample;
-use socket::{Order, Socket};
-use std::{env, io, path::PathBuf, process::Stdio, time::Duration};
+use socket::{PendingRequest, Socket};
+use std::{
+    env, io,
+    path::PathBuf,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 use tokio::{
     process::Command,
     signal::unix::{Signal, SignalKind, signal},
@@ -38,19 +44,19 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long a node may take to answer at all.
-pub const LIVE_WITHIN: Duration = Duration::from_secs(20);
-/// How long the nodes may take to become a cluster before that is remarked upon.
-pub const COMPLETE_WITHIN: Duration = Duration::from_secs(30);
-/// How often nodes are asked whether they are there yet.
-const ASK_EVERY: Duration = Duration::from_millis(50);
-/// How many requests of nodes may wait.
-const ORDERS: usize = 8;
+/// How long the first node may take to answer.
+pub const LIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the nodes may take to form a cluster before the demo reports a delay.
+pub const COMPLETE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often starting nodes are polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// How many requests from nodes may be queued.
+const MAX_QUEUED: usize = 8;
 
 const EXAMPLES: &str = "\
 Examples:
-  ringmaster demo                               three nodes; everything is gone at the end
-  ringmaster demo --nodes 5 --data-dir ./demo   a cluster that goes on where it stopped
+  ringmaster demo                               three nodes; all data is removed at the end
+  ringmaster demo --nodes 5 --data-dir ./demo   a cluster that keeps its data
 
 Node I has its API and dashboard on port BASE+I, its peer listener on BASE+100+I and its proxy listener on BASE+200+I.
 The endpoints of the sample services are on the ports from BASE+301.";
@@ -58,33 +64,33 @@ The endpoints of the sample services are on the ports from BASE+301.";
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// How many nodes to start
+    /// The number of nodes
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=MAX_NODES as u64))]
     nodes: u64,
-    /// Keep the data here, and go on with it the next time [default: a directory that is removed at the end]
+    /// Keep the data in this directory and reuse it the next time [default: a temporary directory]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// The port before those of the nodes [default: 7700, or that of the data directory]
+    /// The base of all ports [default: 7700, or the one stored in the data directory]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=i64::from(home::MAX_BASE_PORT)))]
     base_port: Option<u16>,
     /// Do not open the dashboard in a browser
     #[arg(long)]
     no_open: bool,
-    /// No sample services, and no load, not even a gentle one
+    /// Run without sample services and without load
     #[arg(long)]
     no_load: bool,
 }
 
-/// Why there is no demo, or none any longer.
+/// Why the demo failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     #[error("{0}")]
     Home(#[from] home::HomeError),
     #[error("cannot {doing}: {source}")]
     System { doing: String, source: io::Error },
-    #[error("node 1 does not answer after {} s; its log is {log}", LIVE_WITHIN.as_secs())]
+    #[error("node 1 does not answer after {} s; see its log {log}", LIVE_TIMEOUT.as_secs())]
     Silent { log: String },
-    #[error("no node is left running")]
+    #[error("all nodes have ended")]
     AllDied,
 }
 
@@ -99,14 +105,14 @@ pub async fn run(arguments: Arguments, out: &Out) -> Result<(), DemoError> {
         home::check_free(sample.port, || format!("sample endpoint {}", sample.id))?;
     }
     let stop = Stop::listen().map_err(system("listen for signals"))?;
-    let (orders, received) = mpsc::channel(ORDERS);
-    let socket = Socket::open(orders).map_err(system("open the socket for the nodes"))?;
+    let (sender, requests) = mpsc::channel(MAX_QUEUED);
+    let socket = Socket::open(sender).map_err(system("open the socket for the nodes"))?;
     let program = env::current_exe().map_err(system("find this program"))?;
     let fleet = Fleet::new(Launcher { program, environment: socket.environment() }, home);
-    let mut supervisor = Supervisor { fleet, orders: received, stop, out };
+    let mut supervisor = Supervisor { fleet, requests, stop, out };
 
     let outcome = supervisor.run(count, !arguments.no_open, &samples).await;
-    supervisor.say("Stopping the nodes.");
+    supervisor.say("Stopping all nodes.");
     let Supervisor { mut fleet, mut stop, .. } = supervisor;
     fleet.stop(stop.requested()).await;
     match outcome {
@@ -120,45 +126,47 @@ fn system(doing: &str) -> impl FnOnce(io::Error) -> DemoError {
     move |source| DemoError::System { doing, source }
 }
 
-/// Runs the nodes, does what they ask for, and notes what becomes of them.
+/// Runs the nodes, executes their requests, and reports their exits.
 struct Supervisor<'a> {
     fleet: Fleet,
-    orders: mpsc::Receiver<Order>,
+    requests: mpsc::Receiver<PendingRequest>,
     stop: Stop,
     out: &'a Out,
 }
 
 /// Why a demo ends.
 enum Ended {
-    /// Somebody wants it to.
+    /// The user has stopped it.
     Stopped,
     Failed(DemoError),
 }
 
 impl Supervisor<'_> {
-    /// Without samples there is no load either.
+    /// Runs the phases of the demo. Without samples there is no load.
     async fn run(&mut self, count: u64, open: bool, samples: &[Sample]) -> Result<(), Ended> {
         let first = NodeId(1);
-        self.say(&format!("Starting {count} nodes; their data is in {}", self.fleet.home().path().display()));
+        let out = self.out;
+        let mut phase = Phases::new(out, if samples.is_empty() { 2 } else { 3 });
+        phase.begin(&format!("Starting node 1; data directory: {}", self.fleet.home().path().display()));
         self.start(first)?;
         let url = self.fleet.home().ports(first).url();
         if !self.during(is_live(&url)).await? {
             let log = self.fleet.home().log(first).display().to_string();
             return Err(Ended::Failed(DemoError::Silent { log }));
         }
-        self.say(&format!("Node 1 is up.\nDashboard: {url}"));
+        say(out, &format!("Dashboard: {url}"));
         if open {
             open_in_browser(&url);
         }
 
+        phase.begin(&format!("Starting the other nodes ({count} in total) and joining them"));
         for id in (2..=count).map(NodeId) {
             self.start(id)?;
         }
-        let out = self.out;
         let urls: Vec<_> = (2..=count).map(|id| (id, self.fleet.home().ports(NodeId(id)).url())).collect();
         let arrivals = join_all(urls.iter().map(async |(id, url)| {
             if is_live(url).await {
-                say(out, &format!("Node {id} is up."));
+                say(out, &format!("Node {id} answers."));
             }
         }));
         let addresses = urls.iter().map(|(_, url)| url).chain([&url]).filter_map(|url| url.parse().ok());
@@ -167,15 +175,22 @@ impl Supervisor<'_> {
         let (_, complete) = self.during(async { tokio::join!(arrivals, completion) }).await?;
         match complete {
             Some(voters) => {
-                self.say(&format!("The cluster is complete: {count} nodes, {voters} of them voters."))
+                say(out, &format!("The cluster is complete: {count} nodes, {voters} of them voters."))
             }
-            None => self.say(&format!(
-                "The cluster is still not complete after {} s; the dashboard and the logs tell why.",
-                COMPLETE_WITHIN.as_secs()
-            )),
+            None => say(
+                out,
+                &format!(
+                    "The cluster is incomplete after {} s; see the dashboard and the logs.",
+                    COMPLETE_TIMEOUT.as_secs()
+                ),
+            ),
         }
-        self.say(&format!("For the command line: export RINGMASTER_URL={url}"));
-        self.say("Ctrl-C stops the demo.");
+        if samples.is_empty() {
+            phase.end();
+        } else {
+            phase.begin("Starting the sample services and the load");
+        }
+        say(out, &format!("For the command line: export RINGMASTER_URL={url}\nCtrl-C stops the demo."));
 
         let launcher = self.fleet.launcher().clone();
         let proxies = (1..=count).map(|id| self.fleet.home().ports(NodeId(id)).proxy_url()).collect();
@@ -197,7 +212,7 @@ impl Supervisor<'_> {
             .map_err(|source| Ended::Failed(DemoError::System { doing: format!("start node {id}"), source }))
     }
 
-    /// Waits for `work`, and keeps an eye on everything else meanwhile.
+    /// Waits for `work` while handling signals, exits of nodes, and requests.
     async fn during<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Ended> {
         let mut work = std::pin::pin!(work);
         loop {
@@ -207,24 +222,24 @@ impl Supervisor<'_> {
                 (id, status) = self.fleet.next_exit() => {
                     let log = self.fleet.home().end_of_log(id);
                     if log.contains(REMOVED) {
-                        self.say(&format!("Node {id} was removed from the cluster, and has ended."));
+                        self.say(&format!("Node {id} was removed from the cluster and has ended."));
                     } else {
-                        self.say(&format!("Node {id} died by itself ({status}); its log ends:\n{log}"));
+                        self.say(&format!("Node {id} ended unexpectedly ({status}). The end of its log:\n{log}"));
                     }
                     if self.fleet.is_dead() {
                         return Err(Ended::Failed(DemoError::AllDied));
                     }
                 }
-                Some(Order { request, reply }) = self.orders.recv() => {
-                    let answer = self.obey(request).await;
-                    // The node that asked may be the one that was killed.
+                Some(PendingRequest { request, reply }) = self.requests.recv() => {
+                    let answer = self.execute(request).await;
+                    // The requesting node may be the one that was killed.
                     drop(reply.send(answer));
                 }
             }
         }
     }
 
-    async fn obey(&mut self, request: Request) -> Answer {
+    async fn execute(&mut self, request: Request) -> Answer {
         match request {
             Request::List => Ok(self.fleet.list()),
             Request::Chaos { node, chaos } => {
@@ -232,7 +247,7 @@ impl Supervisor<'_> {
                 let done = match chaos {
                     Chaos::Kill => "was killed",
                     Chaos::Pause => "was paused",
-                    Chaos::Resume => "goes on",
+                    Chaos::Resume => "was resumed",
                     Chaos::Restart => "was restarted",
                 };
                 self.say(&format!("Node {} {done}.", node.node));
@@ -254,31 +269,31 @@ impl Supervisor<'_> {
     }
 }
 
-/// A demo goes on when nobody reads what it has to say.
+/// Prints a line; the demo continues if its output is closed.
 fn say(out: &Out, text: &str) {
     let (Ok(()) | Err(Closed(_))) = out.line(text);
 }
 
-/// A client of what runs on this machine, which has an answer or an error within this time.
-fn http(within: Duration) -> reqwest::Client {
-    let http = reqwest::Client::builder().no_proxy().timeout(within).build();
+/// An HTTP client for this machine with this time-out.
+fn http(request_timeout: Duration) -> reqwest::Client {
+    let http = reqwest::Client::builder().no_proxy().timeout(request_timeout).build();
     http.expect("the options are constant")
 }
 
-/// Asks a node until it answers; false where it does not in time.
+/// Polls a node until it answers; returns false after [`LIVE_TIMEOUT`].
 async fn is_live(url: &str) -> bool {
     let http = http(Duration::from_secs(1));
     let livez = format!("{url}/livez");
     let answers = async {
         while !http.get(&livez).send().await.is_ok_and(|answer| answer.status().is_success()) {
-            sleep(ASK_EVERY).await;
+            sleep(POLL_INTERVAL).await;
         }
     };
-    timeout(LIVE_WITHIN, answers).await.is_ok()
+    timeout(LIVE_TIMEOUT, answers).await.is_ok()
 }
 
-/// Asks until all nodes are up and enough of them vote; the number of voters, or nothing where it
-/// takes too long.
+/// Polls until all nodes are up with enough voters; returns the number of voters, or nothing after
+/// [`COMPLETE_TIMEOUT`].
 async fn is_complete(client: Client, count: u64) -> Option<usize> {
     let complete = async {
         loop {
@@ -287,10 +302,10 @@ async fn is_complete(client: Client, count: u64) -> Option<usize> {
             {
                 return voters;
             }
-            sleep(ASK_EVERY).await;
+            sleep(POLL_INTERVAL).await;
         }
     };
-    timeout(COMPLETE_WITHIN, complete).await.ok()
+    timeout(COMPLETE_TIMEOUT, complete).await.ok()
 }
 
 fn complete_with(cluster: &Cluster, count: u64) -> Option<usize> {
@@ -299,14 +314,42 @@ fn complete_with(cluster: &Cluster, count: u64) -> Option<usize> {
     (up >= count && voters as u64 >= count.min(VOTERS as u64) && cluster.leader.is_some()).then_some(voters)
 }
 
-/// Opens the dashboard where there is a desktop to open it on. Whatever comes of that, the URL has
-/// been printed.
+/// Opens the dashboard if there is a desktop. Errors are ignored, because the URL is printed anyway.
 fn open_in_browser(url: &str) {
     let desktop = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| env::var_os(name).is_some());
     let opener = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     if desktop || cfg!(target_os = "macos") {
         let quiet = || Stdio::null();
         drop(Command::new(opener).arg(url).stdin(quiet()).stdout(quiet()).stderr(quiet()).spawn());
+    }
+}
+
+/// Prints the phases of the start with their durations.
+struct Phases<'a> {
+    out: &'a Out,
+    count: u32,
+    current: u32,
+    began: Instant,
+}
+
+impl<'a> Phases<'a> {
+    fn new(out: &'a Out, count: u32) -> Phases<'a> {
+        Phases { out, count, current: 0, began: clock::now() }
+    }
+
+    /// Ends the current phase and starts the next one.
+    fn begin(&mut self, title: &str) {
+        self.end();
+        self.current += 1;
+        self.began = clock::now();
+        say(self.out, &format!("[{}/{}] {title}", self.current, self.count));
+    }
+
+    fn end(&self) {
+        if self.current > 0 {
+            let took = clock::now().saturating_duration_since(self.began).as_secs_f64();
+            say(self.out, &format!("[{}/{}] done in {took:.1} s", self.current, self.count));
+        }
     }
 }
 

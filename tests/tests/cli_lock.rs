@@ -149,7 +149,7 @@ async fn a_command_that_lost_its_lock_is_stopped_with_all_it_has_started() {
         let planned = run(&cluster.node(1).url, &["plan", "release_lock", "--name", name]).await;
         let shown = text(&planned.stdout);
         for part in
-            ["taken from        victim, who holds it by token", "granted next      nobody", "next token"]
+            ["released from       victim (token", "granted to          none", "next token"]
         {
             assert!(shown.contains(part), "{shown}");
         }
@@ -205,7 +205,7 @@ async fn locks_are_listed_shown_and_watched() {
     let cluster = Cluster::start(1).await;
     let url = &cluster.node(1).url;
     let empty = text(&run(url, &["locks"]).await.stdout);
-    assert_eq!(empty, "No lock that matches is in use.\n");
+    assert_eq!(empty, "No matching lock is in use.\n");
     let watcher = start(&cluster, "watcher", &["locks", "jobs/", "--watch"]);
     let watched = async |what: &str| {
         eventually(&format!("the watcher to show {what}"), SOON, async || {
@@ -215,7 +215,7 @@ async fn locks_are_listed_shown_and_watched() {
         })
         .await;
     };
-    watched("No lock that matches is in use.").await;
+    watched("No matching lock is in use.").await;
 
     let mut holder = start(&cluster, "holder", &["lock", "jobs/a", "--owner", "ann", "--", "sleep", "60"]);
     eventually("the lock to be held", SOON, async || lock_of(&cluster, "jobs%2Fa").await.map(drop)).await;
@@ -251,7 +251,7 @@ async fn locks_are_listed_shown_and_watched() {
     watched("ann").await;
     kill(holder.pid(), Signal::SIGTERM).expect("it runs");
     ended(&mut holder).await;
-    watched("No lock that matches is in use.").await;
+    watched("No matching lock is in use.").await;
     assert!(!watcher.output().contains("cat"), "it is watched by its prefix: {}", watcher.output());
     drop((waiter, other));
 }

@@ -1,6 +1,6 @@
 //! Locks through the Rust client, while nodes die, pause and come back.
 
-use ringmaster_client::{Client, LockError, LockGuard, Loss};
+use ringmaster_client::{Client, LockError, LockGuard, LockLoss};
 use ringmaster_common::{action::Action, error::Code, id::Token, lock::LockDetail};
 use ringmaster_tests::{SOON, cluster::Cluster, eventually};
 use std::time::{Duration, Instant};
@@ -129,7 +129,7 @@ async fn without_a_quorum_a_lock_is_lost_in_time_and_for_good() {
     }
     let paused = Instant::now();
     let loss = timeout(2 * TTL, guard.lost()).await.expect("nobody can renew it");
-    assert!(matches!(loss, Loss::RanOut(_)), "{loss}");
+    assert!(matches!(loss, LockLoss::Expired(_)), "{loss}");
     assert!(!guard.is_valid());
     // The latest renewal was sent before the pause.
     assert!(paused.elapsed() < TTL + Duration::from_millis(500), "lost after {:?}", paused.elapsed());
@@ -151,7 +151,7 @@ async fn a_lock_that_an_operator_takes_away_is_lost() {
     let guard = acquire(&client, "holder", TTL, Duration::ZERO).await.expect("it is free");
     take_away(&cluster, 1).await;
     let loss = timeout(TTL, guard.lost()).await.expect("the next renewal is refused");
-    assert!(matches!(&loss, Loss::Taken(why) if why.contains("forced")), "{loss}");
+    assert!(matches!(&loss, LockLoss::Revoked(why) if why.contains("forced")), "{loss}");
     let next = acquire(&client, "next", TTL, Duration::ZERO).await.expect("it is free");
     assert!(next.token() > guard.token());
 }

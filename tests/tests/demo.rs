@@ -116,7 +116,7 @@ async fn sample_services_are_served_by_every_proxy_and_die_and_come_back() {
     }
     eventually("the endpoint to be back", SOON, async || {
         let count = processes_running(supervisor, "sample-endpoint").len();
-        let noticed = demo.process.output().contains("is gone (signal: 9");
+        let noticed = demo.process.output().contains("ended (signal: 9");
         if count == 5 && noticed { Ok(()) } else { Err(format!("{count} run, noticed: {noticed}")) }
     })
     .await;

@@ -213,7 +213,7 @@ async fn a_command_is_an_endpoint_while_it_runs() {
         let status = tokio::task::block_in_place(|| refused.wait(SOON));
         assert_eq!(status.code(), Some(125), "{}", refused.output());
         let said = refused.output();
-        assert!(said.contains("endpoint_taken") && !said.contains("trying again"), "{said}");
+        assert!(said.contains("endpoint_taken") && !said.contains("retrying"), "{said}");
         assert!(mark.exists(), "the command was asked to end");
         let left = upstream(&cluster, 1, "web").await.expect("it is there").config.endpoints;
         assert_eq!(left.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), ["e1"]);
@@ -241,12 +241,12 @@ async fn a_configuration_is_exported_and_imported() {
     };
     assert_eq!(run(&["config", "export", &file]).0, Some(0));
     let (code, said) = run(&["config", "import", &file, "--yes"]);
-    assert_eq!((code, said.as_str()), (Some(0), "Everything is as the file says. Nothing is done.\n"));
+    assert_eq!((code, said.as_str()), (Some(0), "The configuration equals the file. Nothing to do.\n"));
 
     let text = std::fs::read_to_string(&file).expect("the file");
     std::fs::write(&file, text.replace("127.0.0.1:9001", "127.0.0.1:9007")).expect("the file");
     let (code, said) = run(&["config", "import", &file]);
-    assert_eq!(code, Some(2), "nobody can be asked: {said}");
+    assert_eq!(code, Some(2), "it cannot ask for confirmation: {said}");
     let (code, said) = run(&["config", "import", &file, "--yes"]);
     assert!(code == Some(0) && said.contains("~ upstream web: endpoints"), "{code:?} {said}");
     let web = upstream(&cluster, 1, "web").await.expect("it is there");
@@ -259,7 +259,7 @@ async fn a_configuration_is_exported_and_imported() {
     let (code, said) = run(&["config", "import", &file, "--yes"]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("route_shadows: route other: route all matches"), "{said}");
-    assert!(said.contains("nothing of the file was put") && !said.contains('~'), "{said}");
+    assert!(said.contains("nothing was imported") && !said.contains('~'), "{said}");
     assert!(upstream(&cluster, 1, "more").await.is_err());
     assert_eq!(upstream(&cluster, 1, "web").await.expect("it is there"), web);
     let (code, exported) = run(&["config", "export", "-"]);

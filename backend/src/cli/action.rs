@@ -1,4 +1,4 @@
-//! Actions as they are spelt on the command line. [`Action::cli_arguments`] writes what this reads.
+//! Actions on the command line. [`Action::cli_arguments`] is the inverse of this parser.
 
 use clap::{
     Args, Subcommand,
@@ -13,81 +13,81 @@ use ringmaster_common::{
 #[derive(Clone, Debug, Subcommand)]
 #[command(rename_all = "snake_case")]
 pub enum ActionArguments {
-    /// Hand the leadership of a Raft group to another of its voters
+    /// Transfer the leadership of a Raft group to another voter
     #[command(after_help = "Example: ringmaster apply transfer_leadership --to 2")]
     TransferLeadership {
         /// The Raft group; 0 is the cluster group
         #[arg(long, default_value_t = GroupId::CLUSTER)]
         group: GroupId,
-        /// The node that is to lead
+        /// The new leader
         #[arg(long, value_name = "NODE")]
         to: NodeId,
     },
-    /// Make a running process a member: first a learner, and where voters lack, a voter
+    /// Add a running process as a learner; it is promoted to voter if there are fewer than three
     AddNode(AddNode),
-    /// Change who votes; who no longer votes goes on as a learner
+    /// Change the set of voters; former voters become learners
     #[command(after_help = "Example: ringmaster apply change_voters --voters 1,2,3,4,5")]
     ChangeVoters {
-        /// All that are to vote, separated by commas
+        /// The voters after the change, separated by commas
         #[arg(long, value_name = "NODE,…", value_delimiter = ',', required = true)]
         voters: Vec<NodeId>,
     },
-    /// Take a node out of the cluster for good
+    /// Remove a node from the cluster permanently
     #[command(after_help = "Example: ringmaster apply remove_node --node 3")]
     RemoveNode {
-        /// The node that is to leave
+        /// The node to remove
         #[arg(long, value_name = "NODE")]
         node: NodeId,
     },
-    /// Have others do what a node does, so that it can be stopped
+    /// Move all work away from a node, so that it can be stopped
     #[command(after_help = "Example: ringmaster apply drain_node --node 3")]
     DrainNode {
         /// The node to drain
         #[arg(long, value_name = "NODE")]
         node: NodeId,
     },
-    /// End a drain
+    /// End the drain of a node
     ActivateNode {
         /// The node to activate
         #[arg(long, value_name = "NODE")]
         node: NodeId,
     },
-    /// Take a lock away from whoever holds it
+    /// Release a lock on behalf of its holder
     #[command(after_help = "Example: ringmaster apply release_lock --name jobs/nightly")]
     ReleaseLock {
-        /// The lock
+        /// The name of the lock
         #[arg(long, allow_hyphen_values = true)]
         name: String,
-        /// Only from the holder with this token
+        /// Release it only if its token is this one
         #[arg(long)]
         token: Option<Token>,
     },
-    /// Say what an endpoint of an upstream gets: requests, nothing new, or nothing at all
+    /// Set an endpoint's state: ready, drain or maintenance
     #[command(
         after_help = "Example: ringmaster apply set_endpoint_state --upstream web --endpoint e1 --state drain"
     )]
     SetEndpointState {
-        /// The upstream that it belongs to
+        /// The upstream of the endpoint
         #[arg(long, value_name = "NAME")]
         upstream: String,
-        /// Its id there
+        /// The id of the endpoint
         #[arg(long, value_name = "ID")]
         endpoint: String,
-        /// ready, drain or maintenance
+        /// ready receives requests, drain no new ones, maintenance none and no checks
         #[arg(long, value_parser = PossibleValuesParser::new(EndpointState::ALL.iter().map(|state| state.as_str())).try_map(|word| endpoint_state(&word)))]
         state: EndpointState,
     },
-    /// Have another endpoint of an active-standby upstream be the primary
+    /// Fail over an active-standby upstream to another endpoint
     #[command(after_help = "Example: ringmaster apply fail_over_upstream --upstream db --to db-2")]
     FailOverUpstream {
         /// The upstream
         #[arg(long)]
         upstream: String,
-        /// The endpoint that takes over; the first that can, where none is named
+        /// The new primary [default: the first ready and healthy standby]
         #[arg(long, value_name = "ENDPOINT")]
         to: Option<String>,
     },
-    /// Take back what a finished operation did
+    /// Undo a finished operation
     #[command(after_help = "Example: ringmaster plan undo --operation 17")]
     Undo {
         #[arg(long, value_name = "OPERATION_ID")]
@@ -99,29 +99,29 @@ pub enum ActionArguments {
 pub struct AddNode {
     #[arg(long, value_name = "N")]
     id: NodeId,
-    /// A name for people
+    /// The display name of the node
     #[arg(long)]
     name: String,
-    /// The failure domain that the node shares with others
+    /// The failure domain of the node
     #[arg(long, default_value = "default")]
     zone: String,
-    /// The node's share of the ring, against others'
+    /// The node's relative share of the ring
     #[arg(long, default_value_t = 1)]
     weight: u32,
-    /// Where the node takes HTTP requests
+    /// The node's address for HTTP requests
     #[arg(long, value_name = "IP:PORT")]
     api_addr: String,
-    /// Where the node takes the connections of other members
+    /// The node's address for connections from other nodes
     #[arg(long, value_name = "IP:PORT")]
     peer_addr: String,
-    /// The address of the node's dashboard as browsers reach it [default: http://API_ADDR]
+    /// The URL of the node's dashboard as browsers reach it [default: http://API_ADDR]
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
 }
 
 fn endpoint_state(word: &str) -> Result<EndpointState, String> {
     let known = EndpointState::ALL.iter().find(|state| state.as_str() == word);
-    known.copied().ok_or_else(|| format!("there is no state {word}"))
+    known.copied().ok_or_else(|| format!("unknown state {word}"))
 }
 
 impl From<ActionArguments> for Action {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn every_action_is_read_as_it_is_written() {
+    fn every_action_survives_a_round_trip() {
         for action in examples() {
             assert_eq!(parse(&action.cli_arguments()), action);
         }
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_usual_may_be_left_out() {
+    fn defaults_may_be_omitted() {
         assert_eq!(
             parse("transfer_leadership --to 2"),
             Action::TransferLeadership { group: GroupId::CLUSTER, to: NodeId(2) }

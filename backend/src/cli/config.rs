@@ -1,11 +1,11 @@
-//! `ringmaster config`: upstreams and routes as one file, to keep beside the code that they serve.
+//! `ringmaster config`: upstreams and routes as one file, to keep under version control.
 //!
-//! An import puts what the file says and deletes nothing: all of it, or nothing. It asks a node first whether it would
-//! be accepted, says then what it will change, and puts it only if everything is still as it was.
+//! An import applies the whole file or nothing, and deletes nothing. It has a node validate the file first, prints the
+//! changes, and applies them only if the current configuration has not changed meanwhile.
 
 use super::{
-    Failure,
-    changes::{Confirmation, ask},
+    CliError,
+    changes::{Confirmation, confirm},
     out::Out,
     queries::{MAX_LIMIT, items, list, to_json},
 };
@@ -36,25 +36,25 @@ Examples:
   ringmaster config export traffic.toml
   ringmaster config export - | diff traffic.toml -")]
     Export {
-        /// Standard output where it is - or none is named
+        /// The file to write; - or none is standard output
         file: Option<PathBuf>,
         #[command(flatten)]
         target: super::Target,
     },
-    /// Put the upstreams and routes of a file; others stay as they are
+    /// Apply the upstreams and routes of a file; others stay unchanged
     #[command(after_help = "Example: ringmaster config import traffic.toml")]
     Import(ImportArguments),
 }
 
 #[derive(Args, Debug)]
 pub struct ImportArguments {
-    /// Standard input where it is -, which takes --yes
+    /// The file to read; - is standard input and needs --yes
     file: PathBuf,
     #[command(flatten)]
     confirmation: Confirmation,
 }
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Configuration {
@@ -64,18 +64,18 @@ struct Configuration {
     routes: BTreeMap<String, RouteSpec>,
 }
 
-/// What an import puts.
+/// One change of an import.
 #[derive(Debug, Serialize)]
 struct Change {
     kind: &'static str,
     name: String,
-    /// The fields that differ; none for what is new.
-    differs: Option<Vec<String>>,
-    /// Who comes (`+`), goes (`-`) and is configured otherwise (`~`), of endpoints.
+    /// The fields that differ; none for a new object.
+    changed_fields: Option<Vec<String>>,
+    /// Added (`+`), removed (`-`) and changed (`~`) endpoints.
     endpoints: Vec<String>,
 }
 
-pub async fn run(arguments: Arguments, out: &Out) -> Result<(), Failure> {
+pub async fn run(arguments: Arguments, out: &Out) -> Result<(), CliError> {
     match arguments {
         Arguments::Export { file, target } => {
             let (upstreams, routes) = current(&target.client()).await?;
@@ -86,32 +86,32 @@ pub async fn run(arguments: Arguments, out: &Out) -> Result<(), Failure> {
             let text = if target.json {
                 serde_json::to_string(&configuration).expect("the API's types are JSON") + "\n"
             } else {
-                toml::to_string(&configuration)
-                    .map_err(|error| Failure::Failed(format!("this cannot be written as TOML: {error}")))?
+                toml::to_string(&configuration).map_err(|error| {
+                    CliError::Failed(format!("the configuration cannot be written as TOML: {error}"))
+                })?
             };
             match file.filter(|file| !is_standard(file)) {
                 None => Ok(out.text(text)?),
-                Some(file) => fs::write(&file, text).map_err(|error| {
-                    Failure::Failed(format!("{} cannot be written: {error}", file.display()))
-                }),
+                Some(file) => fs::write(&file, text)
+                    .map_err(|error| CliError::Failed(format!("cannot write {}: {error}", file.display()))),
             }
         }
         Arguments::Import(ImportArguments { file, confirmation }) => import(&file, &confirmation, out).await,
     }
 }
 
-async fn import(file: &Path, confirmation: &Confirmation, out: &Out) -> Result<(), Failure> {
-    let wrong = |why: String| Failure::Usage(format!("{}: {why}", file.display()));
+async fn import(file: &Path, confirmation: &Confirmation, out: &Out) -> Result<(), CliError> {
+    let invalid = |why: String| CliError::Usage(format!("{}: {why}", file.display()));
     let text = if is_standard(file) { io::read_to_string(io::stdin()) } else { fs::read_to_string(file) };
-    let text = text.map_err(|error| wrong(error.to_string()))?;
-    let configuration: Configuration = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    let text = text.map_err(|error| invalid(error.to_string()))?;
+    let configuration: Configuration = toml::from_str(&text).map_err(|error| invalid(error.to_string()))?;
     for (name, spec) in &configuration.upstreams {
         let checked = check_name("an upstream", name).and_then(|()| spec.check());
-        checked.map_err(|why| wrong(format!("upstream {name}: {why}")))?;
+        checked.map_err(|why| invalid(format!("upstream {name}: {why}")))?;
     }
     for (name, spec) in &configuration.routes {
         let checked = check_name("a route", name).and_then(|()| spec.check());
-        checked.map_err(|why| wrong(format!("route {name}: {why}")))?;
+        checked.map_err(|why| invalid(format!("route {name}: {why}")))?;
     }
     confirmation.check()?;
     let client = confirmation.target.client();
@@ -119,11 +119,11 @@ async fn import(file: &Path, confirmation: &Confirmation, out: &Out) -> Result<(
     let (import, changes) = changes(configuration, &upstreams, &routes);
     let json = confirmation.target.json;
     if import.is_empty() {
-        let nothing = if json { "[]" } else { "Everything is as the file says. Nothing is done." };
+        let nothing = if json { "[]" } else { "The configuration equals the file. Nothing to do." };
         return Ok(out.line(nothing)?);
     }
     let refused = |error: ClientError| match error {
-        ClientError::Problem(_) => Failure::Failed(format!("{error}; nothing of the file was put")),
+        ClientError::Problem(_) => CliError::Failed(format!("{error}; nothing was imported")),
         other => other.into(),
     };
     client.post::<()>("/v1/traffic/import?check=true", &import).await.map_err(refused)?;
@@ -132,24 +132,24 @@ async fn import(file: &Path, confirmation: &Confirmation, out: &Out) -> Result<(
     } else {
         changes.iter().try_for_each(|change| out.line(change.sentence()))?;
     }
-    if !confirmation.yes && !ask("Put it like this? [y/N] ")? {
-        return Err(Failure::Failed("nothing was put, and nothing has changed".to_owned()));
+    if !confirmation.yes && !confirm("Apply these changes? [y/N] ")? {
+        return Err(CliError::Failed("nothing was imported; nothing has changed".to_owned()));
     }
     client.post::<()>("/v1/traffic/import", &import).await.map_err(refused)?;
-    if json { Ok(()) } else { Ok(out.line(format!("All {} are put.", changes.len()))?) }
+    if json { Ok(()) } else { Ok(out.line(format!("Applied {} changes.", changes.len()))?) }
 }
 
 fn is_standard(file: &Path) -> bool {
     file.as_os_str() == "-"
 }
 
-async fn current(client: &Client) -> Result<(Vec<Upstream>, Vec<Route>), Failure> {
+async fn current(client: &Client) -> Result<(Vec<Upstream>, Vec<Route>), CliError> {
     let upstreams = items(list(client, "/v1/upstreams", MAX_LIMIT).await?)?;
     let routes = items(list(client, "/v1/routes", MAX_LIMIT).await?)?;
     Ok((upstreams, routes))
 }
 
-/// What has to be put, and that in words.
+/// The import request, and its changes for display.
 fn changes(wanted: Configuration, upstreams: &[Upstream], routes: &[Route]) -> (Import, Vec<Change>) {
     let (upstreams, mut changes) = different("upstream", wanted.upstreams, |name| {
         let known = upstreams.iter().find(|known| known.name == name)?;
@@ -172,20 +172,21 @@ fn different<T: Serialize>(
     let (mut puts, mut changes) = (Vec::new(), Vec::new());
     for (name, spec) in wanted {
         let known = known(&name);
-        let differs = known.as_ref().map(|(known, _)| differing(&as_json(&spec), &as_json(known)));
-        if differs.as_ref().is_some_and(Vec::is_empty) {
+        let changed_fields =
+            known.as_ref().map(|(known, _)| changed_fields(&as_json(&spec), &as_json(known)));
+        if changed_fields.as_ref().is_some_and(Vec::is_empty) {
             continue;
         }
         let endpoints = known.as_ref().map(|(known, _)| endpoint_changes(&as_json(&spec), &as_json(known)));
         let endpoints = endpoints.unwrap_or_default();
-        changes.push(Change { kind, name: name.clone(), differs, endpoints });
+        changes.push(Change { kind, name: name.clone(), changed_fields, endpoints });
         puts.push(Put { name, version: known.map(|(_, version)| version), spec });
     }
     (puts, changes)
 }
 
-/// The names of the fields that are not the same.
-fn differing(one: &Value, other: &Value) -> Vec<String> {
+/// The names of the fields that differ.
+fn changed_fields(one: &Value, other: &Value) -> Vec<String> {
     let (Value::Object(one), Value::Object(other)) = (one, other) else { return Vec::new() };
     let mut names: Vec<_> = one.keys().chain(other.keys()).collect();
     names.sort();
@@ -200,25 +201,25 @@ fn endpoint_changes(wanted: &Value, known: &Value) -> Vec<String> {
         endpoints.filter_map(|one| Some((one["id"].as_str()?.to_owned(), one.clone()))).collect()
     };
     let (wanted, known) = (of(wanted), of(known));
-    let comes_or_changes = wanted.iter().filter_map(|(id, endpoint)| match known.get(id) {
+    let added_or_changed = wanted.iter().filter_map(|(id, endpoint)| match known.get(id) {
         None => Some(format!("+{id}")),
         Some(before) if before != endpoint => Some(format!("~{id}")),
         Some(_) => None,
     });
-    let goes = known.keys().filter(|id| !wanted.contains_key(*id)).map(|id| format!("-{id}"));
-    comes_or_changes.chain(goes).collect()
+    let removed = known.keys().filter(|id| !wanted.contains_key(*id)).map(|id| format!("-{id}"));
+    added_or_changed.chain(removed).collect()
 }
 
 impl Change {
     fn sentence(&self) -> String {
-        match &self.differs {
+        match &self.changed_fields {
             None => format!("+ {} {} is new", self.kind, self.name),
             Some(fields) => {
-                let who = match self.endpoints.as_slice() {
+                let endpoints = match self.endpoints.as_slice() {
                     [] => String::new(),
                     some => format!(" ({})", some.join(" ")),
                 };
-                format!("~ {} {}: {}{who}", self.kind, self.name, fields.join(", "))
+                format!("~ {} {}: {}{endpoints}", self.kind, self.name, fields.join(", "))
             }
         }
     }
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn an_import_says_what_is_new_and_what_differs() {
+    fn an_import_lists_new_and_changed_objects() {
         let mut wanted: Configuration = toml::from_str(FILE).unwrap();
         assert_eq!(sentences(&wanted, &[]), ["+ upstream web is new", "+ route all is new"]);
         let known = known(&wanted.upstreams["web"]);
@@ -270,12 +271,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn an_export_can_be_imported() {
         let wanted: Configuration = toml::from_str(FILE).unwrap();
         let text = toml::to_string(&wanted).unwrap();
         let read: Configuration = toml::from_str(&text).unwrap();
         assert_eq!(read.upstreams, wanted.upstreams);
         assert_eq!(read.routes, wanted.routes);
-        assert!(toml::from_str::<Configuration>("[upstream.web]").is_err(), "a misspelt table is refused");
+        assert!(toml::from_str::<Configuration>("[upstream.web]").is_err(), "a misspelt table is rejected");
     }
 }

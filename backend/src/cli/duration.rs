@@ -1,4 +1,4 @@
-//! Durations as people write them: `500ms`, `10s`, `2m`, `1h`.
+//! Durations on the command line: `500ms`, `10s`, `2m`, `1h`.
 
 use std::time::Duration;
 
@@ -10,10 +10,9 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     let (number, unit) = text.split_at(split);
     let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
     match (number.parse::<u64>(), factor) {
-        (Ok(number), Some(factor)) => number
-            .checked_mul(factor)
-            .map(Duration::from_millis)
-            .ok_or_else(|| format!("{text} is longer than can be counted")),
+        (Ok(number), Some(factor)) => {
+            number.checked_mul(factor).map(Duration::from_millis).ok_or_else(|| format!("{text} is too long"))
+        }
         _ => Err("a duration is a whole number and a unit: 500ms, 10s, 2m, 1h".to_owned()),
     }
 }

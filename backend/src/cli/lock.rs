@@ -1,30 +1,30 @@
 //! `ringmaster lock NAME -- COMMAND…`: a command that runs while a lock is held.
 //!
-//! What always holds: the command is started only with the lock, and is stopped once the lock is lost.
-//! Stopping takes a moment, in which somebody else may hold the lock already; so the command is given
-//! the token, for whatever it changes to check.
+//! What always holds: the command starts only while the lock is held, and is stopped if the lock is lost.
+//! Stopping takes a moment in which another owner may already hold the lock, so the command receives the
+//! fencing token for its resources to check.
 //!
-//! Deliberately absent: any hold over the command once this process was killed with SIGKILL. The lease
-//! runs out then, and the command goes on; the token is what protects from it.
+//! Deliberately absent: control over the command after this process was killed with SIGKILL. The lease
+//! expires then while the command keeps running; only the token protects the resource.
 
 pub mod job;
 
-use super::{Addresses, Failure, duration};
+use super::{Addresses, CliError, duration};
 use clap::Args;
 use job::Job;
-use ringmaster_client::{LockError, LockGuard, LockRequest, lock::this_process};
+use ringmaster_client::{LockError, LockGuard, LockRequest, lock::default_owner};
 use ringmaster_common::error::Code;
 use std::{env, ffi::OsString, io, process::Command, time::Duration};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
-/// The wait has passed.
-const TIMED_OUT: u8 = 124;
-/// Anything else went wrong that was not the command's doing, or the lock was lost.
+/// The wait ended without the lock.
+const WAIT_ENDED: u8 = 124;
+/// Any other error outside the command, or a lost lock.
 pub const FAILED: u8 = 125;
-/// The command is there, and cannot be executed.
+/// The command exists but cannot be executed.
 pub const NOT_EXECUTABLE: u8 = 126;
 pub const NOT_FOUND: u8 = 127;
-/// What is added to the number of the signal that ended a command.
+/// Added to the number of the signal that ended the command.
 const BY_SIGNAL: u8 = 128;
 
 const TOKEN_VARIABLE: &str = "RINGMASTER_LOCK_TOKEN";
@@ -32,60 +32,60 @@ const NAME_VARIABLE: &str = "RINGMASTER_LOCK_NAME";
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The command finds its fencing token in RINGMASTER_LOCK_TOKEN, and the lock's name in RINGMASTER_LOCK_NAME. Tokens \
-only grow: have whatever the command changes keep the highest one it has seen, and refuse lower ones. Without that, a \
-lock is advice: where this program itself is killed (kill -9), COMMAND runs on, and somebody else gets the lock after \
-the TTL.
+COMMAND receives its fencing token in RINGMASTER_LOCK_TOKEN and the lock's name in RINGMASTER_LOCK_NAME. Tokens only \
+grow: the resource that COMMAND changes should store the highest token it has seen and reject lower ones. Without that, \
+a lock is only advice: if this program itself is killed (kill -9), COMMAND keeps running, and another owner gets the \
+lock after the TTL.
 
 Examples:
   ringmaster lock jobs/nightly -- ./nightly.sh
   ringmaster lock deploy --wait 10m --ttl 30s -- sh -c 'deploy --fence $RINGMASTER_LOCK_TOKEN'
   ringmaster lock uploads --limit 3 -- upload file
 
-Exit codes: those of COMMAND, 128+n where signal n ended it; 124 the wait has passed, 125 the lock was lost or
-            could not be asked for, 126 COMMAND cannot be executed, 127 COMMAND was not found.")]
+Exit codes: that of COMMAND, or 128+n if signal n ended it; 124 the wait ended, 125 the lock was lost or
+            not acquired, 126 COMMAND cannot be executed, 127 COMMAND was not found.")]
 pub struct Arguments {
-    /// The lock
+    /// The name of the lock
     #[arg(allow_hyphen_values = true)]
     name: String,
-    /// How long the lock stays held by one that dies; it is renewed in time
+    /// How long the lock stays held if this process dies; it is renewed while COMMAND runs
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
     ttl: Duration,
-    /// How long to wait for it; 0s asks once
+    /// How long to wait for the lock; 0s tries once
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
     wait: Duration,
-    /// Who holds it, as others see it [default: HOST:PROCESS_ID]
+    /// The owner that others see [default: HOST:PROCESS_ID]
     #[arg(long)]
     owner: Option<String>,
-    /// Together with others who share it
+    /// Share the lock with other shared holders
     #[arg(long)]
     shared: bool,
-    /// As one of so many at a time
+    /// Use the lock as a semaphore with N holders
     #[arg(long, value_name = "N", conflicts_with = "shared")]
     limit: Option<u32>,
     #[command(flatten)]
     addresses: Addresses,
-    /// What to run
+    /// The command to run
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
-pub async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let mut orders =
-        Orders::listen().map_err(|error| failed(format!("cannot listen to signals: {error}")))?;
+pub async fn run(arguments: Arguments) -> Result<(), CliError> {
+    let mut signals =
+        ForwardedSignals::listen().map_err(|error| failed(format!("cannot listen for signals: {error}")))?;
     let guard = tokio::select! {
         outcome = request(&arguments).acquire() => outcome.map_err(not_acquired)?,
-        order = orders.next() => return Err(quietly(BY_SIGNAL + order as u8)),
+        signal = signals.next() => return Err(exit(BY_SIGNAL + signal as u8)),
     };
-    let outcome = run_under(&guard, &arguments.command, &mut orders).await;
+    let outcome = run_while_held(&guard, &arguments.command, &mut signals).await;
     match (guard.release().await, outcome) {
         (_, Err(failure)) => Err(failure),
         (Err(LockError::Lost(loss)), Ok(_)) => Err(failed(loss.to_string())),
         (released, Ok(code)) => {
             if let Err(error) = released {
-                eprintln!("ringmaster: {error}; the lock runs out by itself");
+                eprintln!("ringmaster: {error}; the lock expires after its TTL");
             }
-            if code == 0 { Ok(()) } else { Err(quietly(code)) }
+            if code == 0 { Ok(()) } else { Err(exit(code)) }
         }
     }
 }
@@ -95,10 +95,10 @@ fn request(arguments: &Arguments) -> LockRequest {
         .addresses
         .client()
         .lock(&arguments.name)
-        .owner(arguments.owner.clone().unwrap_or_else(this_process))
+        .owner(arguments.owner.clone().unwrap_or_else(default_owner))
         .ttl(arguments.ttl)
         .wait(arguments.wait);
-    // No more than the program: arguments may hold what is nobody's business.
+    // The program name only: arguments may contain secrets.
     if let Some(program) = arguments.command.first() {
         request = request.meta("command", program.to_string_lossy());
     }
@@ -114,14 +114,18 @@ fn request(arguments: &Arguments) -> LockRequest {
     }
 }
 
-/// The command's exit code, once it has ended by itself.
-async fn run_under(guard: &LockGuard, command: &[OsString], orders: &mut Orders) -> Result<u8, Failure> {
+/// Runs the command, and returns its exit code unless the lock is lost first.
+async fn run_while_held(
+    guard: &LockGuard,
+    command: &[OsString],
+    signals: &mut ForwardedSignals,
+) -> Result<u8, CliError> {
     let [program, arguments @ ..] = command else {
-        return Err(failed("there is no command".to_owned()));
+        return Err(failed("no command given".to_owned()));
     };
     let mut command = Command::new(program);
     command.args(arguments).env(TOKEN_VARIABLE, guard.token().to_string()).env(NAME_VARIABLE, guard.name());
-    let mut job = Job::start(&mut command).map_err(|error| Failure::Lock {
+    let mut job = Job::start(&mut command).map_err(|error| CliError::Exit {
         code: match error.kind() {
             io::ErrorKind::NotFound => NOT_FOUND,
             _ => NOT_EXECUTABLE,
@@ -131,40 +135,40 @@ async fn run_under(guard: &LockGuard, command: &[OsString], orders: &mut Orders)
     loop {
         tokio::select! {
             code = job.ended() => return Ok(code),
-            order = orders.next() => job.send(order),
+            signal = signals.next() => job.send(signal),
             loss = guard.lost() => {
                 eprintln!("ringmaster: {loss}; stopping {}", program.to_string_lossy());
                 job.stop().await;
-                return Err(quietly(FAILED));
+                return Err(exit(FAILED));
             }
         }
     }
 }
 
-fn not_acquired(error: LockError) -> Failure {
-    let code = if error.is(Code::LockHeld) { TIMED_OUT } else { FAILED };
-    Failure::Lock { code, message: Some(error.to_string()) }
+fn not_acquired(error: LockError) -> CliError {
+    let code = if error.is(Code::LockHeld) { WAIT_ENDED } else { FAILED };
+    CliError::Exit { code, message: Some(error.to_string()) }
 }
 
-pub fn failed(message: String) -> Failure {
-    Failure::Lock { code: FAILED, message: Some(message) }
+pub fn failed(message: String) -> CliError {
+    CliError::Exit { code: FAILED, message: Some(message) }
 }
 
-/// Where nothing is left to say.
-pub fn quietly(code: u8) -> Failure {
-    Failure::Lock { code, message: None }
+/// An exit without a message.
+pub fn exit(code: u8) -> CliError {
+    CliError::Exit { code, message: None }
 }
 
-/// The signals that are meant for the command.
-pub struct Orders {
+/// The signals that this process forwards to the command.
+pub struct ForwardedSignals {
     interrupt: Signals,
     terminate: Signals,
     hang_up: Signals,
 }
 
-impl Orders {
-    pub fn listen() -> io::Result<Orders> {
-        Ok(Orders {
+impl ForwardedSignals {
+    pub fn listen() -> io::Result<ForwardedSignals> {
+        Ok(ForwardedSignals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hang_up: signal(SignalKind::hangup())?,

@@ -1,8 +1,7 @@
-//! The only place that writes to standard output.
+//! Standard output: the only module that writes to it.
 //!
-//! What always holds: there is no colour and no cursor movement unless a terminal reads along and
-//! `NO_COLOR` is not set, and a reader that goes away (`ringmaster events | head`) ends the command
-//! quietly.
+//! What always holds: colours and cursor movements are written only to a terminal, and colours only
+//! without `NO_COLOR`. A closed pipe (`ringmaster events | head`) ends the command without an error.
 
 use std::{
     env,
@@ -17,15 +16,15 @@ pub struct Out {
     paint: Paint,
 }
 
-/// Standard output takes no more. Mostly that is because nobody reads it any longer.
+/// Standard output failed, usually because its reader has closed it.
 #[derive(Debug)]
 pub struct Closed(pub io::Error);
 
-/// Whether to colour.
+/// Whether to write colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Paint(bool);
 
-/// What a word means to whoever reads it.
+/// The meaning of a word, shown as a colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tone {
     #[default]
@@ -50,7 +49,7 @@ impl Out {
         Out { sink: Mutex::new(Box::new(io::stdout())), terminal, paint: Paint(terminal && !no_color) }
     }
 
-    /// Writes elsewhere, and plainly.
+    /// Writes to `sink`, without colours.
     #[cfg(test)]
     pub fn plain(sink: Box<dyn Write + Send>) -> Out {
         Out { sink: Mutex::new(sink), terminal: false, paint: Paint(false) }
@@ -65,33 +64,32 @@ impl Out {
         self.write(&format!("{}\n", text.as_ref()))
     }
 
-    /// Writes `text`, which ends in a line end, if it is not empty.
+    /// Writes `text`, which is empty or ends with a line end.
     pub fn text(&self, text: impl AsRef<str>) -> Result<(), Closed> {
         self.write(text.as_ref())
     }
 
-    /// Writes `text` in place of what the last call wrote; below it, where this is no terminal.
+    /// Writes `text` over the text of the last call; below it, if this is not a terminal.
     pub fn redraw(&self, text: &str) -> Result<(), Closed> {
         if !self.terminal {
             return self.write(&format!("{text}\n"));
         }
-        // Each line clears what was right of it, and the end what was below: no flicker.
+        // Each line clears the rest of its row, and the end clears the rows below: no flicker.
         let lines: String = text.lines().map(|line| format!("{line}\x1b[K\n")).collect();
         self.write(&format!("\x1b[H{lines}\x1b[J"))
     }
 
-    /// Leaves the terminal empty for [`Out::redraw`].
+    /// Clears the terminal for [`Out::redraw`].
     pub fn clear(&self) -> Result<(), Closed> {
         if self.terminal { self.write("\x1b[2J\x1b[H") } else { Ok(()) }
     }
 
-    /// Writes a line that the next call to this or to [`Out::replace`] overwrites; nothing where
-    /// this is no terminal.
+    /// Writes a line that the next call of this or of [`Out::replace`] overwrites; on a terminal only.
     pub fn provisional(&self, text: &str) -> Result<(), Closed> {
         if self.terminal { self.write(&format!("\r\x1b[K{text}")) } else { Ok(()) }
     }
 
-    /// Writes a line in place of a provisional one.
+    /// Writes a line over a provisional one.
     pub fn replace(&self, text: &str) -> Result<(), Closed> {
         let start = if self.terminal { "\r\x1b[K" } else { "" };
         self.write(&format!("{start}{text}\n"))
@@ -137,13 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_pipe_is_told_and_does_not_panic() {
+    fn a_closed_pipe_is_an_error_and_not_a_panic() {
         let Closed(error) = Out::plain(Box::new(ClosedPipe)).line("x").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]
-    fn colour_is_for_terminals() {
+    fn colours_are_for_terminals() {
         assert_eq!(Paint::NONE.apply(Tone::Bad, "down"), "down");
         assert_eq!(Paint(true).apply(Tone::Bad, "down"), "\x1b[31mdown\x1b[0m");
     }

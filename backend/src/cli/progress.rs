@@ -1,7 +1,7 @@
-//! An operation as it goes: each step once it is through, with the time it took.
+//! Progress of an operation: one line for each finished step, with its duration.
 
 use super::{
-    Failure,
+    CliError,
     duration::show_ms,
     out::{Out, Paint, Tone},
     queries::to_json,
@@ -12,22 +12,22 @@ use ringmaster_common::operation::{Operation, OperationStatus, Step, StepStatus}
 use std::time::Duration;
 use tokio::{signal::ctrl_c, time::timeout};
 
-/// How long after a step's bound an operation may show no change, before nobody waits any longer.
-pub const NEWS_WITHIN: Duration = Duration::from_secs(30);
+/// How long after a step's deadline the command waits for a change before it gives up.
+pub const UPDATE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Prints the operation's steps as they end, until `enough` of it is reached.
+/// Prints the operation's steps as they end, until its status satisfies `until`.
 pub async fn follow(
     client: &Client,
     operation: Operation,
-    enough: fn(OperationStatus) -> bool,
+    until: fn(OperationStatus) -> bool,
     json: bool,
     out: &Out,
-) -> Result<Operation, Failure> {
+) -> Result<Operation, CliError> {
     let id = operation.id;
     tokio::select! {
-        outcome = watch(client, operation, enough, json, out) => outcome,
-        _ = ctrl_c() => Err(Failure::Failed(format!(
-            "operation {id} goes on without this command; to see it: ringmaster operations --watch"
+        outcome = watch(client, operation, until, json, out) => outcome,
+        _ = ctrl_c() => Err(CliError::Failed(format!(
+            "operation {id} continues without this command; to follow it: ringmaster operations --watch"
         ))),
     }
 }
@@ -35,10 +35,10 @@ pub async fn follow(
 async fn watch(
     client: &Client,
     mut operation: Operation,
-    enough: fn(OperationStatus) -> bool,
+    until: fn(OperationStatus) -> bool,
     json: bool,
     out: &Out,
-) -> Result<Operation, Failure> {
+) -> Result<Operation, CliError> {
     let mut printed = Printed::default();
     let mut stream = Stream::open(client);
     loop {
@@ -47,27 +47,27 @@ async fn watch(
         } else {
             printed.print(&operation, out)?;
         }
-        if enough(operation.status) {
+        if until(operation.status) {
             return Ok(operation);
         }
-        let patience =
-            NEWS_WITHIN + Duration::from_millis(running(&operation).map_or(0, |step| step.bound_ms));
-        operation = match timeout(patience, change(client, &mut stream, &operation)).await {
+        let deadline =
+            UPDATE_TIMEOUT + Duration::from_millis(running(&operation).map_or(0, |step| step.bound_ms));
+        operation = match timeout(deadline, change(client, &mut stream, &operation)).await {
             Ok(changed) => changed?,
             Err(_) => {
-                return Err(Failure::Failed(format!(
-                    "nothing was heard of operation {} for {}; it may go on without this command; to see it: \
+                return Err(CliError::Failed(format!(
+                    "operation {} reported no change for {}; it may continue without this command; to follow it: \
                      ringmaster operations --watch",
                     operation.id,
-                    show_ms(patience.as_millis().try_into().unwrap_or(u64::MAX)),
+                    show_ms(deadline.as_millis().try_into().unwrap_or(u64::MAX)),
                 )));
             }
         };
     }
 }
 
-/// The operation, once it is another than `known`.
-async fn change(client: &Client, stream: &mut Stream, known: &Operation) -> Result<Operation, Failure> {
+/// Waits until the operation differs from `known`.
+async fn change(client: &Client, stream: &mut Stream, known: &Operation) -> Result<Operation, CliError> {
     loop {
         if stream.next().await? == Update::Sample {
             continue;
@@ -76,7 +76,7 @@ async fn change(client: &Client, stream: &mut Stream, known: &Operation) -> Resu
         let current = match view.operations.get(&known.id) {
             Some(current) => current.clone(),
             None if view.revision < known.revision => continue,
-            // The view holds the latest operations alone.
+            // The view holds only the latest operations.
             None => client.get(&format!("/v1/operations/{}", known.id)).await?,
         };
         if current != *known && current.revision >= known.revision {
@@ -96,7 +96,7 @@ struct Printed {
 }
 
 impl Printed {
-    fn print(&mut self, operation: &Operation, out: &Out) -> Result<(), Failure> {
+    fn print(&mut self, operation: &Operation, out: &Out) -> Result<(), CliError> {
         let count = operation.steps.len();
         let width = operation.steps.iter().map(|step| step.name.len()).max().unwrap_or(0);
         let line = |number, step| step_line(number, count, width, step, out.paint());
@@ -141,7 +141,7 @@ pub fn outcome(operation: &Operation, paint: Paint) -> String {
         }
         OperationStatus::AwaitingKeep => {
             let until = operation.keep_until.map(|at| format!(" at {}", show::time(at))).unwrap_or_default();
-            text.push_str(&format!("It reverts by itself{until}, unless you: ringmaster keep {id}\n"));
+            text.push_str(&format!("It reverts automatically{until}. To keep it: ringmaster keep {id}\n"));
             text.push_str(&format!("To revert it now: ringmaster abort {id}\n"));
         }
         _ => {}
@@ -149,8 +149,8 @@ pub fn outcome(operation: &Operation, paint: Paint) -> String {
     text
 }
 
-/// Whether an operation has come to where an operator is asked, or to its end.
-pub fn has_come_to_rest(status: OperationStatus) -> bool {
+/// Whether the operation has ended or waits for an operator.
+pub fn is_at_rest(status: OperationStatus) -> bool {
     status != OperationStatus::Running
 }
 

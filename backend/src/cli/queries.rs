@@ -1,9 +1,9 @@
-//! Questions, and `--watch`: the same question again whenever the stream tells of a change.
+//! Queries, and `--watch`, which repeats a query whenever the stream reports a change.
 //!
-//! The stream says *when* to look, the API says *what* there is, so that a watched answer and one
-//! that was asked for once are the same.
+//! The stream decides *when* to query, the API gives the answer, so that a watched answer equals a
+//! single one.
 
-use super::{Failure, Target, out::Out, out::Paint, show};
+use super::{CliError, Target, out::Out, out::Paint, show};
 use clap::{Args, Subcommand};
 use ringmaster_client::{Client, ClientError, Stream, Update, segment};
 use ringmaster_common::{
@@ -21,16 +21,16 @@ use serde_json::Value;
 use std::{pin::pin, time::Duration};
 use tokio::time::sleep;
 
-/// How long changes are gathered before they are shown, so that a burst of them costs one question.
-pub const GATHER_FOR: Duration = Duration::from_millis(150);
-/// The longest list that is asked for.
+/// How long changes are collected, so that a burst of them causes one query.
+pub const DEBOUNCE: Duration = Duration::from_millis(150);
+/// The maximum length of a list.
 pub const MAX_LIMIT: usize = 10_000;
-/// How many items are asked for at a time.
+/// How many items one request asks for.
 const PAGE_ITEMS: usize = 500;
 
 #[derive(Args, Debug)]
 pub struct Watching {
-    /// Go on, and show every change as it happens
+    /// Keep running and show every change
     #[arg(long)]
     pub watch: bool,
     #[command(flatten)]
@@ -39,7 +39,7 @@ pub struct Watching {
 
 #[derive(Args, Debug)]
 pub struct Listing {
-    /// How many to show: the latest
+    /// The maximum number of items; the latest are shown
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = parse_limit)]
     pub limit: usize,
     #[command(flatten)]
@@ -49,7 +49,7 @@ pub struct Listing {
 #[derive(Args, Debug)]
 #[command(after_help = "Example: ringmaster events --after 1200 --json --watch")]
 pub struct EventListing {
-    /// Show what happened after this revision, rather than the latest
+    /// Show the events after this revision instead of the latest
     #[arg(long, value_name = "REVISION")]
     after: Option<Revision>,
     #[command(flatten)]
@@ -68,9 +68,9 @@ Examples:
 pub struct Locks {
     #[command(subcommand)]
     one: Option<OneLock>,
-    /// Only those whose names begin with this
+    /// Only locks whose names start with this
     prefix: Option<String>,
-    /// Only those that somebody waits for
+    /// Only locks with waiters
     #[arg(long)]
     contended: bool,
     #[command(flatten)]
@@ -79,7 +79,7 @@ pub struct Locks {
 
 #[derive(Debug, Subcommand)]
 pub enum OneLock {
-    /// Show one lock: who holds it, who waits, and what became of it lately
+    /// Show one lock with its holders, waiters and history
     Show {
         name: String,
         #[command(flatten)]
@@ -105,7 +105,7 @@ Examples:
   ringmaster upstreams
   ringmaster upstreams web --watch")]
 pub struct Upstreams {
-    /// Only this one, with its endpoints
+    /// Show only this upstream, with its endpoints
     name: Option<String>,
     #[command(flatten)]
     watching: Watching,
@@ -118,7 +118,7 @@ impl Upstreams {
     }
 }
 
-/// What may be asked, and watched.
+/// A query that can be watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
     Status,
@@ -152,7 +152,7 @@ impl Query {
         }
     }
 
-    fn show(&self, answer: Value, paint: Paint) -> Result<String, Failure> {
+    fn show(&self, answer: Value, paint: Paint) -> Result<String, CliError> {
         Ok(match self {
             Query::Status => show::cluster(&read::<Cluster>(answer)?, paint),
             Query::Nodes => show::nodes(&items(answer)?, paint),
@@ -175,11 +175,11 @@ impl Query {
         })
     }
 
-    /// Whether the answer may be another one now.
+    /// Whether the answer may have changed.
     fn is_touched_by(&self, update: &Update) -> bool {
         match update {
             Update::View | Update::Locks(_) => true,
-            // They show what is measured, or what is left of a lease.
+            // These show measurements or the rest of a lease.
             Update::Sample => {
                 matches!(self, Query::Status | Query::Nodes | Query::Locks { .. } | Query::Lock { .. })
             }
@@ -189,7 +189,7 @@ impl Query {
 
     fn is_touched_by_event(&self, event: &Event) -> bool {
         match self {
-            // They show the revision, or the age of what was measured.
+            // These show the revision or the age of a measurement.
             Query::Status | Query::Nodes => true,
             Query::Operations { .. } => matches!(
                 event,
@@ -212,12 +212,12 @@ impl Query {
                     | Event::EndpointHealthChanged { .. }
                     | Event::PrimaryChanged { .. }
             ),
-            // They make no events.
+            // Locks produce no events.
             Query::Locks { .. } | Query::Lock { .. } => false,
         }
     }
 
-    /// What to follow beside the events, to hear when to ask again.
+    /// The topic to follow besides the events.
     fn topic(&self) -> Option<ClientMessage> {
         let (prefix, contended) = match self {
             Query::Locks { prefix, contended } => (prefix.clone(), *contended),
@@ -235,7 +235,7 @@ impl Query {
     }
 }
 
-pub async fn run(query: Query, watching: &Watching, out: &Out) -> Result<(), Failure> {
+pub async fn run(query: Query, watching: &Watching, out: &Out) -> Result<(), CliError> {
     let client = watching.target.client();
     if watching.watch {
         return watch(query, &client, watching.target.json, out).await;
@@ -247,7 +247,7 @@ pub async fn run(query: Query, watching: &Watching, out: &Out) -> Result<(), Fai
     Ok(out.text(query.show(answer, out.paint())?)?)
 }
 
-async fn watch(query: Query, client: &Client, json: bool, out: &Out) -> Result<(), Failure> {
+async fn watch(query: Query, client: &Client, json: bool, out: &Out) -> Result<(), CliError> {
     let mut stream = Stream::open(client);
     if let Some(topic) = query.topic() {
         stream = stream.following(topic);
@@ -255,10 +255,10 @@ async fn watch(query: Query, client: &Client, json: bool, out: &Out) -> Result<(
     let mut last = String::new();
     loop {
         let mut touched = query.is_touched_by(&stream.next().await?);
-        let mut gathered = pin!(sleep(GATHER_FOR));
+        let mut debounce = pin!(sleep(DEBOUNCE));
         loop {
             tokio::select! {
-                () = &mut gathered => break,
+                () = &mut debounce => break,
                 update = stream.next() => touched |= query.is_touched_by(&update?),
             }
         }
@@ -268,7 +268,7 @@ async fn watch(query: Query, client: &Client, json: bool, out: &Out) -> Result<(
         let text = match query.fetch(client).await {
             Ok(answer) if json => answer.to_string(),
             Ok(answer) => query.show(answer, out.paint())?,
-            // It may pass, and whoever watches wants to see that, too.
+            // The problem may be transient: report it and keep watching.
             Err(error @ ClientError::Problem(_)) => {
                 eprintln!("ringmaster: {error}");
                 continue;
@@ -289,8 +289,8 @@ async fn watch(query: Query, client: &Client, json: bool, out: &Out) -> Result<(
     }
 }
 
-/// Events are a history: what is new is added below.
-pub async fn events(arguments: &EventListing, out: &Out) -> Result<(), Failure> {
+/// Lists events; with `--watch`, appends new ones.
+pub async fn events(arguments: &EventListing, out: &Out) -> Result<(), CliError> {
     let EventListing { after, listing: Listing { limit, watching: Watching { watch, target } } } = arguments;
     let client = target.client();
     if !*watch {
@@ -309,7 +309,7 @@ pub async fn events(arguments: &EventListing, out: &Out) -> Result<(), Failure> 
     }
     loop {
         let batches = match stream.next().await? {
-            // What led here is not known: the history tells.
+            // The events before a fresh view are unknown: read them from the history.
             Update::View => {
                 let known = if shown.is_some() { MAX_LIMIT } else { *limit };
                 in_order(items(list(&client, &history(shown), known).await?)?)
@@ -340,8 +340,8 @@ fn in_order(mut batches: Vec<EventBatch>) -> Vec<EventBatch> {
     batches
 }
 
-/// Asks for page after page, until `limit` items are there or there are no more. The answer is one
-/// page, whose `next` is where it stopped.
+/// Requests page after page until there are `limit` items or no more. The answer is one page, whose
+/// `next` is the cursor after its last item.
 pub async fn list(client: &Client, path: &str, limit: usize) -> Result<Value, ClientError> {
     let separator = if path.contains('?') { '&' } else { '?' };
     let mut all = Page { items: Vec::new(), next: None };
@@ -360,18 +360,18 @@ pub async fn list(client: &Client, path: &str, limit: usize) -> Result<Value, Cl
     }
 }
 
-pub fn items<T: DeserializeOwned>(answer: Value) -> Result<Vec<T>, Failure> {
+pub fn items<T: DeserializeOwned>(answer: Value) -> Result<Vec<T>, CliError> {
     Ok(read::<Page<T>>(answer)?.items)
 }
 
-/// Reads an answer of the API as what it is.
-pub fn read<T: DeserializeOwned>(answer: Value) -> Result<T, Failure> {
+/// Parses an answer of the API.
+pub fn read<T: DeserializeOwned>(answer: Value) -> Result<T, CliError> {
     serde_json::from_value(answer).map_err(|error| {
-        Failure::Failed(format!("the node's answer is not understood: {error}; --json shows it"))
+        CliError::Failed(format!("cannot parse the node's answer: {error}; --json prints it"))
     })
 }
 
-/// The API's JSON for a value of one of its types.
+/// Serializes a value of the API.
 pub fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("the API's types are JSON")
 }

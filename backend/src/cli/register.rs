@@ -1,83 +1,84 @@
-//! `ringmaster register UPSTREAM --addr HOST:PORT -- COMMAND…`: a command that is an endpoint for as long as it runs.
+//! `ringmaster register UPSTREAM --addr HOST:PORT -- COMMAND…`: runs a command as an endpoint.
 //!
-//! The command is started first, then registered, and taken out before this process ends. While no node answers it
-//! runs on, and registering is tried again: an endpoint outlives the control plane. Where the cluster refuses it for
-//! good, the command is ended: nobody would ever send it anything.
+//! The command is started, then registered, and deregistered before this process ends. While no node answers, the
+//! command keeps running and the registration is retried: an endpoint survives the control plane. If the cluster
+//! refuses the registration for good, the command is stopped, because it would never receive a request.
 
 use super::{
-    Addresses, Failure, duration,
-    lock::{FAILED, NOT_EXECUTABLE, NOT_FOUND, Orders, failed, job::Job, quietly},
+    Addresses, CliError, duration,
+    lock::{FAILED, ForwardedSignals, NOT_EXECUTABLE, NOT_FOUND, exit, failed, job::Job},
 };
 use clap::Args;
-use ringmaster_client::{Client, lock::this_process, segment};
+use ringmaster_client::{Client, lock::default_owner, segment};
 use ringmaster_common::traffic::register::{Deregister, Register, Registered};
 use ringmaster_net::clock;
 use serde_json::Value;
 use std::{ffi::OsString, io, process::Command, time::Duration};
 use tokio::time::sleep_until;
 
-/// How long to wait before trying again what failed.
-const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// The pause before a failed registration is retried.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Example:
   ringmaster register web --addr 127.0.0.1:8000 -- python3 -m http.server 8000
 
-Exit codes: those of COMMAND, 128+n where signal n ended it; 125 the registration was refused, as
-            where the upstream is not known or another endpoint has the id or address, 126 COMMAND cannot be executed, 127 COMMAND was not found.")]
+Exit codes: that of COMMAND, or 128+n if signal n ended it; 125 the registration was refused, for example
+            because the upstream does not exist or another endpoint has the id or the address,
+            126 COMMAND cannot be executed, 127 COMMAND was not found.")]
 pub struct Arguments {
     /// The upstream
     upstream: String,
-    /// Where the command takes requests, as the nodes reach it
+    /// The command's address for requests, as the nodes reach it
     #[arg(long, value_name = "HOST:PORT")]
     addr: String,
     /// The endpoint's id [default: HOST-PROCESS_ID]
     #[arg(long)]
     id: Option<String>,
-    /// Its share of requests, against others'
+    /// The endpoint's relative share of requests
     #[arg(long, default_value_t = 1)]
     weight: u32,
-    /// How long it is kept after this process was killed; it is renewed in time
+    /// How long the endpoint stays registered if this process dies; it is renewed while COMMAND runs
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
     ttl: Duration,
     #[command(flatten)]
     addresses: Addresses,
-    /// What to run
+    /// The command to run
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
-pub async fn run(arguments: Arguments) -> Result<(), Failure> {
+pub async fn run(arguments: Arguments) -> Result<(), CliError> {
     let client = arguments.addresses.client();
     let path = format!("/v1/upstreams/{}", segment(&arguments.upstream));
     let register = Register {
-        id: arguments.id.unwrap_or_else(|| this_process().replace(':', "-")),
+        id: arguments.id.unwrap_or_else(|| default_owner().replace(':', "-")),
         addr: arguments.addr,
         weight: arguments.weight,
         ttl_ms: arguments.ttl.as_millis().try_into().unwrap_or(u64::MAX),
     };
     register.check().map_err(failed)?;
-    // What is refused now would be refused later, too.
+    // Fail before the command starts if the upstream does not exist.
     client.get::<Value>(&path).await.map_err(|error| failed(error.to_string()))?;
-    let mut orders =
-        Orders::listen().map_err(|error| failed(format!("cannot listen to signals: {error}")))?;
+    let mut signals =
+        ForwardedSignals::listen().map_err(|error| failed(format!("cannot listen for signals: {error}")))?;
     let mut job = start(&arguments.command)?;
     let mut renew_at = clock::now();
     let mut is_registered = false;
     let code = loop {
         tokio::select! {
             code = job.ended() => break code,
-            order = orders.next() => {
-                // Nothing new comes while it ends.
+            signal = signals.next() => {
+                // Deregister first, so that no new request arrives while the command ends.
                 if is_registered {
                     deregister(&client, &path, &register.id).await;
                 }
-                job.send(order);
+                job.send(signal);
                 break job.ended().await;
             }
             () = sleep_until(renew_at.into()) => {
-                let asked = clock::now();
+                let sent = clock::now();
                 let renewed = client.post::<Registered>(&format!("{path}/register"), &register).await;
                 renew_at = match renewed {
                     Ok(registered) => {
@@ -88,17 +89,17 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
                             );
                         }
                         is_registered = true;
-                        asked + Duration::from_millis(registered.renew_after_ms)
+                        sent + Duration::from_millis(registered.renew_after_ms)
                     }
-                    // Who has the id may be somebody else, who must not be taken out.
+                    // Another endpoint may have the id, so it is not deregistered here.
                     Err(error) if error.is_final() => {
-                        eprintln!("ringmaster: {error}; the command is ended");
+                        eprintln!("ringmaster: {error}; stopping the command");
                         job.stop().await;
-                        return Err(quietly(FAILED));
+                        return Err(exit(FAILED));
                     }
                     Err(error) => {
-                        eprintln!("ringmaster: {error}; trying again");
-                        clock::now() + TRY_AGAIN_AFTER
+                        eprintln!("ringmaster: {error}; retrying");
+                        clock::now() + RETRY_PAUSE
                     }
                 };
             }
@@ -107,14 +108,14 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     if is_registered {
         deregister(&client, &path, &register.id).await;
     }
-    if code == 0 { Ok(()) } else { Err(quietly(code)) }
+    if code == 0 { Ok(()) } else { Err(exit(code)) }
 }
 
-fn start(command: &[OsString]) -> Result<Job, Failure> {
+fn start(command: &[OsString]) -> Result<Job, CliError> {
     let [program, arguments @ ..] = command else {
-        return Err(failed("there is no command".to_owned()));
+        return Err(failed("no command given".to_owned()));
     };
-    Job::start(Command::new(program).args(arguments)).map_err(|error| Failure::Lock {
+    Job::start(Command::new(program).args(arguments)).map_err(|error| CliError::Exit {
         code: match error.kind() {
             io::ErrorKind::NotFound => NOT_FOUND,
             _ => NOT_EXECUTABLE,
@@ -123,7 +124,7 @@ fn start(command: &[OsString]) -> Result<Job, Failure> {
     })
 }
 
-/// Where nobody hears it, the registration runs out by itself.
+/// Without an answer, the registration expires after its TTL.
 async fn deregister(client: &Client, path: &str, id: &str) {
     let _: Result<Value, _> =
         client.post(&format!("{path}/deregister"), &Deregister { id: id.to_owned() }).await;

@@ -1,6 +1,6 @@
-//! `ringmaster serve`: puts a node's configuration together, and runs it.
+//! `ringmaster serve`: assembles the configuration of a node and runs it.
 
-use super::Failure;
+use super::CliError;
 use crate::config::{LogFormat, NodeOptions};
 use crate::node;
 use clap::Args;
@@ -9,54 +9,54 @@ use std::{io, num::NonZero, path::PathBuf, thread};
 use tracing_subscriber::EnvFilter;
 
 const EXAMPLES: &str = "\
-The file is TOML and has the same names, with _ for -:
+The file is TOML with the same names, written with _ instead of -:
   data_dir = \"/var/lib/ringmaster\"
   api_addr = \"127.0.0.1:7702\"
   join = [\"http://127.0.0.1:7701\"]
 
-RUST_LOG chooses what is logged, for example RUST_LOG=debug.";
+RUST_LOG sets the log filter, for example RUST_LOG=debug.";
 
-/// How many threads serve requests at the least.
+/// The minimum number of threads that serve requests.
 const MIN_WORKERS: usize = 2;
 
-/// What is logged where `RUST_LOG` says nothing.
+/// The log filter without `RUST_LOG`.
 const DEFAULT_LOG: &str = "info,openraft=error";
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// A TOML file with any of the options below; flags win over it
+    /// A TOML file with any of the options below; flags override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
     options: NodeOptions,
 }
 
-pub fn run(arguments: Arguments) -> Result<(), Failure> {
-    // First of all, and on the main thread: the kernel forgets the wish with the thread that made it.
-    ringmaster_servers::demo_child::die_with_supervisor().map_err(Failure::Failed)?;
-    let usage = |error: crate::config::ConfigError| Failure::Usage(error.to_string());
+pub fn run(arguments: Arguments) -> Result<(), CliError> {
+    // First, and on the main thread: the kernel drops this setting with the thread that made it.
+    ringmaster_servers::demo_child::die_with_supervisor().map_err(CliError::Failed)?;
+    let usage = |error: crate::config::ConfigError| CliError::Usage(error.to_string());
     let file = match &arguments.config {
         Some(path) => NodeOptions::read(path).map_err(usage)?,
         None => NodeOptions::default(),
     };
     let options = arguments.options.or(file);
-    let remembered = match &options.data_dir {
-        Some(dir) => DataDir::identity_of(dir).map_err(|error| Failure::Failed(error.to_string()))?,
+    let stored = match &options.data_dir {
+        Some(dir) => DataDir::identity_of(dir).map_err(|error| CliError::Failed(error.to_string()))?,
         None => None,
     };
-    let config = options.or(remembered.map(as_options).unwrap_or_default()).complete().map_err(usage)?;
+    let config = options.or(stored.map(as_options).unwrap_or_default()).complete().map_err(usage)?;
     log_to_stderr(config.log_format);
-    let failed = |error| Failure::Failed(format!("cannot start: {error}"));
-    // What consensus does, it does in many small steps, each of which wakes the next. On one thread that
-    // costs next to nothing; and nobody's request keeps a heartbeat waiting there.
+    let failed = |error| CliError::Failed(format!("cannot start: {error}"));
+    // Consensus consists of many small tasks that wake each other. On one thread a wake-up costs almost
+    // nothing, and no request delays a heartbeat.
     let consensus = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("consensus")
         .enable_all()
         .build()
         .map_err(failed)?;
-    // One core is left to it, where there are more than two. And with fewer threads, fewer wake each other.
+    // With more than two cores, one core is left to consensus. Fewer threads also cause fewer wake-ups.
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.saturating_sub(1).max(MIN_WORKERS))
@@ -64,10 +64,10 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         .build()
         .map_err(failed)?
         .block_on(node::run(config, consensus.handle()))
-        .map_err(|error| Failure::Failed(error.to_string()))
+        .map_err(|error| CliError::Failed(error.to_string()))
 }
 
-/// What a node that has started before need not be told again.
+/// The options that a restarted node takes from its data directory.
 fn as_options(Identity { addresses, .. }: Identity) -> NodeOptions {
     NodeOptions {
         api_addr: Some(addresses.api_addr),

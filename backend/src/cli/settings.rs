@@ -1,7 +1,7 @@
-//! `ringmaster settings`: what the whole cluster agrees on.
+//! `ringmaster settings`: replicated settings.
 
 use super::{
-    Failure, Target,
+    CliError, Target,
     out::Out,
     queries::{self, Query, Watching, read},
     show,
@@ -29,10 +29,10 @@ Examples:
   ringmaster settings put team.limits '{\"cpu\": 4}' --if-match 120")]
     Put {
         key: String,
-        /// Any JSON; a string needs its quotes
+        /// Any JSON value; a string needs quotes
         #[arg(value_parser = parse_json, allow_hyphen_values = true)]
         value: Value,
-        /// Write it only if it is at this version; 0 stands for a setting that nobody has set
+        /// Write only if the setting has this version; 0 is a setting without a stored value
         #[arg(long, value_name = "VERSION")]
         if_match: Option<Revision>,
         #[command(flatten)]
@@ -40,7 +40,7 @@ Examples:
     },
 }
 
-pub async fn run(arguments: Arguments, out: &Out) -> Result<(), Failure> {
+pub async fn run(arguments: Arguments, out: &Out) -> Result<(), CliError> {
     let (answer, target) = match arguments {
         Arguments::List(watching) => return queries::run(Query::Settings, &watching, out).await,
         Arguments::Get { key, target } => (target.client().get::<Value>(&path(&key)).await?, target),
@@ -61,5 +61,5 @@ fn path(key: &str) -> String {
 
 fn parse_json(text: &str) -> Result<Value, String> {
     serde_json::from_str(text)
-        .map_err(|error| format!("it is not JSON ({error}); a string needs quotes: '\"text\"'"))
+        .map_err(|error| format!("not JSON ({error}); a string needs quotes: '\"text\"'"))
 }

@@ -1,4 +1,4 @@
-//! How the API's answers look to people. All pure: values in, text out.
+//! The API's answers as text for people. Pure: values in, text out.
 
 mod locks;
 mod traffic;
@@ -22,15 +22,15 @@ use ringmaster_common::{
 };
 use std::fmt::Write as _;
 
-/// Until what age a measurement is shown without a warning.
+/// The maximum age of a measurement that is shown without a warning.
 const FRESH_MS: u64 = 2_000;
 
-/// Nothing is agreed on then, the members' statuses least of all.
+/// Without a quorum nothing can be agreed on, so the members' statuses may be out of date.
 fn no_quorum(cluster: &Cluster) -> String {
     let Quorum { voters, answering, needed, .. } = cluster.quorum;
     format!(
-        "none: {answering} of {voters} voters answer node {}, and writes need {needed}; what is shown of the nodes \
-         is of before",
+        "none: {answering} of {voters} voters answer node {}, and writes need {needed}; the node states below may be \
+         out of date",
         cluster.answered_by
     )
 }
@@ -52,14 +52,17 @@ pub fn cluster(cluster: &Cluster, paint: Paint) -> String {
     line(
         &mut text,
         format!(
-            "{}  {} in term {}, as node {} tells",
+            "{}  {} in term {}, reported by node {}",
             strong("Revision"),
             cluster.revision,
             cluster.term,
             cluster.answered_by
         ),
     );
-    line(&mut text, format!("{}  {} of its voters", strong("May lose"), cluster.failures_tolerated));
+    line(
+        &mut text,
+        format!("{}    tolerates the failure of {} voters", strong("Quorum"), cluster.failures_tolerated),
+    );
     text.push('\n');
 
     let mut table = Table::new(&[
@@ -107,7 +110,7 @@ pub fn nodes(nodes: &[NodeInfo], paint: Paint) -> String {
         Column::Left("PEERS"),
         Column::Right("LAG"),
         Column::Right("RTT"),
-        Column::Left("BECAUSE"),
+        Column::Left("REASON"),
     ]);
     for info in nodes {
         let node = &info.node;
@@ -138,7 +141,7 @@ pub fn nodes(nodes: &[NodeInfo], paint: Paint) -> String {
             );
             line(&mut text, paint.apply(Tone::Warn, &sentence));
         }
-        // How its links are now, an old report does not say.
+        // An old report says nothing about the current state of the links.
         let links = if info.age_ms.is_some_and(|age| age <= FRESH_MS) { &info.links[..] } else { &[] };
         for trouble in troubles(links) {
             line(&mut text, paint.apply(Tone::Warn, trouble));
@@ -171,7 +174,7 @@ pub fn operations(operations: &[Operation], paint: Paint) -> String {
             remark(operation).into(),
         ]);
     }
-    if operations.is_empty() { "No operation has been run.\n".to_owned() } else { table.render(paint) }
+    if operations.is_empty() { "There are no operations.\n".to_owned() } else { table.render(paint) }
 }
 
 fn remark(operation: &Operation) -> String {
@@ -185,13 +188,13 @@ fn remark(operation: &Operation) -> String {
     }
 }
 
-/// From the start to the end, by the wall clocks of those who ran it.
+/// The duration from start to end, by the wall clocks of the nodes that ran it.
 pub fn took(operation: &Operation) -> Option<u64> {
     let ms = operation.ended_at?.as_millisecond() - operation.started_at.as_millisecond();
     Some(ms.max(0).cast_unsigned())
 }
 
-// Events come one at a time, too, so their columns have fixed widths.
+// Events may be printed one at a time, so their columns have fixed widths.
 
 pub fn event_heading(paint: Paint) -> String {
     paint.apply(Tone::Strong, &format!("{:>8}  {:<24}  {:<15}  EVENT", "REVISION", "TIME", "BY")) + "\n"
@@ -232,7 +235,7 @@ pub fn audit(entries: &[AuditEntry], paint: Paint) -> String {
             Cell::toned(entry.request_id.as_str(), Tone::Faint),
         ]);
     }
-    if entries.is_empty() { "Nobody has asked for anything yet.\n".to_owned() } else { table.render(paint) }
+    if entries.is_empty() { "There are no audited requests.\n".to_owned() } else { table.render(paint) }
 }
 
 pub fn settings(settings: &[Setting], paint: Paint) -> String {
@@ -255,7 +258,7 @@ pub fn settings(settings: &[Setting], paint: Paint) -> String {
     if settings.is_empty() { "There are no settings.\n".to_owned() } else { table.render(paint) }
 }
 
-/// All that a plan says, for whoever decides on it.
+/// A plan with everything that an operator needs to decide.
 pub fn plan(plan: &Plan, paint: Paint) -> String {
     let heading = |text: &str| paint.apply(Tone::Strong, text);
     let mut text = String::new();
@@ -266,11 +269,11 @@ pub fn plan(plan: &Plan, paint: Paint) -> String {
         paint.apply(Tone::Faint, &format!("Made at revision {} by {}.", plan.revision, plan.created_by)),
     );
 
-    let figures = impact(&plan.impact);
-    if !figures.is_empty() {
+    let impact = impact(&plan.impact);
+    if !impact.is_empty() {
         line(&mut text, heading("\nImpact"));
-        for (what, figure) in figures {
-            line(&mut text, format!("  {what:<18}{figure}"));
+        for (name, value) in impact {
+            line(&mut text, format!("  {name:<20}{value}"));
         }
     }
     if !plan.observations.is_empty() {
@@ -308,49 +311,50 @@ pub fn plan(plan: &Plan, paint: Paint) -> String {
     text
 }
 
-/// What to do with a plan, once one has read it.
+/// The next command for a plan.
 pub fn how_to_apply(plan: &Plan) -> String {
     match plan.operation {
-        Some(operation) => format!("It was applied, as operation {operation}."),
+        Some(operation) => format!("It was applied as operation {operation}."),
         None => format!("To apply it, until {}: ringmaster apply {}", time(plan.expires_at), plan.id),
     }
 }
 
 fn impact(impact: &Impact) -> Vec<(&'static str, String)> {
-    let mut figures = Vec::new();
+    let mut rows = Vec::new();
     if let Some(bound) = impact.write_pause_bound_ms {
-        let last = impact.write_pause_ms.map(|ms| format!("; the last time, {}", show_ms(ms)));
-        figures.push(("writes pause", format!("{} at most{}", show_ms(bound), last.unwrap_or_default())));
+        let last = impact.write_pause_ms.map(|ms| format!("; last time {}", show_ms(ms)));
+        rows.push(("writes pause", format!("at most {}{}", show_ms(bound), last.unwrap_or_default())));
     } else if let Some(ms) = impact.write_pause_ms {
-        figures.push(("writes pause", format!("the last time, {}", show_ms(ms))));
+        rows.push(("writes pause", format!("last time {}", show_ms(ms))));
     }
     if impact.leader_before != impact.leader_after {
         let name = |leader: Option<_>| leader.map_or("none".to_owned(), |id| format!("node {id}"));
-        figures.push(("leader", format!("{} -> {}", name(impact.leader_before), name(impact.leader_after))));
+        rows.push(("leader", format!("{} -> {}", name(impact.leader_before), name(impact.leader_after))));
     }
     if let Some(entries) = impact.entries_behind {
-        figures.push(("target is behind", format!("{entries} entries")));
+        rows.push(("target is behind", format!("{entries} entries")));
     }
-    figures.extend(impact.lock.iter().flat_map(lock_impact));
-    figures.extend(impact.upstream.iter().flat_map(traffic::impact));
-    // Who votes is of no interest where it stays as it is, and something else is at stake.
+    rows.extend(impact.lock.iter().flat_map(lock_impact));
+    rows.extend(impact.upstream.iter().flat_map(traffic::impact));
+    // Unchanged voters are left out of the plan of an upstream.
     let voters = (impact.voters_before, impact.may_fail_before);
     if voters != (impact.voters_after, impact.may_fail_after) || impact.upstream.is_none() {
-        figures.push(("voters", change(impact.voters_before, impact.voters_after)));
-        figures.push(("may fail", change(impact.may_fail_before, impact.may_fail_after)));
+        rows.push(("voters", change(impact.voters_before, impact.voters_after)));
+        rows.push(("tolerated failures", change(impact.may_fail_before, impact.may_fail_after)));
     }
-    figures
+    rows
 }
 
 fn lock_impact(lock: &LockImpact) -> Vec<(&'static str, String)> {
-    let losers = lock.holders.iter().map(|holder| {
+    let released = lock.holders.iter().map(|holder| {
         let left = show_ms(holder.expires_in_ms);
-        ("taken from", format!("{}, who holds it by token {} for {left} more", holder.owner, holder.token))
+        ("released from", format!("{} (token {}, {left} left)", holder.owner, holder.token))
     });
-    let winners = lock.promoted.iter().map(|holder| ("granted next", holder.owner.clone()));
-    let nobody = lock.promoted.is_empty().then(|| ("granted next", "nobody".to_owned()));
+    let granted = lock.promoted.iter().map(|holder| ("granted to", holder.owner.clone()));
+    let none_granted =
+        lock.promoted.is_empty().then(|| ("granted to", "none; the queue is empty".to_owned()));
     let token = ("next token", format!("{} or higher", lock.next_token));
-    losers.chain(winners).chain(nobody).chain([token]).collect()
+    released.chain(granted).chain(none_granted).chain([token]).collect()
 }
 
 fn change(before: u64, after: u64) -> String {
@@ -386,7 +390,7 @@ pub fn operation_tone(status: OperationStatus) -> Tone {
     }
 }
 
-/// In UTC, to the millisecond.
+/// The time in UTC, in milliseconds.
 pub fn time(at: Timestamp) -> String {
     format!("{at:.3}")
 }

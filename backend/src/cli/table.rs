@@ -11,7 +11,7 @@ pub enum Column {
     Right(&'static str),
 }
 
-/// A cell's text, and what it means.
+/// A cell's text and tone.
 #[derive(Clone, Debug, Default)]
 pub struct Cell {
     text: String,
@@ -29,7 +29,7 @@ impl Cell {
         Cell { text: text.into(), tone }
     }
 
-    /// The value, or a dash where there is none.
+    /// The value, or a dash if there is none.
     pub fn maybe(value: Option<impl ToString>) -> Cell {
         match value {
             Some(value) => Cell::from(value.to_string()),
@@ -68,22 +68,22 @@ impl Table {
 
     fn line(&self, cells: &[Cell], widths: &[usize], paint: Paint) -> String {
         let mut line = String::new();
-        // Blanks are owed until more text follows, so that no line ends in them.
-        let mut owed = String::new();
+        // Padding is written only before further text, so that no line ends with blanks.
+        let mut pending = String::new();
         for ((cell, column), width) in cells.iter().zip(&self.columns).zip(widths) {
             let padding = " ".repeat(width - cell.text.chars().count());
             let right = matches!(column, Column::Right(_));
             if right {
-                owed.push_str(&padding);
+                pending.push_str(&padding);
             }
             if !cell.text.is_empty() {
-                line.push_str(&std::mem::take(&mut owed));
+                line.push_str(&std::mem::take(&mut pending));
                 line.push_str(&paint.apply(cell.tone, &cell.text));
             }
             if !right {
-                owed.push_str(&padding);
+                pending.push_str(&padding);
             }
-            owed.push_str(GAP);
+            pending.push_str(GAP);
         }
         line.push('\n');
         line
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_aligned_and_lines_end_in_no_blanks() {
+    fn columns_are_aligned_and_no_line_ends_with_blanks() {
         let mut table = Table::new(&[Column::Right("ID"), Column::Left("NAME"), Column::Left("WHY")]);
         table.row(["1".into(), "amber-fox".into(), "".into()]);
         table.row(["12".into(), Cell::toned("owl", Tone::Good), "it answers".into()]);

@@ -13,7 +13,7 @@ fn the_command_line_is_well_formed() {
 }
 
 #[test]
-fn every_command_and_option_says_what_it_is_for() {
+fn every_command_and_option_has_help() {
     fn check(command: &clap::Command) {
         for sub in command.get_subcommands() {
             assert!(sub.get_about().is_some(), "{} has no help", sub.get_name());
@@ -59,7 +59,7 @@ fn options_may_stand_before_and_after_the_action() {
 }
 
 #[test]
-fn what_is_wrong_is_bad_usage() {
+fn invalid_command_lines_are_usage_errors() {
     for line in [
         "statsu",
         "apply nonsense",
@@ -96,9 +96,9 @@ fn what_is_wrong_is_bad_usage() {
     }
 }
 
-/// `lock` ends with its command's code, so it keeps its own apart.
+/// `lock` exits with its command's code, so its usage errors have a code of their own.
 #[test]
-fn a_wrong_command_line_of_lock_has_a_code_of_its_own() {
+fn a_usage_error_of_lock_has_its_own_code() {
     let code = |line: &str| {
         let subcommand = line.split_whitespace().next().map(OsString::from);
         usage_code(&parse(line).unwrap_err(), subcommand)
@@ -113,17 +113,17 @@ fn a_wrong_command_line_of_lock_has_a_code_of_its_own() {
 fn apply_takes_a_plan_or_an_action() {
     for line in ["apply --yes", "apply 12 undo --operation 3 --yes"] {
         let Command::Apply(arguments) = parse(line).unwrap() else { panic!("an apply") };
-        let failure = on_this_thread(changes::apply(arguments, &Out::stdout())).unwrap_err();
+        let failure = block_on(changes::apply(arguments, &Out::stdout())).unwrap_err();
         assert_eq!(failure.exit_code(), 2, "{line}: {failure:?}");
     }
 }
 
 #[test]
-fn a_plan_that_nobody_can_confirm_is_bad_usage() {
+fn an_impossible_confirmation_is_a_usage_error() {
     for line in ["apply 12 --json", "undo 3 --json", "apply transfer_leadership --to 2 --json"] {
         let failure = match parse(line).unwrap() {
-            Command::Apply(arguments) => on_this_thread(changes::apply(arguments, &Out::stdout())),
-            Command::Undo(arguments) => on_this_thread(changes::undo(arguments, &Out::stdout())),
+            Command::Apply(arguments) => block_on(changes::apply(arguments, &Out::stdout())),
+            Command::Undo(arguments) => block_on(changes::undo(arguments, &Out::stdout())),
             _ => panic!("an apply or undo"),
         }
         .unwrap_err();
@@ -133,12 +133,12 @@ fn a_plan_that_nobody_can_confirm_is_bad_usage() {
 }
 
 #[test]
-fn exit_codes_tell_refused_from_unreachable() {
+fn exit_codes_distinguish_refused_from_unreachable() {
     let refused = ClientError::Problem(Box::new(Refusal::new(Code::PlanStale, "x").into()));
-    assert_eq!(Failure::from(refused).exit_code(), 1);
-    assert_eq!(Failure::from(ClientError::Unreachable(Vec::new())).exit_code(), 3);
-    let closed = |kind: io::ErrorKind| Failure::from(Closed(kind.into()));
+    assert_eq!(CliError::from(refused).exit_code(), 1);
+    assert_eq!(CliError::from(ClientError::Unreachable(Vec::new())).exit_code(), 3);
+    let closed = |kind: io::ErrorKind| CliError::from(Closed(kind.into()));
     assert_eq!(closed(io::ErrorKind::BrokenPipe).exit_code(), 0);
     assert_eq!(closed(io::ErrorKind::StorageFull).exit_code(), 1);
-    assert_eq!(Failure::Usage(String::new()).exit_code(), 2);
+    assert_eq!(CliError::Usage(String::new()).exit_code(), 2);
 }

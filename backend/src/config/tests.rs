@@ -10,7 +10,7 @@ fn complete(toml: &str) -> Result<NodeConfig, String> {
 }
 
 #[test]
-fn little_is_enough() {
+fn defaults_are_enough() {
     let config = complete("bootstrap = true").unwrap();
     assert_eq!(config.start, Start::Bootstrap);
     assert_eq!(config.api_addr, "127.0.0.1:7701".parse().unwrap());
@@ -21,7 +21,7 @@ fn little_is_enough() {
 }
 
 #[test]
-fn every_option_can_stand_in_the_file() {
+fn every_option_can_be_set_in_the_file() {
     let config = complete(
         r#"
         id = 3
@@ -55,7 +55,7 @@ fn every_option_can_stand_in_the_file() {
 }
 
 #[test]
-fn a_flag_wins_over_the_file() {
+fn a_flag_overrides_the_file() {
     let file = options("data_dir = \"file\"\nzone = \"a\"\nbootstrap = true");
     let flags = options("zone = \"b\"\njoin = [\"http://127.0.0.1:7701\"]");
     let config = flags.or(file).complete().unwrap();
@@ -65,24 +65,24 @@ fn a_flag_wins_over_the_file() {
 }
 
 #[test]
-fn an_unknown_key_is_refused_by_name() {
+fn an_unknown_key_is_named_in_the_error() {
     let error = toml::from_str::<NodeOptions>("heartbeat = 5").unwrap_err().to_string();
     assert!(error.contains("unknown field `heartbeat`"), "{error}");
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn invalid_options_are_named_in_the_error() {
     for (toml, expected) in [
-        ("id = 0", "id 0 names no node"),
-        ("name = \"a b\"", "name has 1 to 64 letters"),
-        ("name = \"--x\"", "name has 1 to 64 letters"),
-        ("api_addr = \"0.0.0.0:7701\"", "no address that members can reach"),
+        ("id = 0", "id 0 is not a node id"),
+        ("name = \"a b\"", "name is 1 to 64 letters"),
+        ("name = \"--x\"", "name is 1 to 64 letters"),
+        ("api_addr = \"0.0.0.0:7701\"", "not an address that members can reach"),
         ("api_addr = \"127.0.0.1:0\"", "has port 0"),
-        ("api_addr = \"192.168.1.1:7701\"", "give --insecure"),
-        ("proxy_addr = \"[2001:db8::1]:80\"", "give --insecure"),
-        ("peer_addr = \"127.0.0.1:7701\"", "peer_addr 127.0.0.1:7701 is the address of api_addr, too"),
-        ("public_url = \"http://a/b\"", "public_url is not right"),
-        ("public_url = \"node1\"", "public_url is not right"),
+        ("api_addr = \"192.168.1.1:7701\"", "pass --insecure"),
+        ("proxy_addr = \"[2001:db8::1]:80\"", "pass --insecure"),
+        ("peer_addr = \"127.0.0.1:7701\"", "peer_addr 127.0.0.1:7701 is also the address of api_addr"),
+        ("public_url = \"http://a/b\"", "public_url is invalid"),
+        ("public_url = \"node1\"", "public_url is invalid"),
         ("join = [\"https://a\"]", "is not an http:// URL"),
         ("bootstrap = true\njoin = [\"http://a\"]", "bootstrap and join exclude each other"),
         ("weight = 0", "weight is 1 to 1000"),
@@ -99,10 +99,10 @@ fn what_is_wrong_is_named() {
 }
 
 #[test]
-fn made_up_names_stay_and_differ() {
+fn made_up_names_are_stable_and_distinct() {
     assert_eq!(made_up_name(NodeId(1)), "amber-fox");
     assert_eq!(made_up_name(NodeId(2)), made_up_name(NodeId(2)));
     let names: BTreeSet<_> = (1..=256).map(|id| made_up_name(NodeId(id))).collect();
     assert_eq!(names.len(), 256);
-    assert!(names.iter().all(|name| check_word("name", name.clone()).is_ok()));
+    assert!(names.iter().all(|name| check_name("name", name.clone()).is_ok()));
 }

@@ -1,7 +1,7 @@
-//! The node processes of a demo: started, signalled, waited for.
+//! The node processes of a demo: start, signal, wait.
 //!
-//! A process is waited for in the same task that signals it, so a signal never reaches a stranger
-//! that was given the process id of a node that is gone.
+//! One task both waits for a process and signals it, so a signal never reaches another process that
+//! reuses the id of a node that has ended.
 
 use super::home::Home;
 use futures::future::select_all;
@@ -30,11 +30,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long nodes may take to stop by themselves.
-pub const STOP_WITHIN: Duration = Duration::from_secs(5);
-/// How long the kernel may take to end a process that is killed.
-pub const DIE_WITHIN: Duration = Duration::from_secs(5);
-/// Nodes are in as many zones, in turn.
+/// How long nodes may take to stop before they are killed.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the kernel may take to end a killed process.
+pub const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The zones, assigned to nodes in turn.
 const ZONES: [&str; 3] = ["a", "b", "c"];
 
 /// How to start a process of the demo.
@@ -46,8 +46,8 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// This program, with its output at the end of `log`. It can tie itself to this process
-    /// ([`demo_child::die_with_supervisor`]).
+    /// A command of this program that appends its output to `log`. The child can tie itself to this
+    /// process ([`demo_child::die_with_supervisor`]).
     pub fn command(&self, log: &Path) -> io::Result<Command> {
         let log = File::options().create(true).append(true).open(log)?;
         let mut command = Command::new(&self.program);
@@ -57,7 +57,7 @@ impl Launcher {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            // Ctrl-C on the terminal is for the supervisor alone.
+            // Ctrl-C on the terminal reaches only the supervisor.
             .process_group(0)
             .kill_on_drop(true);
         Ok(command)
@@ -68,7 +68,7 @@ impl Launcher {
 pub struct Fleet {
     launcher: Launcher,
     home: Home,
-    /// Every node there ever was; none where its process is gone.
+    /// Every node that was ever started; `None` if its process has ended.
     nodes: BTreeMap<NodeId, Option<Process>>,
 }
 
@@ -96,7 +96,7 @@ impl Fleet {
         self.nodes.values().all(Option::is_none)
     }
 
-    /// The number of the next node to be added.
+    /// The id of the next node.
     pub fn next_id(&self) -> Result<NodeId, Refusal> {
         let last = self.nodes.keys().next_back().map_or(0, |id| id.0);
         if last >= MAX_NODES as u64 {
@@ -105,7 +105,7 @@ impl Fleet {
         Ok(NodeId(last + 1))
     }
 
-    /// Starts a node that does not run.
+    /// Starts a node that is not running.
     pub fn start(&mut self, id: NodeId) -> io::Result<()> {
         fs::create_dir_all(self.home.node(id))?;
         let child = self.launcher.command(&self.home.log(id))?.args(self.flags(id)).spawn()?;
@@ -114,7 +114,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// What an operator would type to start the node.
+    /// The flags of `ringmaster serve` for the node.
     fn flags(&self, id: NodeId) -> Vec<String> {
         let ports = self.home.ports(id);
         let zone = ZONES[usize::try_from(id.0 - 1).expect("a demo has few nodes") % ZONES.len()];
@@ -128,7 +128,7 @@ impl Fleet {
             format!("--zone={zone}"),
             "--cluster-name=demo".to_owned(),
         ];
-        // The first node makes the cluster, unless it has lost its data and the others have theirs.
+        // The first node creates the cluster, unless it has lost its data while the others have kept theirs.
         if id == NodeId(1) && (self.home.has_identity(id) || self.home.known_nodes() == 0) {
             flags.push("--bootstrap".to_owned());
         } else {
@@ -140,7 +140,7 @@ impl Fleet {
         flags
     }
 
-    /// Does to a node what its name says.
+    /// Applies chaos to a node.
     pub async fn inflict(&mut self, id: NodeId, chaos: Chaos) -> Result<DemoNode, Refusal> {
         let failed = |why: String| Refusal::new(Code::DemoFailed, why);
         let Some(slot) = self.nodes.get_mut(&id) else {
@@ -148,20 +148,20 @@ impl Fleet {
             let known = known.join(", ");
             return Err(Refusal::new(
                 Code::UnknownNode,
-                format!("node {id} is not of this demo; its nodes are {known}"),
+                format!("node {id} is not part of this demo; its nodes are {known}"),
             ));
         };
         match (chaos, slot.as_mut()) {
             (Chaos::Restart, None) => {}
             (Chaos::Kill | Chaos::Pause | Chaos::Resume, None) => {
-                return Err(failed(format!("node {id} does not run; restart it first")));
+                return Err(failed(format!("node {id} is not running; restart it first")));
             }
             (Chaos::Kill | Chaos::Restart, Some(process)) => {
                 process.signal(Signal::SIGKILL).map_err(failed)?;
-                timeout(DIE_WITHIN, process.child.wait())
+                timeout(KILL_TIMEOUT, process.child.wait())
                     .await
-                    .map_err(|_| failed(format!("node {id} does not die; the kernel holds it")))?
-                    .map_err(|error| failed(format!("node {id} cannot be waited for: {error}")))?;
+                    .map_err(|_| failed(format!("node {id} has not ended after SIGKILL")))?
+                    .map_err(|error| failed(format!("cannot wait for node {id}: {error}")))?;
                 *slot = None;
             }
             (Chaos::Pause, Some(process)) => {
@@ -174,12 +174,12 @@ impl Fleet {
             }
         }
         if chaos == Chaos::Restart {
-            self.start(id).map_err(|error| failed(format!("node {id} cannot be started: {error}")))?;
+            self.start(id).map_err(|error| failed(format!("cannot start node {id}: {error}")))?;
         }
         Ok(self.show(id))
     }
 
-    /// Waits for a process that ends without having been asked to.
+    /// Waits until a process ends unexpectedly.
     ///
     /// Dropping the future loses no exit.
     pub async fn next_exit(&mut self) -> (NodeId, ExitStatus) {
@@ -197,34 +197,34 @@ impl Fleet {
             self.nodes.insert(id, None);
             match status {
                 Ok(status) => return (id, status),
-                Err(error) => tracing::error!(node = %id, %error, "the process cannot be waited for"),
+                Err(error) => tracing::error!(node = %id, %error, "cannot wait for the process"),
             }
         }
     }
 
-    /// Ends all nodes: gently at first, and by force after a while, or when `hurry` is there.
+    /// Stops all nodes, and kills the rest after [`STOP_TIMEOUT`] or when `hurry` completes.
     pub async fn stop(&mut self, hurry: impl Future<Output = ()>) {
         for process in self.nodes.values_mut().flatten() {
-            // A paused process hears nothing until it goes on.
-            let told = process.signal(Signal::SIGTERM).and_then(|()| process.signal(Signal::SIGCONT));
-            if let Err(why) = told {
+            // A paused process handles SIGTERM only after SIGCONT.
+            let sent = process.signal(Signal::SIGTERM).and_then(|()| process.signal(Signal::SIGCONT));
+            if let Err(why) = sent {
                 tracing::error!(why);
             }
         }
         let mut hurry = pin!(hurry);
-        let mut patience = pin!(sleep(STOP_WITHIN));
+        let mut deadline = pin!(sleep(STOP_TIMEOUT));
         while !self.is_dead() {
             tokio::select! {
                 _ = self.next_exit() => {}
                 () = &mut hurry => break,
-                () = &mut patience => break,
+                () = &mut deadline => break,
             }
         }
         for (id, slot) in &mut self.nodes {
             if let Some(process) = slot
                 && let Err(error) = process.child.kill().await
             {
-                tracing::error!(node = %id, %error, "the process cannot be killed");
+                tracing::error!(node = %id, %error, "cannot kill the process");
             }
         }
     }

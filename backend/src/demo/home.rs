@@ -1,4 +1,4 @@
-//! Where a demo lives: its directory and its ports.
+//! The directory and the ports of a demo.
 
 use ringmaster_common::id::NodeId;
 use ringmaster_storage::data_dir;
@@ -12,13 +12,13 @@ use std::{
 use tempfile::TempDir;
 
 pub const DEFAULT_BASE_PORT: u16 = 7700;
-/// Leaves room for the last port of the sample endpoints.
+/// Leaves room for the ports of the sample endpoints.
 pub const MAX_BASE_PORT: u16 = 65_000;
-/// Ports of a kind are this far from those of the next.
-const KIND: u16 = 100;
-/// How much of a log's end is shown.
+/// The distance between the ports of two kinds.
+const KIND_STRIDE: u16 = 100;
+/// How many bytes of a log's end are shown.
 const END_OF_LOG_BYTES: u64 = 1024;
-/// Holds the base port, by which the members of the cluster know each other.
+/// Stores the base port: the addresses of the members derive from it.
 const BASE_PORT_FILE: &str = "base-port";
 
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub struct Home {
 
 #[derive(Debug)]
 enum Directory {
-    /// Removed at the end.
+    /// Removed when the demo ends.
     Temporary(TempDir),
     Kept(PathBuf),
 }
@@ -45,19 +45,19 @@ pub struct Ports {
 #[derive(Debug, thiserror::Error)]
 pub enum HomeError {
     #[error(
-        "port {port} ({what}) cannot be used: {source}; stop what has it, or choose other ports with --base-port"
+        "cannot use port {port} ({what}): {source}; stop the process that uses it, or choose other ports with --base-port"
     )]
     Port { port: u16, what: String, source: io::Error },
-    #[error("the cluster in {} was made with --base-port {known}, and its members know each other by those ports", path.display())]
+    #[error("the cluster in {} was created with --base-port {known}; the addresses of its members cannot change", path.display())]
     OtherPorts { path: PathBuf, known: u16 },
-    #[error("{} holds no port number", .0.display())]
+    #[error("{} does not contain a port number", .0.display())]
     NoPort(PathBuf),
     #[error("cannot use {}: {source}", path.display())]
     Directory { path: PathBuf, source: io::Error },
 }
 
 impl Home {
-    /// Opens `directory`, or a new one that is removed with this value.
+    /// Opens `directory`, or a temporary one that is removed on drop.
     pub fn open(directory: Option<PathBuf>, base_port: Option<u16>) -> Result<Home, HomeError> {
         let Some(path) = directory else {
             let directory = private_directory()
@@ -69,7 +69,7 @@ impl Home {
         };
         let failed = |source| HomeError::Directory { path: path.clone(), source };
         fs::create_dir_all(&path).map_err(failed)?;
-        // Nodes are given paths that stay true wherever they are read.
+        // Nodes receive absolute paths.
         let path = path.canonicalize().map_err(failed)?;
         let file = path.join(BASE_PORT_FILE);
         let known = match fs::read_to_string(&file) {
@@ -78,11 +78,11 @@ impl Home {
             Err(source) => return Err(HomeError::Directory { path: file, source }),
         };
         let base_port = match (known, base_port) {
-            (Some(known), Some(asked)) if known != asked => {
+            (Some(known), Some(requested)) if known != requested => {
                 return Err(HomeError::OtherPorts { path, known });
             }
             (Some(known), _) => known,
-            (None, asked) => asked.unwrap_or(DEFAULT_BASE_PORT),
+            (None, requested) => requested.unwrap_or(DEFAULT_BASE_PORT),
         };
         if known.is_none() {
             fs::write(&file, format!("{base_port}\n"))
@@ -106,12 +106,12 @@ impl Home {
         self.node(id).join("node.log")
     }
 
-    /// Whether the node has been a member before.
+    /// Whether the node has been a member.
     pub fn has_identity(&self, id: NodeId) -> bool {
         data_dir::has_identity(&self.node(id))
     }
 
-    /// How many nodes have been members before, counted from 1 to the last.
+    /// The highest id of a node that has been a member; 0 if there is none.
     pub fn known_nodes(&self) -> u64 {
         (1..=ringmaster_common::cluster::MAX_NODES as u64)
             .filter(|id| self.has_identity(NodeId(*id)))
@@ -122,18 +122,18 @@ impl Home {
     pub fn ports(&self, id: NodeId) -> Ports {
         let offset = u16::try_from(id.0).expect("a demo has few nodes");
         let api = self.base_port + offset;
-        Ports { api, peer: api + KIND, proxy: api + 2 * KIND }
+        Ports { api, peer: api + KIND_STRIDE, proxy: api + 2 * KIND_STRIDE }
     }
 
-    /// The port of a sample endpoint, counted from 1 through all services.
+    /// The port of the nth sample endpoint, counted from 1 over all services.
     pub fn sample_port(&self, nth: u16) -> u16 {
-        self.base_port + 3 * KIND + nth
+        self.base_port + 3 * KIND_STRIDE + nth
     }
 
     /// The last lines of a node's log.
     pub fn end_of_log(&self, id: NodeId) -> String {
         let path = self.log(id);
-        let end = read_end(&path).unwrap_or_else(|error| format!("(not readable: {error})"));
+        let end = read_end(&path).unwrap_or_else(|error| format!("(cannot be read: {error})"));
         format!(
             "{}\n  in {}",
             end.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"),
@@ -142,7 +142,7 @@ impl Home {
     }
 }
 
-/// A new directory that nobody else may look into.
+/// A new temporary directory that only its user may read.
 pub fn private_directory() -> io::Result<TempDir> {
     tempfile::Builder::new().prefix("ringmaster-demo-").permissions(Permissions::from_mode(0o700)).tempdir()
 }
@@ -155,7 +155,7 @@ fn read_end(path: &Path) -> io::Result<String> {
     let mut end = Vec::new();
     file.take(END_OF_LOG_BYTES).read_to_end(&mut end)?;
     let text = String::from_utf8_lossy(&end);
-    // Whole lines alone.
+    // Only whole lines.
     let begin = if skipped == 0 { 0 } else { text.find('\n').map_or(0, |end| end + 1) };
     Ok(text[begin..].to_owned())
 }
@@ -169,7 +169,7 @@ impl Ports {
         format!("http://127.0.0.1:{}", self.proxy)
     }
 
-    /// Fails where something else has one of the ports.
+    /// Fails if one of the ports is in use.
     pub fn check_free(self, node: NodeId) -> Result<(), HomeError> {
         for (what, port) in [("API", self.api), ("peer listener", self.peer), ("proxy listener", self.proxy)]
         {
@@ -179,7 +179,7 @@ impl Ports {
     }
 }
 
-/// Fails where something else has the port. `what` says what it is for.
+/// Fails if the port is in use. `what` describes its purpose.
 pub fn check_free(port: u16, what: impl FnOnce() -> String) -> Result<(), HomeError> {
     TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
         .map(drop)
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_listener_has_a_port_of_its_own() {
+    fn every_listener_has_its_own_port() {
         let home = Home::open(None, None).unwrap();
         assert_eq!(home.ports(NodeId(1)), Ports { api: 7701, peer: 7801, proxy: 7901 });
         assert_eq!(home.ports(NodeId(7)), Ports { api: 7707, peer: 7807, proxy: 7907 });
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_temporary_home_is_private_and_goes() {
+    fn a_temporary_home_is_private_and_removed() {
         let home = Home::open(None, None).unwrap();
         let path = home.path().to_owned();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
@@ -216,11 +216,11 @@ mod tests {
         Home::open(path(), Some(4000)).unwrap();
         assert_eq!(Home::open(path(), None).unwrap().ports(NodeId(1)).api, 4001);
         let error = Home::open(path(), Some(5000)).unwrap_err().to_string();
-        assert!(error.contains("was made with --base-port 4000"), "{error}");
+        assert!(error.contains("was created with --base-port 4000"), "{error}");
     }
 
     #[test]
-    fn a_port_that_is_taken_is_named() {
+    fn a_port_in_use_is_named() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
         let error =

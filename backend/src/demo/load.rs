@@ -1,26 +1,26 @@
-//! Gentle load: a few workers who take turns with locks, so that there is something to see.
+//! Light load: a few workers that take turns with locks, so that the dashboard has something to show.
 
 use rand::random_range;
 use ringmaster_client::Client;
 use std::time::Duration;
 use tokio::{task::JoinSet, time::sleep};
 
-/// The lock that one worker at a time holds.
+/// A lock with one holder at a time.
 pub const REPORT: &str = "demo/report";
-/// The lock that some of them hold at a time.
+/// A semaphore.
 pub const UPLOADS: &str = "demo/uploads";
-/// How many workers there are for each.
+/// The number of workers for each lock.
 const WORKERS: usize = 3;
-/// How many may upload at a time.
+/// The limit of the semaphore.
 const SLOTS: u32 = 2;
-/// The lease: it runs out in sight where a worker's node dies with it.
+/// The TTL, short enough to watch an expiry after a worker's node died.
 const TTL: Duration = Duration::from_secs(6);
-/// How long a worker queues.
+/// How long a worker waits in the queue.
 const WAIT: Duration = Duration::from_secs(60);
-/// How long a worker rests, having been refused.
+/// The pause after a refused acquire.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Works, for ever, with whatever nodes there are.
+/// Runs the workers for ever.
 pub async fn run(client: Client) {
     let mut workers = JoinSet::new();
     for number in 1..=WORKERS {
@@ -44,7 +44,7 @@ async fn work(client: Client, owner: String, lock: &'static str, slots: u32) {
                     tracing::debug!(owner, lock, %error, "a lock is not released");
                 }
             }
-            // It fails while there is no leader, or the nodes die: that is what a demo shows.
+            // Expected while there is no leader or nodes die.
             Err(error) => {
                 tracing::debug!(owner, lock, %error, "a lock is not acquired");
                 sleep(PAUSE).await;

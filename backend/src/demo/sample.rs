@@ -1,6 +1,6 @@
-//! `ringmaster sample-endpoint`: a tiny web server that says who it is, for the demo's services.
+//! `ringmaster sample-endpoint`: a tiny web server for the demo's services that answers with its name.
 //!
-//! It takes its time, though not much, so that latencies have something to show.
+//! It delays each answer by a random time, so that the latency charts have something to show.
 
 use axum::{Router, http::HeaderMap, routing::get};
 use clap::Args;
@@ -9,16 +9,16 @@ use ringmaster_servers::demo_child;
 use std::{net::SocketAddr, time::Duration};
 use tokio::{net::TcpListener, time::sleep};
 
-/// The header that tells a primary its epoch.
+/// The header with the primary's epoch.
 const EPOCH: &str = "ringmaster-epoch";
-/// How long an answer takes at the most.
-const SLOWEST_MS: u64 = 25;
+/// The maximum delay of an answer.
+const MAX_DELAY_MS: u64 = 25;
 
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// What it calls itself
+    /// The name in its answers
     id: String,
-    /// Where it takes requests
+    /// The address to listen on
     addr: SocketAddr,
 }
 
@@ -29,7 +29,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), String> {
     let listener = TcpListener::bind(arguments.addr).await.map_err(failed)?;
     let id = arguments.id.clone();
     let greet = async move |headers: HeaderMap| {
-        sleep(Duration::from_millis(random_range(1..=SLOWEST_MS))).await;
+        sleep(Duration::from_millis(random_range(1..=MAX_DELAY_MS))).await;
         match headers.get(EPOCH).and_then(|epoch| epoch.to_str().ok()) {
             Some(epoch) => format!("Hello from {id}, primary in epoch {epoch}\n"),
             None => format!("Hello from {id}\n"),

@@ -1,8 +1,8 @@
-//! Sample services behind the demo's proxies: `web`, whose endpoints share its requests, and `payments`, of
-//! which one endpoint is primary.
+//! Sample services behind the demo's proxies: `web`, whose endpoints share the requests, and `payments`, with
+//! one primary endpoint.
 //!
-//! They are configured by the public API, as anybody's would be, and what is there already is left as it is.
-//! Each endpoint is a process of its own ([`super::sample`]) that may be killed; it comes back after a while.
+//! They are configured through the public API; existing configuration is left unchanged. Each endpoint is a
+//! process of its own ([`super::sample`]) that may be killed; it restarts after a while.
 
 use super::{fleet::Launcher, home::Home, say};
 use crate::cli::out::Out;
@@ -16,16 +16,16 @@ use tokio::{process::Child, time::sleep};
 
 const WEB: &str = "web";
 const PAYMENTS: &str = "payments";
-/// The services, and how many endpoints each has.
+/// The services with their numbers of endpoints.
 const SERVICES: [(&str, u16); 2] = [(WEB, 3), (PAYMENTS, 2)];
-/// How long an endpoint that was killed stays away: long enough to see what follows from it.
-const BACK_AFTER: Duration = Duration::from_secs(15);
-/// How often a service is put that no node takes.
-const TRIES: u32 = 10;
-const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// How long a request waits for its answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// One in so many requests is for [`PAYMENTS`].
+/// The delay before an ended endpoint restarts: long enough to watch the consequences.
+const RESTART_AFTER: Duration = Duration::from_secs(15);
+/// How often configuring a service is tried.
+const MAX_TRIES: u32 = 10;
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// The time-out of a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// One in this many requests goes to [`PAYMENTS`].
 const PAYMENTS_ONE_IN: u32 = 4;
 
 /// One endpoint of a service.
@@ -55,7 +55,7 @@ pub fn samples(home: &Home) -> Vec<Sample> {
         .collect()
 }
 
-/// Runs the endpoints, configures the services, and asks for them, for ever. The endpoints end with the future.
+/// Runs the endpoints, configures the services, and sends requests, for ever. The endpoints end with the future.
 pub async fn run(client: &Client, launcher: &Launcher, samples: &[Sample], proxies: Vec<String>, out: &Out) {
     let endpoints = join_all(samples.iter().map(|sample| keep_running(launcher, sample, out)));
     let requests = async {
@@ -68,7 +68,7 @@ pub async fn run(client: &Client, launcher: &Launcher, samples: &[Sample], proxi
                 proxies.join(" ")
             ),
         );
-        ask(&proxies).await;
+        send_requests(&proxies).await;
     };
     tokio::join!(endpoints, requests);
 }
@@ -81,8 +81,8 @@ async fn keep_running(launcher: &Launcher, sample: &Sample, out: &Out) {
             Err(error) => Err(error),
         };
         let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
-        say(out, &format!("Endpoint {id} is gone ({how}); it comes back in {} s.", BACK_AFTER.as_secs()));
-        sleep(BACK_AFTER).await;
+        say(out, &format!("Endpoint {id} ended ({how}); it restarts in {} s.", RESTART_AFTER.as_secs()));
+        sleep(RESTART_AFTER).await;
     }
 }
 
@@ -98,7 +98,7 @@ async fn configure(client: &Client, samples: &[Sample]) {
             .map(|sample| json!({ "id": sample.id, "addr": sample.addr() }))
             .collect();
         let upstream = if service == WEB {
-            // Any web server answers there, so that whatever is registered passes.
+            // Every web server answers on this path, so that a registered one passes the check.
             json!({ "policy": "least_connections", "health_check": check("/"), "endpoints": endpoints })
         } else {
             json!({
@@ -112,7 +112,7 @@ async fn configure(client: &Client, samples: &[Sample]) {
         for (path, body) in [("upstreams", upstream), ("routes", route)] {
             let path = format!("/v1/{path}/{service}");
             if let Err(error) = put_new(client, &path, &body).await {
-                tracing::warn!(path, %error, "a sample service is not configured");
+                tracing::warn!(path, %error, "cannot configure a sample service");
             }
         }
     }
@@ -122,7 +122,7 @@ fn check(path: &str) -> Value {
     json!({ "type": "http", "path": path, "interval_ms": 1_000, "timeout_ms": 500, "rise": 2, "fall": 2 })
 }
 
-/// Puts what is not there yet.
+/// Creates the object unless it exists.
 async fn put_new(client: &Client, path: &str, body: &Value) -> Result<(), ClientError> {
     let mut tries = 0;
     loop {
@@ -135,21 +135,21 @@ async fn put_new(client: &Client, path: &str, body: &Value) -> Result<(), Client
         tries += 1;
         match put {
             Ok(_) => return Ok(()),
-            Err(error) if tries == TRIES => return Err(error),
-            Err(_) => sleep(TRY_AGAIN_AFTER).await,
+            Err(error) if tries == MAX_TRIES => return Err(error),
+            Err(_) => sleep(RETRY_PAUSE).await,
         }
     }
 }
 
-/// A few requests a second, through whichever proxy.
-async fn ask(proxies: &[String]) {
-    let http = super::http(ANSWER_WITHIN);
+/// Sends a few requests per second through random proxies.
+async fn send_requests(proxies: &[String]) {
+    let http = super::http(REQUEST_TIMEOUT);
     loop {
         let proxy = &proxies[random_range(0..proxies.len())];
         let path = if random_range(0..PAYMENTS_ONE_IN) == 0 { PAYMENTS } else { "" };
-        // It fails where its node was killed: that is what a demo shows.
+        // Expected if the proxy's node was killed.
         if let Err(error) = http.get(format!("{proxy}/{path}")).send().await {
-            tracing::debug!(proxy, %error, "a request is not answered");
+            tracing::debug!(proxy, %error, "a request failed");
         }
         sleep(Duration::from_millis(random_range(50..300))).await;
     }

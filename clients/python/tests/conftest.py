@@ -16,13 +16,13 @@ import httpx
 import pytest
 
 SOON = 30.0
-"""How long tests wait for what should come at once. Loose: the machine may be busy."""
+"""How long tests wait for an immediate result. Loose: the machine may be busy."""
 
 T = TypeVar("T")
 
 
 def eventually(what: str, ask: Callable[[], T | None]) -> T:
-    """Asks until there is an answer."""
+    """Polls until there is an answer."""
     deadline = time.monotonic() + SOON
     while time.monotonic() < deadline:
         answer = ask()
@@ -95,7 +95,7 @@ def program() -> str:
 
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster of one node, for all tests that harm nobody."""
+    """A cluster of one node, shared by the tests without faults."""
     cluster = Cluster(program(), 1, tmp_path_factory.mktemp("node"))
     yield cluster
     cluster.stop()

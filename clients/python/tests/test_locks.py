@@ -21,11 +21,11 @@ def waiters(client: Client, name: str) -> list[dict[str, Any]]:
     return found
 
 
-def take_away(client: Client, name: str) -> None:
+def force_release(client: Client, name: str) -> None:
     plan = client.post("/v1/plans", {"action": {"type": "release_lock", "name": name}})
     operation = client.post(f"/v1/plans/{plan['id']}/apply", {})
     path = f"/v1/operations/{operation['id']}"
-    eventually("the lock to be taken away", lambda: client.get(path)["status"] == "succeeded" or None)
+    eventually("the forced release", lambda: client.get(path)["status"] == "succeeded" or None)
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -56,7 +56,7 @@ def test_a_lock_is_renewed_for_as_long_as_it_is_needed(node: Cluster) -> None:
             time.sleep(0.1)
 
 
-def test_many_threads_have_it_one_after_the_other(node: Cluster) -> None:
+def test_threads_hold_it_one_at_a_time(node: Cluster) -> None:
     alone = threading.Lock()
     tokens: list[int] = []
 
@@ -73,7 +73,7 @@ def test_many_threads_have_it_one_after_the_other(node: Cluster) -> None:
     assert len(tokens) == 16 and tokens == sorted(tokens)
 
 
-def test_after_a_wait_nothing_of_the_lease_is_over(node: Cluster) -> None:
+def test_after_a_wait_the_lease_is_fresh(node: Cluster) -> None:
     with Client(node.urls) as client, ThreadPoolExecutor(1) as threads:
         with client.lock("waited", ttl=1.2):
             waiting = threads.submit(client.lock("waited", ttl=1.2, wait=SOON).acquire)
@@ -99,12 +99,12 @@ def test_shared_and_limited(node: Cluster) -> None:
             client.lock("x", shared=True, limit=2)
 
 
-def test_a_lock_that_is_taken_away_is_lost(node: Cluster) -> None:
+def test_a_forced_release_loses_the_lock(node: Cluster) -> None:
     losses: list[LockLost] = []
     with Client(node.urls) as client:
         with pytest.raises(LockLost):
             with client.lock("taken", ttl=1.5, on_lost=losses.append) as lock:
-                take_away(client, "taken")
+                force_release(client, "taken")
                 eventually("the loss", lambda: lock.valid_for() == 0 or None)
                 with pytest.raises(LockLost) as lost:
                     lock.raise_if_lost()
@@ -114,30 +114,30 @@ def test_a_lock_that_is_taken_away_is_lost(node: Cluster) -> None:
             assert next_lock.token > lock.token
 
 
-def test_an_exception_on_its_way_is_not_replaced(node: Cluster) -> None:
+def test_a_raised_exception_is_not_replaced(node: Cluster) -> None:
     with Client(node.urls) as client, pytest.raises(ZeroDivisionError):
         with client.lock("broken", ttl=1.5) as lock:
-            take_away(client, "broken")
+            force_release(client, "broken")
             eventually("the loss", lambda: lock.valid_for() == 0 or None)
             raise ZeroDivisionError
 
 
-def test_a_resource_that_keeps_its_high_water_mark_refuses_whoever_was_overtaken(node: Cluster) -> None:
+def test_a_resource_with_a_high_water_mark_rejects_stale_tokens(node: Cluster) -> None:
     high_water_mark = 0
 
     def write(token: int) -> None:
         nonlocal high_water_mark
         if token < high_water_mark:
-            raise PermissionError(f"token {token} was overtaken by {high_water_mark}")
+            raise PermissionError(f"token {token} is stale; the mark is {high_water_mark}")
         high_water_mark = token
 
     with Client(node.urls) as client:
         paused = client.lock("fenced", ttl=60).acquire()
         write(paused.token)
-        take_away(client, "fenced")
+        force_release(client, "fenced")
         with client.lock("fenced", wait=SOON) as lock:
             write(lock.token)
-            # As far as the first holder knows, it still holds the lock.
+            # By its own count, the first holder still holds the lock.
             assert paused.valid_for() > 0
             with pytest.raises(PermissionError):
                 write(paused.token)
@@ -145,7 +145,7 @@ def test_a_resource_that_keeps_its_high_water_mark_refuses_whoever_was_overtaken
             paused.release()
 
 
-def test_closing_a_client_gives_back(node: Cluster) -> None:
+def test_closing_a_client_releases_its_locks(node: Cluster) -> None:
     client = Client(node.urls)
     client.lock("left", ttl=60).acquire()
     client.close()
@@ -153,18 +153,18 @@ def test_closing_a_client_gives_back(node: Cluster) -> None:
         pass
 
 
-def test_nobody_there_is_told_at_once() -> None:
+def test_an_unreachable_cluster_is_reported_at_once() -> None:
     [port] = free_ports(1)
     with Client(f"http://127.0.0.1:{port}") as client:
         began = time.monotonic()
-        with pytest.raises(Unreachable) as nobody:
+        with pytest.raises(Unreachable) as unreachable:
             client.lock("x", wait=60).acquire()
-        assert nobody.value.code == "unreachable" and str(port) in str(nobody.value)
+        assert unreachable.value.code == "unreachable" and str(port) in str(unreachable.value)
         assert time.monotonic() - began < 3
 
 
-def test_what_is_no_lock_is_told_before_anybody_is_asked() -> None:
-    with pytest.raises(ValueError, match="begins with http://"):
+def test_invalid_arguments_are_rejected_without_a_request() -> None:
+    with pytest.raises(ValueError, match="looks like http://"):
         Client("127.0.0.1:7701")
     with Client("http://127.0.0.1:1") as client:
         for ttl in ["10s", None]:
@@ -179,7 +179,7 @@ def test_what_is_no_lock_is_told_before_anybody_is_asked() -> None:
 def test_a_release_may_be_repeated(node: Cluster) -> None:
     with Client(node.urls) as client:
         lock = client.lock("twice", owner="ada")
-        with pytest.raises(RuntimeError, match="was not acquired"):
+        with pytest.raises(RuntimeError, match="is not acquired"):
             lock.release()
         lock.acquire()
         assert repr(lock) == f"<lock 'twice' of ada, token={lock.token}>"
@@ -222,7 +222,7 @@ def test_a_cancelled_wait_leaves_the_queue(node: Cluster) -> None:
 
 
 @pytest.mark.parametrize("kill", [True, False], ids=["killed", "paused"])
-def test_a_wait_goes_on_at_another_node(three: Cluster, kill: bool) -> None:
+def test_a_wait_continues_at_another_node(three: Cluster, kill: bool) -> None:
     with Client(three.urls[0]) as holder, Client(three.urls[1]) as first, Client(three.urls[2]) as second:
         with ThreadPoolExecutor(2) as threads:
             held = holder.lock("failover").acquire()
@@ -239,10 +239,10 @@ def test_a_wait_goes_on_at_another_node(three: Cluster, kill: bool) -> None:
 
             def moved() -> bool | None:
                 queue = waiters(holder, "failover")
-                assert [each["owner"] for each in queue] == ["first", "second"], "nobody loses their place"
+                assert [each["owner"] for each in queue] == ["first", "second"], "every waiter keeps its place"
                 return queue[0]["node"] in (1, 3) or None
 
-            eventually("the first to come back by another node", moved)
+            eventually("the first waiter to reconnect through another node", moved)
             held.release()
             tokens = []
             for future in waiting:

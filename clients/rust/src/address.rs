@@ -1,4 +1,4 @@
-//! Addresses of nodes, and of what is on them.
+//! Addresses of nodes, and path segments.
 
 use std::{fmt, str::FromStr};
 
@@ -17,7 +17,7 @@ impl FromStr for Address {
             .filter(|url| url.username().is_empty() && url.password().is_none());
         match url {
             Some(url) => Ok(Address(url.as_str().trim_end_matches('/').to_owned())),
-            None => Err("a node's address is like http://127.0.0.1:7701".to_owned()),
+            None => Err("the address of a node looks like http://127.0.0.1:7701".to_owned()),
         }
     }
 }
@@ -28,7 +28,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// A path segment that may hold any character.
+/// Percent-encodes a path segment.
 pub fn segment(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }

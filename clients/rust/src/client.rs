@@ -1,4 +1,4 @@
-//! Requests: one address after the other, under one key.
+//! Requests: sent to one address after the other, with one idempotency key.
 
 use crate::{Address, Attempt, ClientError};
 use reqwest::{Method, StatusCode, header};
@@ -21,29 +21,29 @@ use tokio::{
 use uuid::Uuid;
 
 /// How long a node may take to accept a connection.
-pub const CONNECT_WITHIN: Duration = Duration::from_secs(1);
-/// How long a node may take to answer. A paused process accepts connections and never answers; one
-/// that runs says after three seconds that it could not do it.
-pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// How often a request is sent again because there was no leader. A node has looked for one for a
-/// while before it says so.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a node may take to answer. A paused process accepts connections and never answers; a running
+/// one answers with an error after three seconds.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a request is repeated because there was no leader. A node waits a while for a leader before
+/// it answers so.
 pub const NO_LEADER_RETRIES: u32 = 2;
-/// How long to wait before it is.
+/// The pause before each repeat.
 pub const NO_LEADER_PAUSE: Duration = Duration::from_millis(250);
-/// How many addresses of the cluster are remembered.
+/// The maximum number of addresses that a client keeps.
 pub const MAX_ADDRESSES: usize = 16;
-/// The longest answer that is read.
+/// The longest answer that is read, in bytes.
 pub const MAX_ANSWER_BYTES: usize = 64 << 20;
-/// How often a node that takes its time, as it may, is asked whether it lives.
-pub const PROBE_EVERY: Duration = Duration::from_secs(2);
-/// How long it may take to say so, before the request is taken to the next one.
-pub const PROBE_WITHIN: Duration = Duration::from_secs(1);
+/// The interval of liveness probes during a request that may take longer than [`REQUEST_TIMEOUT`].
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a node may take to answer a probe before the request moves to the next node.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Tells nodes that no browser asks, so that no page of another site can be behind the request.
+/// Marks requests as not from a browser: a page of another site cannot set this header.
 pub(crate) const CLIENT_HEADER: &str = "ringmaster-client";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// A client of one cluster. Clones share what they know of it.
+/// A client of one cluster. Clones share its addresses.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(crate) name: &'static str,
@@ -58,8 +58,8 @@ pub(crate) struct Request {
     body: Option<Value>,
     if_match: Option<Revision>,
     idempotency_key: Option<Uuid>,
-    /// How long a node may take for it.
-    within: Duration,
+    /// How long a node may take to answer.
+    timeout: Duration,
 }
 
 impl Request {
@@ -70,7 +70,7 @@ impl Request {
             body: None,
             if_match: None,
             idempotency_key: None,
-            within: ANSWER_WITHIN,
+            timeout: REQUEST_TIMEOUT,
         }
     }
 
@@ -87,21 +87,21 @@ impl Request {
         Request::change(Method::POST, path, body)
     }
 
-    pub(crate) fn under(self, key: Uuid) -> Request {
+    pub(crate) fn with_key(self, key: Uuid) -> Request {
         Request { idempotency_key: Some(key), ..self }
     }
 
-    pub(crate) fn within(self, within: Duration) -> Request {
-        Request { within, ..self }
+    pub(crate) fn with_timeout(self, timeout: Duration) -> Request {
+        Request { timeout, ..self }
     }
 }
 
 impl Client {
-    /// A client that knows these addresses, of which it needs one at least.
+    /// A client of the cluster at these addresses; it needs at least one.
     pub fn new(addresses: impl IntoIterator<Item = Address>) -> Client {
         let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_WITHIN)
-            // Nodes are reached directly: a proxy of the environment is for the internet.
+            .connect_timeout(CONNECT_TIMEOUT)
+            // Nodes are reached directly: a proxy in the environment is for the internet.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .build()
@@ -114,13 +114,13 @@ impl Client {
         }
     }
 
-    /// What asks, as the audit names it: `cli` or `node`. All others are `api` there.
+    /// The kind of client, as the audit records it: `cli` or `node`. Any other name is recorded as `api`.
     pub fn named(self, name: &'static str) -> Client {
         Client { name, ..self }
     }
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.ask(Request::get(path)).await
+        self.send_with_retry(Request::get(path)).await
     }
 
     pub async fn post<T: DeserializeOwned>(
@@ -128,35 +128,35 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
-        self.ask(Request::post(path, body)).await
+        self.send_with_retry(Request::post(path, body)).await
     }
 
-    /// Replaces what is at `path`, where `if_match` is given only if it is at that version.
+    /// Replaces the object at `path`; with `if_match`, only if it has that version.
     pub async fn put<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
         if_match: Option<Revision>,
     ) -> Result<T, ClientError> {
-        self.ask(Request { if_match, ..Request::change(Method::PUT, path, body) }).await
+        self.send_with_retry(Request { if_match, ..Request::change(Method::PUT, path, body) }).await
     }
 
-    /// Asks a node for the addresses of the others, unless one was asked before.
+    /// Fetches the addresses of the other nodes, once per client.
     pub async fn discover(&self) -> Result<(), ClientError> {
         let members = async {
             let cluster: Cluster = self.get("/v1/cluster").await?;
-            self.learn(cluster.nodes.iter().map(|info| info.node.public_url.as_str()));
+            self.add_addresses(cluster.nodes.iter().map(|info| info.node.public_url.as_str()));
             Ok(())
         };
         self.discovered.get_or_try_init(|| members).await.copied()
     }
 
-    /// Sends the request until there is a leader to answer it, or patience ends. A change whose outcome
-    /// is unknown is sent again, too: under its key, the cluster answers what became of it.
-    async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T, ClientError> {
+    /// Repeats the request while there is no leader, a bounded number of times. A change with an unknown
+    /// outcome is repeated, too: with the same key, the cluster returns the first outcome.
+    async fn send_with_retry<T: DeserializeOwned>(&self, request: Request) -> Result<T, ClientError> {
         let mut retries = 0;
         loop {
-            match self.ask_in_turn(&request).await {
+            match self.send_to_any(&request).await {
                 Err(error)
                     if (error.is(Code::NoLeader) || error.is(Code::OutcomeUnknown))
                         && retries < NO_LEADER_RETRIES =>
@@ -170,10 +170,10 @@ impl Client {
     }
 
     /// Sends the request to one address after the other until a node answers.
-    async fn ask_in_turn<T: DeserializeOwned>(&self, request: &Request) -> Result<T, ClientError> {
+    async fn send_to_any<T: DeserializeOwned>(&self, request: &Request) -> Result<T, ClientError> {
         let mut attempts = Vec::new();
         for address in self.addresses() {
-            match self.try_at(address, request).await {
+            match self.send_to(address, request).await {
                 Ok(answer) => return answer,
                 Err(attempt) => attempts.push(attempt),
             }
@@ -181,19 +181,19 @@ impl Client {
         Err(ClientError::Unreachable(attempts))
     }
 
-    /// Sends a change to one node after the other until one has a final answer, or `until` has come.
-    /// `request` makes it anew for each attempt; all of them carry the same key.
-    pub(crate) async fn insist<T: DeserializeOwned>(
+    /// Sends a change to one node after the other until one gives a final answer or `until` has passed.
+    /// `request` builds it for each attempt; all attempts carry the same key.
+    pub(crate) async fn send_until<T: DeserializeOwned>(
         &self,
         until: Instant,
         request: impl Fn() -> Request,
     ) -> Result<T, ClientError> {
         loop {
             let mut attempts = Vec::new();
-            let mut passing = None;
+            let mut transient = None;
             for address in self.addresses() {
-                match self.try_at(address, &request()).await {
-                    Ok(Err(error @ ClientError::Problem(_))) if !error.is_final() => passing = Some(error),
+                match self.send_to(address, &request()).await {
+                    Ok(Err(error @ ClientError::Problem(_))) if !error.is_final() => transient = Some(error),
                     Ok(answer) => return answer,
                     Err(attempt) => attempts.push(attempt),
                 }
@@ -202,34 +202,36 @@ impl Client {
                 }
             }
             if Instant::now() + NO_LEADER_PAUSE >= until {
-                return Err(passing.unwrap_or(ClientError::Unreachable(attempts)));
+                return Err(transient.unwrap_or(ClientError::Unreachable(attempts)));
             }
             sleep(NO_LEADER_PAUSE).await;
         }
     }
 
-    /// The answer of one node, if there is one.
-    async fn try_at<T: DeserializeOwned>(
+    /// Sends the request to one node and returns its answer, if there is one.
+    async fn send_to<T: DeserializeOwned>(
         &self,
         address: Address,
         request: &Request,
     ) -> Result<Result<T, ClientError>, Attempt> {
-        let sending = tokio::time::timeout(request.within, self.send(&address, request));
-        let lost = tokio::select! {
+        let sending = tokio::time::timeout(request.timeout, self.exchange(&address, request));
+        let failed = tokio::select! {
             outcome = sending => match outcome {
                 Ok(Ok((status, body))) => return Ok(self.read(&address, status, &body)),
-                Ok(Err(error)) => (innermost(&error), !error.is_connect()),
+                Ok(Err(error)) => (root_cause(&error), !error.is_connect()),
                 Err(_) => ("no answer in time".to_owned(), true),
             },
-            () = self.silence(&address), if request.within > ANSWER_WITHIN => ("it fell silent".to_owned(), true),
+            () = self.unresponsive(&address), if request.timeout > REQUEST_TIMEOUT => {
+                ("it stopped answering".to_owned(), true)
+            }
         };
-        let (reason, was_sent) = lost;
-        self.put_off(&address);
+        let (reason, was_sent) = failed;
+        self.defer(&address);
         Err(Attempt { reason, in_doubt: request.idempotency_key.is_some() && was_sent, url: address })
     }
 
-    /// The status, and the body up to just beyond the longest that is read.
-    async fn send(&self, address: &Address, request: &Request) -> reqwest::Result<(StatusCode, Vec<u8>)> {
+    /// The status and the body, which is cut off just beyond the length limit.
+    async fn exchange(&self, address: &Address, request: &Request) -> reqwest::Result<(StatusCode, Vec<u8>)> {
         let mut builder = self
             .http
             .request(request.method.clone(), format!("{address}{}", request.path))
@@ -254,11 +256,11 @@ impl Client {
         Ok((response.status(), body))
     }
 
-    /// Ends once the node does not answer: a connection to one that is paused or cut off stays open.
-    async fn silence(&self, address: &Address) {
+    /// Ends when the node does not answer a probe: a connection to a paused or unreachable node stays open.
+    async fn unresponsive(&self, address: &Address) {
         loop {
-            sleep(PROBE_EVERY).await;
-            let probe = self.http.get(format!("{address}/livez")).timeout(PROBE_WITHIN);
+            sleep(PROBE_INTERVAL).await;
+            let probe = self.http.get(format!("{address}/livez")).timeout(PROBE_TIMEOUT);
             if probe.send().await.is_err() {
                 return;
             }
@@ -281,10 +283,10 @@ impl Client {
             return serde_json::from_slice(body).map_err(|error| protocol(error.to_string()));
         }
         let problem: Problem =
-            serde_json::from_slice(body).map_err(|_| protocol(format!("it says {status}")))?;
+            serde_json::from_slice(body).map_err(|_| protocol(format!("it answered {status}")))?;
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            // Another node may be on the better side of whatever is wrong.
-            self.put_off(address);
+            // Another node may be on the majority side of a network fault.
+            self.defer(address);
         } else {
             self.prefer(address);
         }
@@ -296,8 +298,8 @@ impl Client {
         self.locked().iter().cloned().collect()
     }
 
-    /// Remembers more addresses of the cluster, and tries them after those that it knows.
-    pub(crate) fn learn<'a>(&self, urls: impl IntoIterator<Item = &'a str>) {
+    /// Adds addresses of the cluster behind the known ones.
+    pub(crate) fn add_addresses<'a>(&self, urls: impl IntoIterator<Item = &'a str>) {
         let mut addresses = self.locked();
         for address in urls.into_iter().filter_map(|url| url.parse::<Address>().ok()) {
             if addresses.len() < MAX_ADDRESSES && !addresses.contains(&address) {
@@ -306,26 +308,28 @@ impl Client {
         }
     }
 
+    /// Moves the address to the front.
     pub(crate) fn prefer(&self, address: &Address) {
         let mut addresses = self.locked();
         addresses.retain(|known| known != address);
         addresses.push_front(address.clone());
     }
 
-    pub(crate) fn put_off(&self, address: &Address) {
+    /// Moves the address to the back.
+    pub(crate) fn defer(&self, address: &Address) {
         let mut addresses = self.locked();
         addresses.retain(|known| known != address);
         addresses.push_back(address.clone());
     }
 
     fn locked(&self) -> MutexGuard<'_, VecDeque<Address>> {
-        // Every change leaves the list whole.
+        // A panic cannot leave the list in an inconsistent state.
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What went wrong at the bottom: "connection refused" rather than "error sending request".
-fn innermost(error: &reqwest::Error) -> String {
+/// The innermost cause: "connection refused" rather than "error sending request".
+fn root_cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
     }

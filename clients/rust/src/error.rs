@@ -1,27 +1,27 @@
-//! Why there is no answer.
+//! Errors of the client.
 
 use crate::Address;
 use ringmaster_common::error::{Code, Problem};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// A node answered that it does not, cannot or will not do it.
+    /// A node answered with a problem document.
     #[error("{}", show_problem(.0))]
     Problem(Box<Problem>),
     /// No node answered.
     #[error("{}", show_unreachable(.0))]
     Unreachable(Vec<Attempt>),
-    /// Something answered that a node would not.
+    /// The answer is not one that a node of this version sends.
     #[error("{url} does not answer as a Ringmaster node of this version would: {detail}")]
     Protocol { url: Address, detail: String },
 }
 
-/// An address that was tried in vain.
+/// A failed attempt at one address.
 #[derive(Debug)]
 pub struct Attempt {
     pub url: Address,
     pub reason: String,
-    /// Whether a change was sent, so that it may have taken effect.
+    /// Whether a change was sent, and may have taken effect.
     pub in_doubt: bool,
 }
 
@@ -31,11 +31,11 @@ impl ClientError {
         matches!(self, ClientError::Problem(problem) if problem.code == code.as_str())
     }
 
-    /// Whether it is a refusal that the same request would meet again, by whichever node and however often.
+    /// Whether a repeat of the request would be refused again, by every node.
     pub fn is_final(&self) -> bool {
         let ClientError::Problem(problem) = self else { return false };
-        let passing = [Code::Overloaded, Code::RequestTimeout, Code::UpgradeUnfinished];
-        problem.status < 500 && !passing.iter().any(|code| self.is(*code))
+        let transient = [Code::Overloaded, Code::RequestTimeout, Code::UpgradeUnfinished];
+        problem.status < 500 && !transient.iter().any(|code| self.is(*code))
     }
 }
 

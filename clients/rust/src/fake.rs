@@ -1,4 +1,4 @@
-//! Nodes that play what a test tells them.
+//! Scripted nodes for tests.
 
 use crate::Address;
 use axum::{
@@ -9,7 +9,7 @@ use axum::{
 use ringmaster_common::error::{Code, Problem, Refusal};
 use tokio::net::TcpListener;
 
-/// Serves `router` on a port of its own, until the test's runtime ends.
+/// Serves `router` on a free port until the test's runtime ends.
 pub async fn serve(router: Router) -> Address {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
@@ -17,8 +17,8 @@ pub async fn serve(router: Router) -> Address {
     address
 }
 
-/// An address at which nobody listens.
-pub async fn nobody() -> Address {
+/// An address without a listener.
+pub async fn unused_address() -> Address {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     format!("http://{}", listener.local_addr().unwrap()).parse().unwrap()
 }

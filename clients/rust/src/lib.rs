@@ -1,16 +1,16 @@
-//! A client of Ringmaster: its HTTP API, its stream, and locks that renew themselves.
+//! A client of Ringmaster: the HTTP API, the event stream, and locks with automatic renewal.
 //!
-//! A [`Client`] knows several addresses of one cluster and asks them in turn: any node can answer, so
-//! the first that does is as good as another, and is asked first the next time. A change carries one
-//! idempotency key through all its attempts, so that it takes effect once, however often it is sent.
+//! A [`Client`] knows several addresses of one cluster and tries them in turn: any node can answer. The
+//! node that answered is tried first the next time. All attempts of a change carry one idempotency key,
+//! so that the change takes effect once however often it is sent.
 //!
-//! - [`Client::get`], [`Client::post`] and [`Client::put`] speak the API in the types of
+//! - [`Client::get`], [`Client::post`] and [`Client::put`] call the API with the types of
 //!   [`ringmaster_common`].
-//! - [`Stream`] keeps the cluster's view current.
-//! - [`Client::lock`] acquires a lock and keeps it; see [`lock`] for what a lock can do and what not.
+//! - [`Stream`] keeps the cluster's view up to date.
+//! - [`Client::lock`] acquires a lock and renews it; [`lock`] describes the guarantees and their limits.
 //!
-//! Deliberately absent: TLS and credentials. The nodes have neither yet, and refuse to listen beyond
-//! loopback unless told that it is acceptable.
+//! Deliberately absent: TLS and credentials. The nodes support neither yet, and listen on addresses other
+//! than loopback only with `--insecure`.
 
 mod address;
 mod client;
@@ -22,9 +22,9 @@ pub mod stream;
 
 pub use address::{Address, segment};
 pub use client::{
-    ANSWER_WITHIN, CONNECT_WITHIN, Client, MAX_ADDRESSES, MAX_ANSWER_BYTES, NO_LEADER_PAUSE,
-    NO_LEADER_RETRIES, PROBE_EVERY, PROBE_WITHIN,
+    CONNECT_TIMEOUT, Client, MAX_ADDRESSES, MAX_ANSWER_BYTES, NO_LEADER_PAUSE, NO_LEADER_RETRIES,
+    PROBE_INTERVAL, PROBE_TIMEOUT, REQUEST_TIMEOUT,
 };
 pub use error::{Attempt, ClientError};
-pub use lock::{LockError, LockGuard, LockRequest, Loss};
+pub use lock::{LockError, LockGuard, LockLoss, LockRequest};
 pub use stream::{Stream, Update};

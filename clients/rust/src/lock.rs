@@ -1,28 +1,28 @@
-//! Locks: acquired, kept, and given back.
+//! Locks: acquire, renew, release.
 //!
-//! [`Client::lock`] makes a [`LockRequest`]; [`LockRequest::acquire`] waits for the lock and gives a
-//! [`LockGuard`], which renews the lease in the background for as long as it lives.
+//! [`Client::lock`] makes a [`LockRequest`]; [`LockRequest::acquire`] waits for the lock and returns a
+//! [`LockGuard`], which renews the lease in the background while it lives.
 //!
 //! What always holds:
-//! - The guard counts the lease by this process's monotonic clock, from *before* the request that the
-//!   cluster granted or renewed it by was sent. So it takes the lock for lost before the cluster gives it
-//!   to somebody else, and a lock that was taken for lost never becomes valid again.
-//! - An acquire or a renewal is sent to one node after the other under one idempotency key. A node that
-//!   dies while a client waits there costs the client neither its place in the queue nor a second lock.
+//! - The guard counts the lease with this process's monotonic clock, from *before* it sent the request that
+//!   the cluster granted or renewed. It therefore reports the lock as lost before the cluster grants it to
+//!   another owner, and a lock reported as lost never becomes valid again.
+//! - An acquire or a renewal is sent to one node after the other with one idempotency key. If a node dies
+//!   while a client waits there, the client keeps its place in the queue and does not get a second lock.
 //!
 //! # What a lock cannot do
 //!
-//! **A lease without fencing is advice.** A process may be paused, or a packet may linger, between the
-//! moment at which the guard is asked and the moment at which the work takes effect; no lock service can
-//! prevent that. So pass [`LockGuard::token`] along with the work. Tokens only grow, and a resource that
-//! keeps the highest one it has seen, its *high-water mark*, can refuse everybody who was overtaken:
+//! **A lease without fencing is advice.** A process may be paused, or a packet may be delayed, between the
+//! check of the guard and the moment at which the work takes effect; no lock service can prevent that. So
+//! pass [`LockGuard::token`] along with the work. Tokens only grow, and a resource that stores the highest
+//! one it has seen, its *high-water mark*, can reject stale holders:
 //!
 //! ```no_run
 //! use ringmaster_client::Client;
 //! use ringmaster_common::id::Token;
 //! use std::time::Duration;
 //!
-//! /// A resource that guards itself. The mark is kept where the data is, and changes together with it.
+//! /// A resource that checks tokens. The mark is stored with the data and changes together with it.
 //! #[derive(Default)]
 //! struct Report {
 //!     high_water_mark: Token,
@@ -32,7 +32,7 @@
 //! impl Report {
 //!     fn write(&mut self, token: Token, text: &str) -> Result<(), String> {
 //!         if token < self.high_water_mark {
-//!             return Err(format!("token {token} was overtaken by {}", self.high_water_mark));
+//!             return Err(format!("token {token} is stale; the mark is {}", self.high_water_mark));
 //!         }
 //!         self.high_water_mark = token;
 //!         self.text = text.to_owned();
@@ -53,20 +53,20 @@
 //! # }
 //! ```
 //!
-//! A machine that sleeps stops its monotonic clock, too: after it wakes, a guard may believe for a while
-//! that it is valid. The token tells.
+//! The monotonic clock stops while the machine sleeps: after it wakes, a guard may report a lost lock as
+//! valid for a while. Only the token is reliable then.
 
 mod guard;
-mod keeper;
+mod renewal;
 
-pub use guard::{LockError, LockGuard, Loss};
-pub use keeper::{RENEW_PAUSE, SHORTEST_ATTEMPT};
+pub use guard::{LockError, LockGuard, LockLoss};
+pub use renewal::{MIN_ATTEMPT_TIMEOUT, RENEW_PAUSE};
 
 use crate::{
     Client,
-    client::{ANSWER_WITHIN, Request},
+    client::{REQUEST_TIMEOUT, Request},
 };
-use keeper::Lease;
+use renewal::Lease;
 use ringmaster_common::{
     duration::millis,
     lock::{AcquireLock, LockGrant, LockMode},
@@ -75,14 +75,14 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// The lease unless another is asked for.
+/// The default TTL.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(10);
-/// How much longer than the wait an acquire is tried where the cluster has no leader, or nodes die.
+/// How long an acquire is retried beyond its wait while the cluster has no leader or nodes die.
 pub const ACQUIRE_GRACE: Duration = Duration::from_secs(5);
 
-/// A lock to acquire: exclusive, at once or not at all, unless told otherwise.
+/// A lock to acquire; by default exclusive and without waiting.
 #[derive(Clone, Debug)]
-#[must_use = "nothing is acquired before `acquire` is awaited"]
+#[must_use = "awaiting `acquire` acquires the lock"]
 pub struct LockRequest {
     client: Client,
     name: String,
@@ -95,12 +95,12 @@ pub struct LockRequest {
 }
 
 impl Client {
-    /// A lock of this name, to be acquired.
+    /// A request for the lock of this name.
     pub fn lock(&self, name: impl Into<String>) -> LockRequest {
         LockRequest {
             client: self.clone(),
             name: name.into(),
-            owner: this_process(),
+            owner: default_owner(),
             ttl: DEFAULT_TTL,
             wait: Duration::ZERO,
             mode: None,
@@ -110,62 +110,62 @@ impl Client {
     }
 }
 
-/// What this process is called among the owners of locks: its host and its process id.
-pub fn this_process() -> String {
+/// The default owner of locks: this process's host and process id.
+pub fn default_owner() -> String {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     format!("{}:{}", host.unwrap_or_else(|| "localhost".to_owned()), std::process::id())
 }
 
 impl LockRequest {
-    /// Who asks, as others see it. A process, not a team; [`this_process`] unless told otherwise.
+    /// The owner as other clients see it: a process, not a team. The default is [`default_owner`].
     pub fn owner(self, owner: impl Into<String>) -> LockRequest {
         LockRequest { owner: owner.into(), ..self }
     }
 
-    /// How long the lock stays held by a process that dies. It is renewed at a third of that.
+    /// How long the lock stays held after its process died. It is renewed at a third of that.
     pub fn ttl(self, ttl: Duration) -> LockRequest {
         LockRequest { ttl, ..self }
     }
 
-    /// How long to queue for it.
+    /// How long to wait in the queue.
     pub fn wait(self, wait: Duration) -> LockRequest {
         LockRequest { wait, ..self }
     }
 
-    /// Together with others who share it.
+    /// Shares the lock with other shared holders.
     pub fn shared(self) -> LockRequest {
         LockRequest { mode: Some(LockMode::Shared), ..self }
     }
 
-    /// As one of so many at a time: a semaphore.
+    /// Uses the lock as a semaphore with this many holders.
     pub fn limit(self, limit: u32) -> LockRequest {
         LockRequest { limit: Some(limit), ..self }
     }
 
-    /// Tells people something of the owner: who, where, why.
+    /// Adds information for people: who, where, why.
     pub fn meta(mut self, name: impl Into<String>, value: impl Into<String>) -> LockRequest {
         self.meta.insert(name.into(), value.into());
         self
     }
 
-    /// Acquires it, and starts to renew it.
+    /// Acquires the lock, and starts to renew it.
     ///
-    /// Refused as [`LockHeld`](ringmaster_common::error::Code::LockHeld) once the wait has passed. One
-    /// address of the cluster is enough: the first acquire of a client asks there for the others.
-    /// Dropping the future leaves the queue.
+    /// Fails with [`LockHeld`](ringmaster_common::error::Code::LockHeld) when the wait ends. One address of
+    /// the cluster is enough: the first acquire of a client discovers the others. Dropping the future
+    /// leaves the queue.
     pub async fn acquire(self) -> Result<LockGuard, LockError> {
         self.client.discover().await?;
-        let asked = Instant::now();
-        let waits_until = asked + self.wait;
+        let sent = Instant::now();
+        let waits_until = sent + self.wait;
         let key = Uuid::new_v4();
         let attempt = || {
             let left = waits_until.saturating_duration_since(Instant::now());
             let body = AcquireLock { wait_ms: millis(left), ..self.body() };
-            Request::post("/v1/locks/acquire", &body).under(key).within(left + ANSWER_WITHIN)
+            Request::post("/v1/locks/acquire", &body).with_key(key).with_timeout(left + REQUEST_TIMEOUT)
         };
-        let grant: LockGrant = self.client.insist(waits_until + ACQUIRE_GRACE, attempt).await?;
-        let lease = Lease::new(self.client, grant, self.ttl, asked);
-        LockGuard::keep(lease).await
+        let grant: LockGrant = self.client.send_until(waits_until + ACQUIRE_GRACE, attempt).await?;
+        let lease = Lease::new(self.client, grant, self.ttl, sent);
+        LockGuard::start(lease).await
     }
 
     fn body(&self) -> AcquireLock {

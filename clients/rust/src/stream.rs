@@ -1,12 +1,13 @@
-//! The stream: the cluster's view, kept current by folding events, whoever serves them.
+//! The event stream: the cluster's view, kept up to date by folding events from any node.
 //!
-//! What always holds: the view is that of its revision, and never goes back. Where the connection is
-//! lost, or falls silent as that of a paused node does, the stream goes on with another member from
-//! the revision that it has. Where events are missing, it takes a fresh view, and says so.
+//! What always holds: the view equals the replicated state at its revision, and its revision never
+//! decreases. If the connection is lost or silent, as that of a paused node is, the stream resumes at
+//! another member from its revision. If events are missing, it takes a fresh view and reports
+//! [`Update::View`].
 
 use crate::{
     Address, Attempt, Client, ClientError,
-    client::{CLIENT_HEADER, CONNECT_WITHIN},
+    client::{CLIENT_HEADER, CONNECT_TIMEOUT},
 };
 use futures::{SinkExt, StreamExt};
 use ringmaster_common::{
@@ -30,36 +31,36 @@ use tokio_tungstenite::{
     },
 };
 
-/// How long a stream may be silent. Nodes send samples far more often.
-pub const SILENT_AT_MOST: Duration = Duration::from_secs(5);
-/// How often all addresses are tried before the stream gives up.
+/// The longest silence of a live stream. Nodes send samples far more often.
+pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many rounds over all addresses the stream tries before it gives up.
 pub const RECONNECT_ROUNDS: u32 = 30;
-/// How long to wait between two rounds.
+/// The pause between two rounds.
 pub const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
-/// The longest message that is read.
+/// The longest message that is read, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
 /// What changed.
 #[derive(Debug, PartialEq)]
 pub enum Update {
-    /// The view is a fresh one. What led to it is not known.
+    /// The view is fresh; the events before it are not known.
     View,
-    /// The view was folded with these.
+    /// The view was folded with these events.
     Events(EventBatch),
-    /// New telemetry is there. The view is as it was.
+    /// A telemetry sample arrived; the view is unchanged.
     Sample,
-    /// Locks that are followed have changed: this is how they stand now.
+    /// Followed locks have changed; this is their current state.
     Locks(Page<Lock>),
 }
 
 #[derive(Debug)]
 pub struct Stream {
     client: Client,
-    /// What is followed beside the events, to be asked for on each connection.
+    /// The followed topics, sent on each connection.
     topics: Vec<ClientMessage>,
     connection: Option<(Address, Socket)>,
     view: Option<ClusterView>,
-    /// Whether the next connection resumes; not after a gap.
+    /// Whether the next connection resumes; false after a gap.
     resume: bool,
     /// Rounds of connecting since the last update.
     rounds: u32,
@@ -69,9 +70,9 @@ pub struct Stream {
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// Why a connection is of no more use.
+/// Why a connection was given up.
 #[derive(Debug)]
-struct Lost(String);
+struct ConnectionLost(String);
 
 impl Stream {
     /// Connects to the first node that answers. The first update is [`Update::View`].
@@ -87,18 +88,18 @@ impl Stream {
         }
     }
 
-    /// Follows a topic, too, on every connection from the next one on.
+    /// Also follows a topic, from the next connection on.
     pub fn following(mut self, topic: ClientMessage) -> Stream {
         self.topics.push(topic);
         self
     }
 
-    /// The view; none before the first update.
+    /// The view; absent before the first update.
     pub fn view(&self) -> Option<&ClusterView> {
         self.view.as_ref()
     }
 
-    /// Waits for the next change. Fails once no member has served the stream for a while.
+    /// Waits for the next update. Fails when no member has served the stream for a while.
     ///
     /// Dropping the future loses no update.
     pub async fn next(&mut self) -> Result<Update, ClientError> {
@@ -109,15 +110,15 @@ impl Stream {
             };
             let message = receive(socket).await;
             let address = address.clone();
-            match message.and_then(|message| self.take(message)) {
+            match message.and_then(|message| self.apply_message(message)) {
                 Ok(Some(update)) => {
                     self.rounds = 0;
                     return Ok(update);
                 }
                 Ok(None) => {}
-                Err(Lost(reason)) => {
+                Err(ConnectionLost(reason)) => {
                     tracing::debug!(%address, %reason, "the stream is lost");
-                    self.client.put_off(&address);
+                    self.client.defer(&address);
                     self.connection = None;
                     self.lost = Some(Attempt { url: address, reason, in_doubt: false });
                 }
@@ -135,38 +136,40 @@ impl Stream {
             self.rounds += 1;
             let mut failed = Vec::new();
             for address in self.client.addresses() {
-                match connect(&address, &self.client, &self.position(), &self.topics).await {
+                match connect(&address, &self.client, &self.resume_query(), &self.topics).await {
                     Ok(socket) => {
                         self.connection = Some((address, socket));
                         return Ok(());
                     }
-                    Err(Lost(reason)) => failed.push(Attempt { url: address, reason, in_doubt: false }),
+                    Err(ConnectionLost(reason)) => {
+                        failed.push(Attempt { url: address, reason, in_doubt: false })
+                    }
                 }
             }
             attempts = failed;
             if self.view.is_none() {
-                // Whoever has seen nothing yet wants to know at once that nobody is there.
+                // Before the first view, the caller wants an error at once.
                 break;
             }
         }
         Err(ClientError::Unreachable(attempts))
     }
 
-    /// What the address of the stream ends with, so that it goes on behind the view.
-    fn position(&self) -> String {
+    /// The query string that resumes the stream after the view's revision.
+    fn resume_query(&self) -> String {
         let view = self.view.as_ref().filter(|_| self.resume);
         view.map_or_else(String::new, |ClusterView { revision, incarnation, id, .. }| {
             format!("?after={revision}&incarnation={incarnation}&cluster={id}")
         })
     }
 
-    /// Brings the view up to date with a message; an update where that changed anything.
-    fn take(&mut self, message: ServerMessage) -> Result<Option<Update>, Lost> {
+    /// Applies a message to the view; returns an update if it changed anything.
+    fn apply_message(&mut self, message: ServerMessage) -> Result<Option<Update>, ConnectionLost> {
         match message {
             ServerMessage::Resumed { incarnation, .. } => {
                 if self.view.as_ref().is_some_and(|view| view.incarnation != incarnation) {
                     self.resume = false;
-                    return Err(Lost("its history is another one".to_owned()));
+                    return Err(ConnectionLost("it has another history".to_owned()));
                 }
                 Ok(None)
             }
@@ -177,42 +180,45 @@ impl Stream {
                         && known.revision > view.revision
                 };
                 if self.view.as_ref().is_some_and(older) {
-                    return Err(Lost("its view is older than the one at hand".to_owned()));
+                    return Err(ConnectionLost("its view is older than the current one".to_owned()));
                 }
-                self.client.learn(view.nodes.values().map(|node| node.public_url.as_str()));
+                self.client.add_addresses(view.nodes.values().map(|node| node.public_url.as_str()));
                 self.view = Some(*view);
                 self.resume = true;
                 Ok(Some(Update::View))
             }
             ServerMessage::Events { prev, batch } => {
                 let Some(view) = &mut self.view else {
-                    return Err(Lost("it sent events before a view".to_owned()));
+                    return Err(ConnectionLost("it sent events before a view".to_owned()));
                 };
                 if batch.revision <= view.revision {
                     return Ok(None);
                 }
                 if prev > view.revision {
                     self.resume = false;
-                    return Err(Lost(format!("events between {} and {prev} are missing", view.revision)));
+                    return Err(ConnectionLost(format!(
+                        "events between {} and {prev} are missing",
+                        view.revision
+                    )));
                 }
                 view.fold(&batch);
                 if batch.events.iter().any(|event| matches!(event, Event::NodeJoined { .. })) {
-                    self.client.learn(view.nodes.values().map(|node| node.public_url.as_str()));
+                    self.client.add_addresses(view.nodes.values().map(|node| node.public_url.as_str()));
                 }
                 Ok(Some(Update::Events(batch)))
             }
             ServerMessage::Locks { page, .. } => Ok(self.view.as_ref().map(|_| Update::Locks(page))),
-            // Nothing of the kind is asked for.
+            // This client does not follow these topics.
             ServerMessage::Audit { .. } | ServerMessage::Traffic { .. } | ServerMessage::Problem { .. } => {
                 Ok(None)
             }
             ServerMessage::Sample { .. } => Ok(self.view.as_ref().map(|_| Update::Sample)),
             ServerMessage::Behind { try_urls, .. } => {
-                self.client.learn(try_urls.iter().map(String::as_str));
+                self.client.add_addresses(try_urls.iter().map(String::as_str));
                 for address in try_urls.iter().filter_map(|url| url.parse().ok()) {
                     self.client.prefer(&address);
                 }
-                Err(Lost("it is behind".to_owned()))
+                Err(ConnectionLost("it is behind".to_owned()))
             }
         }
     }
@@ -221,12 +227,13 @@ impl Stream {
 async fn connect(
     address: &Address,
     client: &Client,
-    position: &str,
+    resume_query: &str,
     topics: &[ClientMessage],
-) -> Result<Socket, Lost> {
+) -> Result<Socket, ConnectionLost> {
     let host = address.to_string().replacen("http://", "ws://", 1);
-    let uri: Uri =
-        format!("{host}/v1/stream{position}").parse().map_err(|_| Lost("no valid address".to_owned()))?;
+    let uri: Uri = format!("{host}/v1/stream{resume_query}")
+        .parse()
+        .map_err(|_| ConnectionLost("no valid address".to_owned()))?;
     let request = ClientRequestBuilder::new(uri).with_header(CLIENT_HEADER, client.name);
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE_BYTES))
@@ -239,25 +246,26 @@ async fn connect(
         }
         Ok(socket)
     };
-    match timeout(CONNECT_WITHIN, connecting).await {
-        Ok(outcome) => outcome.map_err(|error: tungstenite::Error| Lost(reason(&error))),
-        Err(_) => Err(Lost("no answer in time".to_owned())),
+    match timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(outcome) => outcome.map_err(|error: tungstenite::Error| ConnectionLost(reason(&error))),
+        Err(_) => Err(ConnectionLost("no answer in time".to_owned())),
     }
 }
 
-/// The next message that is meant for us. Pings show life, too, and are answered on the way.
-async fn receive(socket: &mut Socket) -> Result<ServerMessage, Lost> {
+/// The next data message. Pings also count as activity; the library answers them.
+async fn receive(socket: &mut Socket) -> Result<ServerMessage, ConnectionLost> {
     loop {
-        let message = timeout(SILENT_AT_MOST, socket.next())
+        let message = timeout(SILENCE_TIMEOUT, socket.next())
             .await
-            .map_err(|_| Lost("it fell silent".to_owned()))?
-            .ok_or_else(|| Lost("it ended".to_owned()))?
-            .map_err(|error| Lost(reason(&error)))?;
+            .map_err(|_| ConnectionLost("it stopped sending".to_owned()))?
+            .ok_or_else(|| ConnectionLost("it ended".to_owned()))?
+            .map_err(|error| ConnectionLost(reason(&error)))?;
         match message {
             Message::Text(text) => {
-                return serde_json::from_str(&text).map_err(|error| Lost(format!("not understood: {error}")));
+                return serde_json::from_str(&text)
+                    .map_err(|error| ConnectionLost(format!("not understood: {error}")));
             }
-            Message::Close(_) => return Err(Lost("the node closed it".to_owned())),
+            Message::Close(_) => return Err(ConnectionLost("the node closed it".to_owned())),
             _ => {}
         }
     }
@@ -267,8 +275,8 @@ fn reason(error: &tungstenite::Error) -> String {
     match error {
         tungstenite::Error::Io(error) => error.to_string(),
         tungstenite::Error::Http(response) => match response.status() {
-            StatusCode::NOT_FOUND => "it offers no stream".to_owned(),
-            status => format!("it says {status}"),
+            StatusCode::NOT_FOUND => "it has no stream".to_owned(),
+            status => format!("it answered {status}"),
         },
         other => other.to_string(),
     }

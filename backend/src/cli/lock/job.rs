@@ -1,7 +1,7 @@
-//! A command in a process group of its own, so that all that it starts can be stopped together.
+//! A command in its own process group, so that the command and its children can be stopped together.
 //!
-//! Where there is a terminal, the group is lent it, as a shell does. It cannot be put to sleep with
-//! Ctrl-Z: it would keep the lock from everybody, and nobody would see why.
+//! On a terminal, the group becomes the foreground process group, as in a shell. Ctrl-Z does not suspend
+//! it: a suspended command would hold the lock without a visible reason.
 
 use nix::{
     errno::Errno,
@@ -17,28 +17,28 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long a command that lost its lock may take to end, before it is killed.
-pub const STOP_WITHIN: Duration = Duration::from_secs(5);
-/// How often to look whether something of the group is left.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long a command may take to end after its lock was lost, before it is killed.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the group is checked for remaining processes.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 pub struct Job {
-    /// The command's process id, and that of its group.
+    /// The process id of the command, which is also the id of its group.
     group: Pid,
-    changed: Signals,
-    _terminal: Option<Lent>,
+    child_signals: Signals,
+    _foreground: Option<Foreground>,
 }
 
 impl Job {
     pub fn start(command: &mut Command) -> io::Result<Job> {
-        let changed = signal(SignalKind::child())?;
+        let child_signals = signal(SignalKind::child())?;
         let child = command.process_group(0).spawn()?;
         let group = Pid::from_raw(child.id().cast_signed());
-        Ok(Job { group, changed, _terminal: Lent::to(group) })
+        Ok(Job { group, child_signals, _foreground: Foreground::give_to(group) })
     }
 
-    /// The exit code, as a shell tells it; once it was told, it is not known any more.
+    /// The exit code, as a shell reports it. It can be read once.
     pub async fn ended(&mut self) -> u8 {
         loop {
             match waitpid(self.group, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
@@ -47,58 +47,58 @@ impl Job {
                 Ok(WaitStatus::Stopped(_, Signal::SIGTSTP)) => self.send(Signal::SIGCONT),
                 Err(Errno::ECHILD) => return super::FAILED,
                 Ok(_) | Err(_) => {
-                    self.changed.recv().await;
+                    self.child_signals.recv().await;
                 }
             }
         }
     }
 
-    /// To all of the group.
+    /// Sends a signal to every process of the group.
     pub fn send(&self, signal: Signal) {
-        // It may have ended in this moment.
+        // The group may just have ended.
         let _ = killpg(self.group, signal);
     }
 
-    /// Asks the group to end, and kills what is left of it after a while.
+    /// Terminates the group, and kills the remaining processes after [`STOP_TIMEOUT`].
     pub async fn stop(&mut self) {
         self.send(Signal::SIGTERM);
-        // What is stopped hears nothing else.
+        // A stopped process handles no other signal.
         self.send(Signal::SIGCONT);
         let all_gone = async {
             self.ended().await;
-            // What it has started may take longer.
+            // Its children may take longer.
             while killpg(self.group, None).is_ok() {
-                sleep(LOOK_EVERY).await;
+                sleep(POLL_INTERVAL).await;
             }
         };
-        if timeout(STOP_WITHIN, all_gone).await.is_err() {
+        if timeout(STOP_TIMEOUT, all_gone).await.is_err() {
             self.send(Signal::SIGKILL);
             self.ended().await;
         }
     }
 }
 
-/// The terminal, lent to another process group until this is dropped.
+/// Makes another process group the foreground group of the terminal until this is dropped.
 #[derive(Debug)]
-struct Lent;
+struct Foreground;
 
-impl Lent {
-    /// Where this process has it to lend.
-    fn to(group: Pid) -> Option<Lent> {
+impl Foreground {
+    /// Fails unless this process is in the foreground itself.
+    fn give_to(group: Pid) -> Option<Foreground> {
         let stdin = io::stdin();
         if tcgetpgrp(&stdin) != Ok(getpgrp()) {
             return None;
         }
         tcsetpgrp(&stdin, group).ok()?;
-        // It may have asked for the terminal a moment too early, and been stopped for that.
+        // The group may have used the terminal too early and been stopped for that.
         let _ = killpg(group, Signal::SIGCONT);
-        Some(Lent)
+        Some(Foreground)
     }
 }
 
-impl Drop for Lent {
+impl Drop for Foreground {
     fn drop(&mut self) {
-        // Whoever takes the terminal from the background is stopped for that, unless they do not listen.
+        // A background process that takes the terminal is stopped by SIGTTOU unless it blocks the signal.
         let mut background = SigSet::empty();
         background.add(Signal::SIGTTOU);
         if background.thread_block().is_ok() {

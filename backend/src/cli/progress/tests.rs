@@ -86,7 +86,7 @@ fn each_step_is_printed_once_when_it_has_ended() {
 }
 
 #[test]
-fn the_outcome_says_what_can_be_done_next() {
+fn the_outcome_names_the_next_commands() {
     let done = outcome(&operation(OperationStatus::Succeeded, Vec::new()), Paint::NONE);
     assert_eq!(done, "Operation 17 succeeded in 1.25 s.\nTo undo it: ringmaster undo 17\n");
     let waiting = outcome(&operation(OperationStatus::AwaitingKeep, Vec::new()), Paint::NONE);

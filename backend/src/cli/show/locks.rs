@@ -1,4 +1,4 @@
-//! Locks, in a list and one by one.
+//! Locks: the list, and one in detail.
 
 use super::{line, time};
 use crate::cli::{
@@ -33,7 +33,7 @@ pub fn locks(locks: &[Lock], paint: Paint) -> String {
             Cell::toned(remark(lock), Tone::Warn),
         ]);
     }
-    if locks.is_empty() { "No lock that matches is in use.\n".to_owned() } else { table.render(paint) }
+    if locks.is_empty() { "No matching lock is in use.\n".to_owned() } else { table.render(paint) }
 }
 
 pub fn lock(detail: &LockDetail, paint: Paint) -> String {
@@ -55,7 +55,7 @@ pub fn lock(detail: &LockDetail, paint: Paint) -> String {
         Column::Right("REMAINING"),
         Column::Right("TTL"),
         Column::Left("SINCE"),
-        Column::Left("TELLS"),
+        Column::Left("META"),
     ]);
     for holder in &lock.holders {
         table.row([
@@ -67,7 +67,7 @@ pub fn lock(detail: &LockDetail, paint: Paint) -> String {
             Cell::toned(meta(&holder.meta), Tone::Faint),
         ]);
     }
-    text += &or_nobody(&lock.holders, &table, paint);
+    text += &or_none(&lock.holders, &table, paint);
 
     line(&mut text, heading("\nNext in the queue"));
     let mut table = Table::new(&[
@@ -77,7 +77,7 @@ pub fn lock(detail: &LockDetail, paint: Paint) -> String {
         Column::Right("GIVES UP IN"),
         Column::Left("THROUGH"),
         Column::Left("SINCE"),
-        Column::Left("TELLS"),
+        Column::Left("META"),
     ]);
     for (number, waiter) in (1..).zip(&lock.waiters) {
         let node = waiter.node.map(|node| format!("node {node}"));
@@ -86,29 +86,29 @@ pub fn lock(detail: &LockDetail, paint: Paint) -> String {
             waiter.owner.as_str().into(),
             waiter.mode.as_str().into(),
             show_ms(waiter.gives_up_in_ms).into(),
-            node.map_or_else(|| Cell::toned("its node is gone", Tone::Warn), Cell::from),
+            node.map_or_else(|| Cell::toned("its node is down", Tone::Warn), Cell::from),
             time(waiter.since).into(),
             Cell::toned(meta(&waiter.meta), Tone::Faint),
         ]);
     }
-    text += &or_nobody(&lock.waiters, &table, paint);
+    text += &or_none(&lock.waiters, &table, paint);
 
     if !detail.waits.is_empty() {
-        line(&mut text, heading("\nWho waits for whom"));
+        line(&mut text, heading("\nWait-for graph"));
         for wait in &detail.waits {
             let tone = if wait.deadlocked { Tone::Bad } else { Tone::Plain };
-            let circle = if wait.deadlocked { ", in a circle" } else { "" };
+            let deadlock = if wait.deadlocked { ", deadlocked" } else { "" };
             let sentence =
-                format!("{} waits for {}, who holds {}{circle}", wait.waiter, wait.holder, wait.lock);
+                format!("{} waits for {}, which holds {}{deadlock}", wait.waiter, wait.holder, wait.lock);
             line(&mut text, format!("  {}", paint.apply(tone, &sentence)));
         }
     }
 
-    line(&mut text, heading("\nLately"));
+    line(&mut text, heading("\nHistory"));
     let mut table = Table::new(&[
         Column::Right("REVISION"),
         Column::Left("TIME"),
-        Column::Left("WHAT"),
+        Column::Left("EVENT"),
         Column::Left("OWNER"),
         Column::Right("TOKEN"),
     ]);
@@ -129,7 +129,7 @@ pub fn lock(detail: &LockDetail, paint: Paint) -> String {
 }
 
 fn or_nobody<T>(rows: &[T], table: &Table, paint: Paint) -> String {
-    if rows.is_empty() { "nobody\n".to_owned() } else { table.render(paint) }
+    if rows.is_empty() { "none\n".to_owned() } else { table.render(paint) }
 }
 
 fn mode(lock: &Lock) -> String {
@@ -143,10 +143,9 @@ fn mode(lock: &Lock) -> String {
 }
 
 fn remark(lock: &Lock) -> String {
-    let delay =
-        lock.delayed_for_ms.map(|ms| format!("nobody gets it for {}, after an unclean end", show_ms(ms)));
-    let circle = lock.deadlocked.then(|| "deadlocked".to_owned());
-    delay.into_iter().chain(circle).collect::<Vec<_>>().join("; ")
+    let delay = lock.delayed_for_ms.map(|ms| format!("lock delay: not granted for {}", show_ms(ms)));
+    let deadlock = lock.deadlocked.then(|| "deadlocked".to_owned());
+    delay.into_iter().chain(deadlock).collect::<Vec<_>>().join("; ")
 }
 
 fn meta(meta: &BTreeMap<String, String>) -> String {

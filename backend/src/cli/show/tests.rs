@@ -40,7 +40,7 @@ fn node(id: u64, name: &str, status: NodeStatus, role: Option<Role>) -> NodeInfo
 }
 
 #[test]
-fn a_cluster_at_a_glance() {
+fn the_status_of_a_cluster() {
     let cluster_of = |leader| Cluster {
         name: "prod".to_owned(),
         id: "c1".to_owned(),
@@ -63,8 +63,8 @@ fn a_cluster_at_a_glance() {
     let expected = "\
 Cluster   prod (c1)
 Leader    node 1 (amber-fox)
-Revision  120 in term 3, as node 2 tells
-May lose  1 of its voters
+Revision  120 in term 3, reported by node 2
+Quorum    tolerates the failure of 1 voters
 
 ID  NAME       STATUS  ROLE    ZONE  LAG     RTT  CAN I LOSE IT?
  1  amber-fox  up      leader  a       0  1.2 ms  yes
@@ -75,7 +75,7 @@ ID  NAME       STATUS  ROLE    ZONE  LAG     RTT  CAN I LOSE IT?
 }
 
 #[test]
-fn events_are_sentences_in_columns() {
+fn events_are_shown_in_columns() {
     let batch = EventBatch {
         revision: Revision(17),
         at: at(),
@@ -128,17 +128,17 @@ fn example() -> Plan {
 }
 
 #[test]
-fn a_plan_says_all_it_knows() {
+fn a_plan_is_shown_in_full() {
     let expected = "\
 Plan 12: hand the cluster group to node 2
 Leadership moves.
 Made at revision 120 by ops.
 
 Impact
-  writes pause      600 ms at most; the last time, 12 ms
-  leader            node 1 -> node 2
-  voters            3
-  may fail          1 -> 2
+  writes pause        at most 600 ms; last time 12 ms
+  leader              node 1 -> node 2
+  voters              3
+  tolerated failures  1 -> 2
 
 Warnings
   recently_up (node/2): it is up for 2 s
@@ -152,7 +152,7 @@ It can be undone.
 }
 
 #[test]
-fn a_plan_says_what_to_do_with_it() {
+fn a_plan_ends_with_the_next_command() {
     let mut plan = example();
     assert_eq!(how_to_apply(&plan), "To apply it, until 2026-01-02T03:04:05.678Z: ringmaster apply 12");
     plan.blockers.push(Blocker {
@@ -164,11 +164,11 @@ fn a_plan_says_what_to_do_with_it() {
     let text = super::plan(&plan, Paint::NONE);
     assert!(text.contains("  node_down (node/2): node 2 is down\n    lifted by: start node 2\n"), "{text}");
     plan.operation = Some(OperationId(4));
-    assert_eq!(how_to_apply(&plan), "It was applied, as operation 4.");
+    assert_eq!(how_to_apply(&plan), "It was applied as operation 4.");
 }
 
 #[test]
-fn a_plan_to_take_a_lock_away_says_from_whom_and_for_whom() {
+fn a_plan_to_release_a_lock_names_the_holder_and_the_next_owner() {
     let mut plan = example();
     let holder = |owner: &str, token| holder(owner, token, LockMode::Exclusive);
     plan.impact.lock = Some(LockImpact {
@@ -178,15 +178,15 @@ fn a_plan_to_take_a_lock_away_says_from_whom_and_for_whom() {
     });
     let text = super::plan(&plan, Paint::NONE);
     for line in [
-        "  taken from        worker-7, who holds it by token 412 for 7.50 s more\n",
-        "  granted next      worker-8\n",
-        "  next token        413 or higher\n",
+        "  released from       worker-7 (token 412, 7.50 s left)\n",
+        "  granted to          worker-8\n",
+        "  next token          413 or higher\n",
     ] {
         assert!(text.contains(line), "{text}");
     }
     plan.impact.lock.as_mut().unwrap().promoted.clear();
     let text = super::plan(&plan, Paint::NONE);
-    assert!(text.contains("  granted next      nobody\n"), "{text}");
+    assert!(text.contains("  granted to          none; the queue is empty\n"), "{text}");
 }
 
 fn holder(owner: &str, token: u64, mode: LockMode) -> LockHolder {
@@ -229,7 +229,7 @@ fn a_lock(name: &str, holders: Vec<LockHolder>, waiters: Vec<LockWaiter>) -> Loc
 }
 
 #[test]
-fn locks_in_a_list() {
+fn the_list_of_locks() {
     let shared = |owner, token| holder(owner, token, LockMode::Shared);
     let list = [
         a_lock(
@@ -246,14 +246,14 @@ NAME          MODE            HOLDER        TOKEN  REMAINING  WAITERS  REMARK
 jobs/nightly  exclusive       worker-7        412     7.50 s        1
 schema        shared          a and 3 more      3     7.50 s        0
 uploads       shared, 1 of 3  a                 9     7.50 s        0  deadlocked
-z             exclusive       -                 -          -        1  nobody gets it for 5 s, after an unclean end
+z             exclusive       -                 -          -        1  lock delay: not granted for 5 s
 ";
     assert_eq!(locks(&list, Paint::NONE), expected);
-    assert_eq!(locks(&[], Paint::NONE), "No lock that matches is in use.\n");
+    assert_eq!(locks(&[], Paint::NONE), "No matching lock is in use.\n");
 }
 
 #[test]
-fn one_lock_with_all_that_is_known_of_it() {
+fn one_lock_in_detail() {
     let detail = LockDetail {
         lock: a_lock(
             "jobs/nightly",
@@ -280,19 +280,19 @@ Mode   exclusive
 Fence  no token below 412 is valid
 
 Held by
-TOKEN  OWNER     REMAINING   TTL  SINCE                     TELLS
+TOKEN  OWNER     REMAINING   TTL  SINCE                     META
   412  worker-7     7.50 s  10 s  2026-01-02T03:04:05.678Z  command: nightly.sh
 
 Next in the queue
-NO  OWNER     MODE       GIVES UP IN  THROUGH           SINCE                     TELLS
+NO  OWNER     MODE       GIVES UP IN  THROUGH           SINCE                     META
  1  worker-8  exclusive         30 s  node 2            2026-01-02T03:04:05.678Z
- 2  worker-9  exclusive         30 s  its node is gone  2026-01-02T03:04:05.678Z
+ 2  worker-9  exclusive         30 s  its node is down  2026-01-02T03:04:05.678Z
 
-Who waits for whom
-  worker-8 waits for worker-7, who holds jobs/nightly
+Wait-for graph
+  worker-8 waits for worker-7, which holds jobs/nightly
 
-Lately
-REVISION  TIME                      WHAT     OWNER     TOKEN
+History
+REVISION  TIME                      EVENT    OWNER     TOKEN
       90  2026-01-02T03:04:05.678Z  granted  worker-7    412
 ";
     assert_eq!(lock(&detail, Paint::NONE), expected);

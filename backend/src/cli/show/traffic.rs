@@ -1,4 +1,4 @@
-//! Upstreams and routes, in lists and one by one.
+//! Upstreams and routes: the lists, and one upstream in detail.
 
 use super::{change, line, time};
 use crate::cli::{
@@ -19,7 +19,7 @@ pub fn upstreams(upstreams: &[Upstream], paint: Paint) -> String {
         Column::Left("NAME"),
         Column::Left("MODE"),
         Column::Right("ENDPOINTS"),
-        Column::Right("TAKING"),
+        Column::Right("SERVING"),
         Column::Left("PRIMARY"),
         Column::Right("VERSION"),
         Column::Left("BY"),
@@ -27,21 +27,21 @@ pub fn upstreams(upstreams: &[Upstream], paint: Paint) -> String {
     ]);
     for upstream in upstreams {
         let endpoints = &upstream.config.endpoints;
-        let taking = endpoints.iter().filter(|endpoint| upstream.is_serving(endpoint)).count();
+        let serving = endpoints.iter().filter(|endpoint| upstream.is_serving(endpoint)).count();
         let primary = upstream.primary.as_ref().map(|primary| match &primary.endpoint {
             Some(endpoint) => format!("{endpoint}, epoch {}", primary.epoch),
             None => "none".to_owned(),
         });
-        let remark = match (taking, endpoints.len()) {
-            (0, 0) => Cell::toned("it has no endpoint", Tone::Warn),
-            (0, _) => Cell::toned("nobody takes requests", Tone::Bad),
+        let remark = match (serving, endpoints.len()) {
+            (0, 0) => Cell::toned("no endpoints", Tone::Warn),
+            (0, _) => Cell::toned("no serving endpoint", Tone::Bad),
             _ => Cell::default(),
         };
         table.row([
             upstream.name.as_str().into(),
             mode(upstream).into(),
             endpoints.len().to_string().into(),
-            taking.to_string().into(),
+            serving.to_string().into(),
             Cell::maybe(primary),
             upstream.version.to_string().into(),
             upstream.updated_by.as_str().into(),
@@ -58,13 +58,13 @@ pub fn upstream(upstream: &Upstream, paint: Paint) -> String {
     line(&mut text, format!("{}  {}, version {}", heading("Upstream"), upstream.name, upstream.version));
     line(&mut text, format!("{}      {}, {}", heading("Mode"), mode(upstream), config.protocol.as_str()));
     if let Some(primary) = &upstream.primary {
-        let who = primary.endpoint.as_deref().unwrap_or("none: nobody gets requests");
-        line(&mut text, format!("{}   {who}, in epoch {}", heading("Primary"), primary.epoch));
+        let endpoint = primary.endpoint.as_deref().unwrap_or("none: requests are refused");
+        line(&mut text, format!("{}   {endpoint}, in epoch {}", heading("Primary"), primary.epoch));
         let automatic = config.active_standby.as_ref().is_some_and(|standby| standby.automatic);
         let next = match primary.fails_over_at {
-            Some(at) => format!("by itself at {}, unless the primary recovers", time(at)),
-            None if automatic => "by itself, once the primary is down".to_owned(),
-            None => "by an operator alone".to_owned(),
+            Some(at) => format!("automatic at {}, unless the primary recovers", time(at)),
+            None if automatic => "automatic, when the primary is down".to_owned(),
+            None => "by an operator only".to_owned(),
         };
         line(&mut text, format!("{}  {next}", heading("Failover")));
     }
@@ -75,40 +75,38 @@ pub fn upstream(upstream: &Upstream, paint: Paint) -> String {
         Column::Right("WEIGHT"),
         Column::Left("STATE"),
         Column::Left("HEALTH"),
-        Column::Left("TAKES REQUESTS"),
-        Column::Left("BECAUSE"),
+        Column::Left("SERVING"),
+        Column::Left("REASON"),
     ]);
     for endpoint in &config.endpoints {
-        let takes = upstream.is_serving(endpoint);
+        let is_serving = upstream.is_serving(endpoint);
         table.row([
             endpoint.id.as_str().into(),
             endpoint.addr.as_str().into(),
             endpoint.weight.to_string().into(),
             state(endpoint.state),
             verdict(endpoint.health.verdict),
-            if takes { "yes".into() } else { Cell::toned("no", Tone::Warn) },
+            if is_serving { "yes".into() } else { Cell::toned("no", Tone::Warn) },
             Cell::toned(reasons(upstream, endpoint), Tone::Faint),
         ]);
     }
-    if config.endpoints.is_empty() { text + "It has no endpoint.\n" } else { text + &table.render(paint) }
+    if config.endpoints.is_empty() { text + "It has no endpoints.\n" } else { text + &table.render(paint) }
 }
 
-/// Who is left for requests, and by which routes they come.
+/// How many endpoints keep serving, and the routes to them.
 pub fn impact(impact: &UpstreamImpact) -> Vec<(&'static str, String)> {
     let UpstreamImpact { endpoints, taking_before, taking_after, routes, .. } = impact;
-    let routes = if routes.is_empty() { "none leads here".to_owned() } else { routes.join(", ") };
+    let routes = if routes.is_empty() { "none".to_owned() } else { routes.join(", ") };
     vec![
-        ("take requests", format!("{} of {endpoints} endpoints", change(*taking_before, *taking_after))),
+        ("serving", format!("{} of {endpoints} endpoints", change(*taking_before, *taking_after))),
         ("routes", routes),
     ]
 }
 
-/// What the nodes found, and whether it registered itself.
-fn because(endpoint: &Endpoint) -> String {
-    let registered = endpoint
-        .registered
-        .as_ref()
-        .map(|registered| format!("registered itself at {}", time(registered.since)));
+/// The check results of the nodes, and the registration.
+fn findings(endpoint: &Endpoint) -> String {
+    let registered =
+        endpoint.registered.as_ref().map(|registered| format!("registered at {}", time(registered.since)));
     let opinions = endpoint
         .health
         .opinions
@@ -118,7 +116,7 @@ fn because(endpoint: &Endpoint) -> String {
     registered.into_iter().chain(opinions).collect::<Vec<_>>().join("; ")
 }
 
-/// How an endpoint is chosen: by a policy, or it is the primary.
+/// How an endpoint is selected: by a policy, or as the primary.
 fn mode(upstream: &Upstream) -> &'static str {
     match upstream.primary {
         Some(_) => "active_standby",
@@ -126,19 +124,19 @@ fn mode(upstream: &Upstream) -> &'static str {
     }
 }
 
-/// Why it takes requests or does not.
+/// Why the endpoint serves requests or does not.
 fn reasons(upstream: &Upstream, endpoint: &Endpoint) -> String {
     let since = time(endpoint.state_since);
     let primary = upstream.primary.as_ref().map(|primary| primary.endpoint.as_ref() == Some(&endpoint.id));
-    let place = match (endpoint.state, primary) {
+    let state = match (endpoint.state, primary) {
         (EndpointState::Drain, _) => format!("drained since {since}"),
         (EndpointState::Maintenance, _) => format!("in maintenance since {since}"),
         (EndpointState::Ready, Some(true)) => "primary".to_owned(),
         (EndpointState::Ready, Some(false)) => "standby".to_owned(),
         (EndpointState::Ready, None) => String::new(),
     };
-    let told = [place, because(endpoint)];
-    told.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ")
+    let parts = [state, findings(endpoint)];
+    parts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 fn state(state: EndpointState) -> Cell {
@@ -173,7 +171,7 @@ pub fn routes(routes: &[Route], paint: Paint) -> String {
             spec.host.as_deref().map_or_else(|| Cell::toned("any", Tone::Faint), Cell::from),
             format!("{}{}", spec.path_prefix, rewritten.unwrap_or_default()).into(),
             spec.upstream.as_str().into(),
-            spec.listener.as_deref().map_or_else(|| Cell::toned("each node's", Tone::Faint), Cell::from),
+            spec.listener.as_deref().map_or_else(|| Cell::toned("default", Tone::Faint), Cell::from),
             route.version.to_string().into(),
             route.updated_by.as_str().into(),
         ]);

@@ -60,7 +60,7 @@ async fn chaos_is_real() {
 }
 
 #[tokio::test]
-async fn a_stranger_is_refused() {
+async fn an_unknown_node_is_refused() {
     let mut fleet = fleet(SLEEPS);
     fleet.start(NodeId(1)).unwrap();
     let refusal = fleet.inflict(NodeId(9), Chaos::Kill).await.unwrap_err();
@@ -70,7 +70,7 @@ async fn a_stranger_is_refused() {
 }
 
 #[tokio::test]
-async fn a_node_that_dies_by_itself_is_noticed() {
+async fn an_unexpected_exit_is_reported() {
     let mut fleet = fleet("echo $GREETING; exit 3");
     fleet.start(NodeId(1)).unwrap();
     let (id, status) = fleet.next_exit().await;
@@ -80,7 +80,7 @@ async fn a_node_that_dies_by_itself_is_noticed() {
 }
 
 #[tokio::test]
-async fn those_who_will_not_stop_are_killed() {
+async fn nodes_that_do_not_stop_are_killed() {
     let mut fleet = fleet("trap '' TERM; echo ready; while :; do sleep 0.1; done");
     fleet.start(NodeId(1)).unwrap();
     until("the trap", || fleet.home().end_of_log(NodeId(1)).contains("ready")).await;
@@ -101,7 +101,7 @@ async fn a_paused_node_stops_gently() {
 }
 
 #[tokio::test]
-async fn the_first_node_makes_the_cluster_and_the_others_join_it() {
+async fn the_first_node_creates_the_cluster_and_the_others_join_it() {
     let mut fleet = fleet(SLEEPS);
     let start = |fleet: &Fleet, id| {
         let flags = fleet.flags(NodeId(id)).into_iter();
@@ -117,7 +117,7 @@ async fn the_first_node_makes_the_cluster_and_the_others_join_it() {
     assert_eq!(
         start(&fleet, 1),
         ["--join=http://127.0.0.1:7702"],
-        "it has lost its data, and the cluster lives"
+        "it has lost its data and the cluster still exists"
     );
     give_identity(&fleet.home().node(NodeId(1)));
     assert_eq!(start(&fleet, 1), ["--bootstrap"]);

@@ -7,25 +7,25 @@ use ringmaster_servers::demo_child::protocol::{MAX_LINE_BYTES, ask_at};
 use std::path::Path;
 use tokio::io::AsyncWriteExt;
 
-/// A supervisor that knows of one node, and says so to whatever it is asked.
+/// A supervisor that answers every request with one node.
 fn supervisor() -> Socket {
-    let (orders, mut received) = mpsc::channel::<Order>(1);
+    let (sender, mut requests) = mpsc::channel::<PendingRequest>(1);
     tokio::spawn(async move {
-        while let Some(order) = received.recv().await {
-            let node = match order.request {
+        while let Some(pending) = requests.recv().await {
+            let node = match pending.request {
                 Request::Chaos { node, .. } => node,
                 Request::AddNode | Request::List => NodeId(1),
             };
             let node =
                 DemoNode { node, state: ProcessState::Running, pid: Some(7), url: "http://x".to_owned() };
-            order.reply.send(Ok(vec![node])).unwrap();
+            pending.reply.send(Ok(vec![node])).unwrap();
         }
     });
-    Socket::open(orders).unwrap()
+    Socket::open(sender).unwrap()
 }
 
 #[tokio::test]
-async fn who_knows_the_token_is_obeyed() {
+async fn a_request_with_the_token_is_executed() {
     let socket = supervisor();
     let request = Request::Chaos { node: NodeId(2), chaos: Chaos::Kill };
     let answer = ask_at(&path_in(&socket.directory), socket.token.clone(), request).await.unwrap();
@@ -33,7 +33,7 @@ async fn who_knows_the_token_is_obeyed() {
 }
 
 #[tokio::test]
-async fn who_does_not_is_refused() {
+async fn a_request_with_a_wrong_token_is_refused() {
     let socket = supervisor();
     for token in ["", "guessed"] {
         let refusal = ask_at(&path_in(&socket.directory), token.to_owned(), Request::List).await.unwrap_err();
@@ -42,7 +42,7 @@ async fn who_does_not_is_refused() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_too_long_is_refused() {
+async fn a_long_request_is_refused() {
     let socket = supervisor();
     let long = "x".repeat(usize::try_from(MAX_LINE_BYTES).unwrap());
     let refusal = ask_at(&path_in(&socket.directory), long, Request::List).await.unwrap_err();
@@ -50,17 +50,17 @@ async fn a_request_that_is_too_long_is_refused() {
 }
 
 #[tokio::test]
-async fn nonsense_is_refused_and_harms_nobody() {
+async fn an_invalid_request_is_refused_without_side_effects() {
     let socket = supervisor();
     let mut stream = UnixStream::connect(path_in(&socket.directory)).await.unwrap();
     stream.write_all(b"{]\n").await.unwrap();
     let refusal = read_line::<Answer>(&mut stream).await.unwrap().unwrap_err();
-    assert!(refusal.detail.contains("not understood"), "{refusal}");
+    assert!(refusal.detail.contains("cannot parse"), "{refusal}");
     ask_at(&path_in(&socket.directory), socket.token.clone(), Request::List).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_supervisor_that_is_gone_is_told() {
+async fn a_missing_supervisor_is_reported() {
     let refusal =
         ask_at(Path::new("/nonexistent/supervisor"), String::new(), Request::List).await.unwrap_err();
     assert!(refusal.detail.contains("does not answer"), "{refusal}");

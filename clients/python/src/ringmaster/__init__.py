@@ -1,7 +1,7 @@
-"""Locks of a Ringmaster cluster: leases that renew themselves, with fencing tokens.
+"""Locks of a Ringmaster cluster: automatically renewed leases with fencing tokens.
 
-A lease without fencing is advice: pass ``lock.token`` to whatever the lock protects, and have that
-refuse every token lower than the highest one it has seen.
+A lease without fencing is only advice: pass ``lock.token`` to the protected resource, and let the
+resource reject every token lower than the highest one it has seen.
 """
 
 from ._async import AsyncClient

@@ -1,8 +1,8 @@
-"""Requests: one address after the other, under one key.
+"""Requests: sent to one address after the other, with one idempotency key.
 
-A client knows several addresses of one cluster and asks them in turn: any node can answer, so the
-first that does is asked first the next time. A change carries one idempotency key through all its
-attempts, so that it takes effect once, however often it is sent.
+A client knows several addresses of one cluster and tries them in turn: any node can answer, and the
+node that answered is tried first the next time. All attempts of a change carry one idempotency key,
+so that the change takes effect once however often it is sent.
 """
 
 from __future__ import annotations
@@ -21,49 +21,49 @@ from ._errors import Problem, RingmasterError, Unreachable
 if TYPE_CHECKING:
     from ._lock import AsyncLock, OnLost
 
-CONNECT_WITHIN = 1.0
+CONNECT_TIMEOUT = 1.0
 """How long a node may take to accept a connection."""
-ANSWER_WITHIN = 5.0
-"""How long a node may take to answer; one that runs says after three seconds that it could not do it."""
+REQUEST_TIMEOUT = 5.0
+"""How long a node may take to answer; a running node answers with an error after three seconds."""
 RETRY_PAUSE = 0.25
-"""How long to wait before all nodes are asked again."""
+"""The pause before all nodes are tried again."""
 RETRY_FOR = 5.0
-"""For how long a request is sent again because there is no leader."""
-PROBE_EVERY = 2.0
-"""How often a node that takes its time, as it may, is asked whether it lives."""
-PROBE_WITHIN = 1.0
-"""How long it may take to say so, before the request is taken to the next one."""
+"""How long a request is repeated while there is no leader."""
+PROBE_INTERVAL = 2.0
+"""The interval of liveness probes during a request that may take longer than ``REQUEST_TIMEOUT``."""
+PROBE_TIMEOUT = 1.0
+"""How long a node may take to answer a probe before the request moves to the next node."""
 MAX_ADDRESSES = 16
-"""How many addresses of the cluster are remembered."""
+"""The maximum number of addresses that a client keeps."""
 MAX_IDLE_CONNECTIONS = 20
-"""How many connections are kept open while nothing is asked."""
+"""The maximum number of idle connections."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request, and how long a node may take for it."""
+    """A request, and how long a node may take to answer it."""
 
     method: str
     path: str
     body: Mapping[str, Any] | None = None
     key: str | None = field(default_factory=lambda: str(uuid.uuid4()))
-    within: float = ANSWER_WITHIN
+    timeout: float = REQUEST_TIMEOUT
 
 
 class AsyncClient:
-    """A client of one cluster, for asyncio. Closing it gives back the locks that it holds."""
+    """A client of one cluster, for asyncio. Closing it releases its locks."""
 
     def __init__(self, urls: str | Iterable[str]) -> None:
         given = [urls] if isinstance(urls, str) else list(urls)
         if not given:
-            raise ValueError("a client needs the URL of one node at least")
+            raise ValueError("a client needs the URL of at least one node")
         for url in given:
             if not url.startswith(("http://", "https://")):
-                raise ValueError(f"the URL of a node begins with http://, as in http://127.0.0.1:7701, unlike {url!r}")
+                raise ValueError(f"the URL of a node looks like http://127.0.0.1:7701, not {url!r}")
         self._urls = [url.rstrip("/") for url in given][:MAX_ADDRESSES]
         self._discovered = False
         self._held: set[AsyncLock] = set()
-        # Nodes are reached directly: a proxy of the environment is for the internet.
+        # Nodes are reached directly: a proxy in the environment is for the internet.
         self._http = httpx.AsyncClient(
             trust_env=False,
             headers={"ringmaster-client": "python", "accept": "application/json"},
@@ -78,7 +78,7 @@ class AsyncClient:
 
     async def aclose(self) -> None:
         for lock in list(self._held):
-            await lock._give_back()
+            await lock._stop_and_release()
         await self._http.aclose()
 
     def lock(
@@ -93,7 +93,7 @@ class AsyncClient:
         meta: Mapping[str, str] | None = None,
         on_lost: OnLost | None = None,
     ) -> AsyncLock:
-        """A lock to acquire, by ``async with`` or by ``acquire`` and ``release``. Times are seconds."""
+        """A lock, to use with ``async with`` or with ``acquire`` and ``release``. Times are in seconds."""
         from ._lock import AsyncLock
 
         return AsyncLock(
@@ -101,69 +101,69 @@ class AsyncClient:
         )
 
     async def get(self, path: str) -> Any:
-        """Asks the API, for example for ``/v1/cluster``."""
+        """Sends a GET to the API, for example to ``/v1/cluster``."""
         request = Request("GET", path, key=None)
-        return await self._insist(time.monotonic() + RETRY_FOR, lambda: request)
+        return await self._send_until(time.monotonic() + RETRY_FOR, lambda: request)
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Changes something by the API."""
+        """Sends a POST to the API."""
         request = Request("POST", path, body)
-        return await self._insist(time.monotonic() + RETRY_FOR, lambda: request)
+        return await self._send_until(time.monotonic() + RETRY_FOR, lambda: request)
 
     async def discover(self) -> None:
-        """Asks a node for the addresses of the others, unless one was asked before."""
+        """Fetches the addresses of the other nodes, once per client."""
         if self._discovered:
             return
-        # Whoever names nobody who is there wants to know at once.
-        cluster = await self._ask_in_turn(Request("GET", "/v1/cluster", key=None))
+        # Without retries: wrong addresses are reported at once.
+        cluster = await self._send_to_any(Request("GET", "/v1/cluster", key=None))
         members = [str(node["public_url"]).rstrip("/") for node in cluster["nodes"]]
         known = self._urls + [url for url in members if url not in self._urls]
         self._urls = known[:MAX_ADDRESSES]
         self._discovered = True
 
-    async def _insist(self, until: float, request: Callable[[], Request]) -> Any:
-        """Sends a request to one node after the other until one has a final answer, or ``until`` has come.
+    async def _send_until(self, until: float, request: Callable[[], Request]) -> Any:
+        """Sends a request to one node after the other until one gives a final answer or ``until`` has passed.
 
-        ``request`` makes it anew for each attempt; all of them carry the same key.
+        ``request`` builds it for each attempt; all attempts carry the same key.
         """
         while True:
             try:
-                return await self._ask_in_turn(request, until)
+                return await self._send_to_any(request, until)
             except Problem as error:
-                if not error.may_pass() or time.monotonic() + RETRY_PAUSE >= until:
+                if not error.is_transient() or time.monotonic() + RETRY_PAUSE >= until:
                     raise
             except Unreachable:
                 if time.monotonic() + RETRY_PAUSE >= until:
                     raise
             await asyncio.sleep(RETRY_PAUSE)
 
-    async def _ask_in_turn(
+    async def _send_to_any(
         self, request: Request | Callable[[], Request], until: float | None = None
     ) -> Any:
-        """Asks each node once, until one has a final answer."""
+        """Tries each node once, until one gives a final answer."""
         attempts: list[tuple[str, str]] = []
-        passing: Problem | None = None
+        transient: Problem | None = None
         for url in list(self._urls):
             try:
                 answer = await self._send(url, request if isinstance(request, Request) else request())
             except Problem as error:
-                if not error.may_pass():
+                if not error.is_transient():
                     self._prefer(url)
                     raise
-                passing = error
-                self._put_off(url)
+                transient = error
+                self._defer(url)
             except (httpx.HTTPError, TimeoutError, ConnectionError) as error:
                 attempts.append((url, str(error) or "no answer in time"))
-                self._put_off(url)
+                self._defer(url)
             else:
                 self._prefer(url)
                 return answer
             if until is not None and time.monotonic() >= until:
                 break
-        raise passing or Unreachable(attempts)
+        raise transient or Unreachable(attempts)
 
     async def _send(self, url: str, request: Request) -> Any:
-        """The answer of one node."""
+        """Sends the request to one node and returns its answer."""
         headers = {} if request.key is None else {"idempotency-key": request.key}
         sending = asyncio.ensure_future(
             self._http.request(
@@ -171,28 +171,28 @@ class AsyncClient:
                 url + request.path,
                 json=request.body,
                 headers=headers,
-                timeout=httpx.Timeout(request.within, connect=CONNECT_WITHIN),
+                timeout=httpx.Timeout(request.timeout, connect=CONNECT_TIMEOUT),
             )
         )
         tasks: set[asyncio.Future[Any]] = {sending}
-        if request.within > ANSWER_WITHIN:
-            tasks.add(asyncio.ensure_future(self._silence(url)))
+        if request.timeout > REQUEST_TIMEOUT:
+            tasks.add(asyncio.ensure_future(self._unresponsive(url)))
         try:
-            await asyncio.wait(tasks, timeout=request.within, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, timeout=request.timeout, return_when=asyncio.FIRST_COMPLETED)
             if not sending.done():
-                raise TimeoutError("it fell silent" if request.within > ANSWER_WITHIN else "no answer in time")
+                raise TimeoutError("it stopped answering" if request.timeout > REQUEST_TIMEOUT else "no answer in time")
             return _read(url, sending.result())
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _silence(self, url: str) -> None:
-        """Ends once the node does not answer: a connection to one that is paused or cut off stays open."""
+    async def _unresponsive(self, url: str) -> None:
+        """Ends when the node does not answer a probe: a connection to a paused or unreachable node stays open."""
         while True:
-            await asyncio.sleep(PROBE_EVERY)
+            await asyncio.sleep(PROBE_INTERVAL)
             try:
-                async with asyncio.timeout(PROBE_WITHIN):
+                async with asyncio.timeout(PROBE_TIMEOUT):
                     await self._http.get(f"{url}/livez")
             except (httpx.HTTPError, TimeoutError):
                 return
@@ -200,7 +200,7 @@ class AsyncClient:
     def _prefer(self, url: str) -> None:
         self._urls = [url] + [known for known in self._urls if known != url]
 
-    def _put_off(self, url: str) -> None:
+    def _defer(self, url: str) -> None:
         self._urls = [known for known in self._urls if known != url] + [url]
 
 
@@ -215,4 +215,4 @@ def _read(url: str, response: httpx.Response) -> Any:
         return body
     if isinstance(body, dict) and "code" in body:
         raise Problem.of(body)
-    raise RingmasterError(f"{url} does not answer as a Ringmaster node would: it says {response.status_code}")
+    raise RingmasterError(f"{url} does not answer as a Ringmaster node would: it answered {response.status_code}")

@@ -1,4 +1,4 @@
-"""What can go wrong. Every error has a ``code`` that is never renamed."""
+"""Errors. Every error has a stable ``code``."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 
 class RingmasterError(Exception):
-    """The base of all errors of this package."""
+    """The base class of all errors of this package."""
 
     code: str = "error"
 
 
 class Problem(RingmasterError):
-    """A node answered that it does not, cannot or will not do it."""
+    """A node answered with a problem document."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self.document = document
@@ -26,30 +26,30 @@ class Problem(RingmasterError):
     def of(document: Mapping[str, Any]) -> Problem:
         return (LockHeld if document.get("code") == LockHeld.code else Problem)(document)
 
-    def may_pass(self) -> bool:
-        """Whether the same request may well be answered otherwise soon, or by another node."""
+    def is_transient(self) -> bool:
+        """Whether the same request may succeed later, or at another node."""
         return self.status >= 500 or self.code in ("overloaded", "request_timeout")
 
 
 class LockHeld(Problem):
-    """Others hold the lock, and the wait has passed."""
+    """The wait has ended, and another owner holds the lock."""
 
     code = "lock_held"
 
     @property
     def holder(self) -> Mapping[str, Any] | None:
-        """Who has held it longest: ``owner``, ``token``, ``expires_in_ms`` and more."""
+        """The longest holder: ``owner``, ``token``, ``expires_in_ms`` and more."""
         return self.document.get("holder")
 
 
 class LockLost(RingmasterError):
-    """The lock is not held any more: it was taken away, or its lease could not be renewed in time."""
+    """The lock is no longer held: it was released by an operator, or its lease was not renewed in time."""
 
     code = "lock_lost"
 
 
 class Unreachable(RingmasterError):
-    """No node answered. What was sent may have taken effect all the same."""
+    """No node answered. A change that was sent may have taken effect."""
 
     code = "unreachable"
 

@@ -1,11 +1,11 @@
-"""A lock: acquired, kept, and given back.
+"""A lock: acquire, renew, release.
 
 What always holds:
 
-- The lease is counted by this process's monotonic clock, from *before* the request that granted or
-  renewed it was sent. So the holder takes the lock for lost before the cluster gives it to others, and
-  what was taken for lost never becomes valid again.
-- An acquire or a renewal is sent to one node after the other under one idempotency key.
+- The lease is counted with this process's monotonic clock, from *before* the request that granted or
+  renewed it was sent. The holder therefore reports the lock as lost before the cluster grants it to
+  another owner, and a lock reported as lost never becomes valid again.
+- An acquire or a renewal is sent to one node after the other with one idempotency key.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-from ._async import ANSWER_WITHIN, AsyncClient, Request
+from ._async import REQUEST_TIMEOUT, AsyncClient, Request
 from ._errors import LockLost, Problem, RingmasterError
 
 OnLost = Callable[[LockLost], None]
 
 ACQUIRE_GRACE = 5.0
-"""How much longer than the wait an acquire is tried where the cluster has no leader, or nodes die."""
+"""How long an acquire is retried beyond its wait while the cluster has no leader or nodes die."""
 RENEW_AT = 3
-"""A lease is renewed when one part in so many of it is over."""
-ATTEMPT_AT_MOST = 6
-"""One part in so many of the lease is what one node may take for a renewal."""
-SHORTEST_ATTEMPT = 0.1
-"""The least time that a node is given to answer a renewal, however short the lease is."""
-SHORTEST_TTL, LONGEST_TTL, LONGEST_WAIT = 0.1, 24 * 3600.0, 3600.0
-"""What a cluster takes, in seconds."""
+"""A lease is renewed when this fraction of it has passed."""
+MAX_ATTEMPT = 6
+"""One renewal attempt at one node takes at most this fraction of the lease."""
+MIN_ATTEMPT_TIMEOUT = 0.1
+"""The shortest time-out of one renewal attempt, however short the lease is."""
+MIN_TTL, MAX_TTL, MAX_WAIT = 0.1, 24 * 3600.0, 3600.0
+"""The limits of the cluster, in seconds."""
 RENEW_PAUSE = 0.05
-"""How long to wait before a renewal that failed is tried again."""
+"""The pause between a failed renewal and the next attempt."""
 
 log = logging.getLogger("ringmaster")
 
 
-def this_process() -> str:
-    """What this process is called among the owners of locks: its host and its process id."""
+def default_owner() -> str:
+    """The default owner of locks: this process's host and process id."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-class Lease:
-    """For how long a lock is held, as its holder counts. Read by one thread, kept by another."""
+class LeaseState:
+    """How long the lock is held by the holder's count. One thread reads it, another one updates it."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
@@ -59,7 +59,7 @@ class Lease:
             self._until, self._loss = until, None
 
     def extend(self, until: float) -> bool:
-        """False where it is over already: what was taken for lost never becomes valid again."""
+        """Returns false if the lease has ended: a lost lock never becomes valid again."""
         with self._mutex:
             in_time = self._loss is None and time.monotonic() < self._until
             if in_time:
@@ -77,12 +77,12 @@ class Lease:
     def loss(self) -> LockLost | None:
         with self._mutex:
             if self._loss is None and time.monotonic() >= self._until:
-                return LockLost("the lock is lost: its lease ran out before it was renewed")
+                return LockLost("the lock is lost: its lease expired before it was renewed")
             return self._loss
 
 
 class AsyncLock:
-    """A lock, from :meth:`AsyncClient.lock`. It is acquired once at a time."""
+    """A lock, from :meth:`AsyncClient.lock`. It can be held once at a time."""
 
     def __init__(
         self,
@@ -98,11 +98,11 @@ class AsyncLock:
         on_lost: OnLost | None,
     ) -> None:
         if shared and limit is not None:
-            raise ValueError("a limit says how many may share the lock; leave shared out")
-        _check_seconds("ttl", ttl, SHORTEST_TTL, LONGEST_TTL)
-        _check_seconds("wait", wait, 0, LONGEST_WAIT)
+            raise ValueError("limit makes the lock a semaphore; do not pass shared with it")
+        _check_seconds("ttl", ttl, MIN_TTL, MAX_TTL)
+        _check_seconds("wait", wait, 0, MAX_WAIT)
         self.name = name
-        self.owner = owner or this_process()
+        self.owner = owner or default_owner()
         self._client = client
         self._ttl = ttl
         self._wait = wait
@@ -116,64 +116,64 @@ class AsyncLock:
         self._on_lost = on_lost
         self._token: int | None = None
         self._since = 0.0
-        self._lease = Lease()
-        self._keeper: asyncio.Task[None] | None = None
+        self._lease = LeaseState()
+        self._renewals: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        held = f"token={self._token}" if self._keeper is not None else "not held"
+        held = f"token={self._token}" if self._renewals is not None else "not held"
         return f"<lock {self.name!r} of {self.owner}, {held}>"
 
     @property
     def token(self) -> int:
-        """The fencing token. Pass it to whatever the lock protects."""
+        """The fencing token. Pass it to the resource that the lock protects."""
         if self._token is None:
-            raise RuntimeError(f"the lock {self.name} was not acquired")
+            raise RuntimeError(f"the lock {self.name} is not acquired")
         return self._token
 
     def valid_for(self) -> float:
-        """For how many seconds it is held from now on if no renewal succeeds; 0 once it is lost."""
+        """How many seconds the lock stays held if no further renewal succeeds; 0 after a loss."""
         return self._lease.valid_for()
 
     def raise_if_lost(self) -> None:
-        """Raises :class:`LockLost` once the lock is not held any more."""
+        """Raises :class:`LockLost` if the lock is no longer held."""
         loss = self._lease.loss()
         if loss is not None:
             raise loss
 
     async def acquire(self) -> Self:
-        """Acquires it, and starts to renew it. Raises :class:`LockHeld` once the wait has passed."""
-        if self._keeper is not None:
-            raise RuntimeError(f"the lock {self.name} was acquired already")
+        """Acquires the lock and starts to renew it. Raises :class:`LockHeld` when the wait ends."""
+        if self._renewals is not None:
+            raise RuntimeError(f"the lock {self.name} is already acquired")
         await self._client.discover()
-        asked, key = time.monotonic(), str(uuid.uuid4())
-        waits_until = asked + self._wait
+        sent, key = time.monotonic(), str(uuid.uuid4())
+        waits_until = sent + self._wait
 
         def attempt() -> Request:
             left = max(0.0, waits_until - time.monotonic())
             body = {**self._body, "wait_ms": _ms(left)}
-            return Request("POST", "/v1/locks/acquire", body, key, left + ANSWER_WITHIN)
+            return Request("POST", "/v1/locks/acquire", body, key, left + REQUEST_TIMEOUT)
 
-        grant = await self._client._insist(waits_until + ACQUIRE_GRACE, attempt)
+        grant = await self._client._send_until(waits_until + ACQUIRE_GRACE, attempt)
         granted = time.monotonic()
-        self._token, self._since = int(grant["token"]), asked
+        self._token, self._since = int(grant["token"]), sent
         if granted >= self._renewal_is_due():
-            # A good part of it is over, as far as can be told from here. Nobody has seen it yet.
+            # By this process's count, a third of the lease has passed. The caller has not seen the lock yet.
             try:
                 await self._renew(granted + self._ttl)
             except BaseException:
-                await asyncio.shield(self._tell_release())
+                await asyncio.shield(self._send_release())
                 raise
         self._lease.grant(self._since + self._ttl)
         self._client._held.add(self)
-        self._keeper = asyncio.ensure_future(self._keep())
+        self._renewals = asyncio.ensure_future(self._renew_while_held())
         return self
 
     async def release(self) -> None:
-        """Gives it back; once more does nothing. Raises :class:`LockLost` where it was lost before."""
-        if self._keeper is None and self._token is not None:
+        """Releases the lock; a repeat does nothing. Raises :class:`LockLost` if the lock was lost earlier."""
+        if self._renewals is None and self._token is not None:
             return
         loss = self._lease.loss()
-        error = await self._give_back()
+        error = await self._stop_and_release()
         if loss is not None:
             raise loss
         if isinstance(error, Problem) and error.code == LockLost.code:
@@ -188,23 +188,23 @@ class AsyncLock:
         try:
             await self.release()
         except LockLost:
-            # The exception that is on its way says more.
+            # The exception that is being raised says more.
             if kind is None:
                 raise
         except RingmasterError as error:
-            log.warning("the lock %s is not released, and runs out by itself: %s", self.name, error)
+            log.warning("the lock %s is not released, and expires automatically: %s", self.name, error)
 
-    async def _give_back(self) -> RingmasterError | None:
-        """Ends the renewals, and tells the cluster; says what came of that."""
-        keeper, self._keeper = self._keeper, None
-        if keeper is None:
-            raise RuntimeError(f"the lock {self.name} was not acquired")
+    async def _stop_and_release(self) -> RingmasterError | None:
+        """Stops the renewals and releases the lock; returns the error, if there is one."""
+        renewals, self._renewals = self._renewals, None
+        if renewals is None:
+            raise RuntimeError(f"the lock {self.name} is not acquired")
         self._client._held.discard(self)
-        keeper.cancel()
-        await asyncio.gather(keeper, return_exceptions=True)
-        return await self._tell_release()
+        renewals.cancel()
+        await asyncio.gather(renewals, return_exceptions=True)
+        return await self._send_release()
 
-    async def _tell_release(self) -> RingmasterError | None:
+    async def _send_release(self) -> RingmasterError | None:
         body = {"name": self.name, "owner": self.owner, "token": self._token}
         try:
             await self._client.post("/v1/locks/release", body)
@@ -217,14 +217,14 @@ class AsyncLock:
     def _renewal_is_due(self) -> float:
         return self._since + self._ttl / RENEW_AT
 
-    async def _keep(self) -> None:
-        """Renews the lease time and again, until it is lost or this is cancelled."""
+    async def _renew_while_held(self) -> None:
+        """Renews the lease again and again until it is lost or this task is cancelled."""
         try:
             while True:
                 await asyncio.sleep(self._renewal_is_due() - time.monotonic())
                 until = self._since + self._ttl
                 if time.monotonic() >= until:
-                    raise LockLost("the lock is lost: this process did not get to renewing it")
+                    raise LockLost("the lock is lost: this process was not scheduled in time to renew it")
                 await self._renew(until)
                 if not self._lease.extend(self._since + self._ttl):
                     raise LockLost("the lock is lost: the answer to its renewal came too late")
@@ -234,23 +234,23 @@ class AsyncLock:
                 self._on_lost(loss)
 
     async def _renew(self, until: float) -> None:
-        """Renews it by one request after the other, until that is of no more use."""
+        """Sends renewals until one succeeds or ``until`` has passed."""
         body = {"name": self.name, "owner": self.owner, "token": self._token, "ttl_ms": _ms(self._ttl)}
-        patience = min(max(self._ttl / ATTEMPT_AT_MOST, SHORTEST_ATTEMPT), ANSWER_WITHIN)
+        attempt_timeout = min(max(self._ttl / MAX_ATTEMPT, MIN_ATTEMPT_TIMEOUT), REQUEST_TIMEOUT)
         while True:
             sent, key = time.monotonic(), str(uuid.uuid4())
 
             def attempt(key: str = key) -> Request:
                 left = max(0.0, until - time.monotonic())
-                return Request("POST", "/v1/locks/renew", body, key, min(patience, left))
+                return Request("POST", "/v1/locks/renew", body, key, min(attempt_timeout, left))
 
             try:
-                await self._client._insist(until, attempt)
+                await self._client._send_until(until, attempt)
             except RingmasterError as error:
                 if error.code == LockLost.code:
                     raise LockLost(f"the lock is lost: {error}") from error
                 if time.monotonic() + RENEW_PAUSE >= until:
-                    message = f"the lock is lost: its lease ran out before it was renewed: {error}"
+                    message = f"the lock is lost: its lease expired before it was renewed: {error}"
                     raise LockLost(message) from error
                 await asyncio.sleep(RENEW_PAUSE)
             else:
@@ -258,11 +258,11 @@ class AsyncLock:
                 return
 
 
-def _check_seconds(what: str, value: float, least: float, most: float) -> None:
+def _check_seconds(name: str, value: float, minimum: float, maximum: float) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{what} is a number of seconds, not {value!r}")
-    if not least <= value <= most:
-        raise ValueError(f"{what} is {least:g} to {most:g} seconds, not {value!r}")
+        raise TypeError(f"{name} is a number of seconds, not {value!r}")
+    if not minimum <= value <= maximum:
+        raise ValueError(f"{name} is {minimum:g} to {maximum:g} seconds, not {value!r}")
 
 
 def _ms(seconds: float) -> int:

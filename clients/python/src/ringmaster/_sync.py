@@ -1,4 +1,4 @@
-"""The same without asyncio: one thread in the background runs the requests and the renewals."""
+"""The client without asyncio: a background thread runs the requests and the renewals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Client:
-    """A client of one cluster. Closing it gives back the locks that it holds."""
+    """A client of one cluster. Closing it releases its locks."""
 
     def __init__(self, urls: str | Iterable[str]) -> None:
         self._client = AsyncClient(urls)
@@ -48,18 +48,18 @@ class Client:
         meta: Mapping[str, str] | None = None,
         on_lost: OnLost | None = None,
     ) -> Lock:
-        """A lock to acquire, by ``with`` or by ``acquire`` and ``release``. Times are seconds."""
+        """A lock, to use with ``with`` or with ``acquire`` and ``release``. Times are in seconds."""
         lock = self._client.lock(
             name, ttl=ttl, wait=wait, owner=owner, shared=shared, limit=limit, meta=meta, on_lost=on_lost
         )
         return Lock(self, lock)
 
     def get(self, path: str) -> Any:
-        """Asks the API, for example for ``/v1/cluster``."""
+        """Sends a GET to the API, for example to ``/v1/cluster``."""
         return self._run(self._client.get(path))
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Changes something by the API."""
+        """Sends a POST to the API."""
         return self._run(self._client.post(path, body))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -67,13 +67,13 @@ class Client:
         try:
             return future.result()
         except BaseException:
-            # As after Ctrl-C: whoever does not wait any more leaves the queue.
+            # For example after Ctrl-C: a cancelled acquire leaves the queue.
             future.cancel()
             raise
 
 
 class Lock:
-    """A lock, from :meth:`Client.lock`. It is acquired once at a time."""
+    """A lock, from :meth:`Client.lock`. It can be held once at a time."""
 
     def __init__(self, client: Client, lock: AsyncLock) -> None:
         self._client = client
@@ -92,24 +92,24 @@ class Lock:
 
     @property
     def token(self) -> int:
-        """The fencing token. Pass it to whatever the lock protects."""
+        """The fencing token. Pass it to the resource that the lock protects."""
         return self._lock.token
 
     def valid_for(self) -> float:
-        """For how many seconds it is held from now on if no renewal succeeds; 0 once it is lost."""
+        """How many seconds the lock stays held if no further renewal succeeds; 0 after a loss."""
         return self._lock.valid_for()
 
     def raise_if_lost(self) -> None:
-        """Raises :class:`LockLost` once the lock is not held any more."""
+        """Raises :class:`LockLost` if the lock is no longer held."""
         self._lock.raise_if_lost()
 
     def acquire(self) -> Self:
-        """Acquires it, and starts to renew it. Raises :class:`LockHeld` once the wait has passed."""
+        """Acquires the lock and starts to renew it. Raises :class:`LockHeld` when the wait ends."""
         self._client._run(self._lock.acquire())
         return self
 
     def release(self) -> None:
-        """Gives it back; once more does nothing. Raises :class:`LockLost` where it was lost before."""
+        """Releases the lock; a repeat does nothing. Raises :class:`LockLost` if the lock was lost earlier."""
         self._client._run(self._lock.release())
 
     def __enter__(self) -> Self:

@@ -1,5 +1,5 @@
 use super::*;
-use crate::fake::{nobody, problem, serve};
+use crate::fake::{problem, serve, unused_address};
 use axum::{
     Json, Router,
     extract::State,
@@ -10,16 +10,16 @@ use axum::{
 use serde_json::json;
 
 #[tokio::test]
-async fn the_next_address_is_asked_where_nobody_answers_and_kept() {
+async fn the_next_address_is_tried_and_preferred_when_one_does_not_answer() {
     let node = serve(Router::new().route("/x", get(|| async { Json(7) }))).await;
-    let client = Client::new([nobody().await, node.clone()]);
+    let client = Client::new([unused_address().await, node.clone()]);
     assert_eq!(client.get::<u64>("/x").await.unwrap(), 7);
     assert_eq!(client.addresses()[0], node);
 }
 
 #[tokio::test]
-async fn nobody_at_all_is_unreachable() {
-    let client = Client::new([nobody().await, nobody().await]);
+async fn without_any_answer_the_cluster_is_unreachable() {
+    let client = Client::new([unused_address().await, unused_address().await]);
     let error = client.get::<Value>("/x").await.unwrap_err();
     let ClientError::Unreachable(attempts) = &error else { panic!("{error}") };
     assert_eq!(attempts.len(), 2);
@@ -44,7 +44,7 @@ async fn a_problem_is_typed_and_not_repeated() {
 }
 
 #[tokio::test]
-async fn a_change_without_leader_is_sent_again_under_the_same_key() {
+async fn a_change_without_leader_is_repeated_with_the_same_key() {
     type Keys = Arc<Mutex<Vec<HeaderMap>>>;
     async fn answer(State(keys): State<Keys>, headers: HeaderMap) -> Response {
         let mut keys = keys.lock().unwrap();
@@ -68,7 +68,7 @@ async fn a_change_without_leader_is_sent_again_under_the_same_key() {
 }
 
 #[tokio::test]
-async fn what_is_no_node_is_told_apart() {
+async fn an_answer_of_another_server_is_a_protocol_error() {
     let client = Client::new([serve(Router::new().route("/x", get(|| async { "hello" }))).await]);
     for path in ["/x", "/elsewhere"] {
         let error = client.get::<Value>(path).await.unwrap_err();
@@ -77,11 +77,11 @@ async fn what_is_no_node_is_told_apart() {
 }
 
 #[tokio::test]
-async fn what_is_remembered_is_bounded() {
+async fn the_list_of_addresses_is_bounded() {
     let client = Client::new(["http://a".parse().unwrap()]);
     let urls: Vec<_> = (0..50).map(|n| format!("http://b{n}")).collect();
-    client.learn(urls.iter().map(String::as_str));
-    client.learn(["http://a/", "no address"]);
+    client.add_addresses(urls.iter().map(String::as_str));
+    client.add_addresses(["http://a/", "no address"]);
     assert_eq!(client.addresses().len(), MAX_ADDRESSES);
     assert_eq!(client.addresses()[0].to_string(), "http://a");
 }

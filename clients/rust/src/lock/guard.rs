@@ -1,6 +1,6 @@
-//! A lock that is held.
+//! A held lock.
 
-use super::keeper::{Lease, Standing};
+use super::renewal::{Lease, LeaseState};
 use crate::ClientError;
 use ringmaster_common::{error::Code, id::Token};
 use std::time::Duration;
@@ -10,43 +10,42 @@ use tokio::{
     time::Instant,
 };
 
-/// A lock that is held, for as long as this lives and the cluster can be reached.
+/// A lock that is held while this value lives and the cluster can be reached.
 ///
-/// Dropping it gives the lock back in the background, as well as that goes: where the runtime ends
-/// first, the lease runs out. [`LockGuard::release`] waits for it, and tells what came of it.
+/// Dropping the guard releases the lock in the background, without a guarantee: if the runtime ends
+/// first, the lease expires instead. [`LockGuard::release`] waits for the release and returns its outcome.
 #[derive(Debug)]
-#[must_use = "the lock is given back when this is dropped"]
+#[must_use = "dropping the guard releases the lock"]
 pub struct LockGuard {
     name: String,
     owner: String,
     token: Token,
-    standing: watch::Receiver<Standing>,
-    /// Dropped with the guard: that tells the keeper to give the lock back.
+    state: watch::Receiver<LeaseState>,
+    /// Dropped with the guard: the renewal task then releases the lock.
     stop: oneshot::Sender<()>,
-    keeper: JoinHandle<Result<(), LockError>>,
+    renewals: JoinHandle<Result<(), LockError>>,
 }
 
 /// Why a lock is no longer held.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Loss {
-    /// The cluster says that the token does not hold it any more.
+pub enum LockLoss {
+    /// The cluster answered that the token no longer holds the lock.
     #[error("the lock is lost: {0}")]
-    Taken(String),
-    /// The lease could not be renewed in time.
-    #[error("the lock is lost: its lease ran out before it was renewed: {0}")]
-    RanOut(String),
+    Revoked(String),
+    /// The lease was not renewed in time.
+    #[error("the lock is lost: its lease expired before it was renewed: {0}")]
+    Expired(String),
 }
 
-/// Why a lock was not acquired, or not given back.
+/// Why a lock was not acquired, or not released.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// The request was refused, or not answered. Where it was a release, the lease runs out by itself.
+    /// The request was refused, or not answered. After a failed release, the lease expires.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// It was lost before. Where it was released after that, what was done under it lately may have met
-    /// with somebody else's work.
+    /// The lock was lost earlier. Work done since then may have overlapped with that of another holder.
     #[error(transparent)]
-    Lost(#[from] Loss),
+    Lost(#[from] LockLoss),
 }
 
 impl LockError {
@@ -57,29 +56,29 @@ impl LockError {
 }
 
 impl LockGuard {
-    /// Keeps a lease that was just granted. Where a good part of it is over already, as after a wait,
-    /// it is renewed first.
-    pub(super) async fn keep(lease: Lease) -> Result<LockGuard, LockError> {
+    /// Starts the renewals of a new lease. If a third of it has passed already, as after a wait, it is
+    /// renewed before this returns.
+    pub(super) async fn start(lease: Lease) -> Result<LockGuard, LockError> {
         let (name, owner, token) = (lease.grant.name.clone(), lease.grant.owner.clone(), lease.grant.token);
         let now = Instant::now();
-        let renewed_first = now >= lease.renewal_is_due();
-        let until = if renewed_first { now + lease.ttl } else { lease.ends() };
-        let (tell, mut standing) = watch::channel(Standing::Held(lease.ends()));
+        let renew_first = now >= lease.renewal_is_due();
+        let until = if renew_first { now + lease.ttl } else { lease.ends() };
+        let (sender, mut state) = watch::channel(LeaseState::Held(lease.ends()));
         let (stop, stopped) = oneshot::channel();
-        let keeper = tokio::spawn(lease.keep(until, tell, stopped));
-        // Dropped from here on, it is given back.
-        let guard = LockGuard { name, owner, token, standing: standing.clone(), stop, keeper };
-        if renewed_first {
-            // The keeper tells what came of it before it ends.
-            let _ = standing.changed().await;
-            if let Standing::Lost(loss) = &*standing.borrow() {
+        let renewals = tokio::spawn(lease.run(until, sender, stopped));
+        // From here on, dropping the guard releases the lock.
+        let guard = LockGuard { name, owner, token, state: state.clone(), stop, renewals };
+        if renew_first {
+            // The renewal task reports the outcome before it ends.
+            let _ = state.changed().await;
+            if let LeaseState::Lost(loss) = &*state.borrow() {
                 return Err(loss.clone().into());
             }
         }
         Ok(guard)
     }
 
-    /// The fencing token. Pass it to whatever the lock protects.
+    /// The fencing token. Pass it to the resource that the lock protects.
     pub fn token(&self) -> Token {
         self.token
     }
@@ -92,39 +91,39 @@ impl LockGuard {
         &self.owner
     }
 
-    /// Whether the lock is held, as far as anybody can tell here. Once false, always false.
+    /// Whether the lock is held, by this process's count. Once false, always false.
     pub fn is_valid(&self) -> bool {
         !self.valid_for().is_zero()
     }
 
-    /// How long it is held from now on if no renewal succeeds; zero once it is lost.
+    /// How long the lock stays held if no further renewal succeeds; zero after a loss.
     pub fn valid_for(&self) -> Duration {
-        match &*self.standing.borrow() {
-            Standing::Held(until) => until.saturating_duration_since(Instant::now()),
-            Standing::Lost(_) => Duration::ZERO,
+        match &*self.state.borrow() {
+            LeaseState::Held(until) => until.saturating_duration_since(Instant::now()),
+            LeaseState::Lost(_) => Duration::ZERO,
         }
     }
 
     /// Waits until the lock is lost.
-    pub async fn lost(&self) -> Loss {
-        let mut standing = self.standing.clone();
+    pub async fn lost(&self) -> LockLoss {
+        let mut state = self.state.clone();
         loop {
-            if let Standing::Lost(loss) = &*standing.borrow_and_update() {
+            if let LeaseState::Lost(loss) = &*state.borrow_and_update() {
                 return loss.clone();
             }
-            if standing.changed().await.is_err() {
-                return Loss::RanOut("nobody renews it any more".to_owned());
+            if state.changed().await.is_err() {
+                return LockLoss::Expired("its renewals have stopped".to_owned());
             }
         }
     }
 
-    /// Gives the lock back, and waits until the cluster has taken it.
+    /// Releases the lock, and waits until the cluster has confirmed it.
     pub async fn release(self) -> Result<(), LockError> {
-        let LockGuard { stop, keeper, .. } = self;
+        let LockGuard { stop, renewals, .. } = self;
         drop(stop);
-        match keeper.await {
+        match renewals.await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Loss::RanOut("nobody renews it any more".to_owned()).into()),
+            Err(_) => Err(LockLoss::Expired("its renewals have stopped".to_owned()).into()),
         }
     }
 }

@@ -107,7 +107,7 @@ async fn acquired(node: &Node) -> LockGuard {
 }
 
 #[tokio::test]
-async fn a_guard_renews_in_time_and_gives_back() {
+async fn a_guard_renews_in_time_and_releases() {
     let node = Node::default();
     let guard = acquired(&node).await;
     assert_eq!((guard.token().0, guard.name(), guard.owner()), (7, "x", "me"));
@@ -122,7 +122,7 @@ async fn a_guard_renews_in_time_and_gives_back() {
 }
 
 #[tokio::test]
-async fn a_guard_that_is_dropped_gives_back() {
+async fn a_dropped_guard_releases() {
     let node = Node::default();
     drop(acquired(&node).await);
     node.until_asked("release", 1).await;
@@ -130,7 +130,7 @@ async fn a_guard_that_is_dropped_gives_back() {
 }
 
 #[tokio::test]
-async fn what_is_asked_for_is_sent() {
+async fn every_option_of_a_request_is_sent() {
     let node = Node::default();
     let client = Client::new([node.start().await]);
     let guard = client.lock("x").owner("me").limit(3).meta("why", "a test").acquire().await.unwrap();
@@ -156,16 +156,16 @@ async fn a_lease_is_counted_from_before_the_request() {
     let delay = Duration::from_millis(80);
     node.renewals(Renewals::GrantedAfter(delay));
     let guard = acquired(&node).await;
-    let mut standing = guard.valid_for();
+    let mut valid_for = guard.valid_for();
     // The longest that it is ever valid for is right after a renewal.
     let until = Instant::now() + 2 * TTL;
     while Instant::now() < until {
         sleep(Duration::from_millis(2)).await;
         let now = guard.valid_for();
-        if now > standing {
+        if now > valid_for {
             assert!(now <= TTL - delay, "valid for {now:?} after an answer that took {delay:?}");
         }
-        standing = now;
+        valid_for = now;
     }
     assert!(guard.is_valid());
 }
@@ -186,34 +186,34 @@ async fn a_wait_that_ends_with_a_lost_lock_is_no_lock() {
     node.renewals(Renewals::Refused);
     let client = Client::new([node.start().await]);
     let error = client.lock("x").ttl(TTL).wait(10 * TTL).acquire().await.unwrap_err();
-    assert!(matches!(&error, LockError::Lost(Loss::Taken(_))), "{error}");
+    assert!(matches!(&error, LockError::Lost(LockLoss::Revoked(_))), "{error}");
 }
 
 #[tokio::test]
-async fn a_lock_that_was_taken_away_is_lost_and_stays_lost() {
+async fn a_revoked_lock_is_lost_and_stays_lost() {
     let node = Node::default();
     let guard = acquired(&node).await;
     node.renewals(Renewals::Refused);
     let loss = timeout(2 * TTL, guard.lost()).await.unwrap();
-    assert!(matches!(&loss, Loss::Taken(why) if why.contains("does not hold")), "{loss}");
+    assert!(matches!(&loss, LockLoss::Revoked(why) if why.contains("does not hold")), "{loss}");
     assert!(!guard.is_valid());
     node.renewals(Renewals::Granted);
     sleep(TTL).await;
     assert!(!guard.is_valid());
     let error = guard.release().await.unwrap_err();
     assert!(matches!(error, LockError::Lost(_)), "{error}");
-    assert_eq!(node.asked("release").len(), 0, "there is nothing to give back");
+    assert_eq!(node.asked("release").len(), 0, "there is nothing to release");
 }
 
 #[tokio::test]
-async fn a_lease_that_nobody_renews_runs_out() {
+async fn a_lease_without_renewals_expires() {
     let node = Node::default();
     let guard = acquired(&node).await;
     let began = Instant::now();
     node.renewals(Renewals::Unanswered);
     let loss = timeout(4 * TTL, guard.lost()).await.unwrap();
-    assert!(matches!(&loss, Loss::RanOut(_)), "{loss}");
-    assert!(began.elapsed() <= TTL + SHORTEST_ATTEMPT, "lost only after {:?}", began.elapsed());
+    assert!(matches!(&loss, LockLoss::Expired(_)), "{loss}");
+    assert!(began.elapsed() <= TTL + MIN_ATTEMPT_TIMEOUT, "lost only after {:?}", began.elapsed());
     let attempts = node.asked("renew");
     assert!(attempts.len() > 1, "it was tried once alone");
     assert!(guard.release().await.is_err());
@@ -236,7 +236,7 @@ async fn mortal() -> (Address, tokio::task::JoinHandle<String>) {
 }
 
 #[tokio::test]
-async fn a_wait_goes_on_at_the_next_node_under_the_same_key() {
+async fn a_wait_continues_at_the_next_node_with_the_same_key() {
     let node = Node::default();
     let (dying, request) = mortal().await;
     let client = Client::new([node.start().await]);
@@ -253,7 +253,7 @@ async fn a_wait_goes_on_at_the_next_node_under_the_same_key() {
 
 /// A node that is paused keeps its connections, and answers nothing.
 #[tokio::test]
-async fn a_wait_is_taken_away_from_a_node_that_falls_silent() {
+async fn a_wait_moves_away_from_a_node_that_stops_answering() {
     let node = Node::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent: Address = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
@@ -261,8 +261,8 @@ async fn a_wait_is_taken_away_from_a_node_that_falls_silent() {
     client.discover().await.unwrap();
     client.prefer(&silent);
     let waiting = client.lock("x").wait(Duration::from_secs(60)).acquire();
-    let patience = crate::PROBE_EVERY + crate::PROBE_WITHIN + Duration::from_secs(2);
-    let guard = timeout(patience, waiting).await.expect("the next node is asked").unwrap();
+    let deadline = crate::PROBE_INTERVAL + crate::PROBE_TIMEOUT + Duration::from_secs(2);
+    let guard = timeout(deadline, waiting).await.expect("the next node is asked").unwrap();
     assert_eq!(client.addresses().last(), Some(&silent));
     drop((guard, listener));
 }
@@ -290,8 +290,8 @@ async fn one_address_is_enough_to_know_the_others() {
 }
 
 #[tokio::test]
-async fn nobody_is_told_at_once() {
-    let client = Client::new([crate::fake::nobody().await]);
+async fn an_unreachable_cluster_is_reported_at_once() {
+    let client = Client::new([crate::fake::unused_address().await]);
     let waiting = client.lock("x").wait(Duration::from_secs(60)).acquire();
     let error = timeout(Duration::from_secs(3), waiting).await.unwrap().unwrap_err();
     assert!(matches!(error, LockError::Client(crate::ClientError::Unreachable(_))), "{error}");

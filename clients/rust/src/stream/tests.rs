@@ -1,5 +1,5 @@
 use super::*;
-use crate::fake::{nobody, serve};
+use crate::fake::{serve, unused_address};
 use axum::{
     Router,
     extract::{
@@ -16,7 +16,7 @@ use ringmaster_common::{
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 
-/// A node that sends what it is told to, and closes; the queries it was asked with.
+/// A node that sends these messages and closes, and the queries that it received.
 async fn node(messages: Vec<Value>) -> (Address, Arc<Mutex<Vec<Option<String>>>>) {
     type Script = (Vec<Value>, Arc<Mutex<Vec<Option<String>>>>);
     async fn upgrade(
@@ -66,7 +66,7 @@ fn events(prev: u64, revision: u64) -> Value {
     })
 }
 
-/// The revisions, and what led to each, of the next `count` updates.
+/// The kind and the revision of each of the next `count` updates.
 async fn updates(stream: &mut Stream, count: usize) -> Vec<(&'static str, u64)> {
     let mut seen = Vec::new();
     for _ in 0..count {
@@ -83,7 +83,7 @@ async fn updates(stream: &mut Stream, count: usize) -> Vec<(&'static str, u64)> 
 }
 
 #[tokio::test]
-async fn a_lost_stream_goes_on_with_a_member_that_the_view_named() {
+async fn a_lost_stream_resumes_at_a_member_of_the_view() {
     // The second node repeats what the first has sent; it must not count twice.
     let (second, asked) = node(vec![resumed(), events(10, 11), events(11, 13)]).await;
     let (first, _) = node(vec![view(10, &second.to_string()), events(10, 11)]).await;
@@ -122,13 +122,13 @@ async fn a_node_that_is_behind_names_a_better_one() {
 }
 
 #[tokio::test]
-async fn nobody_is_told_at_once() {
-    let mut stream = Stream::open(&Client::new([nobody().await]));
+async fn an_unreachable_cluster_is_reported_at_once() {
+    let mut stream = Stream::open(&Client::new([unused_address().await]));
     let error = tokio::time::timeout(Duration::from_secs(2), stream.next()).await.unwrap().unwrap_err();
     assert!(matches!(&error, ClientError::Unreachable(tried) if tried.len() == 1), "{error}");
 }
 
-/// A node of another version, whose messages nobody here understands, is not asked for ever.
+/// A node of another version, whose messages this client does not understand, is not retried for ever.
 #[tokio::test]
 async fn a_stream_that_is_never_understood_ends() {
     let (stranger, asked) = node(vec![json!({"type": "novelty"})]).await;
@@ -141,24 +141,27 @@ async fn a_stream_that_is_never_understood_ends() {
 }
 
 #[tokio::test]
-async fn what_is_followed_is_asked_for_on_every_connection() {
-    type Heard = Arc<Mutex<Vec<Value>>>;
-    async fn upgrade(State(heard): State<Heard>, upgrade: WebSocketUpgrade) -> Response {
+async fn topics_are_followed_on_every_connection() {
+    type Received = Arc<Mutex<Vec<Value>>>;
+    async fn upgrade(State(received): State<Received>, upgrade: WebSocketUpgrade) -> Response {
         upgrade.on_upgrade(|mut socket: WebSocket| async move {
             socket.send(Frame::text(view(10, "http://x").to_string())).await.unwrap();
             let Some(Ok(Frame::Text(text))) = socket.recv().await else { return };
-            heard.lock().unwrap().push(serde_json::from_str(&text).unwrap());
+            received.lock().unwrap().push(serde_json::from_str(&text).unwrap());
             let locks = json!({"type": "locks", "revision": 9, "items": [], "next": null});
             socket.send(Frame::text(locks.to_string())).await.unwrap();
         })
     }
-    let heard = Heard::default();
-    let router = Router::new().route("/v1/stream", get(upgrade)).with_state(heard.clone());
+    let received = Received::default();
+    let router = Router::new().route("/v1/stream", get(upgrade)).with_state(received.clone());
     let topic: ClientMessage =
         serde_json::from_value(json!({"type": "follow", "topic": "locks", "prefix": "jobs/"})).unwrap();
     let mut stream = Stream::open(&Client::new([serve(router).await])).following(topic);
     let seen = updates(&mut stream, 4).await;
     assert_eq!(seen, [("view", 10), ("locks", 10), ("view", 10), ("locks", 10)]);
-    let heard = heard.lock().unwrap();
-    assert!(heard.len() >= 2 && heard.iter().all(|message| message["prefix"] == "jobs/"), "{heard:?}");
+    let received = received.lock().unwrap();
+    assert!(
+        received.len() >= 2 && received.iter().all(|message| message["prefix"] == "jobs/"),
+        "{received:?}"
+    );
 }

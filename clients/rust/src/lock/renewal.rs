@@ -1,9 +1,9 @@
-//! The task that keeps a lease: it renews it in time, says when it is lost, and gives it back.
+//! The background task of a held lock: it renews the lease in time, reports a loss, and releases the lock.
 
-use super::guard::{LockError, Loss};
+use super::guard::{LockError, LockLoss};
 use crate::{
     Client, ClientError,
-    client::{ANSWER_WITHIN, Request},
+    client::{REQUEST_TIMEOUT, Request},
 };
 use ringmaster_common::{
     duration::millis,
@@ -17,15 +17,15 @@ use tokio::{
 };
 use uuid::Uuid;
 
-/// How long to wait before a renewal that failed is tried again.
+/// The pause between a failed renewal and the next attempt.
 pub const RENEW_PAUSE: Duration = Duration::from_millis(50);
-/// The least time that a node is given to answer a renewal, however short the lease is.
-pub const SHORTEST_ATTEMPT: Duration = Duration::from_millis(100);
+/// The shortest time-out of one renewal attempt, however short the lease is.
+pub const MIN_ATTEMPT_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// A lease is renewed when so much of it is over: two more tries of the same length fit in.
+/// A lease is renewed when this fraction of it has passed: two more attempts of the same length fit in.
 const RENEW_AT: u32 = 3;
-/// So much of the lease one node may take for a renewal, so that a paused one does not use up the rest.
-const ATTEMPT_AT_MOST: u32 = 6;
+/// One attempt at one node takes at most this fraction of the lease, so that a paused node does not use up the rest.
+const MAX_ATTEMPT: u32 = 6;
 
 /// A lease, as its holder counts it.
 #[derive(Debug)]
@@ -33,16 +33,16 @@ pub(super) struct Lease {
     pub client: Client,
     pub grant: LockGrant,
     pub ttl: Duration,
-    /// Before the request that it was last granted or renewed by was sent.
+    /// The time before the request of the last grant or renewal was sent.
     since: Instant,
 }
 
-/// How the lock stands.
+/// Whether the lock is held.
 #[derive(Clone, Debug)]
-pub(super) enum Standing {
-    /// Valid up to then, if nothing is heard before.
+pub(super) enum LeaseState {
+    /// The lease runs until this time unless it is renewed or lost earlier.
     Held(Instant),
-    Lost(Loss),
+    Lost(LockLoss),
 }
 
 impl Lease {
@@ -58,7 +58,7 @@ impl Lease {
         self.since + self.ttl / RENEW_AT
     }
 
-    /// Renews it, by one request after the other to whichever node answers, until that is of no more use.
+    /// Sends renewals to one node after the other until one succeeds or `until` has passed.
     async fn renew(&mut self, until: Instant) -> Result<(), ClientError> {
         let body = RenewLock {
             name: self.grant.name.clone(),
@@ -66,14 +66,14 @@ impl Lease {
             token: self.grant.token,
             ttl_ms: millis(self.ttl),
         };
-        let patience = (self.ttl / ATTEMPT_AT_MOST).clamp(SHORTEST_ATTEMPT, ANSWER_WITHIN);
+        let attempt_timeout = (self.ttl / MAX_ATTEMPT).clamp(MIN_ATTEMPT_TIMEOUT, REQUEST_TIMEOUT);
         loop {
             let (sent, key) = (Instant::now(), Uuid::new_v4());
             let attempt = || {
                 let left = until.saturating_duration_since(Instant::now());
-                Request::post("/v1/locks/renew", &body).under(key).within(patience.min(left))
+                Request::post("/v1/locks/renew", &body).with_key(key).with_timeout(attempt_timeout.min(left))
             };
-            match self.client.insist::<LockGrant>(until, attempt).await {
+            match self.client.send_until::<LockGrant>(until, attempt).await {
                 Ok(_) => {
                     self.since = sent;
                     return Ok(());
@@ -86,7 +86,7 @@ impl Lease {
         }
     }
 
-    /// Gives it back. A release that was carried out, and not answered, is answered the next time.
+    /// Releases the lock. A repeat of a release that succeeded unanswered gets the answer of the first one.
     async fn release(&self) -> Result<(), ClientError> {
         let body = ReleaseLock {
             name: self.grant.name.clone(),
@@ -96,50 +96,51 @@ impl Lease {
         self.client.post("/v1/locks/release", &body).await
     }
 
-    /// Renews the lease time and again until `stop` is dropped, and gives it back then. It is known to run
-    /// up to `until`; as far as the holder may count, it may be over.
-    pub async fn keep(
+    /// Renews the lease again and again until `stop` is dropped, then releases the lock. The cluster keeps
+    /// the lease at least until `until`; by the holder's own count it may have ended already.
+    pub async fn run(
         mut self,
         until: Instant,
-        standing: watch::Sender<Standing>,
+        state: watch::Sender<LeaseState>,
         mut stop: oneshot::Receiver<()>,
     ) -> Result<(), LockError> {
         let loss = tokio::select! {
             _ = &mut stop => return Ok(self.release().await?),
-            loss = self.renew_while_held(until, &standing) => loss,
+            loss = self.renew_while_held(until, &state) => loss,
         };
-        standing.send_replace(Standing::Lost(loss.clone()));
-        // The holder may still be at work. Once it has stopped, others may be let in before the lease is over.
+        state.send_replace(LeaseState::Lost(loss.clone()));
+        // The holder may still be at work. Once it has stopped, a release lets waiters in before the TTL has passed.
         let _ = stop.await;
-        if matches!(loss, Loss::RanOut(_)) {
-            // For the holder it is lost, whatever comes of this.
+        if matches!(loss, LockLoss::Expired(_)) {
+            // The holder has lost the lock whatever the outcome of this is.
             let _ = self.release().await;
         }
         Err(loss.into())
     }
 
-    async fn renew_while_held(&mut self, mut until: Instant, standing: &watch::Sender<Standing>) -> Loss {
+    async fn renew_while_held(&mut self, mut until: Instant, state: &watch::Sender<LeaseState>) -> LockLoss {
         loop {
             sleep_until(self.renewal_is_due()).await;
             if Instant::now() >= until {
-                return Loss::RanOut("this process did not get to renewing it".to_owned());
+                return LockLoss::Expired("this process was not scheduled in time to renew it".to_owned());
             }
             match self.renew(until).await {
                 Ok(()) => {}
-                Err(error) if error.is(Code::LockLost) => return Loss::Taken(error.to_string()),
-                Err(error) => return Loss::RanOut(error.to_string()),
+                Err(error) if error.is(Code::LockLost) => return LockLoss::Revoked(error.to_string()),
+                Err(error) => return LockLoss::Expired(error.to_string()),
             }
             let ends = self.ends();
-            // Under the lock through which the guard looks: what it took for lost never becomes valid again.
-            let in_time = standing.send_if_modified(|standing| {
+            // Checked under the lock of the channel that the guard reads: a lock that the guard has reported
+            // as lost never becomes valid again.
+            let in_time = state.send_if_modified(|state| {
                 let in_time = Instant::now() < until;
                 if in_time {
-                    *standing = Standing::Held(ends);
+                    *state = LeaseState::Held(ends);
                 }
                 in_time
             });
             if !in_time {
-                return Loss::RanOut("the answer to its renewal came too late".to_owned());
+                return LockLoss::Expired("the answer to its renewal came too late".to_owned());
             }
             until = ends;
         }
