@@ -246,11 +246,11 @@ impl DataPlane for ProxyReadings {
     }
 
     fn beats(&self) -> Vec<ReceivedHeartbeat> {
-        self.0.heard_beats()
+        self.0.received_heartbeats()
     }
 
     fn figures(&self) -> Arc<[UpstreamMetrics]> {
-        self.0.figures().borrow().clone()
+        self.0.metrics().borrow().clone()
     }
 
     fn failed_listeners(&self) -> Vec<FailedListener> {
@@ -419,7 +419,7 @@ async fn follow_heartbeats(telemetry: Arc<Telemetry>, proxy: Proxy) {
     let mut reports = telemetry.watch();
     while reports.changed().await.is_ok() {
         for (ago, beats) in telemetry.heard_beats() {
-            proxy.learn_beats(&beats, ago);
+            proxy.merge_heartbeats(&beats, ago);
         }
     }
 }

@@ -1,10 +1,10 @@
-//! What the proxy has counted, by upstream and endpoint. Beyond a bound they are summed up as `other`.
+//! Counters of the proxy, by upstream and endpoint. Beyond a bound they are summed up as `other`.
 
 use super::families::Families;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use ringmaster_proxy::{
     Proxy,
-    totals::{BOUNDS_MICROS, EndpointTotals, UpstreamTotals},
+    counters::{BOUNDS_MICROS, EndpointCounters, UpstreamCounters},
 };
 use std::fmt;
 
@@ -16,75 +16,83 @@ pub struct Traffic(pub Proxy);
 impl Collector for Traffic {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Families(encoder);
-        let (upstreams, endpoints) = self.0.totals();
-        let of_upstreams = |count: fn(&UpstreamTotals) -> u64| {
-            upstreams.iter().map(move |totals| ([("upstream", totals.upstream.clone())], count(totals)))
+        let (upstreams, endpoints) = self.0.counters();
+        let of_upstreams = |count: fn(&UpstreamCounters) -> u64| {
+            upstreams.iter().map(move |counters| ([("upstream", counters.upstream.clone())], count(counters)))
         };
         out.counters(
             "proxy_retries",
             "Requests that were sent again",
             None,
-            of_upstreams(|totals| totals.retries),
+            of_upstreams(|counters| counters.retries),
         )?;
         out.counters(
-            "proxy_turned_away",
-            "Requests that no endpoint was there for",
+            "proxy_no_endpoint",
+            "Requests for which no endpoint was eligible",
             None,
-            of_upstreams(|totals| totals.turned_away),
+            of_upstreams(|counters| counters.no_endpoint),
         )?;
         out.counters(
             "proxy_refused",
-            "Requests that were refused before an endpoint was looked for",
+            "Requests that were refused before an endpoint was chosen",
             None,
             self.0.refusals().map(|(code, count)| ([("code", code.as_str().to_owned())], count)),
         )?;
         out.counters(
-            "proxy_clients_gone",
-            "Requests whose client did not wait for the answer",
+            "proxy_client_disconnects",
+            "Requests whose client disconnected before the response",
             None,
-            of_upstreams(|totals| totals.clients_gone),
+            of_upstreams(|counters| counters.client_disconnects),
         )?;
-        let labels = |totals: &EndpointTotals| {
-            [("upstream", totals.upstream.clone()), ("endpoint", totals.endpoint.clone())]
+        let labels = |counters: &EndpointCounters| {
+            [("upstream", counters.upstream.clone()), ("endpoint", counters.endpoint.clone())]
         };
-        let with = |totals: &EndpointTotals, name: &'static str, value: &str| {
-            let [upstream, endpoint] = labels(totals);
+        let with = |counters: &EndpointCounters, name: &'static str, value: &str| {
+            let [upstream, endpoint] = labels(counters);
             [upstream, endpoint, (name, value.to_owned())]
         };
-        let answers = endpoints.iter().flat_map(|totals| {
-            CLASSES.iter().zip(totals.answers).map(|(class, count)| (with(totals, "status", class), count))
+        let responses = endpoints.iter().flat_map(|counters| {
+            CLASSES
+                .iter()
+                .zip(counters.responses)
+                .map(|(class, count)| (with(counters, "status", class), count))
         });
-        out.counters("proxy_answers", "Requests that were answered by an endpoint", None, answers)?;
-        let errors = endpoints.iter().flat_map(|totals| {
-            totals.errors.iter().map(|(kind, count)| (with(totals, "reason", kind.as_str()), *count))
+        out.counters("proxy_responses", "Responses of endpoints", None, responses)?;
+        let errors = endpoints.iter().flat_map(|counters| {
+            counters.errors.iter().map(|(kind, count)| (with(counters, "reason", kind.as_str()), *count))
         });
-        out.counters("proxy_errors", "Requests that an endpoint did not answer", None, errors)?;
-        let latencies = endpoints.iter().map(|totals| {
-            let (counts, longer) = totals.latency.between(BOUNDS_MICROS);
+        out.counters("proxy_errors", "Requests without a complete response of their endpoint", None, errors)?;
+        let latencies = endpoints.iter().map(|counters| {
+            let (counts, longer) = counters.latency.between(BOUNDS_MICROS);
             let buckets = BOUNDS_MICROS.iter().zip(counts).map(|(bound, count)| (seconds(*bound), count));
             let buckets: Vec<_> = buckets.chain([(f64::MAX, longer)]).collect();
-            (labels(totals), seconds(totals.latency.total_micros()), buckets)
+            (labels(counters), seconds(counters.latency.total_micros()), buckets)
         });
         out.histograms(
-            "proxy_request",
-            "From choosing an endpoint to the head of its answer, or to its failure",
+            "proxy_request_duration",
+            "From choosing an endpoint to the head of its response, or to its failure",
             latencies,
         )?;
-        let of_endpoints = |figure: fn(&EndpointTotals) -> u64| {
-            endpoints.iter().map(move |totals| (labels(totals), figure(totals) as f64))
+        let of_endpoints = |value: fn(&EndpointCounters) -> u64| {
+            endpoints.iter().map(move |counters| (labels(counters), value(counters) as f64))
         };
-        out.gauges("proxy_in_flight", "Requests under way", None, of_endpoints(|totals| totals.in_flight))?;
+        out.gauges(
+            "proxy_in_flight",
+            "Requests in flight",
+            None,
+            of_endpoints(|counters| counters.in_flight),
+        )?;
         out.gauges(
             "proxy_endpoint_up",
-            "1 where this node sends requests there",
+            "1 if this node sends requests to the endpoint",
             None,
-            of_endpoints(|totals| totals.up),
+            of_endpoints(|counters| counters.up),
         )?;
         out.gauges(
             "proxy_endpoint_ejected",
-            "1 while this node leaves it out for its failures",
+            "1 while this node has ejected the endpoint for its failures",
             None,
-            of_endpoints(|totals| totals.ejected),
+            of_endpoints(|counters| counters.ejected),
         )
     }
 }

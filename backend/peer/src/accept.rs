@@ -12,37 +12,23 @@ use super::{
     service::{self, Answer, Incoming, Service, Session},
 };
 use ringmaster_common::id::NodeId;
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use ringmaster_net::accept::{self, WhenFull};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    task::JoinSet,
-    time::sleep,
 };
 
-/// After the system refused to accept a connection (no file descriptors, say), wait this long.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Of how many wrong peers the last refusal is remembered, so that it is logged once.
 const MAX_REMEMBERED_REFUSALS: usize = 64;
 
 /// Accepts connections for ever. Dropping this future ends all that it has accepted.
 pub(super) async fn listen(listener: TcpListener, shared: Arc<Shared>, services: Arc<[Arc<dyn Service>]>) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if connections.len() >= MAX_ACCEPTED => drop(stream),
-                Ok((stream, addr)) => {
-                    connections.spawn(serve(stream, addr, Arc::clone(&shared), Arc::clone(&services)));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a peer connection");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            },
-            Some(_) = connections.join_next() => {}
-        }
-    }
+    let permits = Arc::new(Semaphore::new(MAX_ACCEPTED));
+    accept::run_owned(&listener, permits, WhenFull::Close, |stream, addr| {
+        serve(stream, addr, Arc::clone(&shared), Arc::clone(&services))
+    })
+    .await;
 }
 
 async fn serve(stream: TcpStream, addr: SocketAddr, shared: Arc<Shared>, services: Arc<[Arc<dyn Service>]>) {

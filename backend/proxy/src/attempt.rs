@@ -1,108 +1,82 @@
-//! A request at an endpoint: counted while it is under way, and judged when it is answered.
+//! One attempt to send a request to one endpoint. It counts as in flight there for as long as it lives: the choice
+//! counts it, in [`crate::balance`], and its end takes it back.
 
-use super::{
-    course::Failure,
+use crate::{
+    coarse_clock::CoarseInstant,
     endpoint::Endpoint,
-    moment::Moment,
-    pick::{Pick, Why, Wish},
-    proxy_protocol,
-    relay::Ending,
-    upstream::{ErrorKind, Nobody, Outcome, Tried, Upstream},
+    error::UpstreamError,
+    selection::{Choice, SlotSet},
+    upstream::Upstream,
+    wire::proxy_protocol,
 };
+use ringmaster_common::traffic::upstream::Policy;
 use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed, time::Duration};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
-/// How soon a connection that waited shows that the endpoint had closed it.
+/// An idle connection that fails this soon had been closed by the endpoint before.
 const STALE_WITHIN: Duration = Duration::from_millis(500);
 
-/// Counts as under way for as long as it lives.
 #[derive(Debug)]
 pub struct Attempt<'u> {
-    upstream: &'u Upstream,
-    pick: Pick,
-    tried: Tried,
-    since: Moment,
+    pub upstream: &'u Upstream,
+    pub choice: Choice,
+    /// The slots that were tried before.
+    pub tried: SlotSet,
+    pub since: CoarseInstant,
+    /// The value of a new sticky cookie; none if the client has it already.
+    pub sticky: Option<u64>,
 }
 
 impl<'u> Attempt<'u> {
-    pub fn begin(upstream: &'u Upstream, wish: &Wish, random: u64) -> Result<Attempt<'u>, Nobody> {
-        let since = Moment::now();
-        let pick = upstream.pick(wish, since, random)?;
-        upstream.seats[pick.seat].endpoint.in_flight.fetch_add(1, Relaxed);
-        Ok(Attempt { upstream, pick, tried: wish.tried, since })
-    }
-
-    pub fn upstream(&self) -> &'u Upstream {
-        self.upstream
-    }
-
     pub fn endpoint(&self) -> &'u Endpoint {
-        &self.upstream.seats[self.pick.seat].endpoint
+        self.upstream.endpoint(self.choice.slot)
     }
 
-    pub fn seat(&self) -> usize {
-        self.pick.seat
+    /// The head of the response has arrived. Returns how long that took, which is the latency of the endpoint.
+    pub fn response_started(&self) -> Duration {
+        let now = CoarseInstant::now();
+        let latency = now.since(self.since);
+        // Not at the end: a long response must not keep the next choice waiting for this number.
+        self.observe_latency(latency, now);
+        latency
     }
 
-    pub fn why(&self) -> Why {
-        self.pick.why
-    }
-
-    /// Who had been tried before.
-    pub fn tried(&self) -> &Tried {
-        &self.tried
-    }
-
-    /// A connection that waits; none where each begins with who the client is. `resendable`: no harm is done
-    /// should it turn out to be dead.
-    pub fn take_idle(&self, worker: usize, resendable: bool) -> Option<TcpStream> {
-        if self.upstream.config.send_proxy_protocol {
-            return None;
+    /// The policy `p2c_ewma` takes it into account from now on.
+    pub fn observe_latency(&self, latency: Duration, now: CoarseInstant) {
+        if self.upstream.config.policy == Policy::P2cEwma {
+            self.endpoint().ewma.observe(latency, now);
         }
-        self.endpoint().take_idle(worker, !resendable)
     }
 
-    /// Whether a connection that waited, and now came to nothing, had died before. Servers close those;
-    /// that says nothing about how they are. What took its time did reach somebody.
+    /// Whether connections carry more than one request: not if each begins with the PROXY protocol header of its client.
+    pub fn reuses_connections(&self) -> bool {
+        !self.upstream.config.send_proxy_protocol
+    }
+
+    /// Whether a failed idle connection had been closed by the endpoint before, which servers do and which does not
+    /// count against them. A failure that took longer is one of the endpoint.
     pub fn was_stale(&self) -> bool {
-        Moment::now().since(self.since) < STALE_WITHIN
+        CoarseInstant::now().since(self.since) < STALE_WITHIN
     }
 
-    /// A new connection, on behalf of `client`, who connected to `here`.
-    pub async fn connect(&self, client: SocketAddr, here: SocketAddr) -> Result<TcpStream, Failure> {
+    /// A new connection on behalf of `client`, which connected to `here`.
+    pub async fn connect(&self, client: SocketAddr, here: SocketAddr) -> Result<TcpStream, UpstreamError> {
         let config = &self.upstream.config;
         let limit = Duration::from_millis(config.timeouts.connect_ms);
-        let mut link = match timeout(limit, self.endpoint().connect()).await {
-            Ok(Ok(link)) => link,
-            Ok(Err(error)) => return Err(Failure::Unreached(format!("no connection: {error}"))),
+        let mut connection = match timeout(limit, self.endpoint().pool.connect()).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(UpstreamError::ConnectFailed(format!("no connection: {error}"))),
             Err(_) => {
-                return Err(Failure::Unreached(format!("no connection within {} ms", limit.as_millis())));
+                let detail = format!("no connection within {} ms", limit.as_millis());
+                return Err(UpstreamError::ConnectFailed(detail));
             }
         };
         if config.send_proxy_protocol {
             let header = proxy_protocol::header(client, here);
-            link.write_all(&header).await.map_err(|error| Failure::Unreached(error.to_string()))?;
+            let written = connection.write_all(&header).await;
+            written.map_err(|error| UpstreamError::ConnectFailed(error.to_string()))?;
         }
-        Ok(link)
-    }
-
-    pub fn answered(&self, status: u16, now: Moment) {
-        self.upstream.note(self.pick.seat, Outcome::Answered(status), now.since(self.since), now);
-    }
-
-    /// How the answer ended that it was answered with.
-    pub fn ended(&self, status: u16, ending: Ending) {
-        match ending {
-            Ending::Whole => self.upstream.went_well(self.pick.seat, Outcome::Answered(status)),
-            Ending::BrokenOff => {
-                self.upstream.broke_off(self.pick.seat, Outcome::Answered(status), Moment::now());
-            }
-            Ending::GivenUp => {}
-        }
-    }
-
-    pub fn failed(&self, kind: ErrorKind, now: Moment) {
-        self.upstream.note(self.pick.seat, Outcome::Failed(kind), now.since(self.since), now);
+        Ok(connection)
     }
 }
 

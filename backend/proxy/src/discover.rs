@@ -1,13 +1,14 @@
-//! Who this node's proxy would choose from at the moment, for those who choose for themselves.
+//! Service discovery: the endpoints that this node's proxy would choose from now, for clients that choose themselves.
 
-use super::{
+use crate::{
     Proxy,
-    moment::Moment,
-    upstream::{Ineligible, Tried, Upstream},
+    coarse_clock::CoarseInstant,
+    selection::{Ineligible, SlotSet},
+    upstream::Upstream,
 };
 use std::net::IpAddr;
 
-/// Where an endpoint is.
+/// The address of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     pub endpoint: String,
@@ -24,17 +25,16 @@ pub enum Host {
 }
 
 impl Proxy {
-    /// By the name of an upstream, or of an endpoint, a dot and its upstream; capitals make no difference. None where
-    /// there is no such name.
+    /// By the name of an upstream, or by `ENDPOINT.UPSTREAM`, in any case. None if there is no such name.
     pub fn discover(&self, name: &str) -> Option<Vec<Place>> {
-        let table = self.0.table.load_full();
-        let (now, nobody) = (Moment::now(), Tried::default());
-        let is_open = |upstream: &Upstream, seat: usize| {
-            matches!(upstream.why_ineligible(seat, &nobody, now), None | Some(Ineligible::Full))
+        let table = self.table();
+        let (now, none_tried) = (CoarseInstant::now(), SlotSet::default());
+        let is_open = |upstream: &Upstream, slot: usize| {
+            matches!(upstream.why_ineligible(slot, &none_tried, now), None | Some(Ineligible::Full))
         };
         if let Some(upstream) = table.upstreams().find(|upstream| upstream.name.eq_ignore_ascii_case(name)) {
-            let open = (0..upstream.seats.len()).filter(|seat| is_open(upstream, *seat));
-            return Some(open.filter_map(|seat| place(upstream, seat)).collect());
+            let open = (0..upstream.slots.len()).filter(|slot| is_open(upstream, *slot));
+            return Some(open.filter_map(|slot| place(upstream, slot)).collect());
         }
         table.upstreams().find_map(|upstream| {
             let is_meant = |id: &str| {
@@ -44,21 +44,21 @@ impl Proxy {
                     endpoint.eq_ignore_ascii_case(id) && of.eq_ignore_ascii_case(&upstream.name)
                 })
             };
-            let seat = upstream.seats.iter().position(|seat| is_meant(&seat.endpoint.id))?;
-            Some(place(upstream, seat).filter(|_| is_open(upstream, seat)).into_iter().collect())
+            let slot = upstream.slots.iter().position(|slot| is_meant(&slot.endpoint.id))?;
+            Some(place(upstream, slot).filter(|_| is_open(upstream, slot)).into_iter().collect())
         })
     }
 }
 
-fn place(upstream: &Upstream, seat: usize) -> Option<Place> {
-    let seat = &upstream.seats[seat];
-    let (host, port) = seat.endpoint.addr.rsplit_once(':')?;
+fn place(upstream: &Upstream, slot: usize) -> Option<Place> {
+    let slot = &upstream.slots[slot];
+    let (host, port) = slot.endpoint.addr.rsplit_once(':')?;
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     Some(Place {
-        endpoint: seat.endpoint.id.clone(),
+        endpoint: slot.endpoint.id.clone(),
         host: bare.parse().map_or_else(|_| Host::Name(host.to_owned()), Host::Ip),
         port: port.parse().ok()?,
-        weight: u16::try_from(seat.weight).unwrap_or(u16::MAX),
+        weight: u16::try_from(slot.weight).unwrap_or(u16::MAX),
     })
 }
 
@@ -69,7 +69,7 @@ mod tests {
     use ringmaster_common::{id::NodeId, traffic::upstream::EndpointState};
 
     #[tokio::test]
-    async fn who_takes_requests_is_found() {
+    async fn eligible_endpoints_are_found() {
         let settings =
             Settings { node: NodeId(1), listen: None, data_dir: None, workers: Some(1), connections: 100 };
         let proxy = Proxy::start(settings).unwrap();
@@ -83,7 +83,7 @@ mod tests {
         let c = Place { endpoint: "c".to_owned(), host: Host::Name("host".to_owned()), port: 81, weight: 1 };
         assert_eq!(proxy.discover("WEB.v2"), Some(vec![b.clone(), c]));
         assert_eq!(proxy.discover("B.1.web.v2"), Some(vec![b]));
-        assert_eq!(proxy.discover("a.web.v2"), Some(Vec::new()), "it is there, and takes nothing");
+        assert_eq!(proxy.discover("a.web.v2"), Some(Vec::new()), "it exists, and is not eligible");
         for unknown in ["d.web.v2", "web", "", "a.", ".web.v2", "a"] {
             assert_eq!(proxy.discover(unknown), None, "{unknown}");
         }

@@ -1,23 +1,25 @@
-//! This node's own health checks: a task for each endpoint that is to be checked.
+//! This node's own health checks: a task for each endpoint that is checked.
 //!
-//! An opinion changes after so many results on end, and whoever follows is told then. An endpoint that comes and goes is
-//! damped: the more often it went lately, the longer it has to be well before it is called so. Endpoints cannot
-//! lead a check elsewhere: redirects are answers like others, no more than a head is read, and addresses
-//! that clouds keep for themselves are refused after the name was resolved.
+//! An opinion changes after a number of consecutive results, and is published then. Flapping is damped: the more often
+//! an endpoint failed lately, the longer it must pass before it is called healthy. An endpoint cannot lead a check
+//! elsewhere: redirects are not followed, only a head is read, and link-local and metadata addresses are refused after
+//! the name was resolved.
 
-use super::{
-    buffer::Buffer,
+use crate::{
+    coarse_clock::CoarseInstant,
     endpoint::Endpoint,
-    head::{self, Asked, MAX_INTERIM},
-    http2::link,
-    moment::Moment,
-    proxy_protocol,
     table::Table,
+    wire::{
+        buffer::Buffer,
+        head::{self, MAX_INTERIM, RequestFacts},
+        http2, proxy_protocol,
+    },
 };
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hyper::Request;
 use ringmaster_common::traffic::{
-    health::{HealthCheck, Rhythm, Verdict},
+    health::{EndpointOpinion, HealthCheck, Rhythm, Verdict},
     upstream::{EndpointState, Protocol},
 };
 use ringmaster_net::clock;
@@ -38,15 +40,14 @@ use tokio::{
 
 /// The longest wait before the first check.
 const FIRST_WITHIN: Duration = Duration::from_millis(500);
-/// How often heartbeats are looked after.
-const BEAT_LOOK: Duration = Duration::from_millis(100);
+/// How often the age of heartbeats is checked.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Going away within this long after coming back counts as flapping.
+/// A failure within this time after a recovery counts as flapping.
 const FLAP_WINDOW: Duration = Duration::from_secs(60);
-/// How long an endpoint has to be well that has flapped once; it doubles with each time.
+/// How long an endpoint must pass after it flapped once; doubles with each time.
 const FIRST_HOLD: Duration = Duration::from_millis(500);
 
-/// What endpoints know checks by.
 const USER_AGENT: &str = "ringmaster-health-check";
 
 /// The checks that run, by upstream, endpoint and address.
@@ -56,35 +57,35 @@ pub struct Checks(HashMap<(String, String, String), Running>);
 #[derive(Debug)]
 struct Running {
     check: HealthCheck,
-    to: Target,
+    target: Target,
     task: AbortHandle,
 }
 
-/// What is checked, and how one speaks to it.
+/// What is checked, and by which protocol.
 #[derive(Clone, Debug)]
 struct Target {
     endpoint: Arc<Endpoint>,
     protocol: Protocol,
-    /// Connections begin with who the client is.
+    /// Connections begin with a PROXY protocol header.
     proxy_protocol: bool,
 }
 
 impl Checks {
-    /// Starts what is new, and ends what is gone. `changes` is told of every opinion that changes.
+    /// Starts new checks and stops removed ones. `changes` grows with every opinion that changes.
     pub fn follow(&mut self, table: &Table, runtime: &Handle, changes: &watch::Sender<u64>) {
         let mut before = std::mem::take(&mut self.0);
         for upstream in table.upstreams() {
             let Some(check) = &upstream.config.health_check else { continue };
-            let checked = upstream.seats.iter().filter(|seat| seat.state != EndpointState::Maintenance);
-            for seat in checked {
-                let endpoint = &seat.endpoint;
+            let checked = upstream.slots.iter().filter(|slot| slot.state != EndpointState::Maintenance);
+            for slot in checked {
+                let endpoint = &slot.endpoint;
                 let key = (upstream.name.clone(), endpoint.id.clone(), endpoint.addr.clone());
                 let protocol = upstream.config.protocol;
                 let same = |running: &Running| {
                     running.check == *check
-                        && running.to.protocol == protocol
-                        && running.to.proxy_protocol == upstream.config.send_proxy_protocol
-                        && Arc::ptr_eq(&running.to.endpoint, endpoint)
+                        && running.target.protocol == protocol
+                        && running.target.proxy_protocol == upstream.config.send_proxy_protocol
+                        && Arc::ptr_eq(&running.target.endpoint, endpoint)
                 };
                 let running = match before.remove(&key) {
                     Some(running) if same(&running) => running,
@@ -92,14 +93,15 @@ impl Checks {
                         if let Some(other) = other {
                             other.task.abort();
                         }
-                        let to = Target {
+                        let target = Target {
                             endpoint: endpoint.clone(),
                             protocol,
                             proxy_protocol: upstream.config.send_proxy_protocol,
                         };
-                        let task = run(to.clone(), check.clone(), endpoint.next_checker(), changes.clone());
+                        let task =
+                            run(target.clone(), check.clone(), endpoint.next_checker(), changes.clone());
                         let task = runtime.spawn(task).abort_handle();
-                        Running { check: check.clone(), to, task }
+                        Running { check: check.clone(), target, task }
                     }
                 };
                 self.0.insert(key, running);
@@ -107,8 +109,8 @@ impl Checks {
         }
         for running in before.into_values() {
             running.task.abort();
-            let (endpoint, unchecked) = (&running.to.endpoint, "it is not checked".to_owned());
-            // A check that is at it right now ends a moment later.
+            let (endpoint, unchecked) = (&running.target.endpoint, "not checked".to_owned());
+            // The check may be running right now: from now on its result is ignored.
             if endpoint.set_opinion(endpoint.next_checker(), Verdict::Unknown, unchecked) {
                 changes.send_modify(|version| *version += 1);
             }
@@ -116,54 +118,54 @@ impl Checks {
     }
 }
 
-/// `checker` is what the endpoint knows this check by.
-async fn run(to: Target, check: HealthCheck, checker: u64, changes: watch::Sender<u64>) {
-    let endpoint = &to.endpoint;
-    let tell = |verdict, detail| {
+/// `checker` is the id of this check.
+async fn run(target: Target, check: HealthCheck, checker: u64, changes: watch::Sender<u64>) {
+    let endpoint = &target.endpoint;
+    let publish = |verdict, detail| {
         if endpoint.set_opinion(checker, verdict, detail) {
             changes.send_modify(|version| *version += 1);
         }
     };
     let rhythm = match (&check, check.rhythm()) {
         (HealthCheck::Heartbeat { ttl_ms }, _) => {
-            return heartbeats(endpoint, Duration::from_millis(*ttl_ms), tell).await;
+            return heartbeats(endpoint, Duration::from_millis(*ttl_ms), publish).await;
         }
         (_, Some(rhythm)) => rhythm,
-        // Every check but that one has a rhythm.
+        // All other checks have a rhythm.
         (_, None) => return,
     };
     let interval = Duration::from_millis(rhythm.interval_ms);
     sleep(interval.min(FIRST_WITHIN).mul_f64(rand::random())).await;
     let mut streak = Streak::default();
     loop {
-        let patience = Duration::from_millis(rhythm.timeout_ms);
-        let result = match timeout(patience, probe(&to, &check)).await {
+        let limit = Duration::from_millis(rhythm.timeout_ms);
+        let result = match timeout(limit, probe(&target, &check)).await {
             Ok(result) => result,
-            Err(_) => Err(format!("no answer within {} ms", rhythm.timeout_ms)),
+            Err(_) => Err(format!("no response within {} ms", rhythm.timeout_ms)),
         };
         if let Some((verdict, detail)) = streak.count(result, rhythm, clock::now()) {
-            tell(verdict, detail);
+            publish(verdict, detail);
         }
         sleep(interval.mul_f64(0.9 + 0.2 * rand::random::<f64>())).await;
     }
 }
 
-/// Results of one kind on end, and what is remembered of how it came and went before.
+/// Consecutive results of one kind, and how often the endpoint flapped.
 #[derive(Debug, Default)]
 struct Streak {
     good: bool,
     count: u32,
     since: Option<Instant>,
-    /// How often it went away soon after it had come back.
+    /// How often it failed soon after it had recovered.
     flaps: u32,
-    /// Since when it is called healthy, if it is.
+    /// Since when its verdict is healthy, if it is.
     healthy_since: Option<Instant>,
-    /// It is called unhealthy, having been called healthy.
-    has_gone: bool,
+    /// Its verdict was healthy before it became unhealthy.
+    has_failed: bool,
 }
 
 impl Streak {
-    /// What follows from one more result: an opinion, once there are enough.
+    /// Takes in one more result. Returns an opinion once there are enough.
     fn count(
         &mut self,
         result: Result<String, String>,
@@ -184,9 +186,9 @@ impl Streak {
                 return None;
             }
             if let Some(since) = self.healthy_since.take() {
-                let soon = self.has_gone && age(Some(since)) < FLAP_WINDOW;
+                let soon = self.has_failed && age(Some(since)) < FLAP_WINDOW;
                 self.flaps = if soon { self.flaps.saturating_add(1) } else { 0 };
-                self.has_gone = true;
+                self.has_failed = true;
             }
             return Some((Verdict::Unhealthy, detail));
         }
@@ -196,11 +198,7 @@ impl Streak {
         }
         let detail = match self.flaps {
             0 => detail,
-            flaps => format!(
-                "{detail}, and is well for {} ms; it had come and gone {} times",
-                hold.as_millis(),
-                flaps + 1
-            ),
+            flaps => format!("{detail}, for {} ms; it had flapped {} times", hold.as_millis(), flaps + 1),
         };
         self.healthy_since.get_or_insert(now);
         Some((Verdict::Healthy, detail))
@@ -216,10 +214,10 @@ impl Streak {
     }
 }
 
-/// What it found, either way.
-async fn probe(to: &Target, check: &HealthCheck) -> Result<String, String> {
-    let Target { endpoint, protocol, proxy_protocol } = to;
-    let mut stream = endpoint.connect().await.map_err(|error| reason(&error))?;
+/// What it found, good or bad.
+async fn probe(target: &Target, check: &HealthCheck) -> Result<String, String> {
+    let Target { endpoint, protocol, proxy_protocol } = target;
+    let mut stream = endpoint.pool.connect().await.map_err(|error| reason(&error))?;
     if *proxy_protocol {
         let header = proxy_protocol::on_own_behalf();
         stream.write_all(&header).await.map_err(|error| reason(&error))?;
@@ -229,18 +227,18 @@ async fn probe(to: &Target, check: &HealthCheck) -> Result<String, String> {
     };
     let host = host.as_deref().unwrap_or(&endpoint.addr);
     let found = match protocol {
-        Protocol::Http2 => ask_http2(stream, host, path).await?,
-        Protocol::Http1 | Protocol::Tcp => ask(stream, host, path).await?,
+        Protocol::Http2 => get_by_http2(stream, host, path).await?,
+        Protocol::Http1 | Protocol::Tcp => get(stream, host, path).await?,
     };
     let fits = match status {
         Some(status) => found == *status,
         None => (200..400).contains(&found),
     };
-    let says = format!("answered {found}");
-    if fits { Ok(says) } else { Err(says) }
+    let detail = format!("status {found}");
+    if fits { Ok(detail) } else { Err(detail) }
 }
 
-async fn ask(mut stream: TcpStream, host: &str, path: &str) -> Result<u16, String> {
+async fn get(mut stream: TcpStream, host: &str, path: &str) -> Result<u16, String> {
     let request = format!(
         "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {USER_AGENT}\r\naccept: */*\r\nconnection: close\r\n\r\n"
     );
@@ -248,13 +246,13 @@ async fn ask(mut stream: TcpStream, host: &str, path: &str) -> Result<u16, Strin
     let (mut arrived, mut interim) = (Buffer::default(), 0);
     while !arrived.is_full() {
         match arrived.read_from(&mut stream).await {
-            Ok(0) => return Err("closed the connection without an answer".to_owned()),
+            Ok(0) => return Err("closed the connection without a response".to_owned()),
             Ok(_) => {}
             Err(error) => return Err(reason(&error)),
         }
-        let asked = Asked { head: false, upgrade: false };
+        let facts = RequestFacts { is_head: false, wants_upgrade: false };
         while let Some(head) =
-            head::response(arrived.filled(), &mut head::room(), asked).map_err(|refusal| refusal.detail)?
+            head::response(arrived.filled(), &mut head::room(), facts).map_err(|refusal| refusal.detail)?
         {
             if head.status >= 200 {
                 return Ok(head.status);
@@ -263,23 +261,24 @@ async fn ask(mut stream: TcpStream, host: &str, path: &str) -> Result<u16, Strin
             arrived.consume(len);
             interim += 1;
             if interim > MAX_INTERIM {
-                return Err(head::never_final().detail);
+                return Err(head::too_many_interim().detail);
             }
         }
     }
-    Err("its head is too large".to_owned())
+    Err("the head is too large".to_owned())
 }
 
-async fn ask_http2(stream: TcpStream, host: &str, path: &str) -> Result<u16, String> {
+async fn get_by_http2(stream: TcpStream, host: &str, path: &str) -> Result<u16, String> {
     let request = Request::get(format!("http://{host}{path}")).header("user-agent", USER_AGENT).body(());
     let request = request.map_err(|error| error.to_string())?;
-    let says = |error| link::says(&error);
-    let (requests, connection) = link::builder().handshake::<_, Bytes>(stream).await.map_err(says)?;
-    let asking = async { requests.ready().await?.send_request(request, true)?.0.await };
-    // The connection is at work for as long as the question is, and gone with it.
+    let describe = |error| http2::describe(&error);
+    let (requests, connection) =
+        http2::client_builder().handshake::<_, Bytes>(stream).await.map_err(describe)?;
+    let exchange = async { requests.ready().await?.send_request(request, true)?.0.await };
+    // The connection is driven as long as the request is in flight, and dropped with it.
     tokio::select! {
-        answer = asking => answer.map(|answer| answer.status().as_u16()).map_err(says),
-        ended = connection => Err(ended.err().map_or_else(|| "closed the connection".to_owned(), says)),
+        response = exchange => response.map(|response| response.status().as_u16()).map_err(describe),
+        ended = connection => Err(ended.err().map_or_else(|| "closed the connection".to_owned(), describe)),
     }
 }
 
@@ -291,15 +290,49 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-async fn heartbeats(endpoint: &Endpoint, ttl: Duration, tell: impl Fn(Verdict, String)) {
+async fn heartbeats(endpoint: &Endpoint, ttl: Duration, publish: impl Fn(Verdict, String)) {
     loop {
-        match endpoint.beats.lives(ttl, Moment::now()) {
-            Some(true) => tell(Verdict::Healthy, "told that it lives".to_owned()),
-            Some(false) => tell(Verdict::Unhealthy, format!("no heartbeat for {} ms", ttl.as_millis())),
+        match endpoint.last_heartbeat.is_alive(ttl, CoarseInstant::now()) {
+            Some(true) => publish(Verdict::Healthy, "heartbeat received".to_owned()),
+            Some(false) => publish(Verdict::Unhealthy, format!("no heartbeat for {} ms", ttl.as_millis())),
             None => {}
         }
-        sleep(BEAT_LOOK.min(ttl / 4)).await;
+        sleep(HEARTBEAT_INTERVAL.min(ttl / 4)).await;
     }
+}
+
+/// Publishes all opinions when one of them changes.
+pub async fn publish(
+    mut changes: watch::Receiver<u64>,
+    opinions: watch::Sender<Arc<[EndpointOpinion]>>,
+    table: Arc<ArcSwap<Table>>,
+) {
+    while changes.changed().await.is_ok() {
+        let table = table.load_full();
+        let checked = table.upstreams().filter(|upstream| upstream.config.health_check.is_some());
+        let all = checked.flat_map(|upstream| {
+            upstream.slots.iter().filter_map(|slot| opinion_of(&upstream.name, &slot.endpoint))
+        });
+        let all: Vec<_> = all.collect();
+        opinions.send_if_modified(|known| {
+            let is_new = **known != *all;
+            if is_new {
+                *known = all.into();
+            }
+            is_new
+        });
+    }
+}
+
+fn opinion_of(upstream: &str, endpoint: &Endpoint) -> Option<EndpointOpinion> {
+    let opinion = endpoint.opinion();
+    (opinion.verdict != Verdict::Unknown).then(|| EndpointOpinion {
+        upstream: upstream.to_owned(),
+        endpoint: endpoint.id.clone(),
+        addr: endpoint.addr.clone(),
+        verdict: opinion.verdict,
+        detail: opinion.detail,
+    })
 }
 
 #[cfg(test)]
@@ -307,7 +340,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_opinion_takes_so_many_results_on_end() {
+    fn an_opinion_takes_a_number_of_consecutive_results() {
         let rhythm = Rhythm { interval_ms: 1, timeout_ms: 1, rise: 2, fall: 3, max_hold_ms: 0 };
         let mut streak = Streak::default();
         let mut verdict = Verdict::Unknown;
@@ -325,27 +358,27 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_and_goes_has_to_be_well_for_longer_each_time() {
+    fn an_endpoint_that_flaps_must_pass_for_longer_each_time() {
         let rhythm = Rhythm { interval_ms: 100, timeout_ms: 1, rise: 1, fall: 1, max_hold_ms: 30_000 };
         let (mut streak, mut now) = (Streak::default(), clock::now());
         let mut waits = Vec::new();
         for _ in 0..12 {
             let well = loop {
                 now += Duration::from_millis(100);
-                if let Some((_, detail)) = streak.count(Ok("answered 200".to_owned()), rhythm, now) {
+                if let Some((_, detail)) = streak.count(Ok("status 200".to_owned()), rhythm, now) {
                     break detail;
                 }
             };
             waits.push(now.saturating_duration_since(streak.since.unwrap()).as_millis());
-            assert_eq!(well.contains("come and gone"), waits.len() > 2, "{well}");
+            assert_eq!(well.contains("flapped"), waits.len() > 2, "{well}");
             now += Duration::from_millis(100);
             assert!(
                 streak.count(Err("refused".to_owned()), rhythm, now).is_some(),
-                "bad news is told at once"
+                "a failure counts at once"
             );
         }
         assert_eq!(waits, [0, 0, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000, 30_000]);
-        // Who was well for long begins anew.
+        // A long time without failures resets the count.
         let longest = Duration::from_secs(30);
         now += longest;
         streak.count(Ok(String::new()), rhythm, now);

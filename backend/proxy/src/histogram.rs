@@ -1,9 +1,8 @@
 //! Latencies that many threads record at once: counters in buckets, eight for each doubling.
 //!
-//! There are two sets of buckets: the one that fills, and the one before it. A summary covers both, so
-//! between one and two turns. A quantile is exact to an eighth. What is recorded while the sets change
-//! places may be lost: these are figures for people. What is forgotten is still counted among all there
-//! ever was, at no cost to who records.
+//! There are two sets of buckets: the one that fills, and the one before. A summary covers both, so between one and two
+//! turns. A quantile is exact to an eighth. A latency recorded while the sets are exchanged may be lost: these are
+//! numbers for people. Counts that leave the window are added up, so totals since the start cost nothing to record.
 
 use std::sync::{
     Mutex, PoisonError,
@@ -19,7 +18,7 @@ const BUCKETS: usize = (28 - SUB_BITS as usize + 1) << SUB_BITS;
 pub struct Histogram {
     sets: [Box<[AtomicU32]>; 2],
     filling: AtomicUsize,
-    /// What is in neither set any more.
+    /// The counts of earlier sets.
     past: Mutex<Counts>,
 }
 
@@ -54,9 +53,9 @@ impl Histogram {
         Counts((0..BUCKETS).map(sum).collect())
     }
 
-    /// All that was ever recorded.
-    pub fn ever(&self) -> Counts {
-        // Held while the others are read, so that nothing is counted twice, or not at all.
+    /// Since the start.
+    pub fn total(&self) -> Counts {
+        // Locked while the others are read, so that each count is included once.
         let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = self.counts();
         all.add(&past);
@@ -75,8 +74,8 @@ impl Counts {
         }
     }
 
-    /// How many are shorter than each of these and not than the one before, in microseconds; and how many
-    /// are longer than all.
+    /// How many are below each of these bounds and not below the one before, in microseconds; and how many are above
+    /// all bounds.
     pub fn between<const N: usize>(&self, bounds: [u64; N]) -> ([u64; N], u64) {
         let mut from = 0;
         let counts = bounds.map(|bound| {
@@ -88,12 +87,12 @@ impl Counts {
         (counts, self.0[from..].iter().sum())
     }
 
-    /// Of all of them together, as exact as the buckets are.
+    /// The sum, as exact as the buckets are.
     pub fn total_micros(&self) -> u64 {
         self.0.iter().enumerate().map(|(at, count)| count * middle(at)).sum()
     }
 
-    /// In microseconds; none where nothing was recorded.
+    /// In microseconds; none if nothing was recorded.
     pub fn quantile(&self, quantile: f64) -> Option<u64> {
         let all: u64 = self.0.iter().sum();
         let rank = (all as f64 * quantile).ceil().max(1.0) as u64;
@@ -108,7 +107,7 @@ impl Counts {
     }
 }
 
-/// Small values have a bucket each; from then on the highest bits choose.
+/// Small values have a bucket each; for larger ones the highest bits choose.
 fn bucket(micros: u64) -> usize {
     if micros < 1 << SUB_BITS {
         return micros as usize;
@@ -144,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_told_apart_and_forgotten() {
+    fn quantiles_are_of_the_window() {
         let histogram = Histogram::default();
         (0..98).for_each(|_| histogram.record(100));
         (0..2).for_each(|_| histogram.record(10_000));
@@ -159,15 +158,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_is_still_counted() {
+    fn totals_outlive_the_window() {
         let histogram = Histogram::default();
         for _ in 0..3 {
             [10, 2_000, 2_000_000].iter().for_each(|micros| histogram.record(*micros));
             (0..3).for_each(|_| histogram.turn());
         }
         histogram.record(10);
-        let ever = histogram.ever();
-        assert_eq!(ever.between([1_024, 1_048_576]), ([4, 3], 3));
-        assert!(ever.total_micros().abs_diff(6_006_040) * 8 < 6_006_040, "{}", ever.total_micros());
+        let total = histogram.total();
+        assert_eq!(total.between([1_024, 1_048_576]), ([4, 3], 3));
+        assert!(total.total_micros().abs_diff(6_006_040) * 8 < 6_006_040, "{}", total.total_micros());
     }
 }

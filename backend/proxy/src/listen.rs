@@ -1,12 +1,12 @@
-//! Where workers listen, and what keeps them from it.
+//! The listeners of all workers, and why some cannot be opened.
 //!
-//! Workers share an address, so the kernel would let another listener of ours share it, too, that is spelt differently.
-//! Then each connection would be served by whichever the kernel chose. So an address is taken for one listener, as a
-//! whole, before workers share it. Nodes on one machine do share the listeners that routes name: they serve the same there.
+//! Workers share an address, so the kernel would also allow another listener of ours at the same address if it is spelt
+//! differently. The kernel would then choose the listener of each connection. So an address is reserved for one
+//! listener before workers share it. Nodes on one machine do share the listeners that routes name: they serve the same
+//! routes there.
 //!
-//! An address that is not to be had is tried again, more and more seldom: whoever has it may let it go. All workers
-//! try, and what they find is one thing: it is logged when it is another than before, and told for as long as it
-//! holds, so that somebody who never reads logs learns of it.
+//! An address that cannot be opened is tried again, less and less often. All workers try; their error is logged when it
+//! changes, and reported for as long as it lasts, so that an operator who reads no logs sees it.
 
 use ringmaster_common::traffic::warnings::MAX_DEAF_LISTENERS;
 use std::{
@@ -25,68 +25,65 @@ use tokio::{
 const BACKLOG: u32 = 4096;
 /// How long to wait before listening again where it failed, at first ...
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// ... and at the most: whoever frees the address sees it in use within this.
+/// ... and at the most: a free address is used within this time.
 const MAX_PAUSE: Duration = Duration::from_secs(16);
 
-/// The listeners of all workers that are not open.
 #[derive(Debug, Default)]
 pub struct Listeners {
-    deaf: Mutex<BTreeMap<String, Deaf>>,
-    /// Which addresses are taken.
-    taken: Mutex<BTreeMap<SocketAddr, Taken>>,
+    failed: Mutex<BTreeMap<String, Failed>>,
+    reserved: Mutex<BTreeMap<SocketAddr, Reservation>>,
 }
 
 #[derive(Debug)]
-struct Taken {
+struct Reservation {
     by: Name,
-    /// How many workers listen there.
+    /// How many workers listen at the address.
     workers: usize,
 }
 
 /// A listener's name: none for the node's own.
 pub type Name = Option<Arc<str>>;
 
-/// A socket that clients come in by. The address is free for another listener once all workers' are gone.
+/// A listening socket of one worker. The address is free for another listener once the sockets of all workers are gone.
 #[derive(Debug)]
 pub struct Open {
     pub socket: TcpListener,
-    _place: Place,
+    _reserved: Reserved,
 }
 
 #[derive(Debug)]
-struct Place {
+struct Reserved {
     listeners: Arc<Listeners>,
     addr: SocketAddr,
 }
 
-impl Drop for Place {
+impl Drop for Reserved {
     fn drop(&mut self) {
-        let mut taken = self.listeners.taken();
-        if let Some(known) = taken.get_mut(&self.addr) {
+        let mut reserved = self.listeners.reserved();
+        if let Some(known) = reserved.get_mut(&self.addr) {
             known.workers -= 1;
             if known.workers == 0 {
-                taken.remove(&self.addr);
+                reserved.remove(&self.addr);
             }
         }
     }
 }
 
 #[derive(Debug)]
-struct Deaf {
+struct Failed {
     why: String,
     /// How many workers try.
     workers: usize,
 }
 
-/// One worker that tries. It no longer does when this is dropped, be it that it succeeded or that nobody wants the
-/// listener any more.
+/// One worker that tries to open a listener, until it succeeds or the listener is not wanted any more.
 struct Trying<'a> {
     listeners: &'a Listeners,
     addr: &'a str,
 }
 
 impl Listeners {
-    /// Listens at an address where other workers do, too, as soon as that can be.
+    /// Listens at an address that all workers share, as soon as that is possible.
     pub async fn open(self: &Arc<Self>, name: &Name, addr: &str) -> Open {
         let mut trying = None;
         let mut pause = FIRST_PAUSE;
@@ -94,13 +91,13 @@ impl Listeners {
             match self.listen(name, addr).await {
                 Ok(open) => {
                     if trying.is_some() {
-                        tracing::info!(addr, "the proxy listens here after all");
+                        tracing::info!(addr, "the proxy listens at this address now");
                     }
                     return open;
                 }
                 Err(error) => {
                     let trying = trying.get_or_insert_with(|| self.try_at(addr));
-                    trying.failed(&in_words(&error));
+                    trying.failed(&describe(&error));
                 }
             }
             sleep(pause).await;
@@ -110,53 +107,57 @@ impl Listeners {
 
     async fn listen(self: &Arc<Self>, name: &Name, addr: &str) -> io::Result<Open> {
         let addr = lookup_host(addr).await?.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let _place = self.take(name, addr)?;
+        let _reserved = self.reserve(name, addr)?;
         let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
         socket.set_reuseport(true)?;
         socket.bind(addr)?;
-        Ok(Open { socket: socket.listen(BACKLOG)?, _place })
+        Ok(Open { socket: socket.listen(BACKLOG)?, _reserved })
     }
 
-    /// Takes an address for a listener, unless another one has it.
-    fn take(self: &Arc<Self>, name: &Name, addr: SocketAddr) -> io::Result<Place> {
-        let mut taken = self.taken();
+    /// Fails if another listener has the address.
+    fn reserve(self: &Arc<Self>, name: &Name, addr: SocketAddr) -> io::Result<Reserved> {
+        let mut reserved = self.reserved();
         let meet = |other: &SocketAddr| {
             let same = other.ip() == addr.ip() || other.ip().is_unspecified() || addr.ip().is_unspecified();
             other.port() == addr.port() && same
         };
-        if taken.iter().any(|(other, known)| meet(other) && known.by != *name) {
+        if reserved.iter().any(|(other, known)| meet(other) && known.by != *name) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        taken.entry(addr).or_insert_with(|| Taken { by: name.clone(), workers: 0 }).workers += 1;
-        Ok(Place { listeners: self.clone(), addr })
+        reserved.entry(addr).or_insert_with(|| Reservation { by: name.clone(), workers: 0 }).workers += 1;
+        Ok(Reserved { listeners: self.clone(), addr })
     }
 
-    fn taken(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Taken>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reserved(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Reservation>> {
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Which are not open, and why.
-    pub fn deaf(&self) -> Vec<(String, String)> {
-        let deaf = self.lock();
-        deaf.iter().take(MAX_DEAF_LISTENERS).map(|(addr, deaf)| (addr.clone(), deaf.why.clone())).collect()
+    /// The listeners that are not open, and why.
+    pub fn failed(&self) -> Vec<(String, String)> {
+        let failed = self.lock();
+        failed
+            .iter()
+            .take(MAX_DEAF_LISTENERS)
+            .map(|(addr, failed)| (addr.clone(), failed.why.clone()))
+            .collect()
     }
 
     fn try_at<'a>(&'a self, addr: &'a str) -> Trying<'a> {
-        self.lock().entry(addr.to_owned()).or_insert(Deaf { why: String::new(), workers: 0 }).workers += 1;
+        self.lock().entry(addr.to_owned()).or_insert(Failed { why: String::new(), workers: 0 }).workers += 1;
         Trying { listeners: self, addr }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Deaf>> {
-        self.deaf.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Failed>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Trying<'_> {
     fn failed(&self, why: &str) {
-        let mut deaf = self.listeners.lock();
-        if let Some(known) = deaf.get_mut(self.addr).filter(|known| known.why != why) {
-            tracing::warn!(addr = self.addr, why, "the proxy cannot listen here; it goes on trying");
+        let mut failed = self.listeners.lock();
+        if let Some(known) = failed.get_mut(self.addr).filter(|known| known.why != why) {
+            tracing::warn!(addr = self.addr, why, "the proxy cannot listen at this address; trying again");
             why.clone_into(&mut known.why);
         }
     }
@@ -164,21 +165,21 @@ impl Trying<'_> {
 
 impl Drop for Trying<'_> {
     fn drop(&mut self) {
-        let mut deaf = self.listeners.lock();
-        if let Some(known) = deaf.get_mut(self.addr) {
+        let mut failed = self.listeners.lock();
+        if let Some(known) = failed.get_mut(self.addr) {
             known.workers -= 1;
             if known.workers == 0 {
-                deaf.remove(self.addr);
+                failed.remove(self.addr);
             }
         }
     }
 }
 
-/// Short where everybody knows it, and as the system says where it is rare.
-fn in_words(error: &io::Error) -> String {
+/// Short for common errors, else as the system says it.
+fn describe(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "address in use".to_owned(),
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "no such address on this machine".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
         _ => error.to_string(),
     }
@@ -190,26 +191,26 @@ mod tests {
     use tokio::time::timeout;
 
     #[tokio::test]
-    async fn who_cannot_listen_is_told_until_they_can_or_need_not() {
+    async fn a_failed_listener_is_reported_until_it_opens_or_is_not_wanted() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = taken.local_addr().unwrap().to_string();
         let (listeners, name) = (Arc::new(Listeners::default()), Some(Arc::from(addr.as_str())));
         let brief = Duration::from_millis(100);
-        let told = || vec![(addr.clone(), "address in use".to_owned())];
+        let expected = || vec![(addr.clone(), "address in use".to_owned())];
         let (mut first, mut second) =
             (Box::pin(listeners.open(&name, &addr)), Box::pin(listeners.open(&name, &addr)));
         assert!(timeout(brief, &mut first).await.is_err() && timeout(brief, &mut second).await.is_err());
-        assert_eq!(listeners.deaf(), told());
-        // Nobody needs the second any more; the first still tries.
+        assert_eq!(listeners.failed(), expected());
+        // NoEligibleEndpoint needs the second any more; the first still tries.
         drop(second);
-        assert_eq!(listeners.deaf(), told());
+        assert_eq!(listeners.failed(), expected());
         drop(taken);
         timeout(3 * FIRST_PAUSE, first).await.expect("it is free now");
-        assert!(listeners.deaf().is_empty());
+        assert!(listeners.failed().is_empty());
     }
 
     #[tokio::test]
-    async fn workers_share_an_address_and_nobody_else_does() {
+    async fn only_workers_share_an_address() {
         let listeners = Arc::new(Listeners::default());
         let own = listeners.listen(&None, "127.0.0.1:0").await.unwrap();
         let addr = own.socket.local_addr().unwrap();

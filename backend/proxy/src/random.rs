@@ -1,6 +1,8 @@
-//! Numbers that nobody can foresee who does not see them: for drawing lots and for request ids.
+//! Unpredictable numbers, for random choices and for request ids.
 
-/// SplitMix64, seeded by the system. One for each connection, so that none waits for another.
+use crate::hash::mix;
+
+/// SplitMix64, seeded by the system. Each connection has its own, so connections share no state.
 #[derive(Debug)]
 pub struct Random(u64);
 
@@ -11,6 +13,6 @@ impl Random {
 
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        super::pick::mix(self.0)
+        mix(self.0)
     }
 }

@@ -1,22 +1,26 @@
-//! One request and its answer, where either side speaks HTTP/2: bodies go on piece by piece, and what one
-//! protocol knows and the other does not is left out.
+//! Sends one request and its response chunk by chunk, if either side speaks HTTP/2. What one protocol knows and the
+//! other does not is left out.
 //!
-//! Both ways go on at once, for as long as anything moves: a stream of gRPC may be answered before it has
-//! ended, and be silent for long in one direction. A piece is taken from one side only once the other has
-//! taken the one before, so a slow reader holds up its writer and nobody else.
+//! Both directions run at once, for as long as anything moves: a gRPC stream may get its response before its request
+//! has ended, and one direction may be silent for long. A chunk is taken from one side only once the other side has
+//! taken the chunk before, so a slow reader holds up its own writer and no other.
 
-use super::{
-    ask::Ask,
+use crate::{
     attempt::Attempt,
-    course::{Course, Failure},
-    head::Framing,
-    moment::Moment,
+    coarse_clock::CoarseInstant,
+    error::UpstreamError,
+    forward::Response,
+    outcome::ResponseEnd,
+    prepare::PreparedRequest,
     table::Route,
-    timer::{Deadline, Late, Timer},
-    upload::{LAST_WORDS, Sent, Upload},
+    timer::{Deadline, Timer, WaitError},
+    upload::{EARLY_RESPONSE_TIMEOUT, Upload, UploadEnd},
+    wire::{
+        head::Framing,
+        message::{BodyChunk, BodySink, BodySource, RequestBody, ResponseSource, StreamError},
+    },
 };
-use bytes::Bytes;
-use hyper::{HeaderMap, http::response::Parts};
+use hyper::http::response::Parts;
 use std::{
     future::poll_fn,
     pin::pin,
@@ -25,272 +29,236 @@ use std::{
     time::Duration,
 };
 
-/// What a body comes in.
-#[derive(Debug)]
-pub enum Piece {
-    Data(Bytes),
-    /// With trailers, where there are any.
-    End(Option<HeaderMap>),
-}
-
-/// A side is gone before its time, or makes no sense.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Torn {
-    Gone,
-    Malformed,
-}
-
-/// Where a body comes from.
-pub trait Source: Send {
-    fn piece(&mut self) -> impl Future<Output = Result<Piece, Torn>> + Send;
-}
-
-/// What a client sends.
-pub trait Request: Source {
-    /// Nothing was taken of it yet, not even of what frames it.
-    fn is_untouched(&self) -> bool;
-}
-
-/// Where a body goes. It is ready again once the other side has room.
-pub trait Sink: Send {
-    fn data(&mut self, data: Bytes) -> impl Future<Output = Result<(), Torn>> + Send;
-    fn end(&mut self, trailers: Option<HeaderMap>) -> impl Future<Output = Result<(), Torn>> + Send;
-}
-
-/// An endpoint's answer: first its head, then its body.
-pub trait Answer: Source {
-    /// Without what belongs to the connection alone; and whether that was all.
-    fn head(&mut self) -> impl Future<Output = Result<(Parts, bool), Failure>> + Send;
-}
-
-/// What a client is told.
-pub trait Reply: Sink {
-    /// `bare`: nothing follows. `sticky` names the endpoint to come back to.
+/// Where the client's response goes.
+pub trait ResponseSink: BodySink {
+    /// `bare`: there is no body. `sticky` names the endpoint to come back to.
     fn head(
         &mut self,
         head: Parts,
         bare: bool,
         route: &Route,
         sticky: Option<u64>,
-    ) -> impl Future<Output = Result<(), Torn>> + Send;
+    ) -> impl Future<Output = Result<(), StreamError>> + Send;
 
-    /// Ready once the client does not wait any more.
-    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()>;
+    /// Ready once the client waits no more.
+    fn poll_closed(&mut self, context: &mut Context<'_>) -> Poll<()>;
 }
 
-/// What is carried, and for whom.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms<'a> {
-    pub ask: &'a Ask<'a>,
+pub struct RelayContext<'a> {
+    pub request: &'a PreparedRequest<'a>,
     pub attempt: &'a Attempt<'a>,
-    pub course: &'a Course<'a>,
-    /// Method and path.
-    pub line: &'a [u8],
 }
 
-/// How an answer ended that was begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// The client has all of it.
-    Whole,
-    /// The endpoint did not send all of it, or what makes no sense.
-    BrokenOff,
-    /// The client did not take all of it, or it was not to go on.
-    GivenUp,
-}
-
-/// An answer that was begun.
-#[derive(Clone, Copy, Debug)]
-pub struct Carried {
-    pub ending: Ending,
+#[derive(Debug)]
+pub struct RelayOutcome {
+    pub response: Response,
     /// The endpoint has all of the request.
-    pub sent: bool,
+    pub is_sent: bool,
 }
 
-/// What has come to pass.
 enum Step {
-    /// The request's body has ended.
-    Sent,
-    /// The answer's head is there.
-    Answered,
-    Told(Result<Ending, Failure>),
+    /// The body of the request has ended.
+    RequestEnded,
+    ResponseStarted,
+    ResponseEnded(Result<ResponseEnd, UpstreamError>),
 }
 
-/// How far it has come.
 #[derive(Debug)]
 struct Progress {
-    /// With which status; 0 where there is none yet.
+    /// Of the response; 0 before its head.
     status: AtomicU16,
-    /// The [`Moment`] when something last moved.
+    latency_micros: AtomicU64,
+    /// The [`CoarseInstant`] when something last moved.
     moved: AtomicU64,
-    /// It is the endpoint that the rest of the answer is waited for from.
-    owed: AtomicBool,
+    /// The next chunk of the response is waited for from the endpoint.
+    waits_for_endpoint: AtomicBool,
 }
 
 impl Progress {
-    fn moves(&self) {
-        self.moved.store(Moment::now().0, Relaxed);
+    fn new() -> Progress {
+        Progress {
+            status: AtomicU16::new(0),
+            latency_micros: AtomicU64::new(0),
+            moved: AtomicU64::new(CoarseInstant::now().0),
+            waits_for_endpoint: AtomicBool::new(false),
+        }
     }
 
-    fn is_answered(&self) -> bool {
+    fn moves(&self) {
+        self.moved.store(CoarseInstant::now().0, Relaxed);
+    }
+
+    fn has_response(&self) -> bool {
         self.status.load(Relaxed) != 0
+    }
+
+    fn outcome(&self, end: ResponseEnd, is_sent: bool) -> RelayOutcome {
+        let latency = Duration::from_micros(self.latency_micros.load(Relaxed));
+        let response = Response { status: self.status.load(Relaxed), latency, end, idle: None };
+        RelayOutcome { response, is_sent }
     }
 }
 
-/// Sends the body behind a head that was sent, and has the client told the answer.
-pub async fn carry(
-    terms: &Terms<'_>,
-    mut body: impl Request,
-    mut sink: impl Sink,
-    answer: &mut impl Answer,
-    reply: &mut impl Reply,
+/// Sends the body behind a head that was sent, and the response to the client.
+pub async fn relay(
+    context: &RelayContext<'_>,
+    mut body: impl RequestBody,
+    mut endpoint: impl BodySink,
+    response: &mut impl ResponseSource,
+    client: &mut impl ResponseSink,
     timer: &mut Timer,
-) -> Result<Carried, Failure> {
-    let (endpoint, config) = (terms.attempt.endpoint(), &terms.attempt.upstream().config);
-    let idle = Duration::from_millis(config.timeouts.idle_ms);
-    let response = Duration::from_millis(config.timeouts.response_ms);
-    let progress = Progress {
-        status: AtomicU16::new(0),
-        moved: AtomicU64::new(Moment::now().0),
-        owed: AtomicBool::new(false),
-    };
-    let max = terms.ask.route.spec.max_body_bytes;
-    let mut upload = match terms.ask.framing {
+) -> Result<RelayOutcome, UpstreamError> {
+    let RelayContext { request, attempt } = *context;
+    let timeouts = &attempt.upstream.config.timeouts;
+    let idle = Duration::from_millis(timeouts.idle_ms);
+    let response_timeout = Duration::from_millis(timeouts.response_ms);
+    let progress = Progress::new();
+    let max = request.route.spec.max_body_bytes;
+    let mut upload = match request.framing {
         Framing::Empty => Upload::none(),
-        _ => Upload::begin(send(&mut body, &mut sink, max, &progress)),
+        _ => Upload::begin(send_request(&mut body, &mut endpoint, max, &progress)),
     };
-    let mut deadline = Deadline::after(if upload.is_under_way() { idle } else { response });
-    let mut telling = pin!(tell(terms, answer, reply, &progress));
-    let told = |now| endpoint.is_cut(now);
-    let given_up = Carried { ending: Ending::GivenUp, sent: false };
-    let mut answered = false;
-    let failure = loop {
+    let mut deadline = Deadline::after(if upload.is_in_flight() { idle } else { response_timeout });
+    let mut responding = pin!(send_response(context, response, client, &progress));
+    let cancelled = |now| attempt.endpoint().is_past_drain_deadline(now);
+    let mut started = false;
+    let error = loop {
         let step = poll_fn(|context| match upload.poll(context) {
-            Poll::Ready(()) => Poll::Ready(Step::Sent),
-            Poll::Pending => match telling.as_mut().poll(context) {
-                Poll::Ready(told) => Poll::Ready(Step::Told(told)),
-                Poll::Pending if progress.is_answered() && !answered => Poll::Ready(Step::Answered),
+            Poll::Ready(()) => Poll::Ready(Step::RequestEnded),
+            Poll::Pending => match responding.as_mut().poll(context) {
+                Poll::Ready(end) => Poll::Ready(Step::ResponseEnded(end)),
+                Poll::Pending if progress.has_response() && !started => Poll::Ready(Step::ResponseStarted),
                 Poll::Pending => Poll::Pending,
             },
         });
-        match timer.within(&mut deadline, told, step).await {
-            Ok(Step::Told(Ok(ending))) => return Ok(Carried { ending, sent: upload.is_whole() }),
-            Ok(Step::Told(Err(failure))) => break failure,
-            Ok(Step::Answered) => {
-                answered = true;
+        match timer.within(&mut deadline, cancelled, step).await {
+            Ok(Step::ResponseEnded(Ok(end))) => return Ok(progress.outcome(end, upload.is_complete())),
+            Ok(Step::ResponseEnded(Err(error))) => break error,
+            Ok(Step::ResponseStarted) => {
+                started = true;
                 deadline = Deadline::after(idle);
             }
-            Ok(Step::Sent) if progress.is_answered() => {
-                if !matches!(upload.ended, Sent::Whole | Sent::EndpointGone) {
-                    return Ok(given_up);
+            Ok(Step::RequestEnded) if progress.has_response() => {
+                if !matches!(upload.end, UploadEnd::Complete | UploadEnd::EndpointClosed) {
+                    return Ok(progress.outcome(ResponseEnd::Abandoned, false));
                 }
             }
-            Ok(Step::Sent) => {
-                upload.ended.check(terms.ask.route, idle)?;
-                let gone = upload.ended == Sent::EndpointGone;
-                deadline = Deadline::after(if gone { LAST_WORDS } else { response });
+            Ok(Step::RequestEnded) => {
+                upload.end.check(request.route, idle)?;
+                let closed = upload.end == UploadEnd::EndpointClosed;
+                deadline = Deadline::after(if closed { EARLY_RESPONSE_TIMEOUT } else { response_timeout });
             }
             Err(late) => {
-                let waits = !progress.is_answered() && !upload.is_under_way();
-                let quiet = Moment::now().since(Moment(progress.moved.load(Relaxed)));
-                if late == Late::TimedOut && !waits && quiet < idle {
+                let waits = !progress.has_response() && !upload.is_in_flight();
+                let quiet = CoarseInstant::now().since(CoarseInstant(progress.moved.load(Relaxed)));
+                if late == WaitError::TimedOut && !waits && quiet < idle {
                     deadline = Deadline::after(idle - quiet);
-                } else if progress.is_answered() {
-                    // It may wait for what the client does not send.
-                    let owed = late == Late::TimedOut && progress.owed.load(Relaxed) && upload.is_whole();
-                    let ending = if owed { Ending::BrokenOff } else { Ending::GivenUp };
-                    terms.attempt.ended(progress.status.load(Relaxed), ending);
-                    return Ok(Carried { ending, sent: false });
-                } else if late == Late::TimedOut && !waits {
-                    Sent::TimedOut.check(terms.ask.route, idle)?;
+                } else if progress.has_response() {
+                    // The endpoint may wait for what the client does not send.
+                    let is_endpoints = late == WaitError::TimedOut
+                        && progress.waits_for_endpoint.load(Relaxed)
+                        && upload.is_complete();
+                    let end = if is_endpoints { ResponseEnd::Truncated } else { ResponseEnd::Abandoned };
+                    return Ok(progress.outcome(end, false));
+                } else if late == WaitError::TimedOut && !waits {
+                    UploadEnd::TimedOut.check(request.route, idle)?;
                 } else {
-                    break Failure::late(late, "no answer", deadline.limit());
+                    break UpstreamError::late(late, "no response", deadline.limit());
                 }
             }
         }
     };
     drop(upload);
     // What was taken of a body cannot be sent again.
-    Err(match failure {
-        Failure::Unreached(why) if !body.is_untouched() => Failure::Unanswered(why),
-        failure => failure,
+    Err(match error {
+        UpstreamError::ConnectFailed(why) if !body.is_untouched() => UpstreamError::NoResponse(why),
+        error => error,
     })
 }
 
-async fn send(body: &mut impl Source, sink: &mut impl Sink, max: u64, progress: &Progress) -> Sent {
+async fn send_request(
+    body: &mut impl BodySource,
+    endpoint: &mut impl BodySink,
+    max: u64,
+    progress: &Progress,
+) -> UploadEnd {
     let mut content = 0u64;
     loop {
-        match body.piece().await {
-            Ok(Piece::Data(data)) => {
+        match body.chunk().await {
+            Ok(BodyChunk::Data(data)) => {
                 content += data.len() as u64;
                 if content > max {
-                    return Sent::TooLong;
+                    return UploadEnd::TooLarge;
                 }
-                if sink.data(data).await.is_err() {
-                    return Sent::EndpointGone;
+                if endpoint.data(data).await.is_err() {
+                    return UploadEnd::EndpointClosed;
                 }
                 progress.moves();
             }
-            Ok(Piece::End(trailers)) => {
-                let ended = sink.end(trailers).await;
-                return if ended.is_ok() { Sent::Whole } else { Sent::EndpointGone };
+            Ok(BodyChunk::End(trailers)) => {
+                let ended = endpoint.end(trailers).await;
+                return if ended.is_ok() { UploadEnd::Complete } else { UploadEnd::EndpointClosed };
             }
-            Err(Torn::Gone) => return Sent::ClientGone,
-            Err(Torn::Malformed) => return Sent::Malformed,
+            Err(StreamError::Closed) => return UploadEnd::ClientClosed,
+            Err(StreamError::Malformed) => return UploadEnd::Malformed,
         }
     }
 }
 
-async fn tell(
-    terms: &Terms<'_>,
-    answer: &mut impl Answer,
-    reply: &mut impl Reply,
+async fn send_response(
+    context: &RelayContext<'_>,
+    response: &mut impl ResponseSource,
+    client: &mut impl ResponseSink,
     progress: &Progress,
-) -> Result<Ending, Failure> {
-    let head = unless_gone(reply, answer.head()).await.ok_or(Failure::ClientGone)?;
+) -> Result<ResponseEnd, UpstreamError> {
+    let RelayContext { request, attempt } = *context;
+    let head = unless_closed(client, response.head()).await.ok_or(UpstreamError::ClientClosed)?;
     let (head, bare) = head?;
-    let status = head.status.as_u16();
-    terms.course.answered(terms.line, status, terms.attempt);
-    progress.status.store(status, Relaxed);
+    let latency = attempt.response_started();
+    progress.latency_micros.store(latency.as_micros() as u64, Relaxed);
+    progress.status.store(head.status.as_u16(), Relaxed);
     progress.moves();
-    let ending = match reply.head(head, bare, terms.ask.route, terms.course.sticky(terms.attempt)).await {
-        Ok(()) if bare => Ending::Whole,
-        Ok(()) => pass_on(answer, reply, progress).await,
-        Err(_) => Ending::GivenUp,
-    };
-    terms.attempt.ended(status, ending);
-    Ok(ending)
+    Ok(match client.head(head, bare, request.route, attempt.sticky).await {
+        Ok(()) if bare => ResponseEnd::Complete,
+        Ok(()) => send_body(response, client, progress).await,
+        Err(_) => ResponseEnd::Abandoned,
+    })
 }
 
-async fn pass_on(answer: &mut impl Answer, reply: &mut impl Reply, progress: &Progress) -> Ending {
+async fn send_body(
+    response: &mut impl ResponseSource,
+    client: &mut impl ResponseSink,
+    progress: &Progress,
+) -> ResponseEnd {
     loop {
-        progress.owed.store(true, Relaxed);
-        let piece = unless_gone(reply, answer.piece()).await;
-        progress.owed.store(false, Relaxed);
-        let told = match piece {
-            Some(Ok(Piece::Data(data))) => reply.data(data).await,
-            Some(Ok(Piece::End(trailers))) => match reply.end(trailers).await {
-                Ok(()) => return Ending::Whole,
-                torn => torn,
+        progress.waits_for_endpoint.store(true, Relaxed);
+        let chunk = unless_closed(client, response.chunk()).await;
+        progress.waits_for_endpoint.store(false, Relaxed);
+        let sent = match chunk {
+            Some(Ok(BodyChunk::Data(data))) => client.data(data).await,
+            Some(Ok(BodyChunk::End(trailers))) => match client.end(trailers).await {
+                Ok(()) => return ResponseEnd::Complete,
+                error => error,
             },
-            Some(Err(_)) => return Ending::BrokenOff,
-            None => return Ending::GivenUp,
+            Some(Err(_)) => return ResponseEnd::Truncated,
+            None => return ResponseEnd::Abandoned,
         };
         progress.moves();
-        match told {
+        match sent {
             Ok(()) => {}
-            Err(Torn::Gone) => return Ending::GivenUp,
-            // What no answer of this kind has.
-            Err(Torn::Malformed) => return Ending::BrokenOff,
+            Err(StreamError::Closed) => return ResponseEnd::Abandoned,
+            // A body behind a response that has none.
+            Err(StreamError::Malformed) => return ResponseEnd::Truncated,
         }
     }
 }
 
-async fn unless_gone<T>(reply: &mut impl Reply, work: impl Future<Output = T>) -> Option<T> {
+async fn unless_closed<T>(client: &mut impl ResponseSink, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     poll_fn(|context| match work.as_mut().poll(context) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending => reply.poll_gone(context).map(|()| None),
+        Poll::Pending => client.poll_closed(context).map(|()| None),
     })
     .await
 }

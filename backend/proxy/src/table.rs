@@ -1,10 +1,14 @@
 //! The routing table: from listener, host and path to an upstream.
 //!
-//! A table is compiled from what the cluster agreed on, and never changes. The next one takes over what
-//! is known of endpoints and upstreams that stay. Looking up costs one hash for a host that is named
-//! and one for each segment border of the path.
+//! A table is compiled from the configuration that the cluster agreed on, and never changes. The next table takes over
+//! the state of endpoints and upstreams that stay. A lookup costs one hash for a host that is named and one for each
+//! segment border of the path.
 
-use super::{limit::RateLimit, moment::Moment, upstream::Upstream};
+use crate::{
+    coarse_clock::CoarseInstant,
+    limits::RateLimit,
+    upstream::{Slot, Upstream},
+};
 use ringmaster_common::traffic::{route, upstream as traffic, upstream::Protocol};
 use std::{
     borrow::Cow,
@@ -17,22 +21,22 @@ use std::{
 pub struct Table {
     upstreams: BTreeMap<String, Arc<Upstream>>,
     routes: BTreeMap<String, Arc<Route>>,
-    /// What the node's own listener serves.
-    usual: Site,
-    /// The others, by their addresses.
-    named: BTreeMap<String, Site>,
+    /// Of the node's own listener.
+    default_listener: ListenerRoutes,
+    /// Of the listeners that routes name, by their addresses.
+    named: BTreeMap<String, ListenerRoutes>,
 }
 
-/// What a listener serves.
+/// The routes of one listener.
 #[derive(Debug, Default)]
-pub struct Site {
+pub struct ListenerRoutes {
     hosts: HashMap<String, Prefixes>,
     /// `.example.org` stands for all names that end so; the longest first.
     wildcards: Vec<(String, Prefixes)>,
     any: Prefixes,
-    /// Where this listener's connections go as they are.
+    /// Connections of this listener are plain TCP, and go to this route's upstream.
     pub tcp: Option<Arc<Route>>,
-    /// Connections begin with who the client is.
+    /// Connections begin with a PROXY protocol header.
     pub proxy_protocol: bool,
 }
 
@@ -47,8 +51,8 @@ struct Prefixes {
 pub struct Route {
     pub name: String,
     pub spec: route::RouteSpec,
-    /// How much of a path the prefix takes.
-    prefix_len: usize,
+    /// The length of the prefix without a slash at its end.
+    pub prefix_len: usize,
     pub upstream: Arc<Upstream>,
     pub limit: Option<Arc<RateLimit>>,
 }
@@ -67,9 +71,9 @@ impl Table {
             let compiled = Upstream::compile(from, previous, workers);
             table.upstreams.insert(from.name.clone(), Arc::new(compiled));
         }
-        self.cut_off_the_departed(&table);
+        self.drain_removed(&table);
         for from in routes {
-            // A route to nowhere cannot be configured; should it ever be, it is as if it were not there.
+            // Configuration does not allow a route without an upstream. If there is one, it is ignored.
             let Some(upstream) = table.upstreams.get(&from.spec.upstream) else { continue };
             let route = Arc::new(Route {
                 name: from.name.clone(),
@@ -79,7 +83,7 @@ impl Table {
                 limit: self.limit(from),
             });
             let site = match &from.spec.listener {
-                None => &mut table.usual,
+                None => &mut table.default_listener,
                 Some(listener) => table.named.entry(listener.clone()).or_default(),
             };
             site.add(&route);
@@ -88,7 +92,7 @@ impl Table {
         table
     }
 
-    /// A limit goes on counting where it was, for as long as it stays the same.
+    /// An unchanged limit keeps its count.
     fn limit(&self, route: &route::Route) -> Option<Arc<RateLimit>> {
         let rate = route.spec.rate_limit_per_s?;
         let known = self.routes.get(&route.name).filter(|known| known.spec.rate_limit_per_s == Some(rate));
@@ -96,17 +100,18 @@ impl Table {
         Some(known.unwrap_or_else(|| Arc::new(RateLimit::per_second(rate))))
     }
 
-    /// What is under way at endpoints that are gone may end, but not go on for ever.
-    fn cut_off_the_departed(&self, next: &Table) {
-        let now = Moment::now();
+    /// Requests in flight at endpoints that were removed get the drain time of their upstream to end.
+    fn drain_removed(&self, next: &Table) {
+        let now = CoarseInstant::now();
         for (name, upstream) in &self.upstreams {
-            let stays = |seat: &super::upstream::Seat| {
-                let seats = next.upstreams.get(name).map_or(&[][..], |next| &next.seats);
-                seats.iter().any(|other| Arc::ptr_eq(&other.endpoint, &seat.endpoint))
+            let stays = |slot: &Slot| {
+                let slots = next.upstreams.get(name).map_or(&[][..], |next| &next.slots);
+                slots.iter().any(|other| Arc::ptr_eq(&other.endpoint, &slot.endpoint))
             };
-            for seat in upstream.seats.iter().filter(|seat| !stays(seat)) {
-                seat.endpoint.cut_at(Some(now.after(Duration::from_millis(upstream.config.drain_ms))));
-                seat.endpoint.depart();
+            for slot in upstream.slots.iter().filter(|slot| !stays(slot)) {
+                let deadline = now.after(Duration::from_millis(upstream.config.drain_ms));
+                slot.endpoint.set_drain_deadline(Some(deadline));
+                slot.endpoint.pool.close();
             }
         }
     }
@@ -119,28 +124,33 @@ impl Table {
         self.upstreams.get(name)
     }
 
-    /// Addresses to listen on, besides the node's own.
+    /// The addresses to listen on, besides the node's own.
     pub fn listeners(&self) -> impl Iterator<Item = &str> {
         self.named.keys().map(String::as_str)
     }
 
-    /// The names of the routes for a listener of their own.
+    /// The names of the routes that name this listener.
     pub fn routes_of(&self, listener: &str) -> impl Iterator<Item = &str> {
         let named =
             self.routes.values().filter(move |route| route.spec.listener.as_deref() == Some(listener));
         named.map(|route| route.name.as_str())
     }
 
-    /// None for a listener that no route is for any more.
-    pub fn site(&self, listener: Option<&str>) -> Option<&Site> {
+    /// The route with the longest prefix. `host` may have a port; `path` is normalised.
+    pub fn find(&self, listener: Option<&str>, host: &str, path: &str) -> Option<&Arc<Route>> {
+        self.listener(listener)?.find(host, path)
+    }
+
+    /// The routes of a listener; none if no route names it any more.
+    pub fn listener(&self, listener: Option<&str>) -> Option<&ListenerRoutes> {
         match listener {
-            None => Some(&self.usual),
+            None => Some(&self.default_listener),
             Some(addr) => self.named.get(addr),
         }
     }
 }
 
-impl Site {
+impl ListenerRoutes {
     fn add(&mut self, route: &Arc<Route>) {
         self.proxy_protocol |= route.spec.accept_proxy_protocol;
         if route.upstream.config.protocol == Protocol::Tcp && route.spec.listener.is_some() {
@@ -170,8 +180,7 @@ impl Site {
         &mut self.wildcards[position].1
     }
 
-    /// `host` may have a port; `path` is normal.
-    pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
+    fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
         if self.hosts.is_empty() && self.wildcards.is_empty() {
             return self.any.find(path);
         }
@@ -200,13 +209,13 @@ impl Prefixes {
             {
                 return Some(route);
             }
-            // No prefix ends behind the longest one, or right behind its slash.
+            // No prefix is longer than the longest.
             end = path[..end.min(self.longest + 1)].rfind('/')?;
         }
     }
 }
 
-/// In small letters, without a port and the last dot.
+/// In lower case, without a port and without a dot at the end.
 fn bare_host(host: &str) -> Cow<'_, str> {
     let name = match host.strip_prefix('[') {
         Some(_) => &host[..=host.find(']').unwrap_or(host.len() - 1)],
@@ -216,17 +225,6 @@ fn bare_host(host: &str) -> Cow<'_, str> {
     match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
         true => Cow::Owned(name.to_ascii_lowercase()),
         false => Cow::Borrowed(name),
-    }
-}
-
-impl Route {
-    /// What the endpoint is asked for.
-    pub fn rewrite<'p>(&self, path: &'p str) -> Cow<'p, str> {
-        let Some(rewrite) = &self.spec.rewrite_prefix else { return Cow::Borrowed(path) };
-        match (rewrite.trim_end_matches('/'), &path[self.prefix_len..]) {
-            ("", "") => Cow::Borrowed("/"),
-            (prefix, rest) => Cow::Owned(format!("{prefix}{rest}")),
-        }
     }
 }
 

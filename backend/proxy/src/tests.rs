@@ -10,19 +10,21 @@ mod websockets;
 
 use super::*;
 use origin::Origin;
+use ringmaster_common::traffic::health::Verdict;
 use ringmaster_net::clock;
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::atomic::Ordering::Relaxed};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
 use upstream::tests::{route, upstream};
+use wire::{proxy_protocol, websocket};
 
-/// How long anything may take that is waited for.
+/// How long a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A proxy with one upstream, `u`, and one route to it, and whatever else is asked for.
+/// A proxy with one upstream, `u`, one route to it, and what a test changes.
 struct Fixture {
     proxy: Proxy,
     addr: SocketAddr,
@@ -66,11 +68,11 @@ impl Fixture {
         Client::to(self.addr).await
     }
 
-    /// Figures of the upstream, once they are as they should be.
+    /// The metrics of the upstream, once they fit.
     async fn measured(&self, fits: impl Fn(&UpstreamMetrics) -> bool) -> UpstreamMetrics {
-        let mut figures = self.proxy.figures();
-        let fitting = figures.wait_for(|figures| figures.iter().any(&fits));
-        timeout(PATIENCE, fitting).await.expect("figures fit in time").unwrap()[0].clone()
+        let mut metrics = self.proxy.metrics();
+        let fitting = metrics.wait_for(|metrics| metrics.iter().any(&fits));
+        timeout(PATIENCE, fitting).await.expect("metrics fit in time").unwrap()[0].clone()
     }
 
     /// One request on a connection of its own.
@@ -119,7 +121,7 @@ impl Client {
     }
 
     async fn send(&mut self, text: impl AsRef<[u8]>) {
-        // A proxy that has refused already may not listen any more.
+        // A proxy that has refused already may not read any more.
         let _ = self.stream.write_all(text.as_ref()).await;
     }
 
@@ -136,7 +138,7 @@ impl Client {
         count > 0
     }
 
-    /// The head of the next answer; none where the connection ended first.
+    /// The head of the next response; none if the connection ended first.
     async fn head(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.left.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -150,7 +152,7 @@ impl Client {
     }
 
     async fn reply(&mut self) -> Reply {
-        let head = self.head().await.expect("there is an answer");
+        let head = self.head().await.expect("there is a response");
         let status = head[9..12].parse().unwrap();
         let mut reply = Reply { status, head, body: String::new() };
         if let Some(length) = reply.header("content-length") {
@@ -172,7 +174,7 @@ impl Client {
         reply
     }
 
-    /// Whether nothing more comes but the end.
+    /// Whether only the end follows.
     async fn is_closed(&mut self) -> bool {
         self.left.is_empty() && !self.more().await
     }

@@ -1,10 +1,10 @@
 //! Deadlines that cost a hot request nothing.
 //!
-//! To set a timer for each stage of each request, and to take it down again, would cost as much as
-//! routing does. So a connection has one timer that is left alone: it goes off now and then, looks what
-//! has become due, and goes back to sleep. A clock is read only when something has to be waited for.
+//! A timer for each stage of each request would cost as much as routing. So a connection has one timer that is left
+//! alone: it fires now and then, checks what has become due, and sleeps again. The clock is read only when there is
+//! something to wait for.
 
-use super::moment::Moment;
+use crate::coarse_clock::CoarseInstant;
 use ringmaster_net::clock;
 use std::{
     future::poll_fn,
@@ -14,8 +14,8 @@ use std::{
 };
 use tokio::time::{Sleep, sleep_until};
 
-/// How long it may take until a wait notices that it should end early, as when its endpoint is drained.
-pub const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long it takes at the most until a wait notices that it is cancelled, as when its endpoint is drained.
+pub const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The timer of one connection.
 #[derive(Debug)]
@@ -24,20 +24,18 @@ pub struct Timer {
     wakes_at: Instant,
 }
 
-/// By when something has to be done. It starts with the first wait.
+/// A time limit that starts with the first wait.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     limit: Duration,
     at: Option<Instant>,
 }
 
-/// Why a wait ended before what was waited for.
+/// Why a wait ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Late {
-    /// Its time has passed.
+pub enum WaitError {
     TimedOut,
-    /// It was told to.
-    Told,
+    Cancelled,
 }
 
 impl Deadline {
@@ -52,18 +50,18 @@ impl Deadline {
 
 impl Timer {
     pub fn new() -> Timer {
-        let wakes_at = clock::now() + LOOK_EVERY;
+        let wakes_at = clock::now() + CHECK_INTERVAL;
         Timer { sleep: Box::pin(sleep_until(wakes_at.into())), wakes_at }
     }
 
-    /// Does `work` until it is done, `deadline` has passed, or `told` says so. `told` is asked each time
-    /// the timer looks.
+    /// Does `work` until it is done, `deadline` has passed, or it is cancelled. `cancelled` is called each time that the
+    /// timer fires.
     pub async fn within<T>(
         &mut self,
         deadline: &mut Deadline,
-        told: impl Fn(Moment) -> bool,
+        cancelled: impl Fn(CoarseInstant) -> bool,
         work: impl Future<Output = T>,
-    ) -> Result<T, Late> {
+    ) -> Result<T, WaitError> {
         let mut work = pin!(work);
         poll_fn(|context| {
             if let Poll::Ready(done) = work.as_mut().poll(context) {
@@ -79,14 +77,14 @@ impl Timer {
             while self.sleep.as_mut().poll(context).is_ready() {
                 let now = clock::now();
                 if now >= at {
-                    self.wake_at(now + LOOK_EVERY);
-                    return Poll::Ready(Err(Late::TimedOut));
+                    self.wake_at(now + CHECK_INTERVAL);
+                    return Poll::Ready(Err(WaitError::TimedOut));
                 }
-                if told(Moment::of(now)) {
-                    self.wake_at(now + LOOK_EVERY);
-                    return Poll::Ready(Err(Late::Told));
+                if cancelled(CoarseInstant::of(now)) {
+                    self.wake_at(now + CHECK_INTERVAL);
+                    return Poll::Ready(Err(WaitError::Cancelled));
                 }
-                self.wake_at(at.min(now + LOOK_EVERY));
+                self.wake_at(at.min(now + CHECK_INTERVAL));
             }
             Poll::Pending
         })
@@ -99,8 +97,18 @@ impl Timer {
     }
 }
 
-/// What nobody ends early.
-pub fn never_told(_: Moment) -> bool {
+/// Does `work`; returns none if `other` ends first.
+pub async fn unless<T>(other: impl Future<Output = ()>, work: impl Future<Output = T>) -> Option<T> {
+    let (mut other, mut work) = (pin!(other), pin!(work));
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => other.as_mut().poll(context).map(|()| None),
+    })
+    .await
+}
+
+/// For waits that are never cancelled.
+pub fn never(_: CoarseInstant) -> bool {
     false
 }
 
@@ -115,12 +123,12 @@ mod tests {
         for limit in [600, 20, 300] {
             let limit = Duration::from_millis(limit);
             let start = clock::now();
-            let ended = timer.within(&mut Deadline::after(limit), never_told, pending::<()>()).await;
+            let ended = timer.within(&mut Deadline::after(limit), never, pending::<()>()).await;
             let took = clock::now() - start;
-            assert_eq!(ended, Err(Late::TimedOut));
+            assert_eq!(ended, Err(WaitError::TimedOut));
             assert!(took >= limit && took < limit + Duration::from_secs(5), "{took:?} of {limit:?}");
         }
-        assert_eq!(timer.within(&mut Deadline::after(Duration::ZERO), never_told, ready(1)).await, Ok(1));
+        assert_eq!(timer.within(&mut Deadline::after(Duration::ZERO), never, ready(1)).await, Ok(1));
     }
 
     #[tokio::test]
@@ -128,22 +136,19 @@ mod tests {
         let (mut timer, start) = (Timer::new(), clock::now());
         let mut deadline = Deadline::after(Duration::from_millis(100));
         let mut waits = 0;
-        while timer
-            .within(&mut deadline, never_told, tokio::time::sleep(Duration::from_millis(30)))
-            .await
-            .is_ok()
+        while timer.within(&mut deadline, never, tokio::time::sleep(Duration::from_millis(30))).await.is_ok()
         {
             waits += 1;
         }
-        // Each wait by itself would be in time for ever.
+        // Each wait alone would never time out.
         assert!((1..=3).contains(&waits), "{waits} in {:?}", clock::now() - start);
     }
 
     #[tokio::test]
-    async fn a_wait_ends_when_it_is_told_to() {
-        let (mut timer, end) = (Timer::new(), Moment::now().after(Duration::from_millis(100)));
+    async fn a_wait_ends_when_it_is_cancelled() {
+        let (mut timer, end) = (Timer::new(), CoarseInstant::now().after(Duration::from_millis(100)));
         let long = &mut Deadline::after(Duration::from_secs(60));
-        assert_eq!(timer.within(long, |now| now >= end, pending::<()>()).await, Err(Late::Told));
-        assert!(Moment::now() < end.after(2 * LOOK_EVERY));
+        assert_eq!(timer.within(long, |now| now >= end, pending::<()>()).await, Err(WaitError::Cancelled));
+        assert!(CoarseInstant::now() < end.after(2 * CHECK_INTERVAL));
     }
 }

@@ -1,54 +1,43 @@
 //! Heartbeats over plain TCP, for endpoints that speak no HTTP.
 //!
-//! An endpoint sends the line `heartbeat UPSTREAM ENDPOINT` as often as it likes on one connection, and each is answered
-//! with `OK`, or with `ERR` and why. `heartbeat` alone is enough where the address that it comes from is that of exactly
-//! one endpoint whose upstream goes by heartbeats: were there two, one could keep the other alive, so that is refused.
-//! Nobody has to say who they are, as with the API: the listener belongs where the API does.
+//! An endpoint sends the line `heartbeat UPSTREAM ENDPOINT` as often as it likes on one connection, and gets `OK`, or
+//! `ERR` and the reason. `heartbeat` alone is enough if the address of the connection is that of exactly one endpoint
+//! whose upstream uses heartbeats. With two such endpoints it is refused, because one could keep the other alive. Like
+//! the API, this listener has no authentication; expose it only on a trusted network.
 
-use ringmaster_net::fd_limit;
+use ringmaster_net::{
+    accept::{self, WhenFull},
+    fd_limit,
+};
 use ringmaster_proxy::Proxy;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    time::{sleep, timeout},
+    time::timeout,
 };
 
-/// How many connections are served at a time, and how much of all that there can be. Further ones are closed.
+/// How many connections are served at a time, and at most how much of all file descriptors. Further ones are closed.
 const MAX_CONNECTIONS: usize = 1024;
 const SHARE_PERCENT: u64 = 10;
-/// With room for two names of the longest kind.
+/// Long enough for two names of the maximum length.
 const MAX_LINE: u64 = 512;
 /// How long a connection may go without a whole line.
 const MAX_SILENCE: Duration = Duration::from_secs(120);
-/// How long a client may take to take an answer.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
-/// How long to wait before accepting again after an error, such as too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a client may take to read a response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Takes heartbeats, for as long as the node runs.
+/// Receives heartbeats for as long as the node runs.
 pub async fn serve(listener: TcpListener, proxy: Proxy) {
     let permits = Arc::new(Semaphore::new(fd_limit::connections(MAX_CONNECTIONS, SHARE_PERCENT, 1)));
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
-                let proxy = proxy.clone();
-                tokio::spawn(async move {
-                    let _permit = permit;
-                    converse(stream, peer.ip().to_canonical(), &proxy).await;
-                });
-            }
-            Err(error) => {
-                tracing::debug!(%error, "a connection for heartbeats could not be accepted");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
+    accept::run(&listener, permits, WhenFull::Close, |stream, peer| {
+        connection(stream, peer.ip().to_canonical(), proxy.clone())
+    })
+    .await;
 }
 
-async fn converse(mut stream: TcpStream, peer: IpAddr, proxy: &Proxy) {
+async fn connection(mut stream: TcpStream, peer: IpAddr, proxy: Proxy) {
     let (read, mut write) = stream.split();
     let mut read = BufReader::with_capacity(MAX_LINE as usize, read);
     let mut line = Vec::new();
@@ -57,30 +46,29 @@ async fn converse(mut stream: TcpStream, peer: IpAddr, proxy: &Proxy) {
         let mut bounded = (&mut read).take(MAX_LINE);
         let whole = match timeout(MAX_SILENCE, bounded.read_until(b'\n', &mut line)).await {
             Ok(Ok(1..)) => line.ends_with(b"\n"),
-            // It is gone, or as good as that.
             Ok(Ok(0) | Err(_)) | Err(_) => return,
         };
-        let said = match str::from_utf8(&line) {
-            Ok(line) if whole => take(line, peer, proxy),
-            _ => Err(format!("a line is text of up to {MAX_LINE} bytes, with its end")),
+        let result = match str::from_utf8(&line) {
+            Ok(line) if whole => record(line, peer, &proxy),
+            _ => Err(format!("a line is text of up to {MAX_LINE} bytes and ends with a line feed")),
         };
-        let answer = said.map_or_else(|why| format!("ERR {why}\n"), |()| "OK\n".to_owned());
-        let written = timeout(ANSWER_PATIENCE, write.write_all(answer.as_bytes())).await;
+        let response = result.map_or_else(|why| format!("ERR {why}\n"), |()| "OK\n".to_owned());
+        let written = timeout(RESPONSE_TIMEOUT, write.write_all(response.as_bytes())).await;
         if !whole || !matches!(written, Ok(Ok(()))) {
             return;
         }
     }
 }
 
-fn take(line: &str, peer: IpAddr, proxy: &Proxy) -> Result<(), String> {
+fn record(line: &str, peer: IpAddr, proxy: &Proxy) -> Result<(), String> {
     let words: Vec<_> = line.split_ascii_whitespace().collect();
     match words.as_slice() {
         ["heartbeat"] => proxy.heartbeat_from(peer),
         ["heartbeat", upstream, endpoint] if proxy.heartbeat(upstream, endpoint) => Ok(()),
         ["heartbeat", upstream, endpoint] => {
-            Err(format!("this node's proxy knows no endpoint {endpoint:?} of an upstream {upstream:?}"))
+            Err(format!("no endpoint {endpoint:?} of an upstream {upstream:?} on this node"))
         }
-        _ => Err("a line is heartbeat UPSTREAM ENDPOINT, or heartbeat alone".to_owned()),
+        _ => Err("expected: heartbeat UPSTREAM ENDPOINT, or heartbeat alone".to_owned()),
     }
 }
 
@@ -95,7 +83,7 @@ mod tests {
     use serde_json::json;
     use tokio::io::AsyncWrite;
 
-    /// An upstream that goes by heartbeats, with endpoints at these addresses.
+    /// An upstream that uses heartbeats, with endpoints at these addresses.
     fn upstream(name: &str, addrs: &[&str]) -> Upstream {
         let endpoint = |(n, addr): (usize, &&str)| {
             json!({"id": format!("e{n}"), "addr": addr, "weight": 1, "state": "ready", "state_since": "1970-01-01T00:00:00Z",
@@ -110,13 +98,16 @@ mod tests {
         upstream
     }
 
-    /// What each of these lines is answered.
-    async fn said(stream: &mut (impl AsyncWrite + Unpin + tokio::io::AsyncRead), lines: &str) -> Vec<String> {
+    /// Sends these lines, and returns the response to each.
+    async fn responses_to(
+        stream: &mut (impl AsyncWrite + Unpin + tokio::io::AsyncRead),
+        lines: &str,
+    ) -> Vec<String> {
         stream.write_all(lines.as_bytes()).await.unwrap();
         let mut answers = BufReader::new(stream).lines();
         let mut all = Vec::new();
         for _ in lines.lines() {
-            let answer = timeout(ANSWER_PATIENCE, answers.next_line()).await.expect("an answer");
+            let answer = timeout(RESPONSE_TIMEOUT, answers.next_line()).await.expect("an answer");
             all.push(answer.unwrap().unwrap_or_default());
         }
         all
@@ -134,18 +125,20 @@ mod tests {
             (upstream("one", &["127.0.0.1:1", "127.0.0.2:1"]), upstream("two", &["127.0.0.1:2"]));
         proxy.set_table([&one].into_iter(), [].into_iter());
         let mut stream = TcpStream::connect(addr).await.unwrap();
-        let answers = said(&mut stream, "heartbeat one e1\nheartbeat\r\nheartbeat one e7\nhello\n").await;
+        let answers =
+            responses_to(&mut stream, "heartbeat one e1\nheartbeat\r\nheartbeat one e7\nhello\n").await;
         assert_eq!(answers[..2], ["OK", "OK"]);
-        assert!(answers[2].starts_with("ERR this node's proxy knows no endpoint \"e7\""), "{answers:?}");
-        assert!(answers[3].starts_with("ERR a line is"), "{answers:?}");
-        let heard: Vec<_> = proxy.heard_beats().iter().map(|beat| beat.endpoint.clone()).collect();
+        assert!(answers[2].starts_with("ERR no endpoint \"e7\""), "{answers:?}");
+        assert!(answers[3].starts_with("ERR expected: heartbeat"), "{answers:?}");
+        let heard: Vec<_> =
+            proxy.received_heartbeats().iter().map(|heartbeat| heartbeat.endpoint.clone()).collect();
         assert_eq!(heard, ["e0", "e1"], "one by its name, one by its address");
-        // Two at one address: either could be meant.
+        // Two endpoints at one address: either could be meant.
         proxy.set_table([&one, &two].into_iter(), [].into_iter());
-        let answers = said(&mut stream, "heartbeat\nheartbeat two e0\n").await;
+        let answers = responses_to(&mut stream, "heartbeat\nheartbeat two e0\n").await;
         assert!(answers[0].starts_with("ERR 2 endpoints"), "{answers:?}");
         assert_eq!(answers[1], "OK");
         let endless = "x".repeat(2 * MAX_LINE as usize);
-        assert!(said(&mut stream, &endless).await[0].starts_with("ERR a line is text"));
+        assert!(responses_to(&mut stream, &endless).await[0].starts_with("ERR a line is text"));
     }
 }

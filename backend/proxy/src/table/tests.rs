@@ -13,7 +13,7 @@ fn table(routes: &[(&str, Option<&str>, &str)]) -> Table {
 }
 
 fn found<'t>(table: &'t Table, host: &str, path: &str) -> Option<&'t str> {
-    table.site(None).unwrap().find(host, path).map(|route| route.name.as_str())
+    table.find(None, host, path).map(|route| route.name.as_str())
 }
 
 #[test]
@@ -65,25 +65,5 @@ fn a_host_that_is_named_wins_and_falls_back() {
         ("", "/long/prefix", Some("any")),
     ] {
         assert_eq!(found(&table, host, path), name, "{host} {path}");
-    }
-}
-
-#[test]
-fn a_rewrite_takes_the_place_of_the_prefix() {
-    let rewritten = |prefix: &str, rewrite: &str, path: &str| {
-        let mut route = route("r", prefix, "u");
-        route.spec.rewrite_prefix = Some(rewrite.to_owned());
-        let table = Table::default().next([upstream("u", &[])].iter(), [route].iter(), 1);
-        table.site(None).unwrap().find("", path).unwrap().rewrite(path).into_owned()
-    };
-    for (prefix, rewrite, path, expected) in [
-        ("/api", "/", "/api", "/"),
-        ("/api", "/", "/api/x", "/x"),
-        ("/api", "/v1", "/api", "/v1"),
-        ("/api/", "/v1/", "/api/x", "/v1/x"),
-        ("/", "/v1", "/x", "/v1/x"),
-        ("/", "/v1", "/", "/v1/"),
-    ] {
-        assert_eq!(rewritten(prefix, rewrite, path), expected, "{prefix} {rewrite} {path}");
     }
 }

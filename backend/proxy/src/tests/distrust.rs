@@ -1,12 +1,12 @@
-//! What an endpoint does wrong, or a table changes, while something is under way.
+//! Endpoints that misbehave, and routing tables that change, while requests are in flight.
 
 use super::{http2_origin::Http2Origin, *};
+use outcome::ErrorKind;
 use ringmaster_common::traffic::{
-    health::{HealthCheck, Verdict},
+    health::HealthCheck,
     upstream::{EndpointState, Primary, Protocol},
 };
 use std::io::ErrorKind::ConnectionReset;
-use upstream::ErrorKind;
 
 const ASKS_FOR_WEBSOCKET: &str = "Host: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
@@ -22,7 +22,7 @@ async fn ends(client: &mut Client) -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn answers_that_are_not_final_pass_but_not_without_end() {
+async fn interim_responses_pass_but_not_without_end() {
     let a = Origin::start("a").await;
     let fixture = Fixture::new(&[&a]).await;
     let mut client = fixture.connect().await;
@@ -32,7 +32,7 @@ async fn answers_that_are_not_final_pass_but_not_without_end() {
     assert_eq!(client.reply().await.status, 200);
     // More than any stack has room for.
     let reply = fixture.get("/never-final").await;
-    assert!(reply.status == 502 && reply.body.contains("not final"), "{reply:?}");
+    assert!(reply.status == 502 && reply.body.contains("interim"), "{reply:?}");
     let over_http2 = Fixture::new(&[&a]).await;
     let (requests, connection) =
         h2::client::handshake(TcpStream::connect(over_http2.addr).await.unwrap()).await.unwrap();
@@ -62,7 +62,7 @@ async fn a_connection_becomes_a_websocket_or_nothing() {
 }
 
 #[tokio::test]
-async fn what_comes_behind_an_answer_without_a_body_is_nobodys_answer() {
+async fn bytes_behind_a_response_without_a_body_are_no_response() {
     let origin = Http2Origin::start().await;
     let a = Origin::start("a").await;
     let fixture = Fixture::with(&[&a], |upstream, _| {
@@ -94,13 +94,13 @@ async fn a_body_that_was_touched_is_not_begun_again() {
         client.send(text).await;
         let reply = client.reply().await;
         assert!([400, 502, 408].contains(&reply.status), "{reply:?}");
-        assert_eq!(reply.header("connection"), Some("close"), "nobody can say where it ended");
+        assert_eq!(reply.header("connection"), Some("close"), "it is not known where the request ended");
     }
     assert!(origin.requests() <= 2, "each was asked once: {}", origin.requests());
 }
 
 #[tokio::test]
-async fn a_client_that_is_told_the_end_by_the_connections_sees_it_break_off() {
+async fn a_truncated_response_without_framing_resets_the_connection() {
     let a = Origin::start("a").await;
     let fixture = Fixture::new(&[&a]).await;
     let mut client = fixture.connect().await;
@@ -112,7 +112,7 @@ async fn a_client_that_is_told_the_end_by_the_connections_sees_it_break_off() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_keeps_breaking_off_is_left_out() {
+async fn an_endpoint_that_keeps_truncating_is_ejected() {
     let (a, b) = (Origin::start("a").await, Origin::start("b").await);
     let fixture = Fixture::with(&[&a, &b], |upstream, _| {
         upstream.config.outlier_ejection.consecutive_failures = 3;
@@ -125,15 +125,15 @@ async fn an_endpoint_that_keeps_breaking_off_is_left_out() {
         while client.more().await {}
     }
     let table = fixture.proxy.0.table.load();
-    let endpoints: Vec<_> = table.upstream("u").unwrap().seats.iter().map(|seat| &seat.endpoint).collect();
-    let broken: u64 = endpoints.iter().map(|endpoint| endpoint.errors(ErrorKind::BrokenOff)).sum();
+    let endpoints: Vec<_> = table.upstream("u").unwrap().slots.iter().map(|slot| &slot.endpoint).collect();
+    let broken: u64 = endpoints.iter().map(|endpoint| endpoint.errors(ErrorKind::Truncated)).sum();
     let requests: u64 = endpoints.iter().map(|endpoint| endpoint.requests()).sum();
     assert_eq!((broken, requests), (8, 8));
-    assert!(endpoints.iter().any(|endpoint| endpoint.ejected_for(Moment::now()).is_some()));
+    assert!(endpoints.iter().any(|endpoint| endpoint.ejected_for(CoarseInstant::now()).is_some()));
 }
 
 #[tokio::test]
-async fn a_limit_of_requests_outlives_tables() {
+async fn a_rate_limit_outlives_tables() {
     let a = Origin::start("a").await;
     let fixture = Fixture::with(&[&a], |_, route| route.spec.rate_limit_per_s = Some(10)).await;
     let mut client = fixture.connect().await;
@@ -146,7 +146,7 @@ async fn a_limit_of_requests_outlives_tables() {
 }
 
 #[tokio::test]
-async fn a_head_goes_by_the_table_of_when_it_is_complete() {
+async fn a_request_goes_by_the_table_of_when_its_head_is_complete() {
     let (a, b) = (Origin::start("a").await, Origin::start("b").await);
     let mut fixture = Fixture::with(&[&a, &b], |upstream, _| {
         upstream.config.active_standby = Some(Default::default());
@@ -164,7 +164,7 @@ async fn a_head_goes_by_the_table_of_when_it_is_complete() {
 }
 
 #[tokio::test]
-async fn a_retry_goes_to_nobody_whom_the_cluster_took_away() {
+async fn a_retry_goes_by_the_newest_table() {
     let (a, b) = (Origin::start("a").await, Origin::start("b").await);
     let mut fixture = Fixture::with(&[&a, &b], |_, _| {}).await;
     let mut clients = Vec::new();
@@ -183,7 +183,7 @@ async fn a_retry_goes_to_nobody_whom_the_cluster_took_away() {
 }
 
 #[tokio::test]
-async fn what_is_under_way_at_a_primary_of_before_is_cut() {
+async fn requests_in_flight_at_a_former_primary_are_cut_off() {
     let (a, b) = (Origin::start("a").await, Origin::start("b").await);
     let mut fixture = Fixture::with(&[&a, &b], |upstream, _| {
         upstream.config.active_standby = Some(Default::default());
@@ -196,13 +196,13 @@ async fn what_is_under_way_at_a_primary_of_before_is_cut() {
     assert!(client.head().await.unwrap().starts_with("HTTP/1.1 101"));
     fixture.upstream.primary = primary("b");
     fixture.apply();
-    // How it is told is for others to test.
+    // How the tunnel is closed is for other tests.
     let _ = ends(&mut client).await;
     assert_eq!(fixture.get("/x").await.header("x-origin"), Some("b"));
 }
 
 #[tokio::test]
-async fn a_primary_has_no_more_under_way_than_it_may() {
+async fn a_primary_has_a_limit_of_requests() {
     let a = Origin::start("a").await;
     let fixture = Fixture::with(&[&a], |upstream, _| {
         upstream.config.active_standby = Some(Default::default());
@@ -212,14 +212,14 @@ async fn a_primary_has_no_more_under_way_than_it_may() {
     .await;
     let mut first = fixture.connect().await;
     first.send("GET /slow/500 HTTP/1.1\r\nHost: t\r\n\r\n").await;
-    until("it is under way", || a.requests() == 1).await;
+    until("it is in flight", || a.requests() == 1).await;
     let reply = fixture.get("/x").await;
-    assert!(reply.status == 503 && reply.body.contains("at its limit"), "{reply:?}");
+    assert!(reply.status == 503 && reply.body.contains("at the limit"), "{reply:?}");
     assert_eq!(first.reply().await.status, 200);
 }
 
 #[tokio::test]
-async fn checks_say_who_asks_where_endpoints_insist_on_that() {
+async fn checks_send_the_proxy_protocol_if_the_upstream_does() {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
     tokio::spawn(async move {

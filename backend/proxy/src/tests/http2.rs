@@ -103,7 +103,7 @@ async fn before(origins: &[&Http2Origin], change: impl FnOnce(&mut Upstream, &mu
 async fn a_client_of_http2_goes_the_way_of_every_other() {
     let (a, b) = (Origin::start("a").await, Origin::start("b").await);
     let fixture = Fixture::with(&[&a, &b], |upstream, route| {
-        upstream.config.sticky_cookie = Some("seat".to_owned());
+        upstream.config.sticky_cookie = Some("slot".to_owned());
         route.spec.path_prefix = "/api".to_owned();
         route.spec.rewrite_prefix = Some("/v2".to_owned());
         route.spec.max_body_bytes = 10_000_000;
@@ -127,11 +127,11 @@ async fn a_client_of_http2_goes_the_way_of_every_other() {
     }
     assert_eq!(first.requests(), 6);
     assert!(first.last_head().contains(&format!("cookie: other=1; {cookie}\r\n")), "{}", first.last_head());
-    // Bodies, of a length that is told and of one that is not.
+    // Bodies with and without a length.
     let big = vec![b'y'; 200_000];
-    let mut told = request("POST", "/api/echo");
-    told.headers_mut().insert("content-length", "2".parse().unwrap());
-    let (answer, mut stream) = client.begin(told, false).await.unwrap();
+    let mut sized = request("POST", "/api/echo");
+    sized.headers_mut().insert("content-length", "2".parse().unwrap());
+    let (answer, mut stream) = client.begin(sized, false).await.unwrap();
     stream.send_data("ok".into(), true).unwrap();
     assert_eq!(whole(answer.await.unwrap()).await.unwrap().body, b"ok");
     let echoed = client.post("/api/echo", &big).await.unwrap().body;
@@ -143,13 +143,13 @@ async fn a_client_of_http2_goes_the_way_of_every_other() {
         assert_eq!(reply.status, status);
         assert_eq!(reply.headers["content-type"], "application/problem+json");
     }
-    let figures = fixture.measured(|figures| figures.requests_per_s > 0.0).await;
-    assert_eq!(figures.in_flight, 0);
+    let metrics = fixture.measured(|metrics| metrics.requests_per_s > 0.0).await;
+    assert_eq!(metrics.in_flight, 0);
     assert_eq!(fixture.proxy.decisions("u").unwrap()[0].request, "GET /v2/x");
 }
 
 #[tokio::test]
-async fn grpc_passes_whole() {
+async fn grpc_passes_complete() {
     let a = Http2Origin::start().await;
     let fixture = before(&[&a], |_, _| {}).await;
     let client = Client2::to(fixture.addr).await;
@@ -235,7 +235,7 @@ async fn streams_share_a_connection_and_survive_its_end() {
         assert_eq!(reply.unwrap(), b"x");
     }
     assert_eq!(a.seen.connections.load(Relaxed), 1, "one client's streams are one worker's");
-    // The endpoint says goodbye on it now and then. Nobody notices, not even who must not be sent twice.
+    // The endpoint says goodbye on it now and then. NoEligibleEndpoint notices, not even who must not be sent twice.
     for _ in 0..20 {
         let (last, other) = (client.get("/last"), client.post("/echo", b"y"));
         let (last, other) = tokio::join!(last, other);
@@ -246,7 +246,7 @@ async fn streams_share_a_connection_and_survive_its_end() {
 }
 
 #[tokio::test]
-async fn what_the_endpoint_has_not_seen_goes_elsewhere() {
+async fn unprocessed_requests_are_retried() {
     let (a, b) = (Http2Origin::start().await, Http2Origin::start().await);
     let fixture = before(&[&a, &b], |_, _| {}).await;
     let client = Client2::to(fixture.addr).await;
@@ -281,7 +281,7 @@ async fn killing_an_endpoint_of_http2_loses_nothing_that_can_be_sent_again() {
     for client in clients {
         assert_eq!(client.await.unwrap(), BTreeMap::from([(200, 100)]));
     }
-    fixture.measured(|figures| figures.retries_per_s > 0.0).await;
+    fixture.measured(|metrics| metrics.retries_per_s > 0.0).await;
 }
 
 #[tokio::test]
@@ -309,7 +309,7 @@ async fn heads_of_http2_have_a_bound() {
 }
 
 #[tokio::test]
-async fn who_asks_and_takes_back_for_ever_is_told_to_calm_down() {
+async fn a_client_that_keeps_resetting_streams_is_disconnected() {
     let a = Http2Origin::start().await;
     let fixture = before(&[&a], |_, _| {}).await;
     let client = Client2::to(fixture.addr).await;
@@ -329,12 +329,12 @@ async fn who_asks_and_takes_back_for_ever_is_told_to_calm_down() {
     let error = error.expect("it ends");
     assert_eq!(error.reason(), Some(Reason::ENHANCE_YOUR_CALM), "{error}");
     assert!(a.requests() < 300, "{}", a.requests());
-    until("all that was asked for is given up", || a.waiting.load(Relaxed) == 0).await;
+    until("all requests are cancelled", || a.waiting.load(Relaxed) == 0).await;
     assert_eq!(Client2::to(fixture.addr).await.get("/slow").await.unwrap().status, 200);
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_wait_costs_the_endpoint_nothing() {
+async fn the_request_of_a_client_that_resets_its_stream_is_cancelled() {
     let a = Http2Origin::start().await;
     let fixture =
         before(&[&a], |upstream, _| upstream.config.outlier_ejection.consecutive_failures = 1).await;
@@ -343,7 +343,7 @@ async fn a_client_that_does_not_wait_costs_the_endpoint_nothing() {
     until("it waits", || a.waiting.load(Relaxed) == 1).await;
     stream.send_reset(Reason::CANCEL);
     drop(answer);
-    until("it is given up", || a.waiting.load(Relaxed) == 0).await;
+    until("it is cancelled", || a.waiting.load(Relaxed) == 0).await;
     // The same with the whole connection, and of HTTP/1.
     let other = Client2::to(fixture.addr).await;
     let (answer, _stream) = other.begin(request("GET", "/wait"), true).await.unwrap();
@@ -351,26 +351,26 @@ async fn a_client_that_does_not_wait_costs_the_endpoint_nothing() {
     old.send("GET /wait HTTP/1.1\r\nHost: t\r\n\r\n").await;
     until("both wait", || a.waiting.load(Relaxed) == 2).await;
     drop(old);
-    until("one is given up", || a.waiting.load(Relaxed) == 1).await;
+    until("one is cancelled", || a.waiting.load(Relaxed) == 1).await;
     drop((answer, _stream, other));
     until("the other is, too", || a.waiting.load(Relaxed) == 0).await;
     let table = fixture.proxy.0.table.load();
     let upstream = table.upstream("u").unwrap();
-    until("all are counted", || upstream.standing.clients_gone.load(Relaxed) == 3).await;
-    let endpoint = &upstream.seats[0].endpoint;
+    until("all are counted", || upstream.stats.client_disconnects.load(Relaxed) == 3).await;
+    let endpoint = &upstream.slots[0].endpoint;
     assert_eq!((endpoint.requests(), endpoint.failures(), endpoint.in_flight.load(Relaxed)), (0, 0, 0));
     assert_eq!(fixture.proxy.decisions("u").unwrap()[0].status, 499);
 }
 
 #[tokio::test]
-async fn a_proxy_that_closes_says_goodbye() {
+async fn a_closing_proxy_sends_goaway() {
     let a = Origin::start("a").await;
     let fixture = Fixture::new(&[&a]).await;
     let client = Client2::to(fixture.addr).await;
     let (answer, _) = client.begin(request("GET", "/slow/700"), true).await.unwrap();
-    until("it is under way", || a.requests() == 1).await;
+    until("it is in flight", || a.requests() == 1).await;
     let (answer, ()) = tokio::join!(answer, fixture.proxy.shutdown(Duration::from_secs(5)));
-    assert_eq!(answer.unwrap().status(), 200, "what is under way ends as it may");
+    assert_eq!(answer.unwrap().status(), 200, "requests in flight complete");
     assert!(client.get("/x").await.is_err());
 }
 
@@ -383,8 +383,8 @@ async fn endpoints_of_http2_are_checked_in_their_protocol() {
     })
     .await;
     let mut opinions = fixture.proxy.opinions();
-    let told = timeout(PATIENCE, opinions.wait_for(|all| !all.is_empty())).await.unwrap().unwrap();
-    assert_eq!((told[0].verdict, told[0].detail.as_str()), (Verdict::Healthy, "answered 200"));
+    let known = timeout(PATIENCE, opinions.wait_for(|all| !all.is_empty())).await.unwrap().unwrap();
+    assert_eq!((known[0].verdict, known[0].detail.as_str()), (Verdict::Healthy, "status 200"));
 }
 
 #[tokio::test]

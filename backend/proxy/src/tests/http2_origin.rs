@@ -20,7 +20,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 pub struct Http2Origin {
     pub addr: SocketAddr,
     pub seen: Arc<Seen>,
-    /// Requests that wait for ever, less those that were given up.
+    /// Requests that wait for ever, less those that were cancelled.
     pub waiting: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }

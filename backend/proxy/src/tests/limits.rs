@@ -76,7 +76,7 @@ async fn bodies_have_the_bound_of_their_route() {
 }
 
 #[tokio::test]
-async fn a_route_lets_through_what_its_rate_allows() {
+async fn the_rate_limit_of_a_route_holds() {
     let a = Origin::start("a").await;
     let fixture = Fixture::with(&[&a], |_, route| route.spec.rate_limit_per_s = Some(20)).await;
     let mut client = fixture.connect().await;
@@ -92,7 +92,7 @@ async fn a_route_lets_through_what_its_rate_allows() {
 }
 
 #[tokio::test]
-async fn an_endpoint_has_its_time_to_answer() {
+async fn the_response_timeout_of_an_endpoint_holds() {
     let a = Origin::start("a").await;
     let fixture = Fixture::with(&[&a], |upstream, _| upstream.config.timeouts.response_ms = 500).await;
     let mut client = fixture.connect().await;
@@ -104,7 +104,7 @@ async fn an_endpoint_has_its_time_to_answer() {
 }
 
 #[tokio::test]
-async fn a_body_that_stalls_is_given_up() {
+async fn a_body_that_stalls_times_out() {
     let a = Origin::start("a").await;
     let fixture = Fixture::with(&[&a], |upstream, _| upstream.config.timeouts.idle_ms = 100).await;
     let (reply, closed) =
@@ -113,7 +113,7 @@ async fn a_body_that_stalls_is_given_up() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_not_there_is_said_to_be() {
+async fn an_unreachable_endpoint_is_named() {
     let a = Origin::start("a").await;
     let gone = free_addr();
     let fixture =

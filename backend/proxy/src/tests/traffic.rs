@@ -20,11 +20,11 @@ async fn requests_go_in_turns_on_connections_that_last() {
     assert_eq!(a.seen.connections.load(Relaxed), 1, "one client at a time needs one connection");
     assert!(b.last_head().starts_with("GET /x?n=99 HTTP/1.1\r\nhost: test\r\n"), "{}", b.last_head());
     assert!(b.last_head().contains("x-forwarded-for: 127.0.0.1\r\n"));
-    let figures = fixture.measured(|figures| figures.requests_per_s > 0.0 && figures.p50_us.is_some()).await;
-    assert_eq!((figures.in_flight, figures.endpoints.len()), (0, 2));
+    let metrics = fixture.measured(|metrics| metrics.requests_per_s > 0.0 && metrics.p50_us.is_some()).await;
+    assert_eq!((metrics.in_flight, metrics.endpoints.len()), (0, 2));
     let decisions = fixture.proxy.decisions("u").unwrap();
-    assert_eq!((decisions[0].request.as_str(), decisions[0].why.as_str()), ("GET /x", "it was its turn"));
-    assert!(fixture.proxy.decisions("nobody").is_none());
+    assert_eq!((decisions[0].request.as_str(), decisions[0].why.as_str()), ("GET /x", "round robin"));
+    assert!(fixture.proxy.decisions("missing").is_none());
 }
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn bodies_of_any_framing_pass_both_ways() {
 }
 
 #[tokio::test]
-async fn a_client_that_expects_to_be_told_is_told_by_the_endpoint() {
+async fn the_endpoint_answers_a_client_that_expects_100_continue() {
     let origin = Origin::start("a").await;
     let fixture = Fixture::new(&[&origin]).await;
     let mut client = fixture.connect().await;
@@ -69,7 +69,7 @@ async fn a_client_that_expects_to_be_told_is_told_by_the_endpoint() {
 }
 
 #[tokio::test]
-async fn half_an_answer_is_never_taken_for_the_whole() {
+async fn a_truncated_response_ends_the_connection() {
     let origin = Origin::start("a").await;
     let fixture = Fixture::new(&[&origin]).await;
     let mut client = fixture.connect().await;
@@ -80,7 +80,7 @@ async fn half_an_answer_is_never_taken_for_the_whole() {
 }
 
 #[tokio::test]
-async fn answers_that_cannot_be_trusted_are_not_passed_on() {
+async fn invalid_responses_are_not_passed_on() {
     let origin = Origin::start("a").await;
     let fixture = Fixture::new(&[&origin]).await;
     for path in ["/nonsense", "/two-lengths"] {
@@ -88,7 +88,7 @@ async fn answers_that_cannot_be_trusted_are_not_passed_on() {
         assert_eq!(reply.status, 502, "{reply:?}");
         assert!(reply.body.contains("\"code\":\"bad_gateway\""), "{reply:?}");
     }
-    // What came unasked behind an answer is nobody's answer.
+    // Bytes behind a response are not taken for the next response.
     assert_eq!(fixture.get("/too-much").await.body, "ok");
     assert_eq!(fixture.get("/x").await.body, "");
 }
@@ -137,11 +137,11 @@ async fn killing_an_endpoint_loses_no_request_that_can_be_sent_again() {
     for client in clients {
         assert_eq!(client.await.unwrap(), BTreeMap::from([(200, 100)]));
     }
-    fixture.measured(|figures| figures.retries_per_s > 0.0).await;
+    fixture.measured(|metrics| metrics.retries_per_s > 0.0).await;
 }
 
 #[tokio::test]
-async fn what_may_have_been_done_is_not_done_again() {
+async fn a_request_that_may_have_been_processed_is_not_sent_again() {
     let (a, b) = (Origin::start("a").await, Origin::start("b").await);
     let fixture = Fixture::new(&[&a, &b]).await;
     for request in [
@@ -160,7 +160,7 @@ async fn what_may_have_been_done_is_not_done_again() {
 }
 
 #[tokio::test]
-async fn draining_ends_what_is_under_way_and_takes_nothing_new() {
+async fn a_drained_endpoint_completes_requests_in_flight_and_gets_no_new_ones() {
     let (a, b) = (Origin::start("a").await, Origin::start("b").await);
     let mut fixture = Fixture::with(&[&a, &b], |upstream, _| upstream.config.drain_ms = 1_000).await;
     let slow = [fixture.connect().await, fixture.connect().await]
@@ -172,7 +172,7 @@ async fn draining_ends_what_is_under_way_and_takes_nothing_new() {
         assert_eq!(fixture.get("/x").await.header("x-origin"), Some("b"));
     }
     for reply in slow {
-        assert_eq!(reply.await.unwrap().status, 200, "what was under way ends");
+        assert_eq!(reply.await.unwrap().status, 200, "requests in flight complete");
     }
     // Back, busy, and drained with no time left.
     fixture.upstream.config.endpoints[0].state = EndpointState::Ready;
@@ -195,7 +195,7 @@ async fn draining_ends_what_is_under_way_and_takes_nothing_new() {
 }
 
 #[tokio::test]
-async fn nobody_left_is_said_with_reasons() {
+async fn no_eligible_endpoint_is_answered_with_reasons() {
     let (a, b) = (Origin::start("a").await, Origin::start("b").await);
     let fixture = Fixture::with(&[&a, &b], |upstream, _| {
         upstream.config.endpoints[0].state = EndpointState::Drain;
@@ -206,11 +206,11 @@ async fn nobody_left_is_said_with_reasons() {
     assert_eq!((reply.status, reply.header("content-type")), (503, Some("application/problem+json")));
     assert!(reply.body.contains("\"code\":\"no_endpoint\""), "{reply:?}");
     assert!(reply.body.contains("2 endpoints: 1 drained, 1 unhealthy"), "{reply:?}");
-    fixture.measured(|figures| figures.failures_per_s > 0.0).await;
+    fixture.measured(|metrics| metrics.failures_per_s > 0.0).await;
 }
 
 #[tokio::test]
-async fn a_check_finds_out_who_is_ill_and_who_has_recovered() {
+async fn a_check_finds_failures_and_recoveries() {
     let (a, b) = (Origin::start("a").await, Origin::start("b").await);
     let fixture = Fixture::with(&[&a, &b], |upstream, _| {
         upstream.config.health_check = Some(HealthCheck::Http {
@@ -232,7 +232,7 @@ async fn a_check_finds_out_who_is_ill_and_who_has_recovered() {
     until("both are healthy", || says("a", Verdict::Healthy) && says("b", Verdict::Healthy)).await;
     a.seen.ill.store(true, Relaxed);
     until("one is ill", || says("a", Verdict::Unhealthy)).await;
-    assert!(opinions.borrow().iter().any(|opinion| opinion.detail == "answered 503"));
+    assert!(opinions.borrow().iter().any(|opinion| opinion.detail == "status 503"));
     for _ in 0..10 {
         assert_eq!(fixture.get("/x").await.header("x-origin"), Some("b"));
     }
@@ -244,33 +244,33 @@ async fn a_check_finds_out_who_is_ill_and_who_has_recovered() {
 }
 
 #[tokio::test]
-async fn whoever_stops_telling_that_it_lives_is_taken_for_dead() {
+async fn an_endpoint_without_heartbeats_is_unhealthy() {
     let a = Origin::start("a").await;
     let fixture = Fixture::with(&[&a], |upstream, _| {
         upstream.config.health_check = Some(HealthCheck::Heartbeat { ttl_ms: 300 });
     })
     .await;
     let opinions = fixture.proxy.opinions();
-    assert_eq!(fixture.get("/x").await.status, 200, "who was never told knows nothing");
-    assert!(!fixture.proxy.heartbeat("u", "nobody") && fixture.proxy.heartbeat("u", "a"));
+    assert_eq!(fixture.get("/x").await.status, 200, "before the first heartbeat nothing is known");
+    assert!(!fixture.proxy.heartbeat("u", "missing") && fixture.proxy.heartbeat("u", "a"));
     let says = |verdict| opinions.borrow().first().is_some_and(|opinion| opinion.verdict == verdict);
-    until("it lives", || says(Verdict::Healthy)).await;
+    until("it is alive", || says(Verdict::Healthy)).await;
     until("it is silent", || says(Verdict::Unhealthy)).await;
     assert_eq!(fixture.get("/x").await.status, 503);
-    // It talks to another node now, which tells.
-    let told = fixture.proxy.heard_beats();
-    assert!(told.is_empty(), "what is over is of no use to others: {told:?}");
-    let mut beat = ReceivedHeartbeat {
+    // It sends to another node now, which reports it.
+    let received = fixture.proxy.received_heartbeats();
+    assert!(received.is_empty(), "an old heartbeat is not reported: {received:?}");
+    let mut heartbeat = ReceivedHeartbeat {
         upstream: "u".to_owned(),
         endpoint: "a".to_owned(),
         addr: "127.0.0.1:1".to_owned(),
         age_ms: 200,
     };
-    fixture.proxy.learn_beats(&[beat.clone()], Duration::from_millis(50));
-    assert!(says(Verdict::Unhealthy), "what was heard of another address is no word of this one");
-    beat.addr = a.addr.to_string();
-    fixture.proxy.learn_beats(&[beat.clone()], Duration::from_millis(50));
-    until("it lives, by hearsay", || says(Verdict::Healthy)).await;
+    fixture.proxy.merge_heartbeats(&[heartbeat.clone()], Duration::from_millis(50));
+    assert!(says(Verdict::Unhealthy), "a heartbeat from another address does not count");
+    heartbeat.addr = a.addr.to_string();
+    fixture.proxy.merge_heartbeats(&[heartbeat.clone()], Duration::from_millis(50));
+    until("it is alive, as another node reports", || says(Verdict::Healthy)).await;
     until("it is silent for longer than reports take", || says(Verdict::Unhealthy)).await;
 }
 
@@ -308,7 +308,7 @@ async fn a_route_rewrites_and_sets_headers() {
 }
 
 #[tokio::test]
-async fn the_primary_alone_is_asked_and_told_its_epoch() {
+async fn only_the_primary_gets_requests_with_its_epoch() {
     let (a, b) = (Origin::start("a").await, Origin::start("b").await);
     let fixture = Fixture::with(&[&a, &b], |upstream, _| {
         upstream.config.active_standby = Some(Default::default());
@@ -327,7 +327,7 @@ async fn the_primary_alone_is_asked_and_told_its_epoch() {
 }
 
 #[tokio::test]
-async fn plain_tcp_is_passed_on_as_it_is_and_tells_who_the_client_is() {
+async fn plain_tcp_is_passed_on_with_the_address_of_the_client() {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let endpoint = listener.local_addr().unwrap();
     let named = free_addr();
@@ -341,7 +341,7 @@ async fn plain_tcp_is_passed_on_as_it_is_and_tells_who_the_client_is() {
     .await;
     let _ = &fixture;
     let accepted = tokio::spawn(async move {
-        // The first that comes may be nothing but a look whether somebody listens.
+        // The first connection may be the one that tests whether the listener is open.
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut head = [0; 28];
@@ -363,7 +363,7 @@ async fn plain_tcp_is_passed_on_as_it_is_and_tells_who_the_client_is() {
 }
 
 #[tokio::test]
-async fn a_table_is_kept_over_a_restart() {
+async fn the_routing_table_survives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let a = Origin::start("a").await;
     let mut upstream = upstream("u", &[("a", 1)]);
@@ -379,7 +379,7 @@ async fn a_table_is_kept_over_a_restart() {
     };
     let proxy = Proxy::start(settings.clone()).unwrap();
     proxy.set_table([&upstream].into_iter(), [&route("r", "/", "u")].into_iter());
-    until("it is on disk", || Kept::read(dir.path()).is_some()).await;
+    until("it is on disk", || PersistedTable::read(dir.path()).is_some()).await;
     proxy.shutdown(Duration::ZERO).await;
     let proxy = Proxy::start(settings).unwrap();
     until("the proxy listens", || std::net::TcpStream::connect(listen).is_ok()).await;
@@ -388,7 +388,7 @@ async fn a_table_is_kept_over_a_restart() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_stops_ends_what_is_under_way() {
+async fn a_proxy_that_stops_completes_requests_in_flight() {
     let a = Origin::start("a").await;
     let fixture = Fixture::new(&[&a]).await;
     let (mut idle, mut busy) = (fixture.connect().await, fixture.connect().await);
@@ -403,7 +403,7 @@ async fn a_proxy_that_stops_ends_what_is_under_way() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_is_waited_for_no_longer() {
+async fn the_request_of_a_client_that_disconnects_is_cancelled() {
     let a = Origin::start("a").await;
     let fixture = Fixture::with(&[&a], |upstream, _| {
         upstream.config.outlier_ejection.consecutive_failures = 1;
@@ -415,24 +415,24 @@ async fn a_client_that_hangs_up_is_waited_for_no_longer() {
     ] {
         let mut client = fixture.connect().await;
         client.send(request).await;
-        let under_way =
-            || fixture.proxy.0.table.load().upstream("u").unwrap().seats[0].endpoint.in_flight.load(Relaxed);
+        let in_flight =
+            || fixture.proxy.0.table.load().upstream("u").unwrap().slots[0].endpoint.in_flight.load(Relaxed);
         let before = a.requests();
-        until("it is under way", || a.requests() > before).await;
-        assert_eq!(under_way(), 1);
+        until("it is in flight", || a.requests() > before).await;
+        assert_eq!(in_flight(), 1);
         drop(client);
-        until("it is given up", || under_way() == 0).await;
+        until("it is cancelled", || in_flight() == 0).await;
     }
     let table = fixture.proxy.0.table.load();
     let upstream = table.upstream("u").unwrap();
-    until("both are counted", || upstream.standing.clients_gone.load(Relaxed) == 2).await;
-    let endpoint = &upstream.seats[0].endpoint;
+    until("both are counted", || upstream.stats.client_disconnects.load(Relaxed) == 2).await;
+    let endpoint = &upstream.slots[0].endpoint;
     assert_eq!((endpoint.requests(), endpoint.failures()), (0, 0));
     assert_eq!(fixture.get("/x").await.status, 200);
 }
 
 #[tokio::test]
-async fn a_balancer_in_front_tells_who_the_client_is() {
+async fn a_load_balancer_in_front_sends_the_address_of_the_client() {
     let a = Origin::start("a").await;
     let listener = free_addr();
     let fixture = Fixture::with(&[&a], |_, route| {
@@ -445,12 +445,12 @@ async fn a_balancer_in_front_tells_who_the_client_is() {
     client.send("PROXY TCP4 192.0.2.7 192.0.2.1 4000 80\r\nGET /x HTTP/1.1\r\nHost: t\r\n\r\n").await;
     assert_eq!(client.reply().await.status, 200);
     assert!(a.last_head().contains("x-forwarded-for: 192.0.2.7\r\n"), "{}", a.last_head());
-    assert_eq!(client.get("/y").await.status, 200, "it is said once for the whole connection");
+    assert_eq!(client.get("/y").await.status, 200, "the header is sent once for the whole connection");
     let mut client = Client::to(listener).await;
     client.send(proxy_protocol::header("[2001:db8::7]:1".parse().unwrap(), listener)).await;
     assert_eq!(client.get("/x").await.status, 200);
     assert!(a.last_head().contains("x-forwarded-for: 2001:db8::7\r\n"), "{}", a.last_head());
-    // Without it, nobody is served.
+    // A connection without the header is closed.
     let mut client = Client::to(listener).await;
     client.send("GET /x HTTP/1.1\r\nHost: t\r\n\r\n").await;
     assert!(client.is_closed().await);

@@ -1,4 +1,4 @@
-//! WebSockets through the proxy: told before they are cut, in words that both sides understand.
+//! WebSockets through the proxy: both sides get a Close before they are cut off.
 
 use super::*;
 use futures::{SinkExt, StreamExt};
@@ -9,30 +9,30 @@ use tokio_tungstenite::{
     tungstenite::{Message, protocol::CloseFrame},
 };
 
-/// How long what is under way may go on at an endpoint that is drained.
+/// How long a drained endpoint has for what is in flight.
 const DRAIN: Duration = Duration::from_millis(300);
-/// By then a tunnel has looked whether it is to end, and does not wait for whom it parts from any more.
+/// By then a tunnel has noticed the drain deadline, and the time-out for closing is over.
 const CUT: Duration = Duration::from_secs(4);
 
-/// An endpoint that sends each text back, and remembers all that it was told.
+/// An endpoint that sends each text back, and remembers all messages.
 struct Echo {
     origin: Origin,
-    told: Arc<Mutex<Vec<Message>>>,
+    received: Arc<Mutex<Vec<Message>>>,
 }
 
 impl Echo {
     async fn start() -> (Echo, Fixture) {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let told = Arc::<Mutex<Vec<Message>>>::default();
-        let remember = told.clone();
+        let received = Arc::<Mutex<Vec<Message>>>::default();
+        let remember = received.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let Ok(mut socket) = accept_async(stream).await else { continue };
-                let told = remember.clone();
+                let received = remember.clone();
                 tokio::spawn(async move {
                     while let Some(Ok(message)) = socket.next().await {
-                        told.lock().unwrap().push(message.clone());
+                        received.lock().unwrap().push(message.clone());
                         if message.is_text() {
                             let _ = socket.send(message).await;
                         }
@@ -47,12 +47,12 @@ impl Echo {
             upstream.config.endpoints[0].addr = addr.to_string();
         };
         let fixture = Fixture::with(&[&origin], change).await;
-        (Echo { origin, told }, fixture)
+        (Echo { origin, received }, fixture)
     }
 
     fn closes(&self) -> Vec<Option<CloseFrame>> {
-        let told = self.told.lock().unwrap();
-        let closes = told.iter().filter_map(|message| match message {
+        let received = self.received.lock().unwrap();
+        let closes = received.iter().filter_map(|message| match message {
             Message::Close(frame) => Some(frame.clone()),
             _ => None,
         });
@@ -83,7 +83,7 @@ fn is_going_away(frame: Option<&CloseFrame>) -> bool {
 }
 
 #[tokio::test]
-async fn at_the_deadline_of_a_drain_both_sides_are_told() {
+async fn at_the_deadline_of_a_drain_both_sides_get_a_close() {
     let (echo, mut fixture) = Echo::start().await;
     let (mut quiet, mut busy) = (open(&fixture).await, open(&fixture).await);
     let begun = clock::now();
@@ -98,7 +98,7 @@ async fn at_the_deadline_of_a_drain_both_sides_are_told() {
         assert_eq!(next(socket).await, None, "and nothing after it");
     }
     assert!(begun.elapsed() < CUT, "{:?}", begun.elapsed());
-    until("the endpoint is told, too", || echo.closes().len() == 2).await;
+    until("the endpoint gets a Close, too", || echo.closes().len() == 2).await;
     assert!(echo.closes().iter().all(|frame| is_going_away(frame.as_ref())), "{:?}", echo.closes());
     assert_eq!(echo.origin.requests(), 0);
 }
@@ -121,20 +121,20 @@ const FIRST_HALF: &[u8] = b"\x81\x8a\0\0\0\0hell";
 const SECOND_HALF: &[u8] = b"o ther";
 
 #[tokio::test]
-async fn a_frame_under_way_is_not_broken_into() {
+async fn a_frame_is_sent_to_its_end_before_a_close() {
     let (echo, mut fixture) = Echo::start().await;
     let mut client = raw(&fixture).await;
     client.send(FIRST_HALF).await;
     drain(&mut fixture);
-    // The other direction has nothing under way.
+    // The other direction is between two frames.
     while client.left.len() < 4 {
-        assert!(client.more().await, "the client is told");
+        assert!(client.more().await, "the client gets a Close");
     }
     assert_eq!((client.left[0], &client.left[2..4]), (0x88, &[0x03, 0xe9][..]));
-    assert!(echo.told.lock().unwrap().is_empty());
+    assert!(echo.received.lock().unwrap().is_empty());
     client.send(SECOND_HALF).await;
-    until("the endpoint is told", || !echo.closes().is_empty()).await;
-    assert_eq!(echo.told.lock().unwrap()[0], Message::text("hello ther"));
+    until("the endpoint gets a Close", || !echo.closes().is_empty()).await;
+    assert_eq!(echo.received.lock().unwrap()[0], Message::text("hello ther"));
     assert!(is_going_away(echo.closes()[0].as_ref()));
     client.send(websocket::close(websocket::GOING_AWAY, "", Some([0; 4]))).await;
     client.left.clear();
@@ -142,7 +142,7 @@ async fn a_frame_under_way_is_not_broken_into() {
 }
 
 #[tokio::test]
-async fn whoever_does_not_end_is_cut_off() {
+async fn a_side_that_does_not_close_is_cut_off() {
     let (echo, mut fixture) = Echo::start().await;
     let mut client = raw(&fixture).await;
     client.send(FIRST_HALF).await;

@@ -1,4 +1,4 @@
-//! From a question to its answer. Pure, but for the look at who is there.
+//! From a query to its response. Pure, but for the lookup of endpoints.
 
 use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
@@ -11,22 +11,22 @@ use ringmaster_proxy::discover::{Host, Place};
 use std::net::IpAddr;
 
 const ZONE: &str = "ringmaster";
-/// How long an answer holds, in seconds.
+/// In seconds.
 const TTL: u32 = 2;
-/// What fits into a packet that no network on the way splits, and what every client takes.
+/// The largest packet that no network splits, and the smallest maximum of a client.
 const MAX_PACKET: u16 = 1232;
 const MIN_PACKET: u16 = 512;
 
-/// How the question came.
+/// How the query came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Over {
-    /// What does not fit into a packet is to be asked for over TCP.
+    /// A response that does not fit into a packet is truncated, and the client asks again over TCP.
     Udp,
     Tcp,
 }
 
-/// None for what is no question. `find` tells who is there by the name of an upstream, or of an endpoint and its
-/// upstream; none where there is no such name.
+/// None if the message is not a query. `find` looks up endpoints by `UPSTREAM` or `ENDPOINT.UPSTREAM`; none if there is
+/// no such name.
 pub fn answer(question: &[u8], over: Over, find: impl Fn(&str) -> Option<Vec<Place>>) -> Option<Vec<u8>> {
     let question = Message::from_vec(question).ok()?;
     if question.metadata.message_type != MessageType::Query {
@@ -42,7 +42,7 @@ pub fn answer(question: &[u8], over: Over, find: impl Fn(&str) -> Option<Vec<Pla
     }
     answer.metadata.response_code = match question.queries.as_slice() {
         _ if question.metadata.op_code != OpCode::Query => ResponseCode::NotImp,
-        [query] => tell(query, &mut answer, find),
+        [query] => resolve(query, &mut answer, find),
         _ => ResponseCode::FormErr,
     };
     let whole = answer.to_vec().ok()?;
@@ -50,7 +50,7 @@ pub fn answer(question: &[u8], over: Over, find: impl Fn(&str) -> Option<Vec<Pla
     if over == Over::Udp && whole.len() > room { answer.truncate().to_vec().ok() } else { Some(whole) }
 }
 
-fn tell(query: &Query, answer: &mut Message, find: impl Fn(&str) -> Option<Vec<Place>>) -> ResponseCode {
+fn resolve(query: &Query, answer: &mut Message, find: impl Fn(&str) -> Option<Vec<Place>>) -> ResponseCode {
     let labels: Vec<_> = query.name().iter().map(String::from_utf8_lossy).collect();
     let labels: Vec<_> = labels.iter().map(|label| &**label).collect();
     let is = |label: &str, known: &str| label.eq_ignore_ascii_case(known);
@@ -60,7 +60,7 @@ fn tell(query: &Query, answer: &mut Message, find: impl Fn(&str) -> Option<Vec<P
     }
     answer.metadata.authoritative = true;
     let found = match within {
-        // Names above others are there, and have nothing.
+        // Names above other names exist, and have no records.
         [] => Some(Vec::new()),
         [only] if is(only, "upstream") || is(only, "_tcp") => Some(Vec::new()),
         [service @ .., protocol] if is(protocol, "_tcp") => {
@@ -80,13 +80,13 @@ fn tell(query: &Query, answer: &mut Message, find: impl Fn(&str) -> Option<Vec<P
         _ => None,
     };
     if answer.answers.is_empty() {
-        // Tells for how long there is nothing.
+        // Has the TTL of a negative response.
         answer.add_authorities(authority());
     }
     if found.is_some() { ResponseCode::NoError } else { ResponseCode::NXDomain }
 }
 
-/// An SRV record each, and the addresses of those whose names are ours.
+/// An SRV record for each endpoint, and the addresses of names in our zone.
 fn add_services(query: &Query, upstream: &str, places: &[Place], answer: &mut Message) {
     for place in places {
         let target = match &place.host {
@@ -96,7 +96,7 @@ fn add_services(query: &Query, upstream: &str, places: &[Place], answer: &mut Me
                 Name::from_labels(labels.split('.').map(str::as_bytes)).ok()
             }
         };
-        // A name that DNS cannot say is left out.
+        // A name that DNS does not allow is left out.
         let Some(target) = target else { continue };
         let service = SRV::new(0, place.weight, place.port, target.clone());
         answer.add_answer(Record::from_rdata(query.name.clone(), TTL, RData::SRV(service)));
@@ -115,10 +115,10 @@ fn address(name: &Name, place: &Place) -> Option<Record> {
 
 fn authority() -> Option<Record> {
     let zone = Name::from_labels([ZONE]).ok()?;
-    let whom = Name::from_labels(["hostmaster", ZONE]).ok()?;
-    // Nobody copies the zone, so nothing in it says when to.
+    let mailbox = Name::from_labels(["hostmaster", ZONE]).ok()?;
+    // The zone is not transferred, so the serial and the intervals do not matter.
     let (serial, never) = (1, i32::MAX);
-    let soa = SOA::new(zone.clone(), whom, serial, never, never, never, TTL);
+    let soa = SOA::new(zone.clone(), mailbox, serial, never, never, never, TTL);
     Some(Record::from_rdata(zone, TTL, RData::SOA(soa)))
 }
 
@@ -164,10 +164,10 @@ mod tests {
         answer
     }
 
-    fn told(name: &str, kind: RecordType) -> (ResponseCode, Vec<String>) {
+    fn resolved(name: &str, kind: RecordType) -> (ResponseCode, Vec<String>) {
         let answer = asked(name, kind, Over::Udp, None);
         let code = answer.metadata.response_code;
-        // Where there is nothing, it is said for how long.
+        // A negative response has its TTL.
         let is_bare = answer.answers.is_empty() && code != ResponseCode::Refused;
         assert_eq!(answer.authorities.len(), usize::from(is_bare), "{name}");
         assert!(
@@ -177,39 +177,39 @@ mod tests {
     }
 
     #[test]
-    fn who_is_there_is_told() {
+    fn endpoints_are_resolved() {
         use ResponseCode::{NXDomain, NoError, Refused};
         let all = |list: &[&str]| list.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
-        assert_eq!(told("web.upstream.ringmaster.", RecordType::A), (NoError, all(&["10.0.0.1"])));
-        assert_eq!(told("web.UPSTREAM.ringMaster.", RecordType::AAAA), (NoError, all(&["2001:db8::1"])));
-        assert_eq!(told("e1.web.upstream.ringmaster.", RecordType::A), (NoError, all(&["10.0.0.1"])));
+        assert_eq!(resolved("web.upstream.ringmaster.", RecordType::A), (NoError, all(&["10.0.0.1"])));
+        assert_eq!(resolved("web.UPSTREAM.ringMaster.", RecordType::AAAA), (NoError, all(&["2001:db8::1"])));
+        assert_eq!(resolved("e1.web.upstream.ringmaster.", RecordType::A), (NoError, all(&["10.0.0.1"])));
         let services = all(&[
             "0 3 8080 e1.web.upstream.ringmaster.",
             "0 3 8080 e.2.web.upstream.ringmaster.",
             "0 3 8080 app.example.org.",
         ]);
-        assert_eq!(told("_web._tcp.ringmaster.", RecordType::SRV), (NoError, services));
+        assert_eq!(resolved("_web._tcp.ringmaster.", RecordType::SRV), (NoError, services));
         let answer = asked("_web._tcp.ringmaster.", RecordType::SRV, Over::Udp, None);
-        assert_eq!(answer.additionals.len(), 2, "names of ours come with their addresses");
+        assert_eq!(answer.additionals.len(), 2, "names in our zone come with their addresses");
         for (name, kind, code) in [
             ("down.upstream.ringmaster.", RecordType::A, NoError),
             ("_down._tcp.ringmaster.", RecordType::SRV, NoError),
             ("web.upstream.ringmaster.", RecordType::TXT, NoError),
             ("upstream.ringmaster.", RecordType::A, NoError),
             ("ringmaster.", RecordType::A, NoError),
-            ("nobody.upstream.ringmaster.", RecordType::A, NXDomain),
-            ("_nobody._tcp.ringmaster.", RecordType::SRV, NXDomain),
+            ("missing.upstream.ringmaster.", RecordType::A, NXDomain),
+            ("_missing._tcp.ringmaster.", RecordType::SRV, NXDomain),
             ("web._tcp.ringmaster.", RecordType::SRV, NXDomain),
             ("web.ringmaster.", RecordType::A, NXDomain),
             ("example.org.", RecordType::A, Refused),
             (".", RecordType::A, Refused),
         ] {
-            assert_eq!(told(name, kind), (code, Vec::new()), "{name} {kind}");
+            assert_eq!(resolved(name, kind), (code, Vec::new()), "{name} {kind}");
         }
     }
 
     #[test]
-    fn what_does_not_fit_into_a_packet_is_for_tcp() {
+    fn a_response_too_large_for_udp_is_truncated() {
         for edns in [None, Some(1232), Some(65_000)] {
             let short = asked("many.upstream.ringmaster.", RecordType::A, Over::Udp, edns);
             assert!(short.metadata.truncation && short.answers.is_empty(), "{edns:?}");
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_question_is_not_answered() {
+    fn a_message_that_is_not_a_query_is_ignored() {
         let response = Message::response(1, OpCode::Query).to_vec().unwrap();
         for bytes in [&response[..], b"", b"nonsense", &[0xff; 64]] {
             assert_eq!(answer(bytes, Over::Udp, find), None);

@@ -13,9 +13,9 @@ use ringmaster_common::{
 use ringmaster_proxy::Settings;
 use std::{net::SocketAddr, str::FromStr};
 
-/// How long an answer may take.
+/// How long a response may take.
 const SOON: Duration = Duration::from_secs(5);
-/// What nobody answers is waited for so long.
+/// How long to wait for a response that must not come.
 const BRIEFLY: Duration = Duration::from_millis(200);
 
 fn upstream(name: &str, addrs: &[String]) -> Upstream {
@@ -82,9 +82,9 @@ fn data(answer: &Message) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn both_ways_of_asking_are_answered_alike() {
+async fn udp_and_tcp_get_the_same_responses() {
     let server = serving().await;
-    // One connection takes one question after the other.
+    // One connection takes several queries.
     let mut stream = TcpStream::connect(server).await.unwrap();
     for (name, kind, code, expected) in [
         ("web.upstream.ringmaster.", RecordType::A, ResponseCode::NoError, &["127.0.0.1"][..]),
@@ -96,15 +96,15 @@ async fn both_ways_of_asking_are_answered_alike() {
             &["0 2 9001 e0.web.upstream.ringmaster.", "0 2 9002 e1.web.upstream.ringmaster."],
         ),
         ("e1.web.upstream.ringmaster.", RecordType::AAAA, ResponseCode::NoError, &["2001:db8::1"]),
-        ("nobody.upstream.ringmaster.", RecordType::A, ResponseCode::NXDomain, &[]),
+        ("missing.upstream.ringmaster.", RecordType::A, ResponseCode::NXDomain, &[]),
         ("example.org.", RecordType::A, ResponseCode::Refused, &[]),
     ] {
         let question = question(name, kind);
-        let told = [
+        let responses = [
             over_udp(server, &question).await.expect("an answer by UDP"),
             over_tcp(&mut stream, &question).await.expect("an answer by TCP"),
         ];
-        for answer in told {
+        for answer in responses {
             assert_eq!((answer.metadata.id, answer.metadata.response_code), (9, code), "{name} {kind}");
             assert_eq!(data(&answer), expected, "{name} {kind}");
         }
@@ -112,7 +112,7 @@ async fn both_ways_of_asking_are_answered_alike() {
 }
 
 #[tokio::test]
-async fn what_is_truncated_is_whole_by_tcp() {
+async fn a_truncated_response_is_complete_over_tcp() {
     let server = serving().await;
     let question = question("many.upstream.ringmaster.", RecordType::A);
     let short = over_udp(server, &question).await.expect("an answer");
@@ -123,12 +123,12 @@ async fn what_is_truncated_is_whole_by_tcp() {
 }
 
 #[tokio::test]
-async fn what_is_malformed_costs_its_sender_alone() {
+async fn a_malformed_query_affects_only_its_sender() {
     let server = serving().await;
     for malformed in [&b""[..], b"x", &[0xff; 12]] {
         assert!(over_udp(server, malformed).await.is_none(), "{malformed:?} is not answered");
     }
-    // By TCP it ends the connection, also where it claims to be longer than any question.
+    // Over TCP it ends the connection, also if its length is above the maximum.
     for malformed in [&b"\0\x04nope"[..], b"\xff\xff"] {
         let mut stream = TcpStream::connect(server).await.unwrap();
         stream.write_all(malformed).await.unwrap();

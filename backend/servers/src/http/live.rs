@@ -33,7 +33,7 @@ pub async fn figures(
     Extension(api): Extension<Api>,
     PathId(name): PathId<String>,
 ) -> Result<Json<UpstreamMetrics>, Refused> {
-    let figures = api.proxy.figures().borrow().clone();
+    let figures = api.proxy.metrics().borrow().clone();
     match figures.iter().find(|figures| figures.upstream == name) {
         Some(figures) => Ok(Json(figures.clone())),
         None => Err(unknown(&name)),

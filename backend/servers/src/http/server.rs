@@ -19,7 +19,10 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use ringmaster_common::error::Code;
-use ringmaster_net::fd_limit;
+use ringmaster_net::{
+    accept::{self, WhenFull},
+    fd_limit,
+};
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -34,38 +37,20 @@ const SHARE_PERCENT: u64 = 25;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of a head is read.
 const MAX_HEAD_BYTES: usize = 64 << 10;
-/// How long to wait before accepting again after an error, such as too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until `stop` says so, and then until every connection has ended.
 pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
     let connections = fd_limit::connections(MAX_CONNECTIONS, SHARE_PERCENT, 1);
     let permits = Arc::new(Semaphore::new(connections));
-    let accept = accept(listener, router, permits.clone(), stop.clone());
+    let (stopping, accepting) = (stop.clone(), permits.clone());
     tokio::select! {
-        () = accept => {}
+        () = accept::run(&listener, accepting, WhenFull::Wait, |socket, addr| {
+            connection(socket, addr, router.clone(), stopping.clone())
+        }) => {}
         () = stopped(&mut stop) => {}
     }
+    drop(listener);
     let _all = permits.acquire_many(connections as u32).await;
-}
-
-async fn accept(listener: TcpListener, router: Router, permits: Arc<Semaphore>, stop: watch::Receiver<bool>) {
-    loop {
-        let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
-        match listener.accept().await {
-            Ok((socket, addr)) => {
-                let (router, stop) = (router.clone(), stop.clone());
-                tokio::spawn(async move {
-                    connection(socket, addr, router, stop).await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
 }
 
 async fn connection(socket: TcpStream, addr: SocketAddr, router: Router, mut stop: watch::Receiver<bool>) {

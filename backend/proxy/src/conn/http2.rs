@@ -1,0 +1,444 @@
+//! A client's connection that speaks HTTP/2 without TLS and says so with its first bytes ("prior knowledge").
+//!
+//! The framing is that of the h2 library. Each stream is a task of the connection, and its request is routed and
+//! forwarded like any other. Everything that a client can make grow is bounded: streams, windows, heads, and how often
+//! it resets streams.
+//!
+//! Deliberately absent: server push, priorities, and tunnels. `CONNECT` is refused, also in the extended form that
+//! WebSockets would need; those use HTTP/1.
+
+mod client;
+
+use crate::{
+    attempt::Attempt,
+    coarse_clock::CoarseInstant,
+    conn::context::{HEAD_TIMEOUT, KEEP_ALIVE_TIMEOUT, MAX_LOGGED_TARGET, WorkerContext},
+    error::UpstreamError,
+    forward::{self, Exchange, Forwarded, Forwarding},
+    outcome::ResponseEnd,
+    prepare::{Client, PreparedRequest, RequestLine},
+    random::Random,
+    refusals,
+    relay::{RelayContext, RelayOutcome, relay},
+    route,
+    table::Table,
+    timer::{CHECK_INTERVAL, Deadline, Timer, unless},
+    wire::{
+        buffer::Buffer,
+        head::{self, Framing, MAX_HEADERS, RequestFacts, malformed},
+        headers, http1,
+        http2::{Body, MAX_HEADER_LIST, MAX_STREAMS, SEND_BUFFER, STREAM_WINDOW},
+        message::{BodySink, ResponseSource},
+    },
+};
+use bytes::Bytes;
+use client::Http2Client;
+use h2::{
+    Reason, RecvStream,
+    server::{Builder, SendResponse},
+};
+use hyper::{Request, Response, StatusCode, header::HeaderValue, http::request::Parts};
+use ringmaster_common::error::{PROBLEM_JSON, Refusal};
+use std::{
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    task::JoinSet,
+    time::{interval, timeout},
+};
+
+/// How much of all request bodies of a connection is on its way.
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// How many streams a client may reset before they were answered within [`RESET_WINDOW`]. Otherwise a client could make
+/// endpoints work for nothing.
+const MAX_RESETS: u32 = 200;
+const RESET_WINDOW: Duration = Duration::from_secs(10);
+/// How many streams a client may reset before they were accepted.
+const MAX_PENDING_RESETS: usize = 20;
+/// How long a connection may take to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the streams of a connection share.
+#[derive(Debug)]
+struct Http2Connection {
+    peer: SocketAddr,
+    here: SocketAddr,
+    peer_text: String,
+    listener: Option<Arc<str>>,
+    context: Arc<WorkerContext>,
+}
+
+/// Serves a connection of which `received` was read.
+pub async fn serve(
+    stream: TcpStream,
+    received: Buffer,
+    peer: SocketAddr,
+    listener: Option<Arc<str>>,
+    context: Arc<WorkerContext>,
+) {
+    let here = stream.local_addr().unwrap_or(peer);
+    let peer_text = headers::addr_text(peer.ip());
+    let client = Arc::new(Http2Connection { peer, here, peer_text, listener, context });
+    let handshake = builder().handshake::<_, Bytes>(Resumed { received, stream });
+    let Ok(Ok(mut connection)) = timeout(HEAD_TIMEOUT, handshake).await else { return };
+    let (mut streams, mut resets, mut check) = (JoinSet::new(), Resets::default(), interval(CHECK_INTERVAL));
+    let (mut busy, mut closing_since) = (CoarseInstant::now(), None);
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => match accepted {
+                // The task of a stream that was reset may not have ended yet, hence twice the bound.
+                Some(Ok((_, mut respond))) if streams.len() >= 2 * MAX_STREAMS as usize => {
+                    respond.send_reset(Reason::REFUSED_STREAM);
+                }
+                Some(Ok((request, respond))) => {
+                    streams.spawn(client.clone().serve(request, respond));
+                }
+                Some(Err(_)) | None => break,
+            },
+            Some(ended) = streams.join_next() => {
+                busy = CoarseInstant::now();
+                if ended.is_ok_and(|end| end == StreamEnd::ResetByClient) && !resets.admits(busy) {
+                    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                    // The connection is over, whether the client reads that or not.
+                    let _ = timeout(CLOSE_TIMEOUT, poll_fn(|context| connection.poll_closed(context))).await;
+                    break;
+                }
+            }
+            _ = check.tick() => {
+                let (now, idle) = (CoarseInstant::now(), streams.is_empty());
+                let expired = idle && now.since(busy) >= KEEP_ALIVE_TIMEOUT;
+                match closing_since {
+                    None if expired || client.context.is_closing() => {
+                        connection.graceful_shutdown();
+                        closing_since = Some(now);
+                    }
+                    Some(since) if idle && now.since(since) >= CLOSE_TIMEOUT => break,
+                    _ => {}
+                }
+            }
+        }
+    }
+    // Streams notice that their connection is gone, and record their outcome.
+    drop(connection);
+    let _ = timeout(CLOSE_TIMEOUT, async { while streams.join_next().await.is_some() {} }).await;
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS);
+    builder
+}
+
+/// How often streams were reset lately.
+#[derive(Debug, Default)]
+struct Resets {
+    since: CoarseInstant,
+    count: u32,
+}
+
+impl Resets {
+    fn admits(&mut self, now: CoarseInstant) -> bool {
+        if now.since(self.since) >= RESET_WINDOW {
+            *self = Resets { since: now, count: 0 };
+        }
+        self.count += 1;
+        self.count <= MAX_RESETS
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StreamEnd {
+    Answered,
+    /// Before it was answered.
+    ResetByClient,
+}
+
+/// A stream with its request.
+struct Http2Exchange<'c> {
+    connection: &'c Http2Connection,
+    request: &'c PreparedRequest<'c>,
+    /// What an HTTP/1 endpoint gets.
+    head: &'c [u8],
+    body: RecvStream,
+    respond: SendResponse<Bytes>,
+    timer: Timer,
+}
+
+impl Http2Connection {
+    async fn serve(self: Arc<Self>, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> StreamEnd {
+        let table = self.context.tables.load_full();
+        let (mut parts, body) = request.into_parts();
+        let (mut random, mut head) = (Random::seeded(), Vec::new());
+        match self.prepare(&mut parts, &body, &table, &mut random, &mut head) {
+            Ok(request) => self.forward(&request, &head, body, respond, &mut random).await,
+            Err(refusal) => {
+                let line = format!("{} {:.MAX_LOGGED_TARGET$}", parts.method, parts.uri.path());
+                self.context.refusals.record(self.peer.ip(), &line, &refusal);
+                refuse(respond, refusal, parts.method == "HEAD");
+                StreamEnd::Answered
+            }
+        }
+    }
+
+    async fn forward(
+        &self,
+        request: &PreparedRequest<'_>,
+        head: &[u8],
+        body: RecvStream,
+        respond: SendResponse<Bytes>,
+        random: &mut Random,
+    ) -> StreamEnd {
+        let line = &head[..request.line_len];
+        let resendable = request.is_resendable();
+        let forwarding = Forwarding::new(request.route, request.hints, self.peer.ip(), line, resendable);
+        let timer = Timer::new();
+        let mut exchange = Http2Exchange { connection: self, request, head, body, respond, timer };
+        let WorkerContext { worker, tables, .. } = &*self.context;
+        match forwarding.run(&mut exchange, *worker, tables, random).await {
+            Forwarded::Responded(ResponseEnd::Complete) => StreamEnd::Answered,
+            // A client must not take a part of a response for the whole.
+            Forwarded::Responded(ResponseEnd::Truncated | ResponseEnd::Abandoned) => {
+                exchange.respond.send_reset(Reason::INTERNAL_ERROR);
+                StreamEnd::Answered
+            }
+            Forwarded::Refused(refusal) => {
+                refuse(exchange.respond, refusal, request.is_head);
+                StreamEnd::Answered
+            }
+            Forwarded::ClientClosed => StreamEnd::ResetByClient,
+        }
+    }
+
+    fn prepare<'t>(
+        &self,
+        parts: &mut Parts,
+        body: &RecvStream,
+        table: &'t Table,
+        random: &mut Random,
+        out: &mut Vec<u8>,
+    ) -> Result<PreparedRequest<'t>, Refusal> {
+        if parts.headers.len() > MAX_HEADERS {
+            return Err(head::too_large());
+        }
+        let mut lengths = parts.headers.get_all("content-length").iter();
+        let length = lengths.next().map(|value| {
+            let number = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+            number
+                .and_then(|text| text.parse().ok())
+                .ok_or_else(|| malformed("the Content-Length is not a number"))
+        });
+        if lengths.next().is_some() {
+            return Err(malformed("there is more than one Content-Length"));
+        }
+        let framing = match length.transpose()? {
+            _ if body.is_end_stream() => Framing::Empty,
+            Some(length) => Framing::Length(length),
+            None => Framing::Chunked,
+        };
+        // Cookies may come in several fields, which HTTP/1 does not allow (RFC 9113, 8.2.3).
+        let cookies: Vec<_> = parts.headers.get_all("cookie").iter().map(HeaderValue::as_bytes).collect();
+        if cookies.len() > 1 {
+            let joined = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+                .map_err(|_| malformed("a Cookie is invalid"))?;
+            parts.headers.insert("cookie", joined);
+        }
+        let mut hosts = parts.headers.get_all("host").iter().map(|host| host.to_str().unwrap_or_default());
+        let host = match (parts.uri.authority(), hosts.next(), hosts.next()) {
+            (_, _, Some(_)) => return Err(malformed("there is more than one Host")),
+            (Some(authority), Some(host), None) if host != authority.as_str() => {
+                return Err(malformed("the Host differs from the authority"));
+            }
+            (Some(authority), _, None) => authority.as_str(),
+            (None, Some(host), None) => host,
+            (None, None, None) => return Err(malformed("there is no authority")),
+        };
+        if !host.bytes().all(head::fits_host) {
+            return Err(malformed("the authority is invalid"));
+        }
+        let client =
+            Client { ip: self.peer.ip(), addr: &self.peer_text, host, listener: self.listener.as_deref() };
+        let target = parts.uri.path_and_query().map_or("", |path| path.as_str());
+        let line = RequestLine::new(parts.method.as_str(), target, framing, None);
+        let fields: Vec<_> = headers::fields(&parts.headers).collect();
+        route::resolve(line, fields.iter().copied(), |_| false, client, table, random, out)
+    }
+}
+
+impl Exchange for Http2Exchange<'_> {
+    async fn attempt(&mut self, attempt: &Attempt<'_>) -> Result<forward::Response, UpstreamError> {
+        match &self.request.http2 {
+            None => self.to_http1(attempt).await,
+            Some(head) => self.to_http2(head, attempt).await,
+        }
+    }
+}
+
+impl Http2Exchange<'_> {
+    /// On an idle connection; if that turns out to be closed, on a new one.
+    async fn to_http1(&mut self, attempt: &Attempt<'_>) -> Result<forward::Response, UpstreamError> {
+        let is_resendable = self.request.is_resendable();
+        let Http2Connection { peer, here, context, .. } = self.connection;
+        let pool = &attempt.endpoint().pool;
+        if attempt.reuses_connections()
+            && let Some(idle) = pool.take_idle(context.worker, !is_resendable)
+        {
+            match self.on(idle, attempt).await {
+                Err(UpstreamError::NoResponse(_)) if is_resendable && attempt.was_stale() => {}
+                done => return done,
+            }
+        }
+        let connection = unless(reset(&mut self.respond), attempt.connect(*peer, *here)).await;
+        self.on(connection.unwrap_or(Err(UpstreamError::ClientClosed))?, attempt).await
+    }
+
+    async fn on(
+        &mut self,
+        mut connection: TcpStream,
+        attempt: &Attempt<'_>,
+    ) -> Result<forward::Response, UpstreamError> {
+        let mut received = Buffer::default();
+        let (read, write) = connection.split();
+        let mut endpoint = http1::Outgoing::new(write, self.request.framing);
+        let idle = Duration::from_millis(attempt.upstream.config.timeouts.idle_ms);
+        let cancelled = |now| attempt.endpoint().is_past_drain_deadline(now);
+        match self.timer.within(&mut Deadline::after(idle), cancelled, endpoint.write(self.head)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(UpstreamError::NoResponse("cannot send".to_owned())),
+            Err(late) => return Err(UpstreamError::late(late, "nothing sent", idle)),
+        }
+        let facts = RequestFacts { is_head: self.request.is_head, wants_upgrade: false };
+        let mut response = http1::Response::new(read, &mut received, facts);
+        let RelayOutcome { response: outcome, is_sent } =
+            self.relay(attempt, endpoint, &mut response).await?;
+        let is_idle = response.keeps_alive()
+            && outcome.end == ResponseEnd::Complete
+            && is_sent
+            && attempt.reuses_connections();
+        Ok(forward::Response { idle: is_idle.then_some(connection), ..outcome })
+    }
+
+    /// Beside other requests, on a shared connection.
+    async fn to_http2(
+        &mut self,
+        head: &Request<()>,
+        attempt: &Attempt<'_>,
+    ) -> Result<forward::Response, UpstreamError> {
+        let Http2Connection { peer, here, context, .. } = self.connection;
+        let limit = Duration::from_millis(attempt.upstream.config.timeouts.connect_ms);
+        let is_bare = self.request.framing == Framing::Empty;
+        let pool = attempt.endpoint().pool.http2(context.worker);
+        let sending = pool.send(head, is_bare, limit, || attempt.connect(*peer, *here));
+        let sent = unless(reset(&mut self.respond), sending).await;
+        let (permit, endpoint, mut response) = sent.unwrap_or(Err(UpstreamError::ClientClosed))?;
+        let relayed = self.relay(attempt, endpoint, &mut response).await;
+        if matches!(relayed, Err(UpstreamError::Timeout(_))) {
+            permit.retire_connection();
+        }
+        Ok(relayed?.response)
+    }
+
+    async fn relay(
+        &mut self,
+        attempt: &Attempt<'_>,
+        endpoint: impl BodySink,
+        response: &mut impl ResponseSource,
+    ) -> Result<RelayOutcome, UpstreamError> {
+        let context = RelayContext { request: self.request, attempt };
+        let mut client = Http2Client::new(&mut self.respond);
+        let body = Body::new(&mut self.body);
+        relay(&context, body, endpoint, response, &mut client, &mut self.timer).await
+    }
+}
+
+/// Ends when the client resets the stream.
+async fn reset(respond: &mut SendResponse<Bytes>) {
+    // The reason makes no difference.
+    let _ = poll_fn(|context| respond.poll_reset(context)).await;
+}
+
+/// Responds without an endpoint. What is still to come of the request is not waited for: when the last handle of the
+/// stream is dropped, the client is asked to send no more.
+fn refuse(mut respond: SendResponse<Bytes>, refusal: Refusal, is_head: bool) {
+    let (status, _, body) = refusals::document(refusal);
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert("content-type", HeaderValue::from_static(PROBLEM_JSON));
+    headers.insert("content-length", HeaderValue::from(body.len()));
+    if matches!(status, 429 | 503) {
+        headers.insert("retry-after", HeaderValue::from_static("1"));
+    }
+    // A client that is gone needs no response.
+    if let Ok(mut stream) = respond.send_response(response, is_head)
+        && !is_head
+    {
+        let _ = stream.send_data(body.into(), true);
+    }
+}
+
+/// A connection of which the beginning was read before.
+#[derive(Debug)]
+struct Resumed {
+    received: Buffer,
+    stream: TcpStream,
+}
+
+impl AsyncRead for Resumed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.received.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(context, room);
+        }
+        let count = self.received.len().min(room.remaining());
+        room.put_slice(&self.received.filled()[..count]);
+        self.received.consume(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Resumed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

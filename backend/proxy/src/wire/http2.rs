@@ -1,0 +1,186 @@
+//! HTTP/2 streams: bodies, an endpoint's responses, and the limits of both directions.
+
+use crate::{
+    error::UpstreamError,
+    wire::{
+        head::malformed,
+        headers,
+        message::{BodyChunk, BodySink, BodySource, RequestBody, ResponseSource, StreamError},
+    },
+};
+use bytes::Bytes;
+use h2::{
+    Reason, RecvStream, SendStream,
+    client::{Builder, ResponseFuture},
+};
+use hyper::{HeaderMap, http::response::Parts};
+use std::{
+    future::poll_fn,
+    task::{Context, Poll},
+};
+
+/// How many requests are in flight on one connection at a time, in either direction.
+pub const MAX_STREAMS: u32 = 100;
+/// How much of a body is on its way on each stream.
+pub const STREAM_WINDOW: u32 = 128 << 10;
+/// How much of all responses is on its way on a connection to an endpoint: a slow client holds up no other client.
+const UPSTREAM_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
+/// The size of a head, as HTTP/2 counts it.
+pub const MAX_HEADER_LIST: u32 = 64 << 10;
+/// How much waits to be sent on each stream.
+pub const SEND_BUFFER: usize = 32 << 10;
+
+/// For connections to endpoints.
+pub fn client_builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(UPSTREAM_WINDOW)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .max_send_buffer_size(SEND_BUFFER);
+    builder
+}
+
+/// A body that arrives. Its sender may send more once the chunk before was taken.
+#[derive(Debug)]
+pub struct Body<'a> {
+    stream: &'a mut RecvStream,
+    unreleased: usize,
+    touched: bool,
+}
+
+impl<'a> Body<'a> {
+    pub fn new(stream: &'a mut RecvStream) -> Body<'a> {
+        Body { stream, unreleased: 0, touched: false }
+    }
+}
+
+impl BodySource for Body<'_> {
+    async fn chunk(&mut self) -> Result<BodyChunk, StreamError> {
+        let chunk = chunk(self.stream, &mut self.unreleased).await;
+        self.touched = true;
+        chunk
+    }
+}
+
+impl RequestBody for Body<'_> {
+    fn is_untouched(&self) -> bool {
+        !self.touched
+    }
+}
+
+async fn chunk(stream: &mut RecvStream, unreleased: &mut usize) -> Result<BodyChunk, StreamError> {
+    loop {
+        let released = stream.flow_control().release_capacity(std::mem::take(unreleased));
+        released.map_err(|_| StreamError::Closed)?;
+        match stream.data().await {
+            Some(Ok(data)) if data.is_empty() => {}
+            Some(Ok(data)) => {
+                *unreleased = data.len();
+                return Ok(BodyChunk::Data(data));
+            }
+            Some(Err(error)) if error.is_remote() || error.is_io() => return Err(StreamError::Closed),
+            Some(Err(_)) => return Err(StreamError::Malformed),
+            None => {
+                let trailers = stream.trailers().await.map_err(|_| StreamError::Closed)?;
+                return Ok(BodyChunk::End(trailers.map(headers::trailers)));
+            }
+        }
+    }
+}
+
+/// A body that is sent.
+#[derive(Debug)]
+pub struct Outgoing(SendStream<Bytes>);
+
+impl Outgoing {
+    pub fn new(stream: SendStream<Bytes>) -> Outgoing {
+        Outgoing(stream)
+    }
+
+    /// Ready once the receiver has reset the stream.
+    pub fn poll_reset(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_reset(context).map(drop)
+    }
+}
+
+impl BodySink for Outgoing {
+    async fn data(&mut self, mut data: Bytes) -> Result<(), StreamError> {
+        while !data.is_empty() {
+            self.0.reserve_capacity(data.len());
+            if self.0.capacity() == 0 {
+                match poll_fn(|context| self.0.poll_capacity(context)).await {
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return Err(StreamError::Closed),
+                }
+            }
+            let room = self.0.capacity().min(data.len());
+            self.0.send_data(data.split_to(room), false).map_err(|_| StreamError::Closed)?;
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), StreamError> {
+        let ended = match trailers {
+            Some(trailers) => self.0.send_trailers(trailers),
+            None => self.0.send_data(Bytes::new(), true),
+        };
+        ended.map_err(|_| StreamError::Closed)
+    }
+}
+
+/// The response of an endpoint.
+#[derive(Debug)]
+pub struct Response {
+    head: Option<ResponseFuture>,
+    body: Option<RecvStream>,
+    unreleased: usize,
+}
+
+impl Response {
+    pub fn new(head: ResponseFuture) -> Response {
+        Response { head: Some(head), body: None, unreleased: 0 }
+    }
+}
+
+impl BodySource for Response {
+    async fn chunk(&mut self) -> Result<BodyChunk, StreamError> {
+        match &mut self.body {
+            Some(body) => chunk(body, &mut self.unreleased).await,
+            None => Err(StreamError::Closed),
+        }
+    }
+}
+
+impl ResponseSource for Response {
+    async fn head(&mut self) -> Result<(Parts, bool), UpstreamError> {
+        let Some(head) = &mut self.head else {
+            return Err(UpstreamError::NoResponse("no response".to_owned()));
+        };
+        let response = head.await.map_err(|error| upstream_error(&error))?;
+        self.head = None;
+        let (parts, body) = response.into_parts();
+        if parts.headers.get_all("content-length").iter().count() > 1 {
+            return Err(UpstreamError::InvalidResponse(malformed("there is more than one Content-Length")));
+        }
+        let bare = body.is_end_stream();
+        self.body = Some(body);
+        Ok((parts, bare))
+    }
+}
+
+fn upstream_error(error: &h2::Error) -> UpstreamError {
+    let unprocessed =
+        error.is_go_away() || error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+    match (error.is_remote(), unprocessed) {
+        (true, true) => UpstreamError::ConnectFailed(describe(error)),
+        (true, false) => UpstreamError::NoResponse(describe(error)),
+        (false, _) if error.is_io() => UpstreamError::NoResponse(describe(error)),
+        (false, _) => UpstreamError::InvalidResponse(malformed(describe(error))),
+    }
+}
+
+pub fn describe(error: &h2::Error) -> String {
+    format!("HTTP/2: {error}")
+}
