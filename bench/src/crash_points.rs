@@ -36,7 +36,7 @@ pub async fn run(program: &Program, arguments: &Arguments) -> Result<Report, Str
         }
         eprintln!("{work:?}: {kills} kills");
         if !passed && arguments.points.is_none() {
-            return Err(format!("{work:?} goes on after {MOST_POINTS} fsyncs"));
+            return Err(format!("{work:?} has not ended after {MOST_POINTS} fsyncs"));
         }
         report.row(vec![
             ("work", json!(format!("{work:?}").to_lowercase())),

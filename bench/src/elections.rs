@@ -1,4 +1,4 @@
-//! How long nobody can write when the leader goes.
+//! How long writes fail when the leader is lost.
 //!
 //! One writer writes all the while, and turns to the next node when one fails. An outage lasts from
 //! the fault until the first acknowledgement of a write that was begun after it. At the end all nodes
@@ -20,7 +20,7 @@ use tokio::{task::block_in_place, time::sleep};
 
 /// Longer than any outage that is one: after it, the run has failed.
 const OUTAGE_LIMIT: Duration = Duration::from_secs(30);
-/// How long the writer goes on after a leader was told to stop, before the gap is read off.
+/// How long the writer continues after a leader was stopped, before the gap is read off.
 const SETTLE: Duration = Duration::from_secs(1);
 /// How often the run says how far it is.
 const SAY_EVERY: u32 = 20;
@@ -92,9 +92,11 @@ pub async fn run(program: &Program, arguments: &Arguments) -> Result<Report, Str
     let seconds = |q| times.quantile(q).as_secs_f64();
     let mut report = Report::new(match arguments.fault {
         Fault::Kill => "The leader is killed: seconds until a write is acknowledged",
-        Fault::Mute => "The leader is heard by nobody, and hears: seconds until a write is acknowledged",
+        Fault::Mute => "The leader can receive but not send: seconds until a write is acknowledged",
         Fault::Partition => "The leader is cut off: seconds until a write is acknowledged",
-        Fault::Term => "The leader is told to stop: the longest gap between acknowledged writes, in seconds",
+        Fault::Term => {
+            "The leader is stopped by SIGTERM: the longest gap between acknowledged writes, in seconds"
+        }
     });
     report.row(vec![
         ("faults", json!(arguments.kills)),
@@ -173,7 +175,7 @@ async fn partition(
 async fn outage(writers: &Writers, start: Instant) -> Result<Duration, String> {
     match writers.first_after(Instant::now(), OUTAGE_LIMIT).await {
         Some(ack) => Ok(ack.came - start),
-        None => Err(format!("nobody took a write within {OUTAGE_LIMIT:?}")),
+        None => Err(format!("no node took a write within {OUTAGE_LIMIT:?}")),
     }
 }
 

@@ -82,7 +82,7 @@ async fn leader(hosts: &[String]) -> Result<String, String> {
             return Ok(host.clone());
         }
     }
-    Err("nobody leads".to_owned())
+    Err("there is no leader".to_owned())
 }
 
 fn put_by_json(key: &str, value: &str) -> Ask {
@@ -97,7 +97,7 @@ fn put_by_grpc(key: &str, value: &str) -> Ask {
     message.ask("/etcdserverpb.KV/Put")
 }
 
-/// What a client of its lock service has: one lease for all of its locks, as etcd's own clients do.
+/// A client of its lock service: one lease for all of its locks, as etcd's own clients do.
 #[derive(Debug)]
 pub struct Session {
     connection: Connection,

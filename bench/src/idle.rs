@@ -1,4 +1,4 @@
-//! What three nodes cost that do nothing: heartbeats, pings, reports.
+//! The cost of three idle nodes: heartbeats, pings, reports.
 
 use crate::{report::Report, usage};
 use ringmaster_tests::cluster::Program;

@@ -12,7 +12,7 @@ pub const VALUE_BYTES: usize = 256;
 /// How many keys each client goes round.
 const KEYS: u64 = 2;
 
-/// What came of it.
+/// The outcome.
 #[derive(Debug)]
 pub struct Load {
     pub writes: u64,
@@ -28,7 +28,7 @@ impl Load {
     }
 }
 
-/// Where to write, and how.
+/// The target of the writes, and how to write.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// `host:port`

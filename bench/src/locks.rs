@@ -1,17 +1,17 @@
-//! Acquiring and releasing a lock that nobody else wants, beside etcd and Redis, in turns.
+//! Acquiring and releasing an uncontended lock, beside etcd and Redis, in turns.
 //!
 //! Ringmaster and etcd have three processes on loopback, Redis has one that syncs every write to disk
 //! before it answers. A pair is an acquire and a release, one after the other, each client with names
 //! of its own. etcd is spoken to in gRPC with one lease for each client, as its own clients do; Redis
 //! by `SET NX PX` and a script that compares and deletes. Redis gives no fencing token, and no
-//! guarantee once it fails over; its figures show what that saves.
+//! guarantee once it fails over; its numbers show what that saves.
 
 use crate::{
     etcd::{Etcd, Session},
-    figures::Figures,
     http::{self, Ask, Protocol},
     redis::{self, Redis},
     report::{Report, Times},
+    summary::Summary,
     usage,
 };
 use bytes::Bytes;
@@ -145,17 +145,17 @@ pub async fn run(program: &Program, arguments: &Arguments) -> Result<Report, Str
                 measured.push(measure(contender, *clients, Duration::from_secs(arguments.seconds)).await?);
             }
         }
-        let medians: Vec<Figures> = measured.iter().map(|figures| Figures::median(figures)).collect();
-        for (contender, figures) in contenders.iter().zip(&medians) {
+        let medians: Vec<Summary> = measured.iter().map(|all| Summary::median(all)).collect();
+        for (contender, summary) in contenders.iter().zip(&medians) {
             report.row(vec![
                 ("clients", json!(clients)),
                 ("server", json!(contender.name)),
-                ("pairs/s", json!(figures.per_second)),
-                ("p50 ms", json!(figures.p50_ms)),
-                ("p99 ms", json!(figures.p99_ms)),
-                ("CPU µs/pair", json!(figures.cpu_us)),
-                ("rate ×", json!(figures.per_second / medians[0].per_second)),
-                ("CPU ×", json!(figures.cpu_us / medians[0].cpu_us)),
+                ("pairs/s", json!(summary.per_second)),
+                ("p50 ms", json!(summary.p50_ms)),
+                ("p99 ms", json!(summary.p99_ms)),
+                ("CPU µs/pair", json!(summary.cpu_us)),
+                ("rate ×", json!(summary.per_second / medians[0].per_second)),
+                ("CPU ×", json!(summary.cpu_us / medians[0].cpu_us)),
             ]);
         }
         if etcd.is_some() {
@@ -174,7 +174,7 @@ pub async fn run(program: &Program, arguments: &Arguments) -> Result<Report, Str
     Ok(report)
 }
 
-async fn measure(contender: &Contender, clients: u64, duration: Duration) -> Result<Figures, String> {
+async fn measure(contender: &Contender, clients: u64, duration: Duration) -> Result<Summary, String> {
     let before = usage::cpu(&contender.pids)?;
     let start = Instant::now();
     let one = async |client| {
@@ -185,7 +185,7 @@ async fn measure(contender: &Contender, clients: u64, duration: Duration) -> Res
     let took = start.elapsed();
     let cpu = usage::cpu(&contender.pids)? - before;
     let pairs = latencies.len() as u64;
-    Ok(Figures::new(Times::new(latencies), pairs, took, cpu))
+    Ok(Summary::new(Times::new(latencies), pairs, took, cpu))
 }
 
 async fn pairs(kind: Kind, host: String, number: u64, duration: Duration) -> Result<Vec<Duration>, String> {
@@ -199,7 +199,7 @@ async fn pairs(kind: Kind, host: String, number: u64, duration: Duration) -> Res
         let name = format!("bench/{number}/{}", n % NAMES);
         let begun = Instant::now();
         if !client.pair(&name, &owner).await? {
-            return Err(format!("{host} refused {name}, which nobody else wants"));
+            return Err(format!("{host} refused {name}, which no other client requests"));
         }
         latencies.push(begun.elapsed());
     }

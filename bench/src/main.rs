@@ -13,7 +13,6 @@ mod crash_points;
 mod elections;
 mod endpoints;
 mod etcd;
-mod figures;
 mod http;
 mod idle;
 mod load;
@@ -22,6 +21,7 @@ mod proxy;
 mod quiet;
 mod redis;
 mod report;
+mod summary;
 mod usage;
 mod writes;
 
@@ -52,15 +52,15 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Takes the leader away again and again, and measures how long nobody can write
+    /// Takes the leader away again and again, and measures how long writes fail
     Elections(elections::Arguments),
-    /// Writes at full speed, and counts elections that nobody needed
+    /// Writes at full speed, and counts needless elections
     Quiet(quiet::Arguments),
     /// Writes per second and CPU per write, beside etcd
     Writes(writes::Arguments),
     /// Requests per second and CPU per request through our proxy, beside HAProxy and nginx
     Proxy(proxy::Arguments),
-    /// What three nodes cost that do nothing
+    /// Measures the cost of three idle nodes
     Idle(idle::Arguments),
     /// Pairs of acquire and release per second and CPU per pair, beside etcd and Redis
     Locks(locks::Arguments),
@@ -95,7 +95,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime.block_on(async {
             tokio::select! {
                 outcome = run(&arguments) => outcome,
-                // What was started ends with the command, networks too.
+                // All processes and networks end with the command.
                 _ = tokio::signal::ctrl_c() => Err("interrupted".to_owned()),
             }
         }),

@@ -2,7 +2,7 @@
 //!
 //! The load generator, the endpoints and the proxy share the cores, so what counts is the CPU that the proxy
 //! itself takes for a request. Ours is a whole node that checks its endpoints and counts what it does: all of that,
-//! and what Raft costs meanwhile, is in its figures.
+//! and what Raft costs meanwhile, is in its numbers.
 
 use crate::{report::Report, usage};
 use hyper::Method;
@@ -50,7 +50,7 @@ struct Peer {
     pids: Vec<Pid>,
 }
 
-/// What one measurement says.
+/// The result of one measurement.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     per_s: f64,
@@ -103,7 +103,9 @@ pub async fn run(program: &Program, arguments: &Arguments) -> Result<Report, Str
                 ("p99 ms", json!(run.p99_ms)),
             ]);
         }
-        let [haproxy, nginx, ours] = medians[..] else { return Err("somebody was not measured".to_owned()) };
+        let [haproxy, nginx, ours] = medians[..] else {
+            return Err("a contender was not measured".to_owned());
+        };
         let ratio = ours.cpu_us / haproxy.cpu_us;
         report.check(format!("CPU per request against HAProxy's, {connections} connections"), ratio, TARGET);
         let ratio = nginx.per_s / ours.per_s;

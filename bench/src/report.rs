@@ -1,4 +1,4 @@
-//! What a run measured: rows of figures, and what is wanted of some of them.
+//! The result of a run: rows of numbers, and bounds for some of them.
 
 use serde_json::{Map, Value, json};
 use std::{fmt, time::Duration};
@@ -12,7 +12,7 @@ pub struct Report {
     notes: Vec<String>,
 }
 
-/// A figure that must not be greater than another.
+/// A number that must not be greater than another.
 #[derive(Debug)]
 struct Check {
     what: String,
@@ -103,7 +103,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// Three figures are enough for what is noisy, and whole numbers stay whole.
+/// Three digits are enough for what is noisy, and whole numbers stay whole.
 fn number(value: f64) -> String {
     if value == value.trunc() || value.abs() >= 100.0 {
         format!("{value:.0}")

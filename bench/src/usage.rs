@@ -1,4 +1,4 @@
-//! What processes use, as the kernel counts it.
+//! The resources that processes use, as the kernel counts them.
 
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use std::{fs, time::Duration};

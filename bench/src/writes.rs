@@ -3,14 +3,14 @@
 //! Both have three processes on loopback with their defaults, fsync included, and the same clients at
 //! the leader: one connection each, one request on its way, values of one size. The clients share
 //! the cores with the servers, so the rates are what is left over; CPU per write is counted for the
-//! servers alone, all three of them, and is the figure to compare.
+//! servers alone, all three of them, and is the number to compare.
 
 use crate::{
     etcd::Etcd,
-    figures::Figures,
     http::{Ask, Protocol},
     load::{self, Target},
     report::Report,
+    summary::Summary,
     usage,
 };
 use hyper::Method;
@@ -84,17 +84,17 @@ pub async fn run(program: &Program, arguments: &Arguments) -> Result<Report, Str
                 measured.push(measure(contender, *clients, arguments.seconds).await?);
             }
         }
-        let medians: Vec<Figures> = measured.iter().map(|figures| Figures::median(figures)).collect();
-        for (contender, figures) in contenders.iter().zip(&medians) {
+        let medians: Vec<Summary> = measured.iter().map(|all| Summary::median(all)).collect();
+        for (contender, summary) in contenders.iter().zip(&medians) {
             report.row(vec![
                 ("clients", json!(clients)),
                 ("server", json!(contender.name)),
-                ("writes/s", json!(figures.per_second)),
-                ("p50 ms", json!(figures.p50_ms)),
-                ("p99 ms", json!(figures.p99_ms)),
-                ("CPU µs/write", json!(figures.cpu_us)),
-                ("rate ×", json!(figures.per_second / medians[0].per_second)),
-                ("CPU ×", json!(figures.cpu_us / medians[0].cpu_us)),
+                ("writes/s", json!(summary.per_second)),
+                ("p50 ms", json!(summary.p50_ms)),
+                ("p99 ms", json!(summary.p99_ms)),
+                ("CPU µs/write", json!(summary.cpu_us)),
+                ("rate ×", json!(summary.per_second / medians[0].per_second)),
+                ("CPU ×", json!(summary.cpu_us / medians[0].cpu_us)),
             ]);
         }
         eprintln!("{clients} clients: done");
@@ -105,12 +105,12 @@ pub async fn run(program: &Program, arguments: &Arguments) -> Result<Report, Str
     Ok(report)
 }
 
-async fn measure(contender: &Contender, clients: u64, seconds: u64) -> Result<Figures, String> {
+async fn measure(contender: &Contender, clients: u64, seconds: u64) -> Result<Summary, String> {
     let before = usage::cpu(&contender.pids)?;
     let load = load::run(&contender.target, clients, Duration::from_secs(seconds)).await?;
     let cpu = usage::cpu(&contender.pids)? - before;
     if load.failures > 0 {
         return Err(format!("{} refused {} writes", contender.name, load.failures));
     }
-    Ok(Figures::new(load.latencies, load.writes, load.took, cpu))
+    Ok(Summary::new(load.latencies, load.writes, load.took, cpu))
 }

@@ -36,15 +36,15 @@ pub struct Cluster {
     dir: TempDir,
 }
 
-/// Where a node runs.
+/// The host of a node.
 #[derive(Clone, Debug)]
 pub struct Host {
     pub ip: String,
-    /// What brings a command there: the words before it, such as `ip netns exec NAME`.
+    /// The words before a command that runs it there, such as `ip netns exec NAME`.
     pub enter: Vec<String>,
 }
 
-/// What every node runs.
+/// The program that every node runs.
 #[derive(Clone, Debug)]
 pub struct Program {
     pub binary: PathBuf,
@@ -75,9 +75,9 @@ pub struct Node {
     pub peer_port: u16,
     /// Taken where the program says so ([`Program::proxies`]).
     pub proxy_port: u16,
-    /// What is started; another version, say.
+    /// The program; it may be another version.
     pub binary: PathBuf,
-    /// What the command line begins with. It may be changed while the node does not run.
+    /// The words that the command line begins with. They may be changed while the node does not run.
     pub enter: Vec<String>,
     arguments: Vec<String>,
     log: PathBuf,
@@ -200,7 +200,7 @@ impl Cluster {
         &mut self.nodes[id as usize - 1]
     }
 
-    /// What a node has on disk.
+    /// The data directory of a node.
     pub fn data_dir(&self, id: u64) -> PathBuf {
         self.dir().join(format!("node-{id}"))
     }
@@ -212,7 +212,7 @@ impl Cluster {
     }
 
     /// Kills all nodes at once, as a power cut does, starts them again, and waits until each has applied
-    /// by itself whatever was acknowledged before.
+    /// everything that was acknowledged before.
     pub async fn power_cycle(&mut self) {
         for node in &mut self.nodes {
             node.kill();
@@ -398,7 +398,7 @@ impl Node {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Where its proxy takes requests.
+    /// The address of its proxy.
     pub fn proxy_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.proxy_port)
     }

@@ -35,12 +35,12 @@ use tokio::time::{Instant, sleep};
 const NODES: usize = 3;
 /// How far the wall clock jumps, as libfaketime reads it.
 const JUMP: &str = "+2h";
-/// Longer than it takes the others to elect somebody and to grant what the paused leader still takes for held.
+/// Longer than it takes the others to elect a leader and to grant locks that the paused leader still takes for held.
 const LEADER_PAUSE: Duration = Duration::from_secs(2);
 /// Longer than any pause takes to come about.
 const PAUSE_LIMIT: Duration = Duration::from_secs(60);
 
-/// What is to happen.
+/// The plan of a run.
 #[derive(Clone, Debug)]
 pub struct Contention {
     pub contenders: usize,
@@ -59,7 +59,7 @@ pub struct Contention {
     pub fast_clocks: bool,
 }
 
-/// What happened.
+/// The record of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub pauses: u32,
@@ -74,7 +74,7 @@ pub struct Outcome {
     pub findings: Findings,
 }
 
-/// Where libfaketime is.
+/// The path of libfaketime.
 fn faketime() -> PathBuf {
     let places = fs::read_dir("/usr/lib").expect("a system has libraries");
     let candidates = places.flatten().map(|place| place.path().join("faketime/libfaketimeMT.so.1"));
@@ -189,7 +189,7 @@ impl Contention {
         }
     }
 
-    /// What a node's command line begins with, so that it has the clock that it is to have.
+    /// The words that a node's command line begins with, which give it its clock.
     fn clock(&self, dir: &Path, id: usize) -> Vec<String> {
         let preload = || format!("LD_PRELOAD={}", faketime().display());
         if self.fast_clocks {
@@ -226,7 +226,7 @@ async fn listening(addr: &str) {
     .await;
 }
 
-/// Pauses whoever holds one lock, again and again.
+/// Pauses the holder of one lock, again and again.
 struct Pauser {
     lock: String,
     urls: Vec<String>,
@@ -242,7 +242,7 @@ impl Pauser {
             Client::builder().timeout(Duration::from_secs(1)).build().expect("the client needs nothing");
         let mut last = Instant::now();
         while self.pauses.load(Ordering::Relaxed) < self.wanted {
-            assert!(last.elapsed() < PAUSE_LIMIT, "nobody holds {} for {PAUSE_LIMIT:?}", self.lock);
+            assert!(last.elapsed() < PAUSE_LIMIT, "{} has had no holder for {PAUSE_LIMIT:?}", self.lock);
             let Some(holder) = self.holder(&http).await else {
                 sleep(Duration::from_millis(5)).await;
                 continue;
@@ -259,7 +259,7 @@ impl Pauser {
             }
             self.pauses.fetch_add(1, Ordering::Relaxed);
             last = Instant::now();
-            // What it wakes up to, it is to do.
+            // It continues with the work that it finds when it wakes up.
             sleep(self.length / 6).await;
         }
     }

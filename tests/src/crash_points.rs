@@ -1,6 +1,6 @@
 //! A node that is killed at its k-th fsync, for every k.
 //!
-//! `strace` kills it as it enters the call. It counts the calls of each thread by itself, and the node
+//! `strace` kills it as it enters the call. It counts the calls of each thread separately, and the node
 //! has two ways to disk: the journal (votes, entries, membership), which calls `fdatasync` on one
 //! thread of its own, and whole files (identity, new segments, snapshots), which call `fsync`. So
 //! either is counted alone. After each kill the node is started again without `strace`, and must have
@@ -36,7 +36,7 @@ const WRITES_FOR_A_SNAPSHOT: u64 = 400;
 /// How long `strace` may take to attach.
 const ATTACH: Duration = Duration::from_secs(10);
 
-/// What the node does when it is killed.
+/// The work of the node when it is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
     /// Its first start: the files that say who it is.
@@ -51,7 +51,7 @@ pub enum Work {
     Snapshot,
 }
 
-/// What came of one run.
+/// The outcome of one run.
 #[derive(Clone, Debug)]
 pub struct Crash {
     /// False if the work was done before there was a k-th call.
@@ -159,7 +159,7 @@ fn restart_traced(cluster: &mut Cluster, node: u64, work: Work, nth: u32) {
     node.start();
 }
 
-/// Stops the node, unless it is dead: what it does by itself has fsyncs, too.
+/// Stops the node, unless it is dead: its background work has fsyncs, too.
 fn ended_well(cluster: &mut Cluster, node: u64) -> bool {
     let process = cluster.node_mut(node).process();
     if process.running() {

@@ -47,7 +47,7 @@ impl Demo {
         format!("http://127.0.0.1:{}", self.base_port + node)
     }
 
-    /// Where the node's proxy takes requests.
+    /// The address of the node's proxy.
     pub fn proxy_url(&self, node: u16) -> String {
         format!("http://127.0.0.1:{}", self.base_port + 200 + node)
     }
@@ -86,7 +86,7 @@ pub fn processes_running(supervisor: i32, subcommand: &str) -> Vec<i32> {
     processes_of(supervisor).into_iter().filter(runs).collect()
 }
 
-/// What the kernel tells of a process in a list; nothing once it is gone.
+/// A list that the kernel keeps of a process; empty once the process has ended.
 fn words(pid: i32, list: &str) -> Vec<String> {
     let bytes = std::fs::read(Path::new("/proc").join(pid.to_string()).join(list)).unwrap_or_default();
     bytes.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()

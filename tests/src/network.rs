@@ -1,8 +1,8 @@
 //! Hosts of their own on one machine: a network namespace for each node, all on one bridge.
 //!
 //! Whoever makes them lives beside the bridge, in a namespace that has no name and is gone with the
-//! process. A node that is cut off is taken from the bridge: no packet passes either way, and nobody
-//! is told, as when a cable is pulled between two switches.
+//! process. A node that is cut off is taken from the bridge: no packet passes either way, and no process
+//! is notified, as when a cable is pulled between two switches.
 
 use crate::cluster::Host;
 use nix::{
@@ -12,7 +12,7 @@ use nix::{
 use std::process::Command;
 
 const BRIDGE: &str = "br0";
-/// A link-layer address that nobody has.
+/// A link-layer address that no host has.
 const NOBODY: &str = "02:00:00:00:00:ff";
 
 /// Takes the calling thread into a network namespace that has nothing in it.
@@ -79,7 +79,7 @@ impl Network {
     }
 
     /// Has what a node sends to the others get lost, and what they send to it arrive: it takes them for
-    /// somebody who is not there.
+    /// a host that does not exist.
     pub fn mute(&self, node: u64) -> Result<(), String> {
         let mut others = (1..=self.namespaces.len() as u64).filter(|other| *other != node);
         others.try_for_each(|other| self.lose(node, other))

@@ -1,4 +1,4 @@
-//! A client of the stream that folds what it is told, and checks that nothing is missing.
+//! A client of the stream that folds the events, and checks that none is missing.
 
 use crate::{SOON, cluster::Cluster, eventually};
 use flate2::read::DeflateDecoder;
@@ -20,7 +20,7 @@ const DIFFERENCES_SHOWN: usize = 5;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// One stream, and what it has told so far.
+/// One stream, and the state that it has transferred so far.
 #[derive(Debug)]
 pub struct Client {
     socket: Socket,
@@ -29,7 +29,7 @@ pub struct Client {
     pub fresh_views: usize,
     pub resumed: usize,
     pub events: usize,
-    /// What the messages took on the wire, without their frames.
+    /// The bytes of the messages on the wire, without their frames.
     pub bytes: usize,
 }
 
@@ -116,7 +116,7 @@ impl Client {
             }
             ServerMessage::Events { prev, batch } => {
                 assert_eq!(prev, self.view.revision, "a gap before {}", batch.revision);
-                assert!(batch.revision > prev, "{} was told again", batch.revision);
+                assert!(batch.revision > prev, "{} was sent again", batch.revision);
                 self.view.fold(&batch);
                 self.events += 1;
             }
@@ -142,7 +142,7 @@ impl Client {
     }
 }
 
-/// The view that all running nodes come to once nothing changes any more. Each tells its own.
+/// The view that all running nodes come to once nothing changes any more, asked of each node.
 pub async fn agreement(cluster: &Cluster) -> ClusterView {
     let running = cluster.nodes.iter().filter(|node| node.is_running());
     let mut clients = Vec::new();
@@ -154,7 +154,7 @@ pub async fn agreement(cluster: &Cluster) -> ClusterView {
         client.until("a view", |client| client.fresh_views == 1).await;
         clients.push(client);
     }
-    // What is measured goes on changing opinions now and then; a moment without that is enough.
+    // Measurements keep changing opinions now and then; a moment without a change is enough.
     let mut target = Revision(0);
     while clients.iter().any(|client| client.view.revision != target) {
         target = clients.iter().map(|client| client.view.revision).max().expect("a node runs");

@@ -29,7 +29,7 @@ use tokio::{
 
 /// The one upstream, and the one route to it.
 pub const UPSTREAM: &str = "web";
-/// What takes the endpoint so long that most clients wait for an answer at any time.
+/// A request that takes the endpoint so long that most clients wait for an answer at any time.
 pub const BRIEFLY: &str = "/slow/20";
 /// How many endpoints it has.
 pub const ENDPOINTS: usize = 3;
@@ -148,7 +148,7 @@ pub struct Load {
     since: Instant,
 }
 
-/// What became of all requests.
+/// The outcomes of all requests.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     pub sent: u64,
@@ -176,7 +176,7 @@ impl Load {
     /// Waits until each node has had an answer of this endpoint, from now on.
     pub async fn wait_used(&self, endpoint: &str) {
         let count = || {
-            let tally = self.tally.lock().expect("nobody panics");
+            let tally = self.tally.lock().expect("no thread panics");
             let of = |node: usize| tally.answered.get(&(node as u64, endpoint.to_owned())).copied();
             (1..=NODES).map(|node| of(node).unwrap_or(0)).collect::<Vec<u64>>()
         };
@@ -189,12 +189,12 @@ impl Load {
         .await;
     }
 
-    /// Lets requests that are under way end, and tells what became of all.
+    /// Lets requests in flight end, and returns the outcomes of all.
     pub async fn stop(self) -> Tally {
         let took = self.since.elapsed();
         self.stop.send_replace(true);
         self.clients.join_all().await;
-        let tally = self.tally.lock().expect("nobody panics").clone();
+        let tally = self.tally.lock().expect("no thread panics").clone();
         let counted = tally.answered.values().sum::<u64>() + tally.failures.len() as u64;
         assert_eq!(tally.sent, counted, "something became of each request");
         Tally { took, ..tally }
@@ -211,11 +211,11 @@ async fn ask(
     let client = reqwest::Client::builder().no_proxy().timeout(ANSWER_WITHIN).build();
     let client = client.expect("the options are constant");
     while !*stopped.borrow() {
-        tally.lock().expect("nobody panics").sent += 1;
+        tally.lock().expect("no thread panics").sent += 1;
         let asked = Instant::now();
         let answer = get(&client, &url, path).await;
         {
-            let mut tally = tally.lock().expect("nobody panics");
+            let mut tally = tally.lock().expect("no thread panics");
             tally.slowest = tally.slowest.max(asked.elapsed());
             match answer {
                 Ok(endpoint) => *tally.answered.entry((node, endpoint)).or_default() += 1,
@@ -236,7 +236,7 @@ pub async fn get(client: &reqwest::Client, url: &str, path: &str) -> Result<Stri
 
 /// A message of a WebSocket, as clients send it.
 const HELLO: [u8; 11] = [0x82, 0x85, 0, 0, 0, 0, b'h', b'e', b'l', b'l', b'o'];
-/// A Close because somebody goes away: how it begins from a proxy, and how a client answers it.
+/// A Close with the code 1001 (going away): how it begins from a proxy, and how a client answers it.
 const GOES_AWAY: [u8; 2] = [0x03, 0xe9];
 const GOODBYE: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9];
 
@@ -272,7 +272,7 @@ impl Tunnel {
     /// Ends when the other side has closed it, having said so.
     pub async fn closed(&mut self) {
         let mut close = [0; 4];
-        self.stream.read_exact(&mut close).await.expect("it is told before it is cut");
+        self.stream.read_exact(&mut close).await.expect("a Close comes before the connection is cut");
         assert_eq!((close[0], &close[2..]), (0x88, &GOES_AWAY[..]), "a Close, and why");
         self.stream.write_all(&GOODBYE).await.expect("it may answer");
         let mut reason = Vec::new();

@@ -20,7 +20,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long a writer waits for one answer, unless told otherwise.
+/// How long a writer waits for one answer, by default.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many keys each writer goes round.
 const KEYS: u64 = 8;
@@ -44,7 +44,7 @@ pub struct Ack {
 
 type Acks = Arc<Mutex<Vec<Ack>>>;
 
-/// What writers did, and what came of it.
+/// The writes of all writers, and their outcomes.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
     /// The last acknowledged value of each key.
@@ -73,7 +73,7 @@ impl Writers {
     }
 
     /// The first acknowledgement of a write that was begun after `instant`: of one that was begun
-    /// before, nobody knows on which side of it the write took effect.
+    /// before, it is unknown on which side of it the write took effect.
     pub async fn first_after(&self, instant: Instant, within: Duration) -> Option<Ack> {
         let first = || {
             let acks = lock(&self.acks);
@@ -189,7 +189,7 @@ impl Record {
         self.unknown.entry(key).or_default().push(value);
     }
 
-    /// Writes once, and tells whether that was acknowledged.
+    /// Writes once, and returns whether that was acknowledged.
     pub async fn put(&mut self, cluster: &Cluster, node: u64, key: &str, value: u64) -> bool {
         let acknowledged = cluster.put_setting(node, key, json!(value)).await.is_ok();
         if acknowledged {

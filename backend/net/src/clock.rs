@@ -14,11 +14,13 @@ use tokio::time::{Interval, MissedTickBehavior, interval_at};
 static FIRST_TICK: LazyLock<Instant> = LazyLock::new(now);
 
 /// The monotonic clock.
+#[expect(clippy::disallowed_methods, reason = "this is the only reader of the monotonic clock")]
 pub fn now() -> Instant {
     Instant::now()
 }
 
 /// The wall clock, in whole milliseconds. One that stands before 1970 is taken to stand at 1970.
+#[expect(clippy::disallowed_methods, reason = "this is the only reader of the wall clock")]
 pub fn wall() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::UNIX_EPOCH + since

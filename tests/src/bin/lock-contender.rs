@@ -65,7 +65,7 @@ async fn main() -> io::Result<()> {
 impl Contender {
     async fn round(&mut self) -> io::Result<()> {
         let Some((token, mut until)) = self.acquire().await? else { return Ok(()) };
-        // What is drawn here is not kept over an await.
+        // The random numbers are not kept over an await.
         let (writes, renews, keeps) = {
             let mut rng = rand::rng();
             (rng.random_range(1..4), rng.random_ratio(1, 3), rng.random_ratio(1, 3))
@@ -101,7 +101,7 @@ impl Contender {
         let asked = Moment::now();
         match self.ask("acquire", &key(), &body, wait + ANSWER, ATTEMPTS).await {
             Answer::Grant(grant) => {
-                // The request may have waited, or been sent more than once: only a renewal tells.
+                // The request may have waited, or been sent more than once: only a renewal shows that.
                 let token = grant.token.0;
                 let renewal = Moment::now();
                 let body = json!({

@@ -53,7 +53,7 @@ async fn serve(stream: TcpStream, resource: Arc<Mutex<Resource>>) -> io::Result<
     while stream.read_line(&mut line).await? > 0 {
         let (lock, token) = line.trim().split_once(' ').ok_or_else(|| io::Error::other("no token"))?;
         let token = token.parse().map_err(io::Error::other)?;
-        let accepted = resource.lock().expect("nobody panics").write(lock, token)?;
+        let accepted = resource.lock().expect("no thread panics").write(lock, token)?;
         stream.get_mut().write_all(if accepted { b"ok\n" } else { b"stale\n" }).await?;
         line.clear();
     }

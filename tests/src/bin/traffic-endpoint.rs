@@ -8,7 +8,7 @@
 //! | `/seen` | answers how many requests it has had, and does not count that |
 //! | with `Upgrade` | agrees, and sends back what it is sent |
 //!
-//! It knows requests without bodies alone; whatever else comes ends the connection.
+//! It serves requests without a body; anything else ends the connection.
 
 use std::{
     env, io,
@@ -26,7 +26,7 @@ use tokio::{
 
 /// The longest head of a request.
 const MAX_HEAD_BYTES: usize = 16 << 10;
-/// While nobody listened on the port, a client may have been given it for a moment.
+/// While no process listened on the port, the kernel may have given it to a client for a moment.
 const TRY_TO_LISTEN: u32 = 100;
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(100);
 

@@ -1,18 +1,18 @@
-//! Whether a history of locks can have been: by what clients saw, with outcomes that nobody knows.
+//! Whether a history of locks is possible, given the answers that clients got, some of which are unknown.
 //!
 //! The model is small: a lock has one holder at a time, and each grant has a higher token than all
-//! before it. So tokens tell the order in which grants took effect, and a history is linearizable if
+//! before it. So tokens give the order in which grants took effect, and a history is linearizable if
 //! - no grant was over before one with a lower token was asked for,
 //! - no holder had reason to believe in its lease when another did,
 //! - no lease was renewed after a later grant of the same lock had been seen,
-//! - whoever was refused was told of a holder who can have been one.
+//! - a refusal names a holder that can have held the lock.
 //!
 //! A request without an answer may have taken effect or not. It is no reason for anything.
 
 use super::record::{Deed, Moment, Write};
 use std::collections::BTreeMap;
 
-/// What cannot have been.
+/// A contradiction in the history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     /// Two who both had reason to believe that they held a lock.
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_have_been_is_clean() {
+    fn a_possible_history_has_no_contradictions() {
         let one = vec![
             granted(1, 0, 10, 100),
             renewed(1, 50, 150),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_for_nobody_is_seen() {
+    fn a_refusal_without_a_holder_is_found() {
         let late = Deed::Refused { lock: "l".to_owned(), holder: Some(1), asked: Moment(60), at: Moment(70) };
         let findings = found(&[vec![granted(1, 0, 10, 20), granted(2, 25, 50, 55)], vec![late]]);
         assert_eq!(findings.groundless.len(), 1, "{findings:?}");

@@ -1,4 +1,4 @@
-//! What contenders and the resource write down, one JSON object a line.
+//! The records of contenders and of the resource, one JSON object a line.
 //!
 //! Times are of the machine's monotonic clock, which all its processes share, in nanoseconds.
 
@@ -27,7 +27,7 @@ impl Moment {
     }
 }
 
-/// What a contender did.
+/// An action of a contender.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum Deed {
@@ -39,7 +39,7 @@ pub enum Deed {
     Released { lock: String, token: u64, at: Moment },
     /// Somebody else's token was named as the reason why it was not granted.
     Refused { lock: String, holder: Option<u64>, asked: Moment, at: Moment },
-    /// What it asked for was not answered. It may have been done.
+    /// The request was not answered. It may have taken effect.
     Unknown { lock: String },
 }
 
@@ -60,7 +60,7 @@ impl Journal {
         Ok(Journal(OpenOptions::new().create(true).append(true).open(path)?))
     }
 
-    /// A line is written whole: whoever is killed in the middle has written it or not.
+    /// A line is written whole: a process that is killed in the middle has written all of it or nothing.
     pub fn write(&mut self, record: &impl Serialize) -> io::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');

@@ -1,0 +1,275 @@
+//! Primaries and their failover, endpoints that register, and the lookup of healthy endpoints.
+
+use reqwest::Method;
+use ringmaster_common::{
+    action::Action,
+    operation::OperationStatus,
+    traffic::{
+        register::{HealthyEndpoints, Registered},
+        upstream::Upstream,
+    },
+};
+use ringmaster_tests::{
+    SOON,
+    cluster::{Cluster, parse, problem},
+    eventually,
+    process::{Process, binary},
+};
+use serde_json::{Value, json};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+async fn put(cluster: &Cluster, path: &str, body: Value) -> Value {
+    parse(cluster.send(1, Method::PUT, path, Some(body)).await.expect("an answer")).await.expect("it is put")
+}
+
+async fn upstream(cluster: &Cluster, node: u64, name: &str) -> Result<Upstream, String> {
+    cluster.get(node, &format!("/v1/upstreams/{name}?consistency=stale")).await
+}
+
+fn primary(upstream: &Upstream) -> (Option<&str>, u64) {
+    let primary = upstream.primary.as_ref().expect("it is active-standby");
+    (primary.endpoint.as_deref(), primary.epoch)
+}
+
+fn standby(automatic: bool, hold_down_ms: u64) -> Value {
+    json!({
+        "active_standby": { "automatic": automatic, "grace_ms": 300, "hold_down_ms": hold_down_ms },
+        "endpoints": [
+            { "id": "d1", "addr": "127.0.0.1:5001" },
+            { "id": "d2", "addr": "127.0.0.1:5002" },
+            { "id": "d3", "addr": "127.0.0.1:5003" }
+        ]
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_fails_over_and_back() {
+    let cluster = Cluster::start(3).await;
+    put(&cluster, "/v1/upstreams/db", standby(true, 60_000)).await;
+    put(&cluster, "/v1/routes/db", json!({ "path_prefix": "/", "upstream": "db" })).await;
+    let before = upstream(&cluster, 1, "db").await.expect("it is there");
+    let (first, epoch) = primary(&before);
+    assert_eq!(first, Some("d1"));
+
+    let to = |to: &str| Action::FailOverUpstream { upstream: "db".to_owned(), to: Some(to.to_owned()) };
+    let blocked = cluster.plan(2, &to("d1")).await.expect("a plan");
+    assert_eq!(blocked.blockers[0].code, "already_primary");
+    let plan = cluster.plan(2, &to("d3")).await.expect("a plan");
+    let steps: Vec<_> = plan.steps.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(steps, ["preflight", "drain", "fence", "promote", "verify"]);
+    let operation = cluster.apply(2, &plan).await.expect("it is applied");
+    let ended = cluster.outcome(2, &operation).await;
+    assert_eq!(ended.status, OperationStatus::Succeeded, "{ended:?}");
+    let after = upstream(&cluster, 2, "db").await.expect("it is there");
+    assert_eq!(primary(&after), (Some("d3"), epoch + 1));
+
+    let undo = cluster.plan(1, &Action::Undo { operation: operation.id }).await.expect("a plan");
+    let undone = cluster.apply(1, &undo).await.expect("it is applied");
+    assert_eq!(cluster.outcome(1, &undone).await.status, OperationStatus::Succeeded);
+    let back = upstream(&cluster, 1, "db").await.expect("it is there");
+    assert_eq!(primary(&back), (Some("d1"), epoch + 2), "the same endpoint, in an epoch of its own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fence_that_fails_leaves_the_old_primary() {
+    let cluster = Cluster::start(1).await;
+    let mut config = standby(true, 60_000);
+    // Nobody listens there.
+    config["active_standby"]["fence_webhook"] = json!("http://127.0.0.1:9/fence");
+    put(&cluster, "/v1/upstreams/db", config).await;
+    let action = Action::FailOverUpstream { upstream: "db".to_owned(), to: None };
+    let plan = cluster.plan(1, &action).await.expect("a plan");
+    let operation = cluster.apply(1, &plan).await.expect("it is applied");
+    let ended = cluster.outcome(1, &operation).await;
+    assert_eq!(ended.status, OperationStatus::Failed);
+    assert_eq!(ended.error.map(|error| error.code.as_str()), Some("fence_failed"));
+    let now = upstream(&cluster, 1, "db").await.expect("it is there");
+    assert_eq!(primary(&now).0, Some("d1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cluster_fails_over_automatically_after_the_grace_period() {
+    let mut cluster = Cluster::start(3).await;
+    put(&cluster, "/v1/upstreams/db", standby(true, 1_500)).await;
+    put(&cluster, "/v1/upstreams/manual", standby(false, 0)).await;
+    let delete = async |cluster: &Cluster, node: u64, path: &str| {
+        let answer = cluster.send(node, Method::DELETE, path, None).await.expect("an answer");
+        assert_eq!(answer.status(), 204);
+    };
+    let removed = Instant::now();
+    delete(&cluster, 1, "/v1/upstreams/db/endpoints/d1").await;
+    delete(&cluster, 1, "/v1/upstreams/manual/endpoints/d1").await;
+    let counting = upstream(&cluster, 1, "db").await.expect("it is there");
+    assert!(
+        counting.primary.is_some_and(|primary| primary.fails_over_at.is_some()),
+        "it is seen to count down"
+    );
+    let (epoch, now) = eventually("the next one to take over", SOON, async || {
+        let now = upstream(&cluster, 1, "db").await?;
+        let (who, epoch) = primary(&now);
+        if who == Some("d2") { Ok((epoch, now)) } else { Err(format!("{now:?}")) }
+    })
+    .await;
+    assert!(removed.elapsed() >= Duration::from_millis(300), "after the grace, not before");
+    assert_eq!(now.primary.and_then(|primary| primary.fails_over_at), None);
+
+    // Right after a failover the next is held down, across a change of leader.
+    let again = Instant::now();
+    delete(&cluster, 1, "/v1/upstreams/db/endpoints/d2").await;
+    let leader = cluster.leader().await;
+    cluster.node_mut(leader).kill();
+    let observer = cluster.living();
+    let (next, _) = eventually("the third to take over", SOON, async || {
+        let now = upstream(&cluster, observer, "db").await?;
+        let (who, epoch) = primary(&now);
+        if who == Some("d3") { Ok((epoch, ())) } else { Err(format!("{now:?}")) }
+    })
+    .await;
+    assert!(next > epoch);
+    assert!(again.elapsed() >= Duration::from_millis(1_000), "it was held down");
+    let manual = upstream(&cluster, observer, "manual").await.expect("it is there");
+    assert_eq!(primary(&manual).0, None, "there is no automatic failover");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_lasts_while_it_is_renewed_and_no_longer() {
+    let mut cluster = Cluster::start(3).await;
+    put(&cluster, "/v1/upstreams/web", json!({ "endpoints": [{ "id": "e1", "addr": "127.0.0.1:9001" }] }))
+        .await;
+    let worker = json!({ "id": "w1", "addr": "127.0.0.1:9101", "ttl_ms": 1500 });
+    let register = async |cluster: &Cluster, node: u64| -> Result<Registered, String> {
+        let path = "/v1/upstreams/web/register";
+        parse(cluster.send(node, Method::POST, path, Some(worker.clone())).await?).await
+    };
+    register(&cluster, 2).await.expect("it is registered");
+    let healthy: HealthyEndpoints = cluster.get(2, "/v1/upstreams/web/healthy").await.expect("an answer");
+    assert_eq!(healthy.endpoints.len(), 2);
+
+    // A PUT of the configuration leaves it there, and a configured endpoint does not take its place.
+    put(&cluster, "/v1/upstreams/web", json!({ "endpoints": [{ "id": "e1", "addr": "127.0.0.1:9001" }] }))
+        .await;
+    let path = "/v1/upstreams/web/endpoints/w1";
+    let taken = cluster.send(1, Method::PUT, path, Some(json!({ "addr": "127.0.0.1:9101" }))).await;
+    assert_eq!(problem(taken.expect("an answer")).await.code, "endpoint_taken");
+
+    // Renewals keep it for longer than its TTL, through the death of a leader, and are no entries.
+    let before: HealthyEndpoints = cluster.get(2, "/v1/upstreams/web/healthy").await.expect("an answer");
+    let leader = cluster.leader().await;
+    cluster.node_mut(leader).kill();
+    let observer = cluster.living();
+    let until = Instant::now() + Duration::from_millis(3_500);
+    while Instant::now() < until {
+        // While there is no leader, no registration can be renewed, and none is dropped.
+        let _ = register(&cluster, observer).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let path = "/v1/upstreams/web/healthy";
+    let after: HealthyEndpoints = cluster.get(observer, path).await.expect("an answer");
+    assert_eq!(after, before, "nothing happened that the log would know of");
+
+    // Without renewals it ends, and who waits for a change hears of it.
+    let path = format!("/v1/upstreams/web/healthy?revision={}&wait_ms=10000", after.revision);
+    let asked = Instant::now();
+    let gone: HealthyEndpoints = cluster.get(observer, &path).await.expect("an answer");
+    assert_eq!(gone.endpoints.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), ["e1"]);
+    assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_is_an_endpoint_while_it_runs() {
+    let cluster = Cluster::start(1).await;
+    put(&cluster, "/v1/upstreams/web", json!({})).await;
+    let start = |arguments: &[&str]| {
+        let mut command = Command::new(binary());
+        command.args(arguments).env("RINGMASTER_URL", &cluster.node(1).url);
+        Process::start(&mut command, &cluster.dir().join("register.out"))
+    };
+    let arguments = ["register", "web", "--addr", "127.0.0.1:9200", "--id", "cmd", "--ttl", "1s", "--"];
+    let mut running = start(&[&arguments[..], &["sh", "-c", "sleep 2; exit 7"]].concat());
+    let endpoints =
+        async || -> Result<usize, String> { Ok(upstream(&cluster, 1, "web").await?.config.endpoints.len()) };
+    eventually("the command to be an endpoint", SOON, async || match endpoints().await? {
+        1 => Ok(()),
+        count => Err(format!("there are {count}")),
+    })
+    .await;
+    let status = tokio::task::block_in_place(|| running.wait(SOON));
+    assert_eq!(status.code(), Some(7), "the command's own code");
+    assert_eq!(endpoints().await, Ok(0), "it is taken out at once");
+
+    let mut unknown = start(&["register", "nowhere", "--addr", "127.0.0.1:9200", "--", "true"]);
+    assert_eq!(tokio::task::block_in_place(|| unknown.wait(SOON)).code(), Some(125));
+
+    // An id in use is refused for good: the command is ended, and the other endpoint stays.
+    put(&cluster, "/v1/upstreams/web", json!({ "endpoints": [{ "id": "e1", "addr": "127.0.0.1:9001" }] }))
+        .await;
+    for (id, addr) in [("e1", "127.0.0.1:9200"), ("other", "127.0.0.1:9001")] {
+        let mark = cluster.dir().join(format!("{id}.ended"));
+        let script = format!("trap 'touch {}; exit' TERM; sleep 60 & wait", mark.display());
+        let mut refused = start(&["register", "web", "--addr", addr, "--id", id, "--", "sh", "-c", &script]);
+        let status = tokio::task::block_in_place(|| refused.wait(SOON));
+        assert_eq!(status.code(), Some(125), "{}", refused.output());
+        let said = refused.output();
+        assert!(said.contains("endpoint_taken") && !said.contains("retrying"), "{said}");
+        assert!(mark.exists(), "the command was asked to end");
+        let left = upstream(&cluster, 1, "web").await.expect("it is there").config.endpoints;
+        assert_eq!(left.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), ["e1"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_is_exported_and_imported() {
+    let cluster = Cluster::start(1).await;
+    put(
+        &cluster,
+        "/v1/upstreams/web",
+        json!({
+            "health_check": { "type": "tcp" }, "endpoints": [{ "id": "e1", "addr": "127.0.0.1:9001" }]
+        }),
+    )
+    .await;
+    put(&cluster, "/v1/routes/all", json!({ "upstream": "web" })).await;
+    let file = cluster.dir().join("traffic.toml").display().to_string();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(binary());
+        command.args(arguments).env("RINGMASTER_URL", &cluster.node(1).url);
+        let output = tokio::task::block_in_place(|| command.output().expect("it starts"));
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    assert_eq!(run(&["config", "export", &file]).0, Some(0));
+    let (code, said) = run(&["config", "import", &file, "--yes"]);
+    assert_eq!((code, said.as_str()), (Some(0), "The configuration equals the file. Nothing to do.\n"));
+
+    let text = std::fs::read_to_string(&file).expect("the file");
+    std::fs::write(&file, text.replace("127.0.0.1:9001", "127.0.0.1:9007")).expect("the file");
+    let (code, said) = run(&["config", "import", &file]);
+    assert_eq!(code, Some(2), "it cannot ask for confirmation: {said}");
+    let (code, said) = run(&["config", "import", &file, "--yes"]);
+    assert!(code == Some(0) && said.contains("~ upstream web: endpoints"), "{code:?} {said}");
+    let web = upstream(&cluster, 1, "web").await.expect("it is there");
+    assert_eq!(web.config.endpoints[0].addr, "127.0.0.1:9007");
+
+    // All of it, or nothing: one route that is refused keeps everything else from being put.
+    let text = std::fs::read_to_string(&file).expect("the file");
+    let more = "\n[upstreams.more]\n[routes.other]\nupstream = \"web\"\n";
+    std::fs::write(&file, text.replace("127.0.0.1:9001", "127.0.0.1:9008") + more).expect("the file");
+    let (code, said) = run(&["config", "import", &file, "--yes"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("route_shadows: route other: route all matches"), "{said}");
+    assert!(said.contains("nothing was imported") && !said.contains('~'), "{said}");
+    assert!(upstream(&cluster, 1, "more").await.is_err());
+    assert_eq!(upstream(&cluster, 1, "web").await.expect("it is there"), web);
+    let (code, exported) = run(&["config", "export", "-"]);
+    assert!(code == Some(0) && exported.contains("[routes.all]"), "{exported}");
+
+    let (_, table) = run(&["upstreams"]);
+    assert!(table.contains("web") && table.contains("round_robin"), "{table}");
+    let (_, one) = run(&["upstreams", "web"]);
+    assert!(one.contains("127.0.0.1:9007"), "{one}");
+    let (_, routes) = run(&["routes"]);
+    assert!(routes.contains("all") && routes.contains("any"), "{routes}");
+    assert_eq!(run(&["upstreams", "nowhere"]).0, Some(1));
+}
