@@ -10,6 +10,7 @@ use ringmaster_cluster::{
     routes::Routes,
     upstreams::Upstreams,
 };
+use ringmaster_cluster_group::{ClusterGroup, Started, start};
 use ringmaster_common::{
     action::NewNode,
     demo::REMOVED,
@@ -27,10 +28,6 @@ use ringmaster_net::fd_limit;
 use ringmaster_peer::{Local, MAX_REDIAL_DELAY, Peers};
 use ringmaster_proxy as proxy;
 use ringmaster_proxy::Proxy;
-use ringmaster_replication::{
-    cluster_group::ClusterGroup,
-    start::{Started, start},
-};
 use ringmaster_servers::dns;
 use ringmaster_servers::heartbeat;
 use ringmaster_servers::http::{self, Api, Parts, admission::Admission, stream::Encoder};

@@ -4,8 +4,8 @@
 
 use crate::{PROPOSAL_DEADLINE, request};
 use ringmaster_cluster::command::Command;
+use ringmaster_cluster_group::ClusterGroup;
 use ringmaster_net::clock;
-use ringmaster_replication::cluster_group::ClusterGroup;
 use std::time::Duration;
 
 /// How long it rests at the most. What makes it leader, or has a new thing be due, is applied and seen

@@ -14,6 +14,7 @@ use ringmaster_cluster::{
     traffic::{self, TrafficCommand},
     upstreams::health::{HealthChange, OpinionOfEndpoint},
 };
+use ringmaster_cluster_group::ClusterGroup;
 use ringmaster_common::{
     id::NodeId,
     traffic::{
@@ -22,7 +23,6 @@ use ringmaster_common::{
     },
 };
 use ringmaster_net::clock;
-use ringmaster_replication::cluster_group::ClusterGroup;
 use ringmaster_telemetry::{SeenByNode, Telemetry};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -8,9 +8,9 @@ use ringmaster_cluster::{
     command::{Command, Outcome},
     planner,
 };
+use ringmaster_cluster_group::ClusterGroup;
 use ringmaster_common::{action::Action, error::Refusal};
 use ringmaster_net::clock;
-use ringmaster_replication::cluster_group::ClusterGroup;
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},

@@ -3,9 +3,9 @@
 use crate::{PROPOSAL_DEADLINE, request};
 use ringmaster_cluster::version::FEATURE_LEVEL;
 use ringmaster_cluster::{State, command::Command};
+use ringmaster_cluster_group::ClusterGroup;
 use ringmaster_net::clock;
 use ringmaster_peer::Peers;
-use ringmaster_replication::cluster_group::ClusterGroup;
 use std::time::Duration;
 
 /// How often the leader looks even if no link came or went.

@@ -13,6 +13,7 @@ use ringmaster_cluster::{
     State,
     command::{Command, OpinionChange, StatusChange},
 };
+use ringmaster_cluster_group::ClusterGroup;
 use ringmaster_common::{
     cluster::{Liveness, Node, NodeStatus},
     duration::millis,
@@ -20,7 +21,6 @@ use ringmaster_common::{
     telemetry::AgedReport,
 };
 use ringmaster_net::clock;
-use ringmaster_replication::cluster_group::ClusterGroup;
 use ringmaster_telemetry::Telemetry;
 use std::{
     collections::BTreeMap,

@@ -16,12 +16,12 @@ use ringmaster_cluster::{
     plans::{Goal, StepKind},
     traffic::TrafficCommand,
 };
+use ringmaster_cluster_group::ClusterGroup;
 use ringmaster_common::{
     cluster::NodeStatus,
     error::{Code, Refusal},
 };
 use ringmaster_net::clock;
-use ringmaster_replication::cluster_group::ClusterGroup;
 use ringmaster_telemetry::Telemetry;
 use std::{sync::Arc, time::Duration};
 

@@ -2,8 +2,8 @@
 
 use crate::{PROPOSAL_DEADLINE, REST, request};
 use ringmaster_cluster::{command::Command, traffic::TrafficCommand};
+use ringmaster_cluster_group::ClusterGroup;
 use ringmaster_net::clock;
-use ringmaster_replication::cluster_group::ClusterGroup;
 use std::time::Duration;
 
 /// How often the leader looks where somebody is registered; so much later may an end come.

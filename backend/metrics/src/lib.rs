@@ -21,9 +21,9 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
+use ringmaster_cluster_group::ClusterGroup;
 use ringmaster_peer::Peers;
 use ringmaster_proxy::Proxy;
-use ringmaster_replication::cluster_group::ClusterGroup;
 use ringmaster_storage::journal::Journal;
 use ringmaster_telemetry::Telemetry;
 use std::{fmt::Write, sync::Arc, time::Duration};

@@ -2,9 +2,9 @@
 
 use super::families::Families;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Unit};
+use ringmaster_cluster_group::ClusterGroup;
 use ringmaster_common::{cluster::Role, id::GroupId};
 use ringmaster_peer::{LinkState, Peers};
-use ringmaster_replication::cluster_group::ClusterGroup;
 use ringmaster_storage::journal::Journal;
 use ringmaster_telemetry::Telemetry;
 use std::{fmt, sync::Arc};

@@ -1,106 +1,123 @@
-//! Raft over real links: several nodes in one process, with logs and state machines in memory.
+//! Raft over real links: several nodes in one process, with journals in temporary directories.
 
-mod started;
-mod store;
+mod leases;
+mod recorder;
 
 use super::{
+    elections::Elections,
+    group::{Consistency, RaftGroup},
+    host::GroupHost,
     network::Network,
-    service::{RaftService, VoteGuard},
-    types::{Payload, TypeConfig, Vote},
+    types::{TypeConfig, Vote},
     wire::{self, SNAPSHOT_PIECE_BYTES, SnapshotMessage},
 };
 use bytes::Bytes;
 use futures::{StreamExt, stream};
+use imbl::Vector;
 use openraft::{
-    BasicNode, Config, Raft, RaftNetworkFactory, ServerState, SnapshotPolicy,
+    BasicNode, RaftNetworkFactory,
     async_runtime::watch::WatchReceiver,
     network::{NetSnapshot, RPCOption},
     raft::VoteRequest,
     storage::Snapshot,
 };
-use ringmaster_cluster::version::PEER_FORMATS;
-use ringmaster_common::id::{GroupId, Incarnation, NodeId};
+use recorder::{Record, Recorder};
+use ringmaster_common::{
+    cluster::Role,
+    id::{GroupId, Incarnation, NodeId},
+};
 use ringmaster_net::clock;
 use ringmaster_peer::{CallError, Channel, Failure, FailureCode, Lane, Local, Peers, Request, Trace};
+use ringmaster_storage::{data_dir::DataDir, journal::Journal};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     future,
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
-use store::{MemoryLog, MemoryMachine};
+use tempfile::TempDir;
 use tokio::{net::TcpListener, time::sleep};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const GROUP: GroupId = GroupId(0);
+const ELECTIONS: Elections = Elections {
+    heartbeat: Duration::from_millis(50),
+    timeout_min: Duration::from_millis(200),
+    timeout_max: Duration::from_millis(400),
+};
+/// More than most tests write.
+const NO_SNAPSHOTS: u64 = 100_000;
 
 struct TestNode {
     id: NodeId,
     addr: String,
-    peers: Peers,
-    raft: Raft<TypeConfig, MemoryMachine>,
-    machine: MemoryMachine,
+    host: GroupHost,
+    group: RaftGroup<Recorder>,
+    /// How many snapshots came from elsewhere.
+    installed: Arc<AtomicUsize>,
+    _dir: TempDir,
 }
 
 impl TestNode {
-    async fn start(id: u64, guard: VoteGuard) -> TestNode {
+    /// It neither votes nor campaigns for so long.
+    async fn start(id: u64, quiet: Duration, snapshot_every: u64) -> TestNode {
         let id = NodeId(id);
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::open(dir.path()).unwrap();
+        Journal::create(data_dir.path()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap().to_string();
-        let local = Local {
-            cluster_id: "c".to_owned(),
-            node_id: id,
-            incarnation: Incarnation(1),
-            feature_level: 1,
-            election_timeout_max: Duration::from_millis(400),
-            formats: PEER_FORMATS,
-        };
-        let service = RaftService::new(guard);
-        let peers = Peers::start(local, listener, vec![Arc::new(service.clone())]);
-        let machine = MemoryMachine::default();
-        let config = Config {
-            heartbeat_interval: 50,
-            election_timeout_min: 200,
-            election_timeout_max: 400,
-            install_snapshot_timeout: 5_000,
-            enable_pre_vote: Some(true),
-            // Snapshots are made when a test says so.
-            snapshot_policy: SnapshotPolicy::Never,
-            max_in_snapshot_log_to_keep: 0,
-            ..Config::default()
-        };
-        let config = Arc::new(config.validate().unwrap());
-        let network = Network::new(peers.clone(), GROUP);
-        let raft = Raft::new(id, config, network, MemoryLog::default(), machine.clone()).await.unwrap();
-        service.insert(GROUP, raft.clone());
-        TestNode { id, addr, peers, raft, machine }
+        let local = local(id, ELECTIONS);
+        let host =
+            GroupHost::start_quietly(&data_dir, local, listener, ELECTIONS, Vec::new(), quiet).unwrap();
+        let recorder = Recorder::default();
+        let installed = recorder.replaced.clone();
+        let group = host.open(GROUP, recorder, snapshot_every).await.unwrap();
+        TestNode { id, addr, host, group, installed, _dir: dir }
     }
 
-    /// A leader that was just elected refuses until it holds a lease: tries again until then.
+    fn peers(&self) -> &Peers {
+        self.host.peers()
+    }
+
     async fn write(&self, command: impl Into<Bytes>) {
-        let (command, start) = (Payload(command.into()), clock::now());
-        while let Err(error) = self.raft.client_write(command.clone()).await {
-            let no_lease = error.forward_to_leader().is_some_and(|forward| forward.leader_id.is_none());
-            assert!(no_lease && start.elapsed() < DEADLINE, "after {:?}: {error}", start.elapsed());
-            sleep(Duration::from_millis(2)).await;
-        }
+        let record = Record { bytes: command.into(), after: None };
+        self.group.propose(record, clock::now() + DEADLINE).await.unwrap();
+    }
+
+    fn commands(&self) -> Vector<Bytes> {
+        self.group.state().commands.clone()
+    }
+
+    fn installed(&self) -> usize {
+        self.installed.load(Ordering::Relaxed)
     }
 
     async fn stop(&self) {
-        self.peers.shutdown();
-        self.raft.shutdown().await.unwrap();
+        self.peers().shutdown();
+        self.group.replica().shutdown().await;
     }
 }
 
-fn no_guard() -> VoteGuard {
-    VoteGuard::until(clock::now())
+fn local(node_id: NodeId, elections: Elections) -> Local {
+    Local {
+        cluster_id: "c".to_owned(),
+        node_id,
+        incarnation: Incarnation(1),
+        feature_level: 1,
+        election_timeout_max: elections.timeout_max,
+        formats: 1..=1,
+    }
 }
 
 /// Nodes 1 to `count`, of which none has a membership yet, with links between all.
-async fn start(count: u64) -> Vec<TestNode> {
+async fn start(count: u64, snapshot_every: u64) -> Vec<TestNode> {
     let mut nodes = Vec::new();
     for id in 1..=count {
-        nodes.push(TestNode::start(id, no_guard()).await);
+        nodes.push(TestNode::start(id, Duration::ZERO, snapshot_every).await);
     }
     link(&nodes).await;
     nodes
@@ -109,29 +126,32 @@ async fn start(count: u64) -> Vec<TestNode> {
 async fn link(nodes: &[TestNode]) {
     let members: Vec<_> = nodes.iter().map(|node| (node.id, node.addr.clone())).collect();
     for node in nodes {
-        node.peers.set_members(&members);
+        node.peers().set_members(&members);
     }
     for node in nodes {
-        eventually("all links to be up", || node.peers.links().iter().all(|link| link.connected)).await;
+        eventually("all links to be up", || node.peers().links().iter().all(|link| link.connected)).await;
     }
 }
 
 /// Three voters, of which the first leads.
-async fn cluster() -> Vec<TestNode> {
-    let nodes = start(3).await;
-    let members: BTreeMap<NodeId, BasicNode> =
-        nodes.iter().map(|node| (node.id, BasicNode::new(&node.addr))).collect();
-    nodes[0].raft.initialize(members).await.unwrap();
-    eventually("the first node to lead", || state(&nodes[0]) == ServerState::Leader).await;
+async fn cluster(snapshot_every: u64) -> Vec<TestNode> {
+    let nodes = start(3, snapshot_every).await;
+    initialize(&nodes).await;
+    eventually("the first node to lead", || leads(&nodes[0])).await;
     nodes
 }
 
-fn state(node: &TestNode) -> ServerState {
-    node.raft.metrics().borrow_watched().state
+async fn initialize(nodes: &[TestNode]) {
+    let members: Vec<_> = nodes.iter().map(|node| (node.id, node.addr.clone())).collect();
+    nodes[0].group.replica().initialize(&members).await.unwrap();
+}
+
+fn leads(node: &TestNode) -> bool {
+    node.group.replica().role().0 == Role::Leader
 }
 
 fn term(node: &TestNode) -> u64 {
-    node.raft.metrics().borrow_watched().current_term
+    node.group.replica().status().term
 }
 
 async fn eventually(what: &str, mut check: impl FnMut() -> bool) -> Duration {
@@ -145,11 +165,11 @@ async fn eventually(what: &str, mut check: impl FnMut() -> bool) -> Duration {
 
 async fn same_commands(nodes: &[TestNode], count: usize) {
     eventually(&format!("{count} commands everywhere"), || {
-        nodes.iter().all(|node| node.machine.commands().len() == count)
+        nodes.iter().all(|node| node.commands().len() == count)
     })
     .await;
     for node in &nodes[1..] {
-        assert!(node.machine.commands() == nodes[0].machine.commands(), "node {} differs", node.id);
+        assert!(node.commands() == nodes[0].commands(), "node {} differs", node.id);
     }
 }
 
@@ -162,7 +182,7 @@ async fn write_many(node: &TestNode, count: usize, clients: usize) -> f64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_are_pipelined_to_every_node_in_one_order() {
-    let nodes = cluster().await;
+    let nodes = cluster(NO_SNAPSHOTS).await;
     let before = term(&nodes[0]);
     let rate = write_many(&nodes[0], 1_000, 64).await;
     eprintln!("{rate:.0} writes/s with 64 clients");
@@ -171,36 +191,70 @@ async fn writes_are_pipelined_to_every_node_in_one_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_node_proposes_and_reads() {
+    let nodes = cluster(NO_SNAPSHOTS).await;
+    for (position, node) in nodes.iter().enumerate() {
+        let record = Record { bytes: Bytes::from(position.to_string()), after: None };
+        let count = node.group.propose(record, clock::now() + DEADLINE).await.unwrap();
+        assert_eq!(
+            (count, node.commands().len()),
+            (position + 1, position + 1),
+            "its own write is applied here"
+        );
+        for reader in &nodes {
+            for consistency in [Consistency::Linearizable, Consistency::Lease] {
+                let read = reader.group.read(consistency, clock::now() + DEADLINE).await.unwrap();
+                assert_eq!(read.commands.len(), count, "{consistency:?} at node {}", reader.id);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proposal_for_one_term_is_not_made_in_another() {
+    let nodes = cluster(NO_SNAPSHOTS).await;
+    let leading = term(&nodes[0]);
+    let propose = async |node: &TestNode, term| {
+        let record = Record { bytes: Bytes::from("once"), after: None };
+        node.group.propose_if_term(term, record, clock::now() + DEADLINE).await
+    };
+    propose(&nodes[0], leading).await.unwrap();
+    propose(&nodes[0], leading - 1).await.expect_err("the term before it");
+    propose(&nodes[0], leading + 1).await.expect_err("a later term");
+    propose(&nodes[1], leading).await.expect_err("a follower");
+    same_commands(&nodes, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_writes_travel_in_parts() {
-    let nodes = cluster().await;
+    let nodes = cluster(NO_SNAPSHOTS).await;
     let large: Vec<Bytes> = (0..40u8).map(|i| Bytes::from(vec![i; 300 << 10])).collect();
     stream::iter(&large).for_each_concurrent(40, |command| nodes[0].write(command.clone())).await;
     same_commands(&nodes, 40).await;
-    let written: BTreeSet<Bytes> = nodes[2].machine.commands().into_iter().collect();
+    let written: BTreeSet<Bytes> = nodes[2].commands().into_iter().collect();
     assert!(written == large.into_iter().collect(), "every command arrived whole");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_node_leads_soon_after_the_leader_died() {
-    let nodes = cluster().await;
+    let nodes = cluster(NO_SNAPSHOTS).await;
     write_many(&nodes[0], 100, 10).await;
     nodes[0].stop().await;
-    let took =
-        eventually("a new leader", || nodes[1..].iter().any(|node| state(node) == ServerState::Leader)).await;
+    let took = eventually("a new leader", || nodes[1..].iter().any(leads)).await;
     eprintln!("a new leader {took:?} after the last had died");
     assert!(took < Duration::from_secs(3), "it took {took:?}");
-    let leader = nodes[1..].iter().find(|node| state(node) == ServerState::Leader).unwrap();
+    let leader = nodes[1..].iter().find(|node| leads(node)).unwrap();
     leader.write("after").await;
     same_commands(&nodes[1..], 101).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_is_handed_over() {
-    let nodes = cluster().await;
+    let nodes = cluster(NO_SNAPSHOTS).await;
     write_many(&nodes[0], 100, 10).await;
     for (from, to) in [(0, 1), (1, 2), (2, 0)] {
-        nodes[from].raft.trigger().transfer_leader(nodes[to].id).await.unwrap();
-        let took = eventually("the target to lead", || state(&nodes[to]) == ServerState::Leader).await;
+        nodes[from].group.replica().transfer(nodes[to].id).await.unwrap();
+        let took = eventually("the target to lead", || leads(&nodes[to])).await;
         eprintln!("handed over within {took:?}");
         assert!(took < Duration::from_secs(1), "it took {took:?}");
         nodes[to].write("mine").await;
@@ -210,47 +264,52 @@ async fn leadership_is_handed_over() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_joiner_gets_a_snapshot_in_pieces_and_then_the_log() {
-    let mut nodes = cluster().await;
+    let mut nodes = cluster(10).await;
     let command = Bytes::from(vec![7; 64 << 10]);
     for _ in 0..60 {
         nodes[0].write(command.clone()).await;
     }
     assert!(60 * command.len() > 3 * SNAPSHOT_PIECE_BYTES, "it takes more than three pieces");
-    nodes[0].raft.trigger().snapshot().await.unwrap();
-    eventually("the log to be purged", || nodes[0].raft.metrics().borrow_watched().purged.is_some()).await;
+    nodes[0].group.replica().take_snapshot().await.unwrap();
+    let metrics = nodes[0].group.replica().raft().metrics();
+    eventually("the log to be purged", || {
+        metrics.borrow_watched().purged.is_some_and(|purged| purged.index > 55)
+    })
+    .await;
 
-    nodes.push(TestNode::start(4, no_guard()).await);
+    nodes.push(TestNode::start(4, Duration::ZERO, NO_SNAPSHOTS).await);
     link(&nodes).await;
-    nodes[0].raft.add_learner(NodeId(4), BasicNode::new(&nodes[3].addr), true).await.unwrap();
+    nodes[0].group.replica().add_learner(NodeId(4), &nodes[3].addr).await.unwrap();
     for _ in 0..5 {
         nodes[0].write("later").await;
     }
     same_commands(&nodes, 65).await;
-    assert_eq!(nodes[3].machine.installed(), 1);
-    assert_eq!(nodes[1].machine.installed(), 0);
+    assert_eq!(nodes[3].installed(), 1);
+    assert_eq!(nodes[1].installed(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_that_was_away_catches_up() {
-    let nodes = cluster().await;
+    let nodes = cluster(NO_SNAPSHOTS).await;
     let members: Vec<_> = nodes.iter().map(|node| (node.id, node.addr.clone())).collect();
     let without: Vec<_> = members[..2].to_vec();
     // The leader cannot call the third node, and is called by it all the same.
-    nodes[0].peers.set_members(&without);
+    nodes[0].peers().set_members(&without);
     write_many(&nodes[0], 200, 20).await;
-    assert!(nodes[2].machine.commands().len() < 200);
-    nodes[0].peers.set_members(&members);
-    eventually("a write after the link is back", || nodes[0].peers.links().iter().all(|link| link.connected))
-        .await;
+    assert!(nodes[2].commands().len() < 200);
+    nodes[0].peers().set_members(&members);
+    eventually("a write after the link is back", || {
+        nodes[0].peers().links().iter().all(|link| link.connected)
+    })
+    .await;
     let leader = eventually_leader(&nodes).await;
     leader.write("back").await;
     same_commands(&nodes, 201).await;
 }
 
 async fn eventually_leader(nodes: &[TestNode]) -> &TestNode {
-    let leads = |node: &&TestNode| state(node) == ServerState::Leader;
-    eventually("a leader", || nodes.iter().any(|node| leads(&node))).await;
-    nodes.iter().find(leads).unwrap()
+    eventually("a leader", || nodes.iter().any(leads)).await;
+    nodes.iter().find(|node| leads(node)).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -258,27 +317,28 @@ async fn a_node_that_started_lately_votes_for_nobody() {
     let quiet = Duration::from_millis(800);
     let started = clock::now();
     let nodes = vec![
-        TestNode::start(1, no_guard()).await,
-        TestNode::start(2, VoteGuard::until(started + quiet)).await,
+        TestNode::start(1, Duration::ZERO, NO_SNAPSHOTS).await,
+        TestNode::start(2, quiet, NO_SNAPSHOTS).await,
     ];
     link(&nodes).await;
-    let members: BTreeMap<NodeId, BasicNode> =
-        nodes.iter().map(|node| (node.id, BasicNode::new(&node.addr))).collect();
-    nodes[0].raft.initialize(members).await.unwrap();
+    initialize(&nodes).await;
     eventually_leader(&nodes).await;
     assert!(clock::now() >= started + quiet, "elected after {:?}", started.elapsed());
 }
 
-/// Two nodes whose Raft never runs an election, to send them whatever one likes.
-async fn bystanders(guard: VoteGuard) -> Vec<TestNode> {
-    let nodes = vec![TestNode::start(1, no_guard()).await, TestNode::start(2, guard).await];
+/// Two nodes whose Raft never runs an election, to send them any message.
+async fn bystanders(quiet: Duration) -> Vec<TestNode> {
+    let nodes = vec![
+        TestNode::start(1, Duration::ZERO, NO_SNAPSHOTS).await,
+        TestNode::start(2, quiet, NO_SNAPSHOTS).await,
+    ];
     link(&nodes).await;
     nodes
 }
 
 async fn ask(nodes: &[TestNode], channel: Channel, group: GroupId, body: Bytes) -> Result<Bytes, CallError> {
     let request = Request { channel, group, trace: Trace::default(), lane: Lane::Bulk, body };
-    nodes[0].peers.call(nodes[1].id, request, DEADLINE).await
+    nodes[0].peers().call(nodes[1].id, request, DEADLINE).await
 }
 
 fn failure(result: Result<Bytes, CallError>) -> Failure {
@@ -290,8 +350,7 @@ fn failure(result: Result<Bytes, CallError>) -> Failure {
 
 #[tokio::test]
 async fn what_cannot_be_served_is_answered_with_a_reason() {
-    let far: Instant = clock::now() + DEADLINE;
-    let nodes = bystanders(VoteGuard::until(far)).await;
+    let nodes = bystanders(DEADLINE).await;
     let vote = Vote::new(1, NodeId(1));
     let request = wire::encode(&VoteRequest::<TypeConfig>::new(vote, None)).unwrap();
     for channel in [wire::VOTE, wire::PRE_VOTE, wire::TRANSFER_LEADER] {
@@ -300,7 +359,7 @@ async fn what_cannot_be_served_is_answered_with_a_reason() {
         assert!(quiet.detail.contains("started lately"), "{quiet}");
     }
     let unknown = failure(ask(&nodes, wire::VOTE, GroupId(9), request).await);
-    assert_eq!(unknown, Failure::new(FailureCode::UnknownGroup, "this node is no member of group 9"));
+    assert_eq!(unknown, Failure::new(FailureCode::UnknownGroup, "this node is not a member of group 9"));
     for channel in [wire::APPEND, wire::HEARTBEAT, wire::SNAPSHOT] {
         let nonsense = failure(ask(&nodes, channel, GROUP, Bytes::from_static(&[0xff; 9])).await);
         assert_eq!(nonsense.code, FailureCode::Malformed, "{nonsense}");
@@ -309,7 +368,7 @@ async fn what_cannot_be_served_is_answered_with_a_reason() {
 
 #[tokio::test]
 async fn a_snapshot_that_is_broken_off_goes_on_where_it_was() {
-    let nodes = bystanders(no_guard()).await;
+    let nodes = bystanders(Duration::ZERO).await;
     let send = async |message: SnapshotMessage| {
         ask(&nodes, wire::SNAPSHOT, GROUP, wire::encode(&message).unwrap()).await
     };
@@ -326,9 +385,9 @@ async fn a_snapshot_that_is_broken_off_goes_on_where_it_was() {
     piece(1, 4).await.unwrap();
 
     let members: Vec<_> = nodes.iter().map(|node| (node.id, node.addr.clone())).collect();
-    nodes[0].peers.set_members(&[]);
-    nodes[0].peers.set_members(&members);
-    eventually("another connection", || nodes[0].peers.links().iter().all(|link| link.connected)).await;
+    nodes[0].peers().set_members(&[]);
+    nodes[0].peers().set_members(&members);
+    eventually("another connection", || nodes[0].peers().links().iter().all(|link| link.connected)).await;
 
     assert_eq!(begin(2, 12).await, 8, "what had arrived is still there");
     let given_up = failure(piece(1, 8).await);
@@ -349,7 +408,7 @@ async fn a_snapshot_that_is_broken_off_goes_on_where_it_was() {
 
 #[tokio::test]
 async fn a_sender_leaves_out_what_is_there_already() {
-    let nodes = bystanders(no_guard()).await;
+    let nodes = bystanders(Duration::ZERO).await;
     let vote = Vote::new_committed(1, NodeId(1));
     let data = Bytes::from_iter((0..3 * SNAPSHOT_PIECE_BYTES).map(|position| (position >> 8) as u8));
     let bytes = data.len() as u64;
@@ -361,7 +420,7 @@ async fn a_sender_leaves_out_what_is_there_already() {
         .await;
 
     // Whoever begins at the beginning again is refused, and whoever has not read that part has another sum.
-    let mut network = Network::new(nodes[0].peers.clone(), GROUP);
+    let mut network = Network::new(nodes[0].peers().clone(), GROUP);
     let mut client = network.new_client(nodes[1].id, &BasicNode::new(&nodes[1].addr)).await;
     let snapshot = Snapshot { meta: Default::default(), snapshot: data };
     let sent = client.full_snapshot(vote, snapshot, future::pending(), RPCOption::new(DEADLINE)).await;
@@ -370,7 +429,7 @@ async fn a_sender_leaves_out_what_is_there_already() {
 
 #[tokio::test]
 async fn an_earlier_leader_does_not_take_the_place_of_a_later_one() {
-    let nodes = bystanders(no_guard()).await;
+    let nodes = bystanders(Duration::ZERO).await;
     let begin = async |transfer, term| {
         let (vote, meta) = (Vote::new_committed(term, NodeId(1)), Default::default());
         let begin = SnapshotMessage::Begin { transfer, vote, meta, bytes: 8 };
@@ -384,7 +443,7 @@ async fn an_earlier_leader_does_not_take_the_place_of_a_later_one() {
 
 #[tokio::test]
 async fn a_snapshot_that_is_not_whole_is_not_installed() {
-    let nodes = bystanders(no_guard()).await;
+    let nodes = bystanders(Duration::ZERO).await;
     let vote = Vote::new(1, NodeId(1));
     let send = async |message: SnapshotMessage| {
         ask(&nodes, wire::SNAPSHOT, GROUP, wire::encode(&message).unwrap()).await
@@ -419,5 +478,5 @@ async fn a_snapshot_that_is_not_whole_is_not_installed() {
     let flipped = failure(send(finish(sum ^ 1)).await);
     assert!(flipped.detail.starts_with("8 bytes with checksum"), "{flipped}");
 
-    assert_eq!(nodes[1].machine.installed(), 0);
+    assert_eq!(nodes[1].installed(), 0);
 }

@@ -1,18 +1,32 @@
-//! Consensus: the only code that imports openraft.
+//! Replication: Raft groups for any [`application`]. The only code that imports openraft.
+//!
+//! A [`GroupHost`] runs the groups of a node over one journal and one link to each peer. A [`RaftGroup`] is the handle of
+//! one group, by the types of its application; a [`Replica`] is the same without them.
 
-pub mod cluster_group;
+pub mod application;
 #[cfg(test)]
 mod cluster_tests;
 pub mod elections;
+mod fast_election;
+mod group;
+mod host;
+mod idle_ticks;
 mod leader_clock;
 mod log_store;
+mod machine;
 mod network;
+mod published;
+mod registry;
+mod replica;
 mod service;
 mod snapshot_store;
-pub mod start;
-pub mod state_machine;
-mod succession;
-mod ticks;
+mod state_machine;
 mod types;
-mod waiting_room;
 mod wire;
+
+pub use self::{
+    group::{Consistency, RaftGroup},
+    host::GroupHost,
+    published::{Applied, Progress, Published},
+    replica::{GroupStatus, Replica},
+};

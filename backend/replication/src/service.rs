@@ -1,35 +1,32 @@
-//! The receiving side of Raft between nodes: gives what peers send to the Raft group it is for.
+//! The receiving side of Raft between nodes: gives requests of peers to the Raft group that they name.
 //!
 //! What always holds:
+//! - A request for a group that this node is not a member of is refused, and leaves nothing behind.
 //! - Appends of one connection to one group reach Raft in the order in which they were sent, and
 //!   without waiting for each other's fsync ([`append`]). Nothing else waits for them.
-//! - A node that started lately votes for nobody ([`VoteGuard`]).
+//! - A node that started lately gives no vote ([`VoteGuard`]).
 //! - A snapshot is installed whole and checked, or not at all ([`snapshot`]).
 
 mod append;
-mod group;
 mod snapshot;
 
-use self::{
-    group::{Group, Groups},
-    snapshot::Snapshots,
-};
-use super::{
-    types::TypeConfig,
+use self::snapshot::Snapshots;
+use crate::{
+    registry::Registry,
+    state_machine::RaftHandle,
     wire::{self, Append},
 };
 use bytes::Bytes;
-use openraft::{Raft, storage::RaftStateMachine};
 use ringmaster_common::id::{GroupId, NodeId};
 use ringmaster_net::clock;
 use ringmaster_peer::{Channel, Failure, FailureCode, Incoming, Service, Session};
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{collections::HashMap, fmt::Display, time::Instant};
 use tokio::sync::mpsc;
 
-/// Until when a node that has just started neither votes nor helps another to be elected.
+/// Until when a node that has just started neither votes nor helps another node to be elected.
 ///
-/// Before it stopped it may have acknowledged a leader, who relies on it until the lease is over: a
-/// restarted node has forgotten that it must not elect somebody else before then.
+/// Before it stopped it may have acknowledged a leader, which relies on it until the lease is over. A restarted node
+/// does not remember until when it must not elect another leader.
 #[derive(Clone, Copy, Debug)]
 pub struct VoteGuard {
     until: Instant,
@@ -38,7 +35,7 @@ pub struct VoteGuard {
 /// Serves the Raft groups of this node to its peers. Cheap to clone.
 #[derive(Clone)]
 pub struct RaftService {
-    groups: Groups,
+    groups: Registry,
     guard: VoteGuard,
     snapshots: Snapshots,
 }
@@ -49,32 +46,24 @@ impl VoteGuard {
     }
 
     fn check(&self) -> Result<(), Failure> {
-        let left = self.until.saturating_duration_since(clock::now());
-        if left.is_zero() {
+        let remaining = self.until.saturating_duration_since(clock::now());
+        if remaining.is_zero() {
             return Ok(());
         }
-        let detail = format!("this node started lately and votes again in {} ms", left.as_millis());
+        let detail = format!("this node started lately and votes again in {} ms", remaining.as_millis());
         Err(Failure::new(FailureCode::Unavailable, detail))
     }
 }
 
 impl RaftService {
-    pub fn new(guard: VoteGuard) -> RaftService {
-        RaftService { groups: Groups::default(), guard, snapshots: Snapshots::default() }
-    }
-
-    /// Serves `group` from now on, in place of whatever served it before.
-    pub fn insert<SM>(&self, group: GroupId, raft: Raft<TypeConfig, SM>)
-    where
-        SM: RaftStateMachine<TypeConfig, SnapshotData = Bytes>,
-    {
-        self.groups.insert(group, Arc::new(raft));
+    pub fn new(groups: Registry, guard: VoteGuard) -> RaftService {
+        RaftService { groups, guard, snapshots: Snapshots::default() }
     }
 }
 
 impl Service for RaftService {
     fn serves(&self, channel: Channel) -> bool {
-        (wire::APPEND..=wire::SNAPSHOT).contains(&channel)
+        (wire::APPEND..=wire::SNAPSHOT).contains(&channel) || channel == wire::FORWARD
     }
 
     fn connected(&self, _: NodeId) -> Box<dyn Session> {
@@ -87,9 +76,9 @@ impl Service for RaftService {
     }
 }
 
-/// What one connection is served with.
+/// One connection of a peer.
 struct RaftSession {
-    groups: Groups,
+    groups: Registry,
     guard: VoteGuard,
     append_lanes: HashMap<GroupId, mpsc::Sender<Incoming>>,
     snapshots: Snapshots,
@@ -105,18 +94,23 @@ impl Session for RaftSession {
         match request.channel {
             wire::APPEND => self.append(request),
             wire::SNAPSHOT => self.snapshots.receive(group, request),
-            wire::HEARTBEAT => answer(request, async move |body| heartbeat(&*group, &body).await),
+            wire::FORWARD => {
+                tracing::debug!(from = %request.from, trace = %request.trace, "a call to the leader came");
+                answer(request, async move |body| Ok(group.handle_forwarded(body).await));
+            }
+            wire::HEARTBEAT => answer(request, async move |body| heartbeat(group.raft(), &body).await),
             wire::VOTE => answer(request, async move |body| {
                 guard.check()?;
-                wire::reply(&group.vote(wire::decode(&body)?).await?)
+                wire::reply(&group.raft().vote(wire::decode(&body)?).await.map_err(stopped)?)
             }),
             wire::PRE_VOTE => answer(request, async move |body| {
                 guard.check()?;
-                wire::reply(&group.pre_vote(wire::decode(&body)?).await?)
+                wire::reply(&group.raft().pre_vote(wire::decode(&body)?).await.map_err(stopped)?)
             }),
             wire::TRANSFER_LEADER => answer(request, async move |body| {
                 guard.check()?;
-                wire::reply(&group.transfer_leader(wire::decode(&body)?).await?)
+                let transfer = wire::decode(&body)?;
+                wire::reply(&group.raft().handle_transfer_leader(transfer).await.map_err(stopped)?)
             }),
             Channel(other) => {
                 let detail = format!("Raft has no channel {other}");
@@ -137,17 +131,22 @@ impl RaftSession {
     }
 }
 
-async fn heartbeat(group: &dyn Group, body: &[u8]) -> Result<Bytes, Failure> {
+async fn heartbeat(raft: &RaftHandle, body: &[u8]) -> Result<Bytes, Failure> {
     let heartbeat: Append = wire::decode(body)?;
     if !heartbeat.entries.is_empty() {
         return Err(Failure::new(FailureCode::Malformed, "a heartbeat carries no entries"));
     }
     let prev = heartbeat.prev_log_id;
-    // Where it carries nothing, what matches is what goes before it.
-    wire::reply(&group.append(heartbeat).await?.into_stream_result(prev, prev))
+    // Without entries, the log matches up to the entry before them.
+    wire::reply(&raft.append_entries(heartbeat).await.map_err(stopped)?.into_stream_result(prev, prev))
 }
 
-/// Answers a request from a task of its own. How many there are is bounded by the link.
+/// Raft has stopped.
+fn stopped(error: impl Display) -> Failure {
+    Failure::new(FailureCode::Stopped, error.to_string())
+}
+
+/// Answers a request from a task of its own. The link bounds how many there are.
 fn answer<F>(request: Incoming, serve: impl FnOnce(Bytes) -> F)
 where
     F: Future<Output = Result<Bytes, Failure>> + Send + 'static,

@@ -1,170 +1,85 @@
-//! openraft's state machine over the pure core: entries in, responses out, and each state published.
+//! openraft's state machine: committed entries go to the application, and its state to readers and snapshots.
 //!
-//! Readers, streams and controllers see the state through [`Published`]. It is replaced after each
-//! batch of entries and before their responses are sent, so whoever has an answer can read what it
-//! did. Taking the state costs a reference count, and never holds up `apply`.
+//! Snapshots are encoded, written, read and decoded on threads of their own; only the exchange of the state runs on
+//! the consensus thread.
 
 use crate::{
+    application::{Body, Entry as ApplicationEntry},
+    machine::{Machine, WriteSnapshot},
     snapshot_store::SnapshotStore,
     types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig},
-    waiting_room::WaitingRoom,
 };
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use openraft::{
-    EntryPayload, OptionalSend, RaftSnapshotBuilder,
+    EntryPayload, OptionalSend, Raft, RaftSnapshotBuilder,
     entry::RaftEntry,
     storage::{EntryResponder, RaftStateMachine, Snapshot},
+    type_config::alias::SnapshotOf,
 };
-use ringmaster_cluster as state;
-use ringmaster_cluster::version::{self, Formats};
-use ringmaster_cluster::{Body, Effect, State, command::Record};
-use ringmaster_common::id::{NodeId, Revision};
-use ringmaster_net::clock;
-use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, io, sync::Arc, time::Instant};
-use tokio::sync::watch;
+use ringmaster_common::id::Revision;
+use std::{fmt, io, sync::Arc};
 
 /// How many entries are applied before the state is published, at the most.
 const PUBLISH_EVERY: usize = 256;
 
-/// The latest state, for everybody who reads.
-#[derive(Debug, Default)]
-pub struct Published {
-    state: ArcSwap<State>,
-    applied: watch::Sender<Applied>,
-    control: watch::Sender<Applied>,
-    waiting: WaitingRoom,
-}
+/// openraft, for all groups of all applications.
+pub type RaftHandle = Raft<TypeConfig, StateMachine>;
 
-/// How far the state has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Applied {
-    pub revision: Revision,
-    /// The term of the last applied entry.
-    pub term: u64,
-    /// When it was, by this node's monotonic clock; none before anything was.
-    pub at: Option<Instant>,
-}
-
-impl Published {
-    pub fn state(&self) -> Arc<State> {
-        self.state.load_full()
-    }
-
-    pub fn applied(&self) -> Applied {
-        *self.applied.borrow()
-    }
-
-    /// Where those wait who are told of a lock.
-    pub fn waiting(&self) -> &WaitingRoom {
-        &self.waiting
-    }
-
-    /// Tells whenever more was applied.
-    pub fn watch(&self) -> watch::Receiver<Applied> {
-        self.applied.subscribe()
-    }
-
-    /// Tells when more was applied than what clients write at a high rate, which no controller follows.
-    pub fn watch_control(&self) -> watch::Receiver<Applied> {
-        self.control.subscribe()
-    }
-}
-
-/// The state machine of the cluster group.
+/// The state machine of one group.
 #[derive(Debug)]
 pub struct StateMachine {
-    state: State,
+    machine: Box<dyn Machine>,
     last_applied: Option<LogId>,
     membership: StoredMembership,
-    published: Arc<Published>,
     snapshots: Arc<SnapshotStore>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct SnapshotBody<S> {
-    format: u16,
-    state: S,
-}
-
-impl SnapshotBody<State> {
-    fn decode(bytes: &[u8]) -> io::Result<State> {
-        // First the format: the fields of a newer one may be others.
-        let format = version::format_of(bytes).map_err(io::Error::other)?;
-        version::check_format(format, Formats::NEWEST.snapshot).map_err(|unknown| {
-            io::Error::other(format!("the snapshot has {unknown}; run the version that the other nodes run"))
-        })?;
-        let SnapshotBody { state, .. } = rmp_serde::from_slice(bytes).map_err(io::Error::other)?;
-        Ok(state)
-    }
-}
-
 impl StateMachine {
-    /// Starts from the latest snapshot, or from nothing. The log brings the rest.
-    pub fn open(snapshots: Arc<SnapshotStore>) -> io::Result<(Self, Arc<Published>)> {
-        let published = Arc::<Published>::default();
-        let mut machine = StateMachine {
-            state: State::default(),
+    /// Starts from the latest snapshot, or from the beginning. The log brings the rest.
+    pub async fn open(machine: Box<dyn Machine>, snapshots: Arc<SnapshotStore>) -> io::Result<Self> {
+        let mut opened = StateMachine {
+            machine,
             last_applied: None,
             membership: StoredMembership::default(),
-            published: published.clone(),
-            snapshots,
+            snapshots: snapshots.clone(),
         };
-        if let Some((meta, body)) = machine.snapshots.load()? {
-            machine.restore(&meta, &body)?;
+        if let Some((meta, body)) = blocking(move || snapshots.load()).await? {
+            opened.restore(&meta, &body).await?;
         }
-        Ok((machine, published))
+        Ok(opened)
     }
 
-    fn restore(&mut self, meta: &SnapshotMeta, body: &[u8]) -> io::Result<()> {
-        let state = SnapshotBody::decode(body)?;
-        version::check(state.feature_level)?;
-        self.state = state;
+    async fn restore(&mut self, meta: &SnapshotMeta, body: &Bytes) -> io::Result<()> {
+        let (read, body) = (self.machine.read_snapshot(), body.clone());
+        let state = blocking(move || read(&mut &body[..])).await?;
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        self.publish(true);
+        let (revision, term) = self.applied();
+        self.machine.replace(state, revision, term);
         Ok(())
     }
 
-    fn publish(&self, control: bool) {
-        self.published.state.store(Arc::new(self.state.clone()));
-        let term = self.last_applied.map_or(0, |id| id.leader_id.term);
-        let applied = Applied { revision: self.state.revision, term, at: Some(clock::now()) };
-        self.published.applied.send_replace(applied);
-        if control {
-            self.published.control.send_replace(applied);
-        }
+    /// How far the state has come.
+    fn applied(&self) -> (Revision, u64) {
+        self.last_applied.map_or((Revision(0), 0), |id| (Revision(id.index), id.leader_id.term))
     }
 
-    fn apply_one(&mut self, entry: Entry) -> io::Result<Effect> {
+    fn apply_one(&mut self, entry: Entry, answer: bool) -> io::Result<Bytes> {
         let log_id = entry.log_id();
         self.last_applied = Some(log_id);
-        let body = match entry.payload {
+        let body = match &entry.payload {
             EntryPayload::Blank => Body::Blank,
-            EntryPayload::Normal(payload) => {
-                // What cannot be decoded must not be skipped: this node's state would be another.
-                let record = Record::decode(&payload.0).map_err(|error| {
-                    io::Error::other(format!(
-                        "log entry {} cannot be applied by this version: {error}; run the version that the \
-                         other nodes run",
-                        log_id.index
-                    ))
-                })?;
-                tracing::debug!(request = record.request.id, revision = log_id.index, "applying");
-                Body::Command(Box::new(record))
-            }
+            EntryPayload::Normal(payload) => Body::Command(&payload.0),
             EntryPayload::Membership(membership) => {
-                let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
-                let learners = membership.learner_ids().collect();
-                self.membership = StoredMembership::new(Some(log_id), membership);
-                Body::Membership { voters, learners }
+                self.membership = StoredMembership::new(Some(log_id), membership.clone());
+                Body::Membership {
+                    voters: membership.voter_ids().collect(),
+                    learners: membership.learner_ids().collect(),
+                }
             }
         };
-        let effect = self.state.apply(state::Entry { index: log_id.index, body });
-        version::check(self.state.feature_level)?;
-        Ok(effect)
+        self.machine.apply(ApplicationEntry { index: log_id.index, body }, answer)
     }
 }
 
@@ -183,21 +98,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let mut batches = entries.ready_chunks(PUBLISH_EVERY);
         while let Some(batch) = batches.next().await {
             let mut answers = Vec::with_capacity(batch.len());
-            let mut notices = Vec::new();
-            let mut control = false;
             for item in batch {
                 let (entry, responder) = item?;
-                let effect = self.apply_one(entry)?;
-                notices.extend(effect.notices);
-                control |= effect.concerns_controllers;
-                if let Some(responder) = responder {
-                    answers.push((responder, effect.response.encode()));
-                }
+                let outcome = self.apply_one(entry, responder.is_some())?;
+                answers.extend(responder.map(|responder| (responder, outcome)));
             }
-            self.publish(control);
-            self.published.waiting.tell(notices);
-            for (responder, answer) in answers {
-                responder.send(answer);
+            let (revision, term) = self.applied();
+            self.machine.publish(revision, term);
+            for (responder, outcome) in answers {
+                responder.send(outcome);
             }
         }
         Ok(())
@@ -205,33 +114,28 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
         SnapshotBuilder {
-            state: self.state.clone(),
+            write: self.machine.snapshot(),
             meta: SnapshotMeta { last_log_id: self.last_applied, last_membership: self.membership.clone() },
             snapshots: self.snapshots.clone(),
         }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, body: Bytes) -> Result<(), io::Error> {
-        self.restore(meta, &body)?;
-        // What was skipped may have been news for some of them.
-        self.published.waiting.look_again();
+        self.restore(meta, &body).await?;
         let (snapshots, meta) = (self.snapshots.clone(), meta.clone());
         blocking(move || snapshots.save(&meta, &body)).await
     }
 
-    async fn get_current_snapshot(&mut self) -> Result<Option<StoredSnapshot>, io::Error> {
+    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, Bytes>>, io::Error> {
         let snapshots = self.snapshots.clone();
         let latest = blocking(move || snapshots.load()).await?;
         Ok(latest.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
     }
 }
 
-type StoredSnapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Bytes>;
-
 /// Writes one state to disk, beside `apply`.
-#[derive(Debug)]
 pub struct SnapshotBuilder {
-    state: State,
+    write: WriteSnapshot,
     meta: SnapshotMeta,
     snapshots: Arc<SnapshotStore>,
 }
@@ -239,50 +143,26 @@ pub struct SnapshotBuilder {
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = Bytes;
 
-    async fn build_snapshot(&mut self) -> Result<StoredSnapshot, io::Error> {
-        let (state, meta, snapshots) = (self.state.clone(), self.meta.clone(), self.snapshots.clone());
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, Bytes>, io::Error> {
+        let (write, meta, snapshots) = (self.write.clone(), self.meta.clone(), self.snapshots.clone());
         blocking(move || {
-            let format = Formats::at(state.feature_level).snapshot;
-            let body = SnapshotBody { format, state: &state };
-            let body = Bytes::from(rmp_serde::to_vec_named(&body).map_err(io::Error::other)?);
-            snapshots.save(&meta, &body)?;
-            Ok(Snapshot { meta, snapshot: body })
+            let mut body = Vec::new();
+            write(&mut body)?;
+            let snapshot = Bytes::from(body);
+            snapshots.save(&meta, &snapshot)?;
+            Ok(Snapshot { meta, snapshot })
         })
         .await
     }
 }
 
-/// Encoding and disk writes, away from the threads that serve.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+impl fmt::Debug for SnapshotBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotBuilder").field("meta", &self.meta).finish_non_exhaustive()
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ringmaster_common::id::GroupId;
-
-    #[test]
-    fn a_snapshot_of_a_newer_format_is_told_from_damage() {
-        let dir = tempfile::tempdir().unwrap();
-        let snapshots = Arc::new(SnapshotStore::open(dir.path(), GroupId::CLUSTER).unwrap());
-        let (mut machine, published) = StateMachine::open(snapshots).unwrap();
-        let encode = |format| {
-            // As a later version might write it: the state has become a list.
-            rmp_serde::to_vec_named(&SnapshotBody { format, state: ["shard"] }).unwrap()
-        };
-        let newest = Formats::NEWEST.snapshot;
-        let newer = newest + 1;
-        let error = machine.restore(&SnapshotMeta::default(), &encode(newer)).expect_err("it cannot be read");
-        assert_eq!(
-            error.to_string(),
-            format!(
-                "the snapshot has format {newer}, and this version reads up to {newest}; run the version \
-                 that the other nodes run"
-            )
-        );
-        let error = machine.restore(&SnapshotMeta::default(), &encode(newest)).expect_err("no state");
-        assert!(!error.to_string().contains("run the version"), "{error}");
-        assert_eq!(published.applied(), Applied::default(), "nothing was published");
-    }
+/// Encoding and disk access, away from the threads that serve.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

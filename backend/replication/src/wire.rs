@@ -29,6 +29,9 @@ pub const TRANSFER_LEADER: Channel = Channel(5);
 /// `SnapshotResponse`; of the others, nothing.
 pub const SNAPSHOT: Channel = Channel(6);
 
+/// Calls to the leader of a group, in MessagePack (see `group::forward`).
+pub const FORWARD: Channel = Channel(16);
+
 /// How many appends of one sender to one group may be unanswered.
 pub const APPEND_WINDOW: usize = 64;
 /// The largest piece of a snapshot: it must not hold up for long what is queued behind it.

@@ -43,9 +43,9 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
+use ringmaster_cluster_group::ClusterGroup;
 use ringmaster_metrics::Metrics;
 use ringmaster_proxy::Proxy;
-use ringmaster_replication::cluster_group::ClusterGroup;
 use ringmaster_telemetry::Telemetry;
 use std::{ops::Deref, sync::Arc, time::Duration};
 use utoipa_axum::{router::OpenApiRouter, routes};

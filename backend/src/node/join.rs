@@ -6,6 +6,7 @@
 
 use super::NodeError;
 use ringmaster_client::{Address, Client, ClientError};
+use ringmaster_cluster_group::ClusterGroup;
 use ringmaster_common::{
     action::{Action, NewNode},
     cluster::{Cluster, Node, NodeStatus},
@@ -15,7 +16,6 @@ use ringmaster_common::{
     plan::{ApplyRequest, Plan, PlanRequest},
 };
 use ringmaster_net::clock;
-use ringmaster_replication::cluster_group::ClusterGroup;
 use std::time::{Duration, Instant};
 
 /// How long to wait before looking again for what changes by itself.

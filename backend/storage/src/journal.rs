@@ -181,6 +181,12 @@ impl Journal {
         Ok(sizes)
     }
 
+    /// Whether any group has a log or a vote: whether this node has taken part in one before.
+    pub fn has_past(&self) -> bool {
+        let image = self.image();
+        image.groups.values().any(|log| log.vote.is_some() || log.next_index().is_some())
+    }
+
     /// Reads of a group's log. Nothing is appended meanwhile, so `read` should be short.
     pub fn read<T>(&self, group: GroupId, read: impl FnOnce(&GroupLog) -> T) -> T {
         match self.image().groups.get(&group) {

@@ -13,6 +13,7 @@ mod tests;
 
 use bytes::Bytes;
 use ringmaster_cluster::planner::EndpointRates;
+use ringmaster_cluster_group::ClusterGroup;
 use ringmaster_common::{
     cluster::{Liveness, MAX_NODES, Role},
     duration::millis,
@@ -28,7 +29,6 @@ use ringmaster_common::{
 use ringmaster_net::clock;
 use ringmaster_peer as peer;
 use ringmaster_peer::{Channel, Lane, Peers, Service, Session, Trace};
-use ringmaster_replication::cluster_group::ClusterGroup;
 use ringmaster_storage::journal::Journal;
 use serde::{Deserialize, Serialize};
 use std::{

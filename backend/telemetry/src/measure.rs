@@ -1,6 +1,7 @@
 //! What a node measures of itself and of its links.
 
 use super::{DEAD_PHI, SUSPECT_PHI, Telemetry};
+use ringmaster_cluster_group::ClusterGroup;
 use ringmaster_common::{
     cluster::Liveness,
     duration::{micros, millis},
@@ -10,7 +11,6 @@ use ringmaster_common::{
 };
 use ringmaster_net::clock;
 use ringmaster_peer::{LinkState, Peers};
-use ringmaster_replication::cluster_group::ClusterGroup;
 use std::time::Duration;
 
 pub fn links(telemetry: &Telemetry, group: &ClusterGroup, peers: &Peers) -> Vec<Link> {

@@ -13,13 +13,13 @@ use ringmaster_cluster::{
     plans::{Goal, StepKind},
     traffic::TrafficCommand,
 };
+use ringmaster_cluster_group::ClusterGroup;
 use ringmaster_common::{
     error::{Code, Refusal},
     id::{NodeId, Revision},
     traffic::health::Verdict,
 };
 use ringmaster_net::clock;
-use ringmaster_replication::cluster_group::ClusterGroup;
 use ringmaster_telemetry::Telemetry;
 use serde_json::json;
 use std::time::Duration;

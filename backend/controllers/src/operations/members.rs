@@ -11,9 +11,9 @@ use ringmaster_cluster::{
     operations::RunningStep,
     plans::{Goal, StepKind},
 };
+use ringmaster_cluster_group::ClusterGroup;
 use ringmaster_common::error::{Code, Refusal};
 use ringmaster_net::clock;
-use ringmaster_replication::cluster_group::ClusterGroup;
 
 pub(super) async fn bring_about(
     group: &ClusterGroup,

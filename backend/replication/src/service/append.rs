@@ -1,17 +1,23 @@
 //! The appends of one connection to one group, in order.
 //!
 //! They go through Raft's `stream_append`, so that the next is written while the disk still works on
-//! the last. Such a stream ends with its first error (a conflict, a higher vote): what was sent
-//! after it answers the same way, and the next append to come opens a new stream. That is always
-//! safe: Raft checks each append against the log, whatever stream it came by.
+//! the last. Such a stream ends with its first error (a conflict, a higher vote): appends that were sent
+//! after it get the same answer, and the next append opens a new stream. That is always safe, because Raft
+//! checks each append against the log, on whichever stream it came.
 
-use super::group::{Group, Groups};
-use crate::wire::{self, APPEND_WINDOW, Append};
+use super::stopped;
+use crate::{
+    registry::Registry,
+    state_machine::RaftHandle,
+    types::TypeConfig,
+    wire::{self, APPEND_WINDOW, Append},
+};
 use bytes::Bytes;
 use futures::{StreamExt, channel::mpsc as stream_mpsc};
+use openraft::{error::Fatal, raft::StreamAppendResult};
 use ringmaster_common::id::GroupId;
 use ringmaster_peer::{Answer, Failure, FailureCode, Incoming};
-use std::collections::VecDeque;
+use std::{collections::VecDeque, pin::pin};
 use tokio::sync::mpsc;
 
 /// How many appends may wait for their turn. A sender has [`APPEND_WINDOW`] on their way; those of
@@ -19,12 +25,12 @@ use tokio::sync::mpsc;
 const QUEUE: usize = 4 * APPEND_WINDOW;
 
 /// A lane takes appends until its sender is dropped.
-pub fn lane(groups: Groups, group: GroupId) -> mpsc::Sender<Incoming> {
+pub fn lane(groups: Registry, group: GroupId) -> mpsc::Sender<Incoming> {
     let (sender, mut requests) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
         while let Some(first) = requests.recv().await {
             match groups.get(group) {
-                Ok(raft) => serve_stream(&*raft, first, &mut requests).await,
+                Ok(group) => serve_stream(group.raft(), first, &mut requests).await,
                 Err(failure) => first.answer.fail(&failure),
             }
         }
@@ -33,10 +39,14 @@ pub fn lane(groups: Groups, group: GroupId) -> mpsc::Sender<Incoming> {
 }
 
 /// Serves appends through one stream, until it or the lane ends.
-async fn serve_stream(raft: &dyn Group, first: Incoming, requests: &mut mpsc::Receiver<Incoming>) {
+async fn serve_stream(raft: &RaftHandle, first: Incoming, requests: &mut mpsc::Receiver<Incoming>) {
     // There is always room: it has as many places as may be waiting.
     let (mut to_raft, input) = stream_mpsc::channel::<Append>(APPEND_WINDOW);
-    let mut results = raft.stream_append(Box::pin(input));
+    let results = raft.stream_append(input);
+    let mut results =
+        pin!(results.map(|result: Result<StreamAppendResult<TypeConfig>, Fatal<TypeConfig>>| {
+            result.map_err(stopped)
+        }));
     let mut waiting: VecDeque<Answer> = VecDeque::new();
     let mut next = Some(first);
     loop {

@@ -4,8 +4,9 @@
 //! arrived outlives the connection, so that the same snapshot goes on where it was broken off: on this process, and
 //! as long as the leader has made no newer one. What is not gone on with is forgotten after [`KEPT_FOR`].
 
-use super::group::Group;
+use super::stopped;
 use crate::{
+    registry::Member,
     types::{SnapshotMeta, Vote},
     wire::{self, MAX_SNAPSHOT_BYTES, SnapshotMessage},
 };
@@ -50,7 +51,7 @@ impl Assembly {
 }
 
 impl Snapshots {
-    pub fn receive(&self, group: Arc<dyn Group>, request: Incoming) {
+    pub fn receive(&self, group: Arc<dyn Member>, request: Incoming) {
         let Incoming { from, group: id, body, answer, .. } = request;
         match wire::decode(&body) {
             Err(failure) => answer.fail(&failure),
@@ -149,11 +150,11 @@ impl Snapshots {
 }
 
 /// Installing may take long: not on the task that reads the connection.
-fn install(group: Arc<dyn Group>, id: GroupId, assembly: Assembly, answer: Answer) {
+fn install(group: Arc<dyn Member>, id: GroupId, assembly: Assembly, answer: Answer) {
     let Assembly { vote, meta, data, .. } = assembly;
     tokio::spawn(async move {
         let snapshot = Snapshot { meta, snapshot: data.freeze() };
-        let installed = group.install_snapshot(vote, snapshot).await;
+        let installed = group.raft().install_full_snapshot(vote, snapshot).await.map_err(stopped);
         tracing::info!(group = %id, ok = installed.is_ok(), "a snapshot was given to Raft");
         answer.with(installed.and_then(|response| wire::reply(&response)));
     });

@@ -17,10 +17,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
+use ringmaster_cluster_group::locks::MAX_PROPOSING_WAITERS;
 use ringmaster_common::error::{Code, Problem, Refusal};
 use ringmaster_metrics::families::Families;
 use ringmaster_peer::MAX_IN_FLIGHT_BULK;
-use ringmaster_replication::cluster_group::locks::MAX_PROPOSING_WAITERS;
 use std::{
     fmt,
     sync::{

@@ -10,12 +10,12 @@ use ringmaster_cluster::{
     command::{Actor, Request as CommandRequest},
     requests::MAX_REQUEST_ID_BYTES,
 };
+use ringmaster_cluster_group::Consistency;
 use ringmaster_common::{
     error::{Code, Refusal},
     page::Page,
 };
 use ringmaster_net::clock;
-use ringmaster_replication::cluster_group::Consistency;
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{
     net::SocketAddr,

@@ -8,8 +8,8 @@ use crate::http::{
 };
 use axum::{extract::State as Extension, http::StatusCode};
 use ringmaster_cluster::traffic::TrafficCommand;
+use ringmaster_cluster_group::Consistency;
 use ringmaster_common::traffic::import::Import;
-use ringmaster_replication::cluster_group::Consistency;
 use serde::Deserialize;
 use utoipa::IntoParams;
 

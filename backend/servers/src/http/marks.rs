@@ -6,9 +6,9 @@
 use super::{Api, WRITE_DEADLINE};
 use axum::{http::HeaderValue, response::Response};
 use ringmaster_cluster::State;
+use ringmaster_cluster_group::Consistency;
 use ringmaster_common::{duration::millis, error::Refusal, headers, id::Revision};
 use ringmaster_net::clock;
-use ringmaster_replication::cluster_group::Consistency;
 use std::{cell::RefCell, sync::Arc, time::Duration};
 
 /// How long a node takes at the most to find out when it last heard of a leader.

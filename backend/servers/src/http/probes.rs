@@ -7,9 +7,9 @@
 
 use crate::http::{Api, openapi::problems, problem::Refused};
 use axum::extract::State as Extension;
+use ringmaster_cluster_group::Consistency;
 use ringmaster_common::error::{Code, Problem, Refusal};
 use ringmaster_net::clock;
-use ringmaster_replication::cluster_group::Consistency;
 use std::time::Duration;
 
 /// How long a node that is asked waits for the leader, and then to have caught up with it. It is

@@ -7,9 +7,9 @@
 use crate::http::{Api, WRITE_DEADLINE, extract::QueryOf, openapi::problems, problem::Refused};
 use axum::{Json, extract::State as Extension};
 use ringmaster_cluster::{State, view::view};
+use ringmaster_cluster_group::Consistency;
 use ringmaster_common::{error::Code, id::Revision, view::ClusterView};
 use ringmaster_net::clock;
-use ringmaster_replication::cluster_group::Consistency;
 use serde::Deserialize;
 use utoipa::IntoParams;
 

@@ -1,34 +1,36 @@
 //! Renewals of registrations: kept by the leader alone, in its memory.
 //!
-//! What always holds: nobody is taken for gone who renewed with this leader within their TTL. A new leader knows of no
-//! renewal, so it counts each TTL anew from when it first looked; a change of leader makes an end late, never early.
-//! An end that was decided is final: a renewal that comes after it is refused, and its endpoint registers anew.
+//! What always holds: a registration that was renewed with this leader within its TTL does not end. A new leader has
+//! no renewals and restarts every TTL from when it first looked; a leader change can delay an end but never cause an
+//! early one. An end that was decided is final: a later renewal is refused, and the endpoint registers anew.
 
-use super::{
+use crate::{
     ClusterGroup,
-    forward::{Answer, Call},
-    out_of_protocol,
+    application::{Answer, Query},
+    unexpected_answer,
 };
+use ringmaster_cluster::traffic;
 use ringmaster_cluster::upstreams::registration::Standing;
 use ringmaster_common::{error::Refusal, id::Revision};
 use ringmaster_net::clock;
+use ringmaster_replication::application::LeaderAnswer;
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-/// Of which upstream, which endpoint, and since which revision.
+/// Upstream, endpoint, and the revision of the registration.
 type Key = (String, String, Revision);
 
 /// When each registration was last renewed, as far as the leader of `term` knows.
 #[derive(Debug, Default)]
-pub(super) struct Renewals(Mutex<InTerm>);
+pub(crate) struct Renewals(Mutex<InTerm>);
 
 #[derive(Debug, Default)]
 struct InTerm {
     term: u64,
-    /// None where its end was decided.
+    /// None if its end was decided.
     renewed: BTreeMap<Key, Option<Instant>>,
 }
 
@@ -43,7 +45,7 @@ impl Renewals {
 }
 
 impl InTerm {
-    /// Whether it goes on.
+    /// False if its end was decided.
     fn renew(&mut self, standing: Standing, now: Instant) -> bool {
         let renewed = self.renewed.entry(key(&standing)).or_insert(Some(now));
         match renewed {
@@ -80,29 +82,30 @@ fn key(standing: &Standing) -> Key {
 }
 
 impl ClusterGroup {
-    /// Tells the leader that a registration goes on. False where it knows of none that does.
+    /// Renews a registration with the leader. False if it is not active.
     pub async fn renew_registration(
         &self,
         upstream: &str,
         endpoint: &str,
         deadline: Instant,
     ) -> Result<bool, Refusal> {
-        let call = Call::Renew { upstream: upstream.to_owned(), endpoint: endpoint.to_owned() };
-        match self.at_leader(call, deadline).await? {
-            Answer::Renewed(goes_on) => Ok(goes_on),
-            _ => Err(out_of_protocol()),
+        self.check_level(traffic::LEVEL)?;
+        let query = Query::Renew { upstream: upstream.to_owned(), endpoint: endpoint.to_owned() };
+        match self.0.raft.query(query, deadline).await? {
+            Answer::Renewed(active) => Ok(active),
+            Answer::Plan(_) => Err(unexpected_answer()),
         }
     }
 
-    pub(super) fn renew_here(&self, upstream: &str, endpoint: &str) -> Answer {
-        let Some(term) = self.leading() else { return Answer::NotLeader };
+    pub(crate) fn renew_here(&self, upstream: &str, endpoint: &str) -> LeaderAnswer<Answer> {
+        let Some(term) = self.leading() else { return LeaderAnswer::NotLeader };
         let state = self.state();
-        let standing = state.upstreams.get(upstream).and_then(|record| record.registration(endpoint));
-        let goes_on = standing.is_some_and(|standing| self.0.renewals.of(term).renew(standing, clock::now()));
-        Answer::Renewed(goes_on)
+        let registration = state.upstreams.get(upstream).and_then(|record| record.registration(endpoint));
+        let active = registration.is_some_and(|active| self.0.renewals.of(term).renew(active, clock::now()));
+        LeaderAnswer::Answer(Answer::Renewed(active))
     }
 
-    /// Those that nobody renewed for their TTL, as the leader of `term` knows it.
+    /// The registrations that were not renewed for their TTL, as far as the leader of `term` knows.
     pub fn ended_registrations(&self, term: u64) -> Vec<Standing> {
         let standing = self.state().upstreams.registrations().collect();
         self.0.renewals.of(term).ended(standing, clock::now())
@@ -129,11 +132,11 @@ mod tests {
         assert_eq!(renewals.of(1).ended(vec![standing(7)], at(1_000)), []);
         assert!(renewals.of(1).renew(standing(7), at(1_000)));
         assert_eq!(renewals.of(1).ended(vec![standing(7)], at(2_000)), []);
-        // The next one knows of nothing, and drops nobody early.
+        // The next leader has no renewals, and ends none early.
         assert_eq!(renewals.of(2).ended(vec![standing(7)], at(2_100)), []);
         assert_eq!(renewals.of(2).ended(vec![standing(7)], at(3_100)), []);
         assert_eq!(renewals.of(2).ended(vec![standing(7)], at(3_101)), [standing(7)]);
-        // What was decided stays so; a later registration is another one.
+        // A decided end is final; a later registration is another one.
         assert!(!renewals.of(2).renew(standing(7), at(3_102)));
         assert!(renewals.of(2).renew(standing(9), at(3_103)));
         assert_eq!(renewals.of(2).ended(vec![standing(9)], at(3_104)), []);

@@ -1,15 +1,13 @@
 //! Acquiring a lock, with the wait for it.
 //!
-//! Entering and leaving the queue are log entries; waiting is not. A client waits here, on the node
-//! that it is connected to, and the node is told by what it applies ([`WaitingRoom`]). A grant is
-//! claimed by the same request again before the client hears of it, so one that goes away in between
-//! holds nobody up. What a client of ours may have lost sight of, the same request finds again on any
-//! other node.
+//! Entering and leaving the queue are log entries; waiting is not. A client waits here, on the node that it is connected
+//! to, until an entry that this node applies wakes it ([`LockWaiters`]). A grant is claimed by the same request again
+//! before the client hears of it, so a client that goes away in between delays no other. A client of ours that loses
+//! its node finds its place again on any other node, with the same request.
 //!
-//! [`WaitingRoom`]: crate::waiting_room::WaitingRoom
+//! [`LockWaiters`]: crate::lock_waiters::LockWaiters
 
-use super::{ClusterGroup, out_of_protocol};
-use crate::waiting_room::News;
+use crate::{ClusterGroup, lock_waiters::Wakeup, unexpected_answer};
 use ringmaster_cluster::{
     command::{Actor, ClusterTime, Command, Outcome, Request},
     locks::{Attachment, Fate},
@@ -29,18 +27,18 @@ use tokio::{
     time::{sleep, timeout_at},
 };
 
-/// How many of those who wait are let propose at a time; the others queue up for that.
+/// How many waiters may propose at a time; the others queue for that.
 pub const MAX_PROPOSING_WAITERS: usize = 192;
-/// How long a proposal of a waiter may take. Those who wait have queued up for theirs.
+/// How long a proposal of a waiter may take, once it is its turn.
 const PROPOSAL_DEADLINE: Duration = Duration::from_secs(3);
-/// How much longer than they asked for somebody waits to hear that their wait has passed.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long to wait before telling again that this node has started.
+/// How much longer than it asked for a client waits for the entry that ends its wait.
+const WAIT_GRACE: Duration = Duration::from_secs(5);
+/// The pause before the start of this node is announced again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Names the clients that wait here, and has them take turns.
+/// Names the clients that wait here, and limits how many propose at a time.
 #[derive(Debug)]
-pub(super) struct Waiters {
+pub(crate) struct Waiters {
     lifetime: u64,
     serial: AtomicU64,
     turns: Semaphore,
@@ -58,8 +56,8 @@ impl Default for Waiters {
 }
 
 impl ClusterGroup {
-    /// Acquires a lock, once it is the client's turn, or refuses it once the wait has passed. If it is
-    /// dropped before, the client waits no more.
+    /// Acquires a lock when it is the client's turn, or refuses it when the wait has passed. If the future is dropped
+    /// before, the client leaves the queue.
     pub async fn acquire(&self, request: Request, acquire: AcquireLock) -> Result<LockGrant, Refusal> {
         let waiters = &self.0.waiters;
         let attachment = Attachment {
@@ -70,11 +68,11 @@ impl ClusterGroup {
         let may_return = request.repeatable;
         let mut departure =
             Departure { group: self, name: &acquire.name, attachment, may_return, is_due: true };
-        let mut guest = self.0.published.waiting().enter(&acquire.name, &request.id);
+        let mut waiting = self.0.raft.application().waiters.enter(&acquire.name, &request.id);
         let waits_until = clock::now() + Duration::from_millis(acquire.wait_ms);
         let (mut queued, mut granted) = (false, false);
         loop {
-            let turn = timeout_at((waits_until + PATIENCE).into(), waiters.turns.acquire());
+            let turn = timeout_at((waits_until + WAIT_GRACE).into(), waiters.turns.acquire());
             // A claim takes no turn: it has little time, and there are no more of them than grants.
             let turn = if acquire.wait_ms > 0 && !granted { turn.await.ok() } else { None };
             let asked = clock::now();
@@ -93,23 +91,23 @@ impl ClusterGroup {
                     });
                 }
                 Ok(Outcome::LockQueued) => queued = true,
-                Ok(_) => return Err(out_of_protocol()),
-                // It has a place, and whether it still has one is not known.
-                Err(_) if queued => return Err(self.unanswered(true)),
+                Ok(_) => return Err(unexpected_answer()),
+                // It had a place in the queue, and may still have it.
+                Err(_) if queued => return Err(self.0.raft.unanswered(true)),
                 Err(refusal) => {
                     departure.is_due = refusal.code == Code::OutcomeUnknown;
                     return Err(refusal);
                 }
             }
-            match timeout_at((waits_until + PATIENCE).into(), guest.news()).await {
-                Ok(News::Fate(Fate::GaveUp)) if clock::now() >= waits_until => {
+            match timeout_at((waits_until + WAIT_GRACE).into(), waiting.wakeup()).await {
+                Ok(Wakeup::Result(Fate::GaveUp)) if clock::now() >= waits_until => {
                     departure.is_due = false;
                     let state = self.state();
                     return Err(state.locks.not_granted(departure.name, self.cluster_time_here()));
                 }
-                // It is to be claimed, or the place in the queue was lost with time left, or nobody knows.
-                Ok(news) => granted = matches!(news, News::Fate(Fate::Granted)),
-                Err(_) => return Err(self.unanswered(true)),
+                // The grant has to be claimed, or the place in the queue was lost with time left, or it is not known.
+                Ok(wakeup) => granted = matches!(wakeup, Wakeup::Result(Fate::Granted)),
+                Err(_) => return Err(self.0.raft.unanswered(true)),
             }
         }
     }
@@ -117,18 +115,18 @@ impl ClusterGroup {
     /// Cluster time as far as this node can tell: to show what is left of a lease.
     pub fn cluster_time_here(&self) -> ClusterTime {
         self.cluster_time().unwrap_or_else(|| {
-            let since = self.0.published.applied().at.map(|at| clock::now().saturating_duration_since(at));
+            let since = self.published().applied().at.map(|at| clock::now().saturating_duration_since(at));
             self.state().clock.after(since.unwrap_or_default())
         })
     }
 
-    /// Tells that this node knows nothing of the clients that it had before it started.
+    /// Announces that this node has started, and has none of its former clients.
     pub async fn announce_start(self) {
         let command = Command::DetachWaiters { node: self.me(), lifetime: self.0.waiters.lifetime };
         loop {
-            let told =
+            let announced =
                 self.propose(self.own_request(), command.clone(), clock::now() + PROPOSAL_DEADLINE).await;
-            if told.is_ok() {
+            if announced.is_ok() {
                 return;
             }
             sleep(RETRY_PAUSE).await;
@@ -145,12 +143,12 @@ impl ClusterGroup {
     }
 }
 
-/// Leaves the queue, or gives back what was granted, for a client that goes away unanswered.
+/// Leaves the queue, or gives the grant back, for a client that goes away unanswered.
 struct Departure<'a> {
     group: &'a ClusterGroup,
     name: &'a str,
     attachment: Attachment,
-    /// Whether the client named its request, and so can come back for what it asked for.
+    /// Whether the client named its request, and so can come back with it.
     may_return: bool,
     is_due: bool,
 }
@@ -167,10 +165,10 @@ impl Drop for Departure<'_> {
         };
         let group = self.group.clone();
         tokio::spawn(async move {
-            // As many at a time as of those who come.
+            // As many at a time as of those that enter.
             let _turn = group.0.waiters.turns.acquire().await;
-            // Untold, a place in the queue is found out by the grant that nobody claims; a lease that
-            // was granted at once lasts for its TTL.
+            // If this fails, the place in the queue ends with a grant that is not claimed; a lease that was granted
+            // at once lasts for its TTL.
             let _ = group.propose(group.own_request(), command, clock::now() + PROPOSAL_DEADLINE).await;
         });
     }

@@ -1,16 +1,14 @@
-//! Leases, with nodes as [`start`] makes them: none ends early, neither because a voter has forgotten
-//! it nor because a connection was lost.
+//! Leases: none ends early, neither because a voter was restarted and has forgotten it, nor because a connection was
+//! lost.
 
-use super::{DEADLINE, eventually};
-use crate::elections::Elections;
+use super::{DEADLINE, GROUP, NO_SNAPSHOTS, Recorder, eventually, local};
 use crate::{
-    cluster_group::Consistency,
-    start::{Started, start},
+    elections::Elections,
+    group::{Consistency, RaftGroup},
+    host::GroupHost,
 };
-use ringmaster_cluster::version::PEER_FORMATS;
-use ringmaster_common::id::{Incarnation, NodeId};
+use ringmaster_common::id::NodeId;
 use ringmaster_net::clock;
-use ringmaster_peer::Local;
 use ringmaster_storage::data_dir::DataDir;
 use ringmaster_storage::journal::Journal;
 use std::time::Duration;
@@ -26,8 +24,6 @@ const EAGER: Elections =
 /// A follower waits for about as long again as the lease, unless it has a reason not to.
 const PATIENT: Elections =
     Elections { heartbeat: HEARTBEAT, timeout_min: Duration::from_millis(1_400), timeout_max: LEASE };
-/// More than any test writes.
-const SNAPSHOT_EVERY: u64 = 10_000;
 /// How long a lease read is tried for.
 const READ: Duration = Duration::from_millis(60);
 
@@ -36,7 +32,8 @@ struct Node {
     elections: Elections,
     addr: String,
     data_dir: DataDir,
-    started: Started,
+    host: GroupHost,
+    group: RaftGroup<Recorder>,
     _dir: TempDir,
 }
 
@@ -45,43 +42,41 @@ impl Node {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = DataDir::open(dir.path()).unwrap();
         Journal::create(data_dir.path()).unwrap();
-        let (addr, started) = open(NodeId(id), elections, &data_dir).await;
-        Node { id: NodeId(id), elections, addr, data_dir, started, _dir: dir }
+        let (addr, host, group) = open(NodeId(id), elections, &data_dir).await;
+        Node { id: NodeId(id), elections, addr, data_dir, host, group, _dir: dir }
     }
 
     /// Stops, and starts again with what is on disk.
     async fn restart(&mut self) {
         self.stop().await;
-        (self.addr, self.started) = open(self.id, self.elections, &self.data_dir).await;
+        (self.addr, self.host, self.group) = open(self.id, self.elections, &self.data_dir).await;
     }
 
     async fn stop(&self) {
-        self.started.group.shutdown().await;
-        self.started.peers.shutdown();
+        self.group.replica().shutdown().await;
+        self.host.peers().shutdown();
     }
 
     fn link_to(&self, others: &[&Node]) {
         let members: Vec<_> = others.iter().map(|node| (node.id, node.addr.clone())).collect();
-        self.started.peers.set_members(&members);
+        self.host.peers().set_members(&members);
     }
 
     async fn serves_lease_reads(&self) -> bool {
-        self.started.group.read(Consistency::Lease, clock::now() + READ).await.is_ok()
+        self.group.read(Consistency::Lease, clock::now() + READ).await.is_ok()
     }
 }
 
-async fn open(id: NodeId, elections: Elections, data_dir: &DataDir) -> (String, Started) {
+async fn open(
+    id: NodeId,
+    elections: Elections,
+    data_dir: &DataDir,
+) -> (String, GroupHost, RaftGroup<Recorder>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
-    let local = Local {
-        cluster_id: "c".to_owned(),
-        node_id: id,
-        incarnation: Incarnation(1),
-        feature_level: 1,
-        election_timeout_max: elections.timeout_max,
-        formats: PEER_FORMATS,
-    };
-    (addr, start(data_dir, local, listener, &elections, SNAPSHOT_EVERY, Vec::new()).await.unwrap())
+    let host = GroupHost::start(data_dir, local(id, elections), listener, elections, Vec::new()).unwrap();
+    let group = host.open(GROUP, Recorder::default(), NO_SNAPSHOTS).await.unwrap();
+    (addr, host, group)
 }
 
 /// Three voters with links between all. The first leads, and the others know it.
@@ -92,15 +87,15 @@ async fn cluster(elections: Elections) -> [Node; 3] {
         Node::create(3, elections).await,
     ];
     let [leader, second, third] = &nodes;
-    leader.started.group.bootstrap(&leader.addr).await.unwrap();
-    eventually("the first node to lead", || leader.started.group.leading().is_some()).await;
+    leader.group.replica().initialize(&[(leader.id, leader.addr.clone())]).await.unwrap();
+    eventually("the first node to lead", || leader.group.replica().leading().is_some()).await;
     for node in &nodes {
         node.link_to(&[leader, second, third]);
     }
     for node in [second, third] {
-        leader.started.group.add_learner(node.id, &node.addr).await.unwrap();
-        leader.started.group.promote(node.id).await.unwrap();
-        eventually("a voter to know the leader", || node.started.group.leader() == Some(leader.id)).await;
+        leader.group.replica().add_learner(node.id, &node.addr).await.unwrap();
+        leader.group.replica().promote(node.id).await.unwrap();
+        eventually("a voter to know the leader", || node.group.replica().leader() == Some(leader.id)).await;
     }
     nodes
 }
@@ -135,7 +130,7 @@ async fn no_two_leaders_serve_lease_reads_when_a_voter_restarts() {
 async fn a_successor_stands_when_the_lease_of_a_lost_leader_is_over() {
     let [leader, second, third] = cluster(PATIENT).await;
     leader.stop().await;
-    let leads = || [&second, &third].iter().any(|node| node.started.group.leading().is_some());
+    let leads = || [&second, &third].iter().any(|node| node.group.replica().leading().is_some());
     let took = eventually("a new leader", leads).await;
     eprintln!("a new leader {took:?} after the last had stopped");
     assert!(took > LEASE - 3 * HEARTBEAT, "elected after {took:?}, within the lease");
@@ -145,7 +140,7 @@ async fn a_successor_stands_when_the_lease_of_a_lost_leader_is_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_connection_disturbs_no_leader_that_lives() {
     let [leader, second, third] = cluster(EAGER).await;
-    let before = leader.started.group.status().term;
+    let before = leader.group.replica().status().term;
     for _ in 0..3 {
         second.link_to(&[&third]);
         sleep(LEASE / 2).await;
@@ -153,7 +148,7 @@ async fn a_lost_connection_disturbs_no_leader_that_lives() {
         sleep(LEASE / 2).await;
     }
     for node in [&leader, &second, &third] {
-        let status = node.started.group.status();
+        let status = node.group.replica().status();
         assert_eq!((status.leader, status.term), (Some(leader.id), before), "at node {}", node.id);
     }
 }

@@ -1,0 +1,161 @@
+//! The Raft groups of a node, and what they share: the journal, the links to peers, the registry.
+
+use crate::{
+    application::Application,
+    elections::Elections,
+    fast_election,
+    group::RaftGroup,
+    idle_ticks,
+    log_store::LogStore,
+    machine,
+    network::Network,
+    registry::Registry,
+    replica::Replica,
+    service::{RaftService, VoteGuard},
+    snapshot_store::SnapshotStore,
+    state_machine::StateMachine,
+};
+use openraft::{Config, Raft, SnapshotPolicy};
+use ringmaster_common::{duration::millis, id::GroupId};
+use ringmaster_net::clock;
+use ringmaster_peer::{Local, Peers, Service};
+use ringmaster_storage::{data_dir::DataDir, journal::Journal};
+use std::{
+    fmt, io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{net::TcpListener, time::sleep_until};
+
+/// The share of the entries behind a snapshot that is kept, one in so many: a follower that is a little behind does not
+/// need the snapshot then.
+const KEPT_ONE_IN: u64 = 5;
+/// How many entries one append carries, at the most.
+const MAX_APPEND_ENTRIES: u64 = 512;
+/// How long a follower may take to store one piece of a snapshot.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs the Raft groups of a node. Cheap to clone.
+#[derive(Clone)]
+pub struct GroupHost {
+    data_dir: PathBuf,
+    journal: Arc<Journal>,
+    peers: Peers,
+    groups: Registry,
+    elections: Elections,
+    /// Until when this node neither votes nor campaigns.
+    quiet_until: Instant,
+}
+
+impl GroupHost {
+    /// Opens the journal, and listens to peers. Beside the groups, `others` are served to them.
+    pub fn start(
+        data_dir: &DataDir,
+        local: Local,
+        listener: TcpListener,
+        elections: Elections,
+        others: Vec<Arc<dyn Service>>,
+    ) -> io::Result<GroupHost> {
+        GroupHost::start_quietly(data_dir, local, listener, elections, others, Duration::ZERO)
+    }
+
+    /// The same, but it neither votes nor campaigns for `quiet` at least.
+    pub(crate) fn start_quietly(
+        data_dir: &DataDir,
+        local: Local,
+        listener: TcpListener,
+        elections: Elections,
+        others: Vec<Arc<dyn Service>>,
+        quiet: Duration,
+    ) -> io::Result<GroupHost> {
+        let journal = Journal::open(data_dir.path()).map_err(io::Error::other)?;
+        // A node with a past may have acknowledged a leader just before it stopped.
+        let quiet = if journal.has_past() { quiet.max(elections.timeout_max) } else { quiet };
+        let quiet_until = clock::now() + quiet;
+        let groups = Registry::default();
+        let service = RaftService::new(groups.clone(), VoteGuard::until(quiet_until));
+        let services = others.into_iter().chain([Arc::new(service) as _]).collect();
+        let peers = Peers::start(local, listener, services);
+        let data_dir = data_dir.path().to_owned();
+        Ok(GroupHost { data_dir, journal, peers, groups, elections, quiet_until })
+    }
+
+    pub fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.journal
+    }
+
+    /// Starts this node's replica of a group, with what it has on disk. A snapshot is taken every so many entries.
+    pub async fn open<A: Application>(
+        &self,
+        id: GroupId,
+        application: A,
+        snapshot_every: u64,
+    ) -> io::Result<RaftGroup<A>> {
+        let node = self.peers.local().node_id;
+        let log = LogStore::new(self.journal.clone(), id);
+        let snapshots = Arc::new(SnapshotStore::open(&self.data_dir, id)?);
+        let (machine, published) = machine::new(application);
+        let state_machine = StateMachine::open(machine, snapshots).await?;
+        let config = self.config(snapshot_every)?;
+        let network = Network::new(self.peers.clone(), id);
+        let raft = Raft::new(node, config, network, log, state_machine).await.map_err(io::Error::other)?;
+        let lease = self.elections.timeout_max;
+        let replica = Replica::new(node, id, raft, published.clone(), self.peers.clone(), lease);
+        let group = RaftGroup::new(replica.clone(), published);
+        self.groups.insert(id, Arc::new(group.clone()));
+        tokio::spawn(idle_ticks::run(replica.clone(), self.elections));
+        tokio::spawn(follow_may_lead(replica.clone(), self.quiet_until));
+        // Subscribed now, so that no lost connection is missed.
+        let elections = fast_election::run(replica, self.peers.changes(), lease);
+        let quiet_until = self.quiet_until;
+        tokio::spawn(async move {
+            sleep_until(quiet_until.into()).await;
+            elections.await;
+        });
+        Ok(group)
+    }
+
+    fn config(&self, snapshot_every: u64) -> io::Result<Arc<Config>> {
+        let config = Config {
+            cluster_name: "ringmaster".to_owned(),
+            heartbeat_interval: millis(self.elections.heartbeat),
+            election_timeout_min: millis(self.elections.timeout_min),
+            election_timeout_max: millis(self.elections.timeout_max),
+            install_snapshot_timeout: millis(SNAPSHOT_TIMEOUT),
+            max_payload_entries: MAX_APPEND_ENTRIES,
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_every),
+            max_in_snapshot_log_to_keep: snapshot_every / KEPT_ONE_IN,
+            enable_pre_vote: Some(true),
+            enable_elect: false,
+            // A leader sends entries before they are on its own disk, and they may be committed without it. Killed
+            // then, it does not know them any more: if it led on in the same term, it would give their indexes to
+            // others.
+            enable_leader_restore: Some(false),
+            ..Config::default()
+        };
+        Ok(Arc::new(config.validate().map_err(io::Error::other)?))
+    }
+}
+
+/// Lets a node campaign once it has waited long enough, and while the application lets it lead.
+async fn follow_may_lead(replica: Replica, quiet_until: Instant) {
+    sleep_until(quiet_until.into()).await;
+    let mut applied = replica.progress().watch_control();
+    loop {
+        replica.raft().runtime_config().elect(replica.may_lead(replica.node()));
+        if applied.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+impl fmt::Debug for GroupHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GroupHost").field("node", &self.peers.local().node_id).finish_non_exhaustive()
+    }
+}
