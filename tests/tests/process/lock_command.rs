@@ -148,9 +148,7 @@ async fn a_command_that_lost_its_lock_is_stopped_with_all_it_has_started() {
         until_there(&beat).await;
         let planned = run(&cluster.node(1).url, &["plan", "release_lock", "--name", name]).await;
         let shown = text(&planned.stdout);
-        for part in
-            ["released from       victim (token", "granted to          none", "next token"]
-        {
+        for part in ["released from       victim (token", "granted to          none", "next token"] {
             assert!(shown.contains(part), "{shown}");
         }
         let forced = run(&cluster.node(1).url, &["apply", "release_lock", "--name", name, "--yes"]).await;

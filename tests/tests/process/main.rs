@@ -1,6 +1,7 @@
 //! Ringmaster from the outside: real processes, one module an area. Each test runs in a process of its own.
 
 mod admission;
+mod background_tasks;
 mod bad_input;
 mod client_locks;
 mod command_line;
@@ -25,3 +26,4 @@ mod traffic;
 mod traffic_configuration;
 mod traffic_warnings;
 mod upgrade;
+mod write_answers;

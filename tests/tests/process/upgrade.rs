@@ -1,5 +1,7 @@
 //! From one version to the next, node by node, and not back.
 
+use futures::future::join_all;
+use reqwest::{Method, StatusCode};
 use ringmaster_common::{
     action::Action,
     cluster::NodeStatus,
@@ -7,17 +9,21 @@ use ringmaster_common::{
 };
 use ringmaster_tests::{
     SOON,
-    cluster::Cluster,
+    cluster::{Cluster, problem},
     eventually,
     process::{binary, next_binary},
     stream::agreement,
     writers::Writers,
 };
+use serde_json::{Value, json};
 use std::{fs, path::Path};
 
 /// The feature levels of the two versions.
 const OLD_LEVEL: u32 = 2;
 const NEW_LEVEL: u32 = 3;
+/// How often one owner may take a lock at each level, and the code of the refusal after that.
+const OLD_DEPTH: (u32, &str) = (64, "limit_reached");
+const NEW_DEPTH: (u32, &str) = (66, "lock_depth_reached");
 /// In entries: with a snapshot so often, each node takes some, and one that was away is sent one.
 const SNAPSHOT_EVERY: u64 = 100;
 
@@ -103,6 +109,35 @@ async fn wait_revisions(cluster: &Cluster, node: u64, count: u64) {
     .await;
 }
 
+/// Waits until all nodes are at one revision, and fails if their states then differ.
+async fn same_state(cluster: &Cluster, step: &str) {
+    eventually(&format!("all nodes at one revision, {step}"), SOON, async || {
+        let digests = cluster.nodes.iter().map(|node| cluster.get::<Value>(node.id, "/v1/state/digest"));
+        let digests = join_all(digests).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let first = &digests[0];
+        if digests.iter().any(|other| other["revision"] != first["revision"]) {
+            return Err(format!("{digests:?}"));
+        }
+        let same = digests.iter().all(|other| other["digest"] == first["digest"]);
+        assert!(same, "{step}: versions disagree about the state at one revision: {digests:?}");
+        Ok(())
+    })
+    .await;
+}
+
+/// Takes a lock again and again as its owner, until that is refused: a limit that the versions differ in.
+async fn lock_depth(cluster: &Cluster, node: u64, name: &str) -> (u32, String) {
+    let body = json!({ "name": name, "owner": "deep", "ttl_ms": 60_000 });
+    for depth in 0.. {
+        let path = "/v1/locks/acquire";
+        let answer = cluster.send(node, Method::POST, path, Some(body.clone())).await.expect("an answer");
+        if answer.status() != StatusCode::OK {
+            return (depth, problem(answer).await.code);
+        }
+    }
+    unreachable!("the loop has no end")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_upgrade_raises_the_feature_level_and_there_is_no_way_back() {
     let (old, new) = (binary(), next_binary());
@@ -112,15 +147,20 @@ async fn a_rolling_upgrade_raises_the_feature_level_and_there_is_no_way_back() {
     // The first node: there, back, and there again. Nothing stands in the way of that yet.
     for program in [&new, &old, &new] {
         run(&mut cluster, 1, program).await;
+        same_state(&cluster, "the first node has changed").await;
     }
     // It leads the two of the old version, which have to understand everything that it writes, and one that was
     // away has to understand its snapshot.
     make_leader(&cluster, 1).await;
+    let (depth, code) = lock_depth(&cluster, 1, "old-level").await;
+    assert_eq!((depth, code.as_str()), OLD_DEPTH, "the level decides, not the program of the leader");
+    same_state(&cluster, "the new version leads").await;
     cluster.node_mut(3).terminate();
     wait_revisions(&cluster, 1, 3 * SNAPSHOT_EVERY).await;
     cluster.node_mut(3).start();
     wait_back(&cluster, 3).await;
     assert!(cluster.node(3).log().contains("a snapshot was given to Raft"), "{}", cluster.node(3).log());
+    same_state(&cluster, "an old node has restored a snapshot of the new version").await;
     for (node, peer) in [(1, 2), (2, 1), (1, 3), (3, 1), (2, 3), (3, 2)] {
         wait_link(&cluster, node, peer, 1).await;
     }
@@ -138,6 +178,7 @@ async fn a_rolling_upgrade_raises_the_feature_level_and_there_is_no_way_back() {
             assert!(!on_disk(&cluster, node, "snapshots", &snapshot(2)), "an old node could not read that");
         }
         run(&mut cluster, id, &new).await;
+        same_state(&cluster, &format!("node {id} is upgraded")).await;
     }
 
     // The last node of the old version is gone: the level rises, and with it all formats.
@@ -157,6 +198,9 @@ async fn a_rolling_upgrade_raises_the_feature_level_and_there_is_no_way_back() {
             wait_link(&cluster, node, peer, 2).await;
         }
     }
+    let (depth, code) = lock_depth(&cluster, 1, "new-level").await;
+    assert_eq!((depth, code.as_str()), NEW_DEPTH, "the new level has new limits");
+    same_state(&cluster, "the level was raised").await;
     let record = load.stop().await;
     assert!(record.acknowledgements > 20, "there was load: {record:?}");
 
@@ -185,6 +229,8 @@ async fn a_rolling_upgrade_raises_the_feature_level_and_there_is_no_way_back() {
     cluster.node_mut(3).start();
     cluster.wait_status(1, 3, NodeStatus::Up).await;
     agreement(&cluster).await;
+    cluster.nodes.truncate(3);
+    same_state(&cluster, "the upgrade is complete").await;
     for id in 1..=3 {
         record.check(&cluster, id).await;
     }

@@ -128,7 +128,7 @@ pub fn lock(detail: &LockDetail, paint: Paint) -> String {
     text + &table.render(paint)
 }
 
-fn or_nobody<T>(rows: &[T], table: &Table, paint: Paint) -> String {
+fn or_none<T>(rows: &[T], table: &Table, paint: Paint) -> String {
     if rows.is_empty() { "none\n".to_owned() } else { table.render(paint) }
 }
 
