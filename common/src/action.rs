@@ -7,11 +7,10 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, collections::BTreeSet, fmt};
 
-/// A request for a change, as it is put into a plan. Of its tag, see [`crate::event::Event`].
+/// A request for a change, as it is put into a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[cfg_attr(not(target_family = "wasm"), serde(tag = "type"))]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Action {
     /// Hands the leadership of a Raft group to another of its voters.
     TransferLeadership {

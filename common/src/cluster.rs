@@ -1,9 +1,9 @@
-//! Members, and how the cluster sees them.
+//! The cluster as a whole: its members, its quorum, and the nodes that it can lose.
+
+pub use crate::node::{Liveness, MAX_NAME_BYTES, Node, NodeStatus, Opinion, Role};
 
 use crate::{
-    Timestamp,
     id::{NodeId, Revision},
-    string_enum::string_enum,
     telemetry::{AgedReport, fresh},
 };
 use serde::{Deserialize, Serialize};
@@ -12,123 +12,6 @@ use serde::{Deserialize, Serialize};
 pub const VOTERS: usize = 3;
 /// How many nodes a cluster holds.
 pub const MAX_NODES: usize = 7;
-/// The longest name of a node or zone, in bytes.
-pub const MAX_NAME_BYTES: usize = 64;
-
-/// A member of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Node {
-    pub id: NodeId,
-    pub name: String,
-    pub zone: String,
-    pub weight: u32,
-    pub api_addr: String,
-    pub peer_addr: String,
-    pub public_url: String,
-    pub status: NodeStatus,
-    /// Why the node has this status, as a sentence.
-    pub status_reason: String,
-    pub status_since: Timestamp,
-    /// The revision that last changed the status.
-    pub status_revision: Revision,
-    /// Whether it votes in the cluster group.
-    pub voter: bool,
-    /// What each other member says of it, by observer.
-    pub opinions: Vec<Opinion>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
-pub enum NodeStatus {
-    /// Known, and not yet heard from.
-    Joining,
-    Up,
-    /// A majority of the voters has not heard from it lately.
-    Suspect,
-    /// A majority of the voters has not heard from it for too long.
-    Down,
-    Draining,
-    Drained,
-    Left,
-}
-
-string_enum!(NodeStatus: Joining Up Suspect Down Draining Drained Left);
-
-/// What one member says of another.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Opinion {
-    pub observer: NodeId,
-    pub sees: Liveness,
-    pub since: Timestamp,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
-pub enum Liveness {
-    #[default]
-    Alive,
-    /// Silent for longer than `nodes.suspect_after_ms`.
-    Suspect,
-    /// Silent for longer than `nodes.down_after_ms`.
-    Dead,
-}
-
-/// A node's part in a Raft group, as the node itself reports it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
-pub enum Role {
-    Leader,
-    #[default]
-    Follower,
-    Learner,
-    Candidate,
-}
-
-string_enum!(Liveness: Alive Suspect Dead);
-
-string_enum!(Role: Leader Follower Learner Candidate);
-
-impl NodeStatus {
-    /// Whether an operator ordered it, rather than the failure detector.
-    pub fn is_ordered(self) -> bool {
-        matches!(self, NodeStatus::Draining | NodeStatus::Drained | NodeStatus::Left)
-    }
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            NodeStatus::Joining => "joining",
-            NodeStatus::Up => "up",
-            NodeStatus::Suspect => "suspect",
-            NodeStatus::Down => "down",
-            NodeStatus::Draining => "draining",
-            NodeStatus::Drained => "drained",
-            NodeStatus::Left => "left",
-        }
-    }
-}
-
-impl Liveness {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Liveness::Alive => "alive",
-            Liveness::Suspect => "suspect",
-            Liveness::Dead => "dead",
-        }
-    }
-}
-
-impl Role {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Role::Leader => "leader",
-            Role::Follower => "follower",
-            Role::Learner => "learner",
-            Role::Candidate => "candidate",
-        }
-    }
-}
 
 /// How many of `voters` may fail with a majority left.
 pub fn failures_tolerated(voters: usize) -> usize {
@@ -142,13 +25,13 @@ pub struct Cluster {
     pub name: String,
     pub id: String,
     pub incarnation: crate::id::Incarnation,
-    /// What all members can do.
+    /// The feature level that all members support.
     #[serde(default)]
     pub feature_level: u32,
     /// The revision that the answering node has applied.
     pub revision: Revision,
     pub term: u64,
-    /// Who leads now, as far as the answering node knows.
+    /// The current leader, as far as the answering node knows.
     pub leader: Option<NodeId>,
     /// The node that answers.
     pub answered_by: NodeId,
@@ -160,7 +43,7 @@ pub struct Cluster {
     /// An id that no node has or had: that of the next one to join.
     #[serde(default)]
     pub next_id: NodeId,
-    /// What somebody should look at, of what the nodes' proxies have met lately.
+    /// Warnings from the nodes' proxies.
     #[serde(default)]
     pub warnings: Vec<crate::plan::Warning>,
     pub nodes: Vec<NodeInfo>,
@@ -168,7 +51,7 @@ pub struct Cluster {
 
 /// Whether enough voters answer for writes to be taken, as the answering node sees it now.
 ///
-/// Without a quorum nothing can be agreed on, so what is agreed of the members is of before.
+/// Without a quorum the replicated state of the members may be out of date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Quorum {
@@ -176,7 +59,7 @@ pub struct Quorum {
     pub voters: u64,
     /// The voters that the answering node has a connection to, and itself.
     pub answering: u64,
-    /// How many writes need.
+    /// The number of voters that a write needs.
     pub needed: u64,
 }
 
@@ -198,7 +81,7 @@ impl Quorum {
 pub struct NodeInfo {
     #[serde(flatten)]
     pub node: Node,
-    /// As last reported by the node; null where nothing was heard of it lately.
+    /// As last reported by the node; null where there is no recent report.
     pub role: Option<Role>,
     /// How many entries the node's log lacks, by the leader's count.
     pub lag: Option<u64>,
@@ -206,7 +89,7 @@ pub struct NodeInfo {
     pub rtt_us: Option<u64>,
     /// How old role, lag and round-trip time are.
     pub age_ms: Option<u64>,
-    /// Whom it sees, as it last reported.
+    /// The node's links to its peers, as it last reported.
     pub links: Vec<crate::telemetry::Link>,
     pub can_lose: CanLose,
 }
@@ -220,8 +103,8 @@ pub struct CanLose {
     pub reason: String,
 }
 
-/// Whether the cluster still takes writes without `id`, from what is replicated about its members and
-/// from whom they reach: one of the others has to reach a majority, to lead it.
+/// Whether the cluster still takes writes without `id`, by the replicated state of the members and by their
+/// reachability: one of the others has to reach a majority, to lead it.
 pub fn can_lose<'a>(
     id: NodeId,
     nodes: impl Iterator<Item = &'a Node>,
@@ -231,7 +114,7 @@ pub fn can_lose<'a>(
     can_lose_while(id, nodes, leader, reports, |_| true)
 }
 
-/// The same for who knows of some that they do not answer now, before anybody has agreed on that.
+/// The same with fresher knowledge: `answers` says which nodes answer now, before the cluster has agreed on it.
 pub fn can_lose_while<'a>(
     id: NodeId,
     nodes: impl Iterator<Item = &'a Node>,
@@ -276,9 +159,9 @@ pub fn can_lose_while<'a>(
     } else if !answer {
         format!("no: {}; writes need {needed} of {voters} voters", down.join(", "))
     } else if !is_alive {
-        "it does not answer now, and the others are enough".to_owned()
+        "it does not answer now; the other voters are enough".to_owned()
     } else if leader == Some(id) {
-        "yes, hand over first".to_owned()
+        "yes, after a leadership transfer".to_owned()
     } else {
         "yes".to_owned()
     };
@@ -286,7 +169,7 @@ pub fn can_lose_while<'a>(
 }
 
 /// Whether `from` can call `to`: by its own fresh report, or else by that of `to`, since a connection
-/// needs both ways, or else by its last opinion. Who says nothing has nothing to complain of.
+/// needs both ways, or else by its last opinion. Without any of these, the link is taken to work.
 fn reaches(from: &Node, to: &Node, reports: &[AgedReport]) -> bool {
     let link = |of: NodeId, peer: NodeId| {
         fresh(reports, of).and_then(|aged| aged.report.links.iter().find(|link| link.peer == peer))
@@ -303,58 +186,13 @@ fn reaches(from: &Node, to: &Node, reports: &[AgedReport]) -> bool {
     }
 }
 
-impl Node {
-    /// Whether the node has gone without a word, as far as most others can tell.
-    pub fn is_lost(&self) -> bool {
-        match self.status {
-            NodeStatus::Down => true,
-            NodeStatus::Draining | NodeStatus::Drained => {
-                let dead = self.opinions.iter().filter(|opinion| opinion.sees == Liveness::Dead).count();
-                2 * dead > self.opinions.len()
-            }
-            NodeStatus::Joining | NodeStatus::Up | NodeStatus::Suspect | NodeStatus::Left => false,
-        }
-    }
-
-    /// Whether the node answers. Of one whose status was ordered, its observers tell.
-    pub fn is_alive(&self) -> bool {
-        match self.status {
-            NodeStatus::Up => true,
-            NodeStatus::Draining | NodeStatus::Drained => {
-                let silent = self.opinions.iter().filter(|opinion| opinion.sees > Liveness::Alive).count();
-                2 * silent < self.opinions.len() || self.opinions.is_empty()
-            }
-            NodeStatus::Joining | NodeStatus::Suspect | NodeStatus::Down | NodeStatus::Left => false,
-        }
-    }
-
-    /// Changes the status, and remembers since when and why.
-    pub fn set_status(&mut self, status: NodeStatus, reason: &str, at: Timestamp, revision: Revision) {
-        self.status = status;
-        reason.clone_into(&mut self.status_reason);
-        self.status_since = at;
-        self.status_revision = revision;
-    }
-
-    /// Replaces what `observer` says of the node. Opinions are kept in the order of observers.
-    pub fn set_opinion(&mut self, observer: NodeId, sees: Liveness, since: Timestamp) {
-        let opinion = Opinion { observer, sees, since };
-        match self.opinions.binary_search_by_key(&observer, |known| known.observer) {
-            Ok(position) => self.opinions[position] = opinion,
-            Err(position) => self.opinions.insert(position, opinion),
-        }
-    }
-
-    /// Drops what a former member said of the node.
-    pub fn forget_observer(&mut self, gone: NodeId) {
-        self.opinions.retain(|opinion| opinion.observer != gone);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::{Link, NodeReport};
+    use crate::{
+        Timestamp,
+        telemetry::{Link, NodeReport},
+    };
 
     fn voters(count: u64) -> Vec<Node> {
         let node = |id: u64| Node {
@@ -375,7 +213,7 @@ mod tests {
         (1..=count).map(node).collect()
     }
 
-    /// What `observer` reports, whose links are these.
+    /// The report of `observer`, with these links.
     fn report(observer: u64, links: Vec<Link>) -> AgedReport {
         AgedReport {
             age_ms: 100,
@@ -429,11 +267,12 @@ mod tests {
     #[test]
     fn who_does_not_answer_any_more_is_not_counted_on() {
         let (nodes, reports) = (voters(3), reports(3, &[]));
-        let told = |id| can_lose_while(NodeId(id), nodes.iter(), Some(NodeId(1)), &reports, |id| id.0 != 3);
+        let verdict =
+            |id| can_lose_while(NodeId(id), nodes.iter(), Some(NodeId(1)), &reports, |id| id.0 != 3);
         for living in [1, 2] {
-            assert_eq!(told(living).reason, "no: node 3 does not answer; writes need 2 of 3 voters");
+            assert_eq!(verdict(living).reason, "no: node 3 does not answer; writes need 2 of 3 voters");
         }
-        assert_eq!(told(3).reason, "it does not answer now, and the others are enough");
+        assert_eq!(verdict(3).reason, "it does not answer now; the other voters are enough");
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! Chaos, which a demo cluster alone offers: real signals to real processes.
+//! Chaos actions, in a demo cluster only: real signals to real processes.
 
 use crate::{id::NodeId, string_enum::string_enum};
 use serde::{Deserialize, Serialize};
 
-/// What may be done to a node of the demo.
+/// A chaos action on a node of the demo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
 pub enum Chaos {
@@ -51,7 +51,7 @@ impl ProcessState {
     }
 }
 
-/// What a node that was removed from its cluster says of itself as it ends.
+/// The message of a node that ends because it was removed from its cluster.
 pub const REMOVED: &str = "was removed from the cluster, and";
 
 /// The answer of `POST /v1/demo/nodes` and `POST /v1/demo/nodes/{id}/…`.

@@ -9,7 +9,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $status:literal, $title:literal;)*) => {
-        /// What went wrong, as one stable word. Codes are never renamed.
+        /// The kind of an error, as one stable word. Codes are never renamed.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code {
             $($(#[$doc])* $name,)*
@@ -78,7 +78,7 @@ codes! {
     TransferNotTaken = "transfer_not_taken", 409, "Leadership not transferred";
     /// In an operation's error: what the plan observed no longer holds.
     PreflightFailed = "preflight_failed", 409, "Preflight check failed";
-    /// In an operation's error: it was reverted because nobody kept it.
+    /// In an operation's error: it was reverted because it was not confirmed in time.
     NotKept = "not_kept", 409, "Operation reverted: not confirmed in time";
     /// In an operation's error: an operator aborted it.
     AbortedByOperator = "aborted_by_operator", 409, "Aborted by an operator";
@@ -91,9 +91,9 @@ codes! {
     /// The route's listener is an address of a member.
     ListenerTaken = "listener_taken", 409, "Listener address in use by a node";
     UpstreamInUse = "upstream_in_use", 409, "Upstream in use by a route";
-    /// Who registers takes no place that somebody else has.
+    /// A registration cannot take the id or address of another endpoint.
     EndpointTaken = "endpoint_taken", 409, "Endpoint id or address in use";
-    /// What not every member understands is not written before all of them do.
+    /// The command needs a feature level that not every member supports yet.
     UpgradeUnfinished = "upgrade_unfinished", 409, "Upgrade unfinished";
     StaleReport = "stale_report", 409, "Stale report";
     PlanExpired = "plan_expired", 410, "Plan expired";
@@ -134,7 +134,7 @@ impl utoipa::PartialSchema for Code {
     fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
         utoipa::openapi::ObjectBuilder::new()
             .schema_type(utoipa::openapi::schema::Type::String)
-            .description(Some("What went wrong, as one stable word. Codes are never renamed."))
+            .description(Some("The kind of an error, as one stable word. Codes are never renamed."))
             .enum_values(Some(Code::ALL.iter().map(|code| code.as_str())))
             .into()
     }
@@ -159,7 +159,7 @@ pub struct Refusal {
     /// For [`Code::PlanStale`]: the facts that changed, as they stood in the plan's footprint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub facts: Vec<crate::plan::Fact>,
-    /// For [`Code::LockHeld`]: who has held the lock longest.
+    /// For [`Code::LockHeld`]: the longest holder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<Box<crate::lock::LockHolder>>,
 }
@@ -194,7 +194,7 @@ pub struct Problem {
     /// The facts that changed, where the code is `plan_stale`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub facts: Vec<crate::plan::Fact>,
-    /// Who holds the lock, where the code is `lock_held`.
+    /// The longest holder, where the code is `lock_held`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<Box<crate::lock::LockHolder>>,
     /// Everything that keeps the node from being ready, where the code is `not_ready`.

@@ -26,22 +26,17 @@ pub struct EventBatch {
     pub revision: Revision,
     /// When the leader stamped the entry, by its wall clock.
     pub at: Timestamp,
-    /// Who asked for it.
+    /// The requester.
     pub actor: String,
     /// The request that caused it, as it stands in logs and in the audit.
     pub request_id: String,
     pub events: Vec<Event>,
 }
 
-/// A fact.
-///
-/// In JSON, `type` names the variant among its fields. What serde derives for that copies each value
-/// before it is read, and would be a tenth of all that a browser loads; so for the browser the tag is
-/// derived outside, and the dashboard's reader moves it.
+/// A fact. In JSON, `type` names the variant among its fields.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[cfg_attr(not(target_family = "wasm"), serde(tag = "type"))]
-#[serde(rename_all = "snake_case")]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
     ClusterCreated {
         name: String,
@@ -112,7 +107,7 @@ pub enum Event {
         operation: OperationId,
         by: OperationId,
     },
-    /// It is configured like this from now on.
+    /// An upstream was created or configured.
     UpstreamPut {
         upstream: Box<Upstream>,
     },
@@ -134,7 +129,7 @@ pub enum Event {
         endpoint: String,
         state: EndpointState,
     },
-    /// Somebody changed their mind about it: a node, or the cluster as a whole.
+    /// The opinion of a node or the verdict of the cluster changed.
     EndpointHealthChanged {
         upstream: String,
         endpoint: String,
@@ -157,7 +152,7 @@ pub enum Event {
     },
 }
 
-/// Who asked for what, and what came of it.
+/// A request of an operator, and its outcome.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditEntry {
@@ -167,9 +162,9 @@ pub struct AuditEntry {
     pub at: Timestamp,
     pub actor: String,
     pub request_id: String,
-    /// What was asked for, in a few words.
+    /// The request in a few words.
     pub request: String,
-    /// Null where it was done; else why it was refused.
+    /// The refusal; null for an accepted request.
     pub refused: Option<Refusal>,
     /// The operation that it started or changed.
     pub operation: Option<OperationId>,

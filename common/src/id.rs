@@ -1,4 +1,4 @@
-//! Names of things. All are integers below 2^53, so that a browser's numbers hold them exactly.
+//! Ids. All are integers below 2^53, so that a browser's numbers hold them exactly.
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, num::ParseIntError, str::FromStr};

@@ -1,7 +1,7 @@
-//! Things in the order of their own keys, as the view holds them.
+//! A list sorted by the keys of its items, as the view holds nodes, operations, settings and traffic.
 //!
-//! A sorted vector: there are few of each, they are read far more often than they come and go, and a browser
-//! has much less to load than with a tree for each kind.
+//! A vector and not a map: the key is a field of the item, the JSON is the plain list, and the lists are short
+//! and read far more often than they change.
 
 use crate::{
     cluster::Node,
@@ -13,7 +13,7 @@ use crate::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Borrow;
 
-/// What is known by one of its own fields.
+/// An item that is identified by one of its own fields.
 pub trait Keyed {
     type Key: Ord;
     fn key(&self) -> &Self::Key;
@@ -38,18 +38,18 @@ keyed! {
     Route by name: String;
 }
 
-/// One of each key at the most. In JSON it is the list of them.
+/// At most one item for each key. In JSON it is the list of the items.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ByKey<T>(Vec<T>);
+pub struct KeyedList<T>(Vec<T>);
 
-impl<T> Default for ByKey<T> {
+impl<T> Default for KeyedList<T> {
     fn default() -> Self {
-        ByKey(Vec::new())
+        KeyedList(Vec::new())
     }
 }
 
-impl<T: Keyed> ByKey<T> {
-    fn place<K: Ord + ?Sized>(&self, key: &K) -> Result<usize, usize>
+impl<T: Keyed> KeyedList<T> {
+    fn position<K: Ord + ?Sized>(&self, key: &K) -> Result<usize, usize>
     where
         T::Key: Borrow<K>,
     {
@@ -60,25 +60,25 @@ impl<T: Keyed> ByKey<T> {
     where
         T::Key: Borrow<K>,
     {
-        self.place(key).ok().map(|place| &self.0[place])
+        self.position(key).ok().map(|position| &self.0[position])
     }
 
     pub fn get_mut<K: Ord + ?Sized>(&mut self, key: &K) -> Option<&mut T>
     where
         T::Key: Borrow<K>,
     {
-        self.place(key).ok().map(|place| &mut self.0[place])
+        self.position(key).ok().map(|position| &mut self.0[position])
     }
 
     pub fn keys(&self) -> impl Iterator<Item = &T::Key> {
         self.0.iter().map(T::key)
     }
 
-    /// In the place of the one that has its key.
+    /// Inserts an item, or repositions the one with its key.
     pub fn put(&mut self, value: T) {
-        match self.place(value.key()) {
-            Ok(place) => self.0[place] = value,
-            Err(place) => self.0.insert(place, value),
+        match self.position(value.key()) {
+            Ok(position) => self.0[position] = value,
+            Err(position) => self.0.insert(position, value),
         }
     }
 
@@ -86,18 +86,18 @@ impl<T: Keyed> ByKey<T> {
     where
         T::Key: Borrow<K>,
     {
-        if let Ok(place) = self.place(key) {
-            self.0.remove(place);
+        if let Ok(position) = self.position(key) {
+            self.0.remove(position);
         }
     }
 
-    /// Lets those with the lowest keys go, down to this many.
+    /// Keeps the last `count` items and drops those with lower keys.
     pub fn keep_last(&mut self, count: usize) {
         self.0.drain(..self.0.len().saturating_sub(count));
     }
 }
 
-impl<T> ByKey<T> {
+impl<T> KeyedList<T> {
     pub fn values(&self) -> std::slice::Iter<'_, T> {
         self.0.iter()
     }
@@ -115,21 +115,21 @@ impl<T> ByKey<T> {
     }
 }
 
-impl<T: Keyed> FromIterator<T> for ByKey<T> {
+impl<T: Keyed> FromIterator<T> for KeyedList<T> {
     fn from_iter<I: IntoIterator<Item = T>>(values: I) -> Self {
-        let mut all = ByKey::default();
+        let mut all = KeyedList::default();
         values.into_iter().for_each(|value| all.put(value));
         all
     }
 }
 
-impl<T: Serialize> Serialize for ByKey<T> {
+impl<T: Serialize> Serialize for KeyedList<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)
     }
 }
 
-impl<'de, T: Keyed + Deserialize<'de>> Deserialize<'de> for ByKey<T> {
+impl<'de, T: Keyed + Deserialize<'de>> Deserialize<'de> for KeyedList<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Vec::deserialize(deserializer)?.into_iter().collect())
     }

@@ -1,7 +1,8 @@
-//! What Ringmaster's server and its clients must agree on: names, API types, events, the view and
+//! The types that Ringmaster's server and its clients share: names, API types, events, the view and
 //! its fold, and stream messages.
 //!
-//! This crate builds for WASM: it reads no clock, opens no socket and knows nothing of Raft's log.
+//! This crate is the same for every target, WASM included: it reads no clock, opens no socket and knows nothing
+//! of Raft's log.
 //! Log commands are deliberately absent, so that the log and the API can evolve apart.
 //!
 //! Wall-clock times are [`Timestamp`]s, RFC 3339 in UTC in JSON; they are for people to read and
@@ -18,6 +19,7 @@ pub mod headers;
 pub mod id;
 pub mod keyed_list;
 pub mod lock;
+mod node;
 pub mod operation;
 pub mod origin;
 pub mod page;

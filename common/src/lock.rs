@@ -1,4 +1,4 @@
-//! Locks: who may, until when, and who comes next.
+//! Locks: holders, leases and queues of waiters.
 //!
 //! A grant is a lease with a fencing token. Tokens come from one counter of the whole cluster and only
 //! grow, so a resource that keeps the highest token it has seen can refuse everybody who was overtaken,
@@ -20,13 +20,13 @@ use std::collections::BTreeMap;
 pub const MAX_NAME_BYTES: usize = 512;
 /// The longest owner, in bytes of UTF-8.
 pub const MAX_OWNER_BYTES: usize = 256;
-/// How much an owner may tell of themselves, names and values together.
+/// The largest `meta` of an owner, in bytes of names and values together.
 pub const MAX_META_BYTES: usize = 1024;
 /// The shortest lease: less would be over before its holder could act on it.
 pub const MIN_TTL_MS: u64 = 100;
 /// The longest lease. Longer ones are renewed.
 pub const MAX_TTL_MS: u64 = 24 * 60 * 60 * 1000;
-/// The longest wait. Who waits longer asks again.
+/// The longest wait. A client that waits longer repeats the request.
 pub const MAX_WAIT_MS: u64 = 60 * 60 * 1000;
 /// The longest pause after an unclean end.
 pub const MAX_LOCK_DELAY_MS: u64 = 60 * 60 * 1000;
@@ -39,10 +39,10 @@ pub const LISTED: usize = 3;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
 pub enum LockMode {
-    /// Nobody else.
+    /// One holder.
     #[default]
     Exclusive,
-    /// Others who share it, too: all of them, or, under a limit, so many as it says.
+    /// Any number of holders, or as many as the limit.
     Shared,
 }
 
@@ -63,26 +63,26 @@ impl LockMode {
 #[serde(deny_unknown_fields)]
 pub struct AcquireLock {
     pub name: String,
-    /// Who asks, as the holder is called: a process, not a team.
+    /// The owner: the name of a process, not of a team.
     pub owner: String,
-    /// How long the lease runs unless it is renewed.
+    /// The length of the lease unless it is renewed.
     pub ttl_ms: u64,
-    /// How long to wait in the queue; 0 asks once.
+    /// The longest wait in the queue; 0 does not wait.
     #[serde(default)]
     pub wait_ms: u64,
-    /// Exclusive unless said otherwise, or a limit is given.
+    /// `exclusive` (default), or `shared` where a limit is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<LockMode>,
-    /// Makes it a semaphore: so many may share it.
+    /// Makes it a semaphore: the maximum number of holders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
-    /// An owner who holds it already gets the same token again, and has to release it as often.
+    /// An owner that already holds the lock gets the same token again, and must release it as many times.
     #[serde(default, skip_serializing_if = "is_false")]
     pub reentrant: bool,
-    /// If this lease ends without a release, nobody is granted the lock for so long after.
+    /// If this lease ends without a release, the lock is not granted again for this long.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lock_delay_ms: u64,
-    /// What people should know of the owner: who, where, why.
+    /// Information about the owner, for people to read.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub meta: BTreeMap<String, String>,
 }
@@ -96,7 +96,7 @@ impl AcquireLock {
         }
     }
 
-    /// Says what is wrong with it, if anything.
+    /// Checks the request; the error says which value is wrong.
     pub fn check(&self) -> Result<(), String> {
         check_name(&self.name)?;
         check_owner(&self.owner)?;
@@ -106,12 +106,12 @@ impl AcquireLock {
         if let Some(limit) = self.limit {
             within("limit", limit.into(), 1, MAX_HOLDERS.into())?;
             if self.mode == Some(LockMode::Exclusive) {
-                return Err("a limit says how many may share the lock; leave mode exclusive out".to_owned());
+                return Err("limit is for shared locks; remove mode exclusive".to_owned());
             }
         }
-        let told: usize = self.meta.iter().map(|(name, value)| name.len() + value.len()).sum();
-        if told > MAX_META_BYTES {
-            return Err(format!("meta has {told} bytes; it may have {MAX_META_BYTES}"));
+        let bytes: usize = self.meta.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if bytes > MAX_META_BYTES {
+            return Err(format!("meta has {bytes} bytes; it may have {MAX_META_BYTES}"));
         }
         Ok(())
     }
@@ -125,7 +125,7 @@ pub struct RenewLock {
     pub name: String,
     pub owner: String,
     pub token: Token,
-    /// The lease runs so long from now on, unless what was left of it is longer.
+    /// The new length of the lease from now on, unless the remaining time is longer.
     pub ttl_ms: u64,
 }
 
@@ -156,10 +156,10 @@ pub struct LockGrant {
     pub token: Token,
     pub owner: String,
     pub mode: LockMode,
-    /// What the lease has left at the least, counted from before the request was sent; where it was
-    /// waited for, from when the node answered: renew it at once to be exact.
+    /// The minimum time that is left of the lease, counted from before the request was sent. After a wait it is
+    /// counted from the response of the node: renew at once to be exact.
     pub expires_in_ms: u64,
-    /// How often it has to be released.
+    /// The number of releases that are needed.
     pub depth: u32,
 }
 
@@ -169,13 +169,13 @@ pub struct LockGrant {
 pub struct LockVerdict {
     pub name: String,
     pub token: Token,
-    /// Whether the token belongs to a lease that runs.
+    /// Whether the token belongs to a running lease.
     pub valid: bool,
     /// No token below this one is valid, or ever will be.
     pub fence: Token,
 }
 
-/// Somebody who holds a lock.
+/// A holder of a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LockHolder {
@@ -184,23 +184,23 @@ pub struct LockHolder {
     pub mode: LockMode,
     pub since: Timestamp,
     pub ttl_ms: u64,
-    /// What the lease has left, unless it is renewed: an estimate of the node that answers.
+    /// The time that is left of the lease unless it is renewed, as the answering node estimates it.
     pub expires_in_ms: u64,
     pub depth: u32,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub meta: BTreeMap<String, String>,
 }
 
-/// Somebody who waits for a lock.
+/// A waiter in the queue of a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LockWaiter {
     pub owner: String,
     pub mode: LockMode,
     pub since: Timestamp,
-    /// When they give up.
+    /// The time until the wait times out.
     pub gives_up_in_ms: u64,
-    /// The node that their client is connected to; null while that node is gone and they have not come back.
+    /// The node that the client is connected to; null while that node is gone and the client has not reconnected.
     pub node: Option<NodeId>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub meta: BTreeMap<String, String>,
@@ -211,35 +211,35 @@ pub struct LockWaiter {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Lock {
     pub name: String,
-    /// How many may share it, where that is limited.
+    /// The maximum number of holders, where it is limited.
     pub limit: Option<u32>,
-    /// Who has held it longest first. Lists show [`LISTED`] of them.
+    /// The longest holder first. Lists show [`LISTED`] of them.
     pub holders: Vec<LockHolder>,
-    /// How many hold it.
+    /// The number of holders.
     pub held_by: u64,
-    /// In the order in which they get it. Lists show [`LISTED`] of them.
+    /// The next to be granted first. Lists show [`LISTED`] of them.
     pub waiters: Vec<LockWaiter>,
-    /// How many wait for it.
+    /// The number of waiters.
     pub waited_by: u64,
     /// No token below this one is valid, or ever will be.
     pub fence: Token,
-    /// After an unclean end: how long nobody is granted it yet.
+    /// After a lease that ended without a release: the time until the lock is granted again.
     pub delayed_for_ms: Option<u64>,
-    /// Whether somebody waits for it who is waited for, around in a circle.
+    /// Whether the lock is part of a deadlock: the owners waiting for it wait for each other.
     pub deadlocked: bool,
-    /// The revision at which it was last granted or given up.
+    /// The revision of the last grant, release or expiry.
     pub version: Revision,
 }
 
-/// One lock, with its past and with who waits for whom.
+/// One lock, with its history and the wait-for graph around it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LockDetail {
     #[serde(flatten)]
     pub lock: Lock,
-    /// What became of it lately, oldest first.
+    /// The latest changes, oldest first.
     pub history: Vec<LockRecord>,
-    /// Who waits for whom, from those who wait for this lock onwards.
+    /// The edges of the wait-for graph that are reachable from the waiters of this lock.
     pub waits: Vec<Wait>,
 }
 
@@ -251,7 +251,7 @@ pub struct LockRecord {
     pub at: Timestamp,
     pub what: LockFact,
     pub owner: String,
-    /// None for one who never held it.
+    /// Null for a waiter that was never granted the lock.
     pub token: Option<Token>,
 }
 
@@ -260,12 +260,12 @@ pub struct LockRecord {
 pub enum LockFact {
     Granted,
     Released,
-    /// The lease ran out.
+    /// The lease expired.
     Expired,
-    /// An operator took it away.
+    /// An operator released it by force.
     Forced,
     Queued,
-    /// The wait passed, or whoever waited went away.
+    /// The wait timed out, or the waiter disconnected.
     GaveUp,
 }
 
@@ -291,7 +291,7 @@ pub struct Wait {
     pub waiter: String,
     pub lock: String,
     pub holder: String,
-    /// Whether the edge is part of a circle: none of those on it can go on.
+    /// Whether the edge is part of a cycle: a deadlock.
     pub deadlocked: bool,
 }
 
@@ -299,17 +299,17 @@ pub struct Wait {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LockCounts {
-    /// Locks that somebody holds.
+    /// Locks with a holder.
     pub held: u64,
-    /// Leases that run: one for each holder.
+    /// Running leases: one for each holder.
     pub holders: u64,
-    /// Those who wait.
+    /// Waiters.
     pub waiting: u64,
     /// Grants ever made.
     pub granted: u64,
-    /// Leases that ever ran out.
+    /// Leases that ever expired.
     pub expired: u64,
-    /// Leases that operators ever took away.
+    /// Leases that operators ever released by force.
     pub forced: u64,
 }
 

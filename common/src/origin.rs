@@ -40,7 +40,7 @@ fn is_port(port: &str) -> bool {
     port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
-/// Somebody else's text goes into a message: not much of it.
+/// A foreign text for an error message, cut to a bounded length.
 fn quoted(text: &str) -> String {
     const SHOWN: usize = 64;
     match text.char_indices().nth(SHOWN) {

@@ -19,7 +19,7 @@ pub const MAX_SETTINGS: usize = 1024;
 pub struct Setting {
     pub key: String,
     pub value: Value,
-    /// The revision that last wrote it; 0 where the value is a default that nobody has set.
+    /// The revision of the last write; 0 for a default that was never written.
     pub version: Revision,
     pub updated_at: Option<Timestamp>,
     pub updated_by: Option<String>,
@@ -56,7 +56,7 @@ pub const SUSPECT_AFTER: Known = Known {
 /// How long a peer may be silent before an observer calls it dead.
 pub const DOWN_AFTER: Known = Known {
     key: "nodes.down_after_ms",
-    doc: "How long a peer may be silent before an observer calls it dead, in milliseconds.",
+    doc: "How long a peer may be silent before an observer takes it for dead, in milliseconds.",
     default: 1_500,
     min: 400,
     max: 600_000,

@@ -1,4 +1,4 @@
-//! What flows over `GET /v1/stream`.
+//! The messages of `GET /v1/stream`.
 //!
 //! The first message is a [`ServerMessage::View`], or, where `?after=` could be honoured, a
 //! [`ServerMessage::Resumed`] and the events that follow what the client has. Then comes one
@@ -6,8 +6,8 @@
 //! that a gap can be seen. A client that falls behind gets a fresh view instead of an unbounded queue.
 //!
 //! Messages are JSON text, unless the client asks for the WebSocket subprotocol [`PACKED`]: then each is
-//! the same object as MessagePack, in raw DEFLATE, in a binary message. What can grow without bound is in
-//! the view as a count alone; a client follows what it wants to see of it ([`ClientMessage`]).
+//! the same object as MessagePack, in raw DEFLATE, in a binary message. Collections that can grow without bound are
+//! in the view as a count alone; a client follows the part that it shows ([`ClientMessage`]).
 
 use crate::{
     error::Problem,
@@ -47,10 +47,10 @@ pub enum ClientMessage {
         /// Of the locks: only those whose names are behind this one.
         #[serde(default)]
         after: Option<String>,
-        /// Of the locks: only those that somebody waits for.
+        /// Of the locks: only those with waiters.
         #[serde(default)]
         contended: bool,
-        /// Of the traffic: the upstream whose endpoints are told of too.
+        /// Of the traffic: the upstream whose endpoints are included.
         #[serde(default)]
         upstream: Option<String>,
     },
@@ -59,18 +59,18 @@ pub enum ClientMessage {
     },
 }
 
-/// What a client may follow beside the events.
+/// Topics that a client may follow beside the events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Topic {
-    /// What is measured. Every client follows it until it says otherwise.
+    /// Telemetry. Every client follows it until it unfollows it.
     Samples,
     /// The entries of the audit.
     Audit,
     /// A page of the locks in use. Following another page ends the one before.
     Locks,
-    /// What the proxies of all nodes do, once a second. Following another upstream ends the one before.
+    /// The metrics of all nodes' proxies, once a second. Following another upstream ends the one before.
     Traffic,
 }
 
@@ -81,12 +81,12 @@ pub enum Topic {
 pub enum ServerMessage {
     View {
         format: u32,
-        /// Who tells.
+        /// The sending node.
         node: NodeId,
         #[serde(flatten)]
         view: Box<ClusterView>,
     },
-    /// The stream goes on behind what the client has.
+    /// The stream continues after the client's revision.
     Resumed { format: u32, node: NodeId, incarnation: Incarnation },
     Events {
         /// The revision of the message before this one, or of the view.
@@ -100,7 +100,7 @@ pub enum ServerMessage {
         #[serde(default)]
         locks: LockCounts,
     },
-    /// New entries of the audit, oldest first, to those who follow it.
+    /// New entries of the audit, oldest first, for clients that follow it.
     Audit { entries: Vec<AuditEntry> },
     /// The page of locks that the client follows, whenever one of them changed.
     Locks {
@@ -109,10 +109,10 @@ pub enum ServerMessage {
         #[serde(flatten)]
         page: Page<Lock>,
     },
-    /// What each node's proxy did lately for upstreams that had anything to do, as far as the node has heard. Endpoints
-    /// are told of for the upstream that the client named.
-    Traffic { figures: Vec<UpstreamMetrics> },
-    /// Something that the client sent was not understood. The stream goes on.
+    /// The metrics of upstreams with recent requests at each node's proxy, as last reported. Endpoints are included
+    /// for the upstream that the client named.
+    Traffic { metrics: Vec<UpstreamMetrics> },
+    /// A message of the client was refused. The stream continues.
     Problem { problem: Problem },
     /// This node is behind the revision that the client has; these are better.
     Behind { revision: Revision, try_urls: Vec<String> },

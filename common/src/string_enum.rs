@@ -1,9 +1,8 @@
-//! Enums that are one word each, in JSON as in sentences.
+//! Enums whose variants are one word each, the same in JSON as in sentences.
 //!
-//! What is derived for such an enum reads it from numbers and bytes too, which nobody writes, and a
-//! browser would have to load all of that.
+//! `as_str` is the single source of the words: what is written, what is read, and what an error lists.
 
-/// Writes and reads an enum as what its `as_str` says, and lists its variants where it has no list yet.
+/// Writes and reads an enum as its `as_str`, and lists its variants where it has no list yet.
 macro_rules! string_enum {
     ($name:ident: $($variant:ident)*) => {
         impl $name {
@@ -32,15 +31,9 @@ macro_rules! string_enum {
     };
 }
 
-/// Says what could have been written. The dashboard shows no such message, and does not load it.
-#[cfg(not(target_family = "wasm"))]
+/// The message for a word that is no variant. It lists the variants.
 pub(crate) fn unknown<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
-    format!("there is no {word:?} here, only {}", known.collect::<Vec<_>>().join(", "))
-}
-
-#[cfg(target_family = "wasm")]
-pub(crate) fn unknown<'a>(_: &str, _: impl Iterator<Item = &'a str>) -> &'static str {
-    "an unknown word"
+    format!("unknown value {word:?}; expected one of {}", known.collect::<Vec<_>>().join(", "))
 }
 
 pub(crate) use string_enum;

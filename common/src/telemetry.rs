@@ -1,9 +1,9 @@
-//! Telemetry: what is measured, not agreed. Never in Raft, always with its source and age.
+//! Telemetry: measurements. Never in Raft, always with their source and age.
 
 use crate::{
     Timestamp,
-    cluster::{Liveness, Role},
     id::NodeId,
+    node::{Liveness, Role},
     plan::Warning,
     string_enum::string_enum,
 };
@@ -21,7 +21,7 @@ pub struct Sample {
     pub from: NodeId,
     pub at: Timestamp,
     pub nodes: Vec<AgedReport>,
-    /// What somebody should look at, of what the nodes' proxies have met.
+    /// Warnings from the nodes' proxies.
     #[serde(default)]
     pub warnings: Vec<Warning>,
 }
@@ -35,14 +35,14 @@ pub struct AgedReport {
     pub report: NodeReport,
 }
 
-/// What one node measured of itself and of its links.
+/// The measurements of one node: of itself and of its links.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodeReport {
     pub node: NodeId,
     pub role: Role,
     pub term: u64,
-    /// Whom it takes for the leader.
+    /// The leader, as far as the node knows.
     pub leader: Option<NodeId>,
     pub last_log_index: u64,
     pub committed_index: u64,
@@ -59,7 +59,7 @@ pub struct NodeReport {
     /// From proposing to applied, over the last ten seconds; null where there was none.
     pub commit_p50_us: Option<u64>,
     pub commit_p99_us: Option<u64>,
-    /// How often it has waited for its disk since it started.
+    /// The number of fsyncs since the process started.
     #[serde(default)]
     pub fsyncs: u64,
     pub links: Vec<Link>,
@@ -67,7 +67,7 @@ pub struct NodeReport {
     pub replication: Vec<Replication>,
 }
 
-/// What a node measures of a peer.
+/// The measurements of a link to a peer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Link {
@@ -77,13 +77,13 @@ pub struct Link {
     pub rtt_us: Option<u64>,
     /// Since anything was heard of it.
     pub silent_ms: Option<u64>,
-    /// What is wrong with the link, as half a sentence that names both nodes; null where nothing is.
+    /// The fault of the link, as half a sentence that names both nodes; null for a link that works.
     #[serde(default)]
     pub trouble: Option<String>,
-    /// Which ways packets pass between the two, by beats beside the connections.
+    /// The directions in which packets pass between the two, by probes beside the connections.
     #[serde(default)]
     pub reachability: Reachability,
-    /// What the peer's process could do if all could, as it last said.
+    /// The feature level that the peer's process supports, as it last reported.
     #[serde(default)]
     pub feature_level: Option<u32>,
 }
@@ -98,7 +98,7 @@ pub struct Replication {
     pub lag: u64,
 }
 
-/// Which ways packets pass between a node and its peer.
+/// The directions in which packets pass between a node and its peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
 pub enum Reachability {
@@ -106,7 +106,7 @@ pub enum Reachability {
     #[default]
     Unknown,
     BothWays,
-    /// What the peer sends arrives, and says that what this node sends does not.
+    /// Packets from the peer arrive, and report that packets from this node do not.
     InOnly,
 }
 
@@ -128,14 +128,14 @@ impl Link {
         self.sees == Liveness::Alive && self.trouble.is_none()
     }
 
-    /// Whether what this node sends is lost, and what the peer sends is not. Where a connection of
-    /// either stands, both ways pass, whatever became of beats.
+    /// Whether packets from this node are lost and packets from the peer arrive. An open connection passes both
+    /// ways, whatever the probes report.
     pub fn is_one_way(&self) -> bool {
         self.sees != Liveness::Alive && self.reachability == Reachability::InOnly
     }
 }
 
-/// What is wrong with these links, each thing once.
+/// The faults of these links, each once.
 pub fn troubles(links: &[Link]) -> Vec<&str> {
     let mut troubles: Vec<&str> = links.iter().filter_map(|link| link.trouble.as_deref()).collect();
     troubles.dedup();
@@ -150,13 +150,13 @@ pub fn fresh(reports: &[AgedReport], node: NodeId) -> Option<&AgedReport> {
 /// A link that carries one way only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OneWayFault {
-    /// Whose packets are lost.
+    /// The node whose packets are lost.
     pub from: NodeId,
-    /// Who does not hear them, and is heard.
+    /// The node that does not receive them; its own packets arrive.
     pub to: NodeId,
 }
 
-/// Every link that carries one way only, as fresh reports tell.
+/// Every link that carries one way only, by fresh reports.
 pub fn one_way_faults(reports: &[AgedReport]) -> Vec<OneWayFault> {
     let fresh = reports.iter().filter(|aged| aged.age_ms <= FRESH_MS);
     fresh.flat_map(|aged| aged.report.one_way_faults()).collect()
@@ -172,7 +172,7 @@ impl NodeReport {
 impl fmt::Display for OneWayFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let OneWayFault { from, to } = self;
-        write!(f, "what node {from} sends does not reach node {to}; what node {to} sends reaches node {from}")
+        write!(f, "packets from node {from} do not reach node {to}; packets from node {to} reach node {from}")
     }
 }
 
@@ -180,7 +180,7 @@ impl fmt::Display for OneWayFault {
 mod tests {
     use super::*;
 
-    /// What `observer` reports, whose links are these.
+    /// The report of `observer`, with these links.
     fn report(observer: u64, links: Vec<Link>) -> AgedReport {
         AgedReport {
             age_ms: 100,
@@ -198,14 +198,11 @@ mod tests {
             let aged = AgedReport { age_ms, ..report(2, vec![link(1, sees, reachability)]) };
             one_way_faults(&[aged]).iter().map(ToString::to_string).collect::<Vec<_>>()
         };
-        let named = ["what node 2 sends does not reach node 1; what node 1 sends reaches node 2"];
+        let named = ["packets from node 2 do not reach node 1; packets from node 1 reach node 2"];
         assert_eq!(faults(Liveness::Dead, Reachability::InOnly, 0), named);
         assert!(faults(Liveness::Dead, Reachability::Unknown, 0).is_empty());
         assert!(faults(Liveness::Dead, Reachability::BothWays, 0).is_empty());
-        assert!(
-            faults(Liveness::Alive, Reachability::InOnly, 0).is_empty(),
-            "beats are blocked, and nothing else is"
-        );
+        assert!(faults(Liveness::Alive, Reachability::InOnly, 0).is_empty(), "only the probes are blocked");
         assert!(faults(Liveness::Dead, Reachability::InOnly, FRESH_MS + 1).is_empty());
     }
 

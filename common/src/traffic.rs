@@ -1,4 +1,4 @@
-//! Traffic: which requests go to whom.
+//! Traffic: the routing of requests to endpoints.
 //!
 //! An *upstream* is a service, its *endpoints* are the addresses that it is served at, and a *route* says
 //! which requests go to which upstream. All three are configuration: they are put, under ETags. What an
@@ -9,14 +9,11 @@
 //! ejections are telemetry of the node that measured them.
 
 pub mod health;
-#[cfg(not(target_family = "wasm"))]
 pub mod import;
 pub mod live;
-#[cfg(not(target_family = "wasm"))]
 pub mod register;
 pub mod route;
 pub mod upstream;
-#[cfg(not(target_family = "wasm"))]
 pub mod warnings;
 
 /// The longest name of an upstream, an endpoint or a route, in bytes.

@@ -4,14 +4,14 @@
 //! view before it, folded with the events that applying returned. The server proves it by property
 //! tests; the browser relies on it.
 //!
-//! The view holds facts of the cluster group alone. Who leads *now*, lag and round-trip times are
+//! The view holds facts of the cluster group alone. The current leader, lag and round-trip times are
 //! telemetry ([`crate::telemetry`]) and deliberately absent.
 
 use crate::{
     cluster::Node,
     event::{Event, EventBatch},
     id::{Incarnation, NodeId, Revision},
-    keyed_list::ByKey,
+    keyed_list::KeyedList,
     operation::Operation,
     setting::Setting,
     traffic::{
@@ -31,30 +31,30 @@ pub struct ClusterView {
     pub name: String,
     pub id: String,
     pub incarnation: Incarnation,
-    /// What all members can do.
+    /// The feature level that all members support.
     #[serde(default)]
     pub feature_level: u32,
     pub revision: Revision,
-    /// The latest election that the log tells of.
+    /// The latest election in the log.
     pub elected: Option<Election>,
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Node>))]
-    pub nodes: ByKey<Node>,
+    pub nodes: KeyedList<Node>,
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Setting>))]
-    pub settings: ByKey<Setting>,
+    pub settings: KeyedList<Setting>,
     /// The latest [`VIEW_OPERATIONS`] operations.
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Operation>))]
-    pub operations: ByKey<Operation>,
+    pub operations: KeyedList<Operation>,
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Upstream>))]
-    pub upstreams: ByKey<Upstream>,
+    pub upstreams: KeyedList<Upstream>,
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Route>))]
-    pub routes: ByKey<Route>,
+    pub routes: KeyedList<Route>,
     /// How many audit entries there have ever been.
     pub audit_count: u64,
 }
 
-/// Who won an election, and when.
+/// An election and its winner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Election {

@@ -1,14 +1,14 @@
-//! The page's own address: what is shown is in it, so that every state of the page can be sent to
-//! somebody else, survives a reload, and the browser's back button works.
+//! The page's own address. It names the content, so that every state of the page can be shared, survives a reload,
+//! and the browser's back button works.
 //!
 //! There is one level of pages, so an enum and a match are the whole router.
 
-use crate::var::Var;
 use leptos::{ev, prelude::*};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ringmaster_common::id::{NodeId, OperationId, PlanId};
 use wasm_bindgen::{JsCast, JsValue};
 
-/// What a path names.
+/// A page of the dashboard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Page {
     Overview,
@@ -50,17 +50,17 @@ impl Page {
     }
 }
 
-/// Where the page is.
+/// The current address.
 #[derive(Clone, Copy, Debug)]
 pub struct Address {
-    pub path: Var<String>,
-    search: Var<String>,
+    pub path: RwSignal<String>,
+    search: RwSignal<String>,
 }
 
 impl Address {
     /// Follows the browser's buttons, and the links of the page.
     pub fn follow() -> Self {
-        let address = Address { path: Var::new(String::new()), search: Var::new(String::new()) };
+        let address = Address { path: RwSignal::new(String::new()), search: RwSignal::new(String::new()) };
         address.read();
         window_event_listener(ev::popstate, move |_| address.read());
         window_event_listener(ev::click, move |event| {
@@ -75,8 +75,8 @@ impl Address {
     fn read(self) {
         let location = window().location();
         let path = location.pathname().unwrap_or_default();
-        crate::store::set(self.search, location.search().unwrap_or_default());
-        crate::store::set(self.path, path);
+        crate::signal::set(self.search, location.search().unwrap_or_default());
+        crate::signal::set(self.path, path);
     }
 
     /// Goes to a path of this page. `replace` makes no entry for the back button.
@@ -107,7 +107,7 @@ pub fn use_address() -> Address {
     expect_context::<Address>()
 }
 
-/// Where a click leads, if it is a plain click on a link to a page of this dashboard.
+/// The target of a click, if it is a plain click on a link to a page of this dashboard.
 fn followed_link(event: &ev::MouseEvent) -> Option<String> {
     let plain = event.button() == 0
         && !event.default_prevented()
@@ -122,51 +122,25 @@ fn followed_link(event: &ev::MouseEvent) -> Option<String> {
 }
 
 fn parameter(search: &str, key: &str) -> Option<String> {
-    search.trim_start_matches('?').split('&').find_map(|pair| {
-        let (name, value) = pair.split_once('=')?;
-        (name == key).then(|| unescaped(value))
-    })
+    parameters(search).find(|(name, _)| name == key).map(|(_, value)| value.into_owned())
+}
+
+fn parameters(search: &str) -> form_urlencoded::Parse<'_> {
+    form_urlencoded::parse(search.trim_start_matches('?').as_bytes())
 }
 
 /// The address with one query parameter set or taken away. The others keep their order.
 pub fn with_parameter(path: &str, search: &str, key: &str, value: Option<&str>) -> String {
-    let mut pairs: Vec<String> = search
-        .trim_start_matches('?')
-        .split('&')
-        .filter(|pair| !pair.is_empty() && pair.split('=').next() != Some(key))
-        .map(str::to_owned)
-        .collect();
-    if let Some(value) = value {
-        pairs.push(format!("{key}={}", escaped(value)));
-    }
-    if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
+    let others = parameters(search).filter(|(name, _)| name != key);
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    let query = query.extend_pairs(others).extend_pairs(value.map(|value| (key, value))).finish();
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
 }
 
-/// Percent-encodes all but letters, digits and `-._~`.
+/// A text as one segment of a path: percent-encodes all but letters, digits and `-._~`.
 pub fn escaped(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut escaped, byte| {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => escaped.push(byte.into()),
-            _ => escaped.push_str(&format!("%{byte:02X}")),
-        }
-        escaped
-    })
-}
-
-/// Undoes percent-encoding. What is not well formed stays as it is.
-fn unescaped(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        let decoded =
-            digits.filter(|_| *first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        (rest, _) = match decoded {
-            Some(byte) => (&after[2..], bytes.push(byte)),
-            None => (after, bytes.push(if *first == b'+' { b' ' } else { *first })),
-        };
-    }
-    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+    const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
 #[cfg(test)]
@@ -210,14 +184,14 @@ mod tests {
             ("?plan=3&sort=lag", Some("4"), "/nodes?sort=lag&plan=4"),
             ("sort=lag&plan=3", None, "/nodes?sort=lag"),
             ("?planet=1", None, "/nodes?planet=1"),
-            ("", Some("a b&ü"), "/nodes?plan=a%20b%26%C3%BC"),
+            ("", Some("a b&ü"), "/nodes?plan=a+b%26%C3%BC"),
         ] {
             assert_eq!(with_parameter("/nodes", search, "plan", value), expected);
         }
     }
 
     #[test]
-    fn what_is_put_in_comes_out() {
+    fn parameters_are_escaped_and_read_back() {
         for value in ["node 3", "a&b=c", "ü%", ""] {
             let search = format!("?kind=x&words={}", escaped(value));
             assert_eq!(parameter(&search, "words").as_deref(), Some(value));

@@ -1,10 +1,10 @@
 //! All of the page's HTTP.
 //!
-//! Requests go to the node that the stream comes from, so that what a click did is on the page as
-//! soon as its answer is. A mutation carries an idempotency key and is sent again, under the same
+//! Requests go to the node that the stream comes from, so that the effect of a click is on the page as
+//! soon as its response is. A mutation carries an idempotency key and is sent again, under the same
 //! key, if the node dies under it: by then another node may have taken over.
 
-use crate::{address::escaped, browser, json, var::Var};
+use crate::{address::escaped, browser};
 use gloo_timers::future::TimeoutFuture;
 use leptos::prelude::*;
 use ringmaster_common::{
@@ -33,14 +33,14 @@ const RETRY_WAIT_MS: u32 = 700;
 /// How many items a page of a list has.
 pub const PER_PAGE: u32 = 100;
 
-/// Why there is no answer.
+/// A failed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiError {
-    /// The node refused, and said why.
+    /// The node refused the request.
     Refused(Box<Problem>),
     /// No node could be reached.
     Unreachable { url: String },
-    /// Something answered that is not a node of this version.
+    /// The response is not one of a node of this version.
     Unexpected { status: u16, detail: String },
 }
 
@@ -60,8 +60,8 @@ impl ApiError {
     pub fn title(&self) -> String {
         match self {
             ApiError::Refused(problem) => problem.title.clone(),
-            ApiError::Unreachable { .. } => "No answer".to_owned(),
-            ApiError::Unexpected { status, .. } => format!("An answer that makes no sense (status {status})"),
+            ApiError::Unreachable { .. } => "No response".to_owned(),
+            ApiError::Unexpected { status, .. } => format!("Unexpected response (status {status})"),
         }
     }
 }
@@ -73,7 +73,7 @@ impl fmt::Display for ApiError {
             ApiError::Unreachable { url } => {
                 write!(
                     f,
-                    "{url} does not answer. The request may or may not have arrived; look before you repeat it."
+                    "{url} does not answer. The request may or may not have been executed; check before you repeat it."
                 )
             }
             ApiError::Unexpected { detail, .. } => f.write_str(detail),
@@ -84,17 +84,17 @@ impl fmt::Display for ApiError {
 /// The HTTP API of the node that the page is connected to.
 #[derive(Clone, Copy, Debug)]
 pub struct Api {
-    base: Var<String>,
+    base: RwSignal<String>,
 }
 
-pub type Answer<T> = Result<T, ApiError>;
+pub type ApiResult<T> = Result<T, ApiError>;
 
 impl Api {
     pub fn new() -> Self {
-        Api { base: Var::new(browser::origin()) }
+        Api { base: RwSignal::new(browser::origin()) }
     }
 
-    /// From now on, ask this node.
+    /// Sends requests to this node from now on.
     pub fn follow(self, url: &str) {
         if self.base.with_untracked(|base| base != url) {
             self.base.set(url.to_owned());
@@ -107,7 +107,7 @@ impl Api {
     }
 
     /// Whether this is a demo cluster, which offers chaos.
-    pub async fn is_demo(self) -> Answer<bool> {
+    pub async fn is_demo(self) -> ApiResult<bool> {
         /// The one field of `ringmaster_common::cluster::Cluster` that the stream does not bring.
         #[derive(Deserialize)]
         struct Cluster {
@@ -116,83 +116,83 @@ impl Api {
         Ok(self.get::<Cluster>("/v1/cluster").await?.demo)
     }
 
-    pub async fn plan(self, id: PlanId) -> Answer<Plan> {
+    pub async fn plan(self, id: PlanId) -> ApiResult<Plan> {
         self.get(&format!("/v1/plans/{id}")).await
     }
 
-    pub async fn operation(self, id: OperationId) -> Answer<Operation> {
-        one(self.send(format!("/v1/operations/{id}?consistency=stale"), None).await?)
+    pub async fn operation(self, id: OperationId) -> ApiResult<Operation> {
+        self.get(&format!("/v1/operations/{id}?consistency=stale")).await
     }
 
-    /// Operations, the latest first, from before one or from now. What is history is read as this node
-    /// has it, so that it can be read without a leader too.
-    pub async fn operations(self, before: Option<String>) -> Answer<Page<Operation>> {
+    /// Operations, the latest first, from before one or from now. History is read from the connected node, so that
+    /// it can be read without a leader too.
+    pub async fn operations(self, before: Option<String>) -> ApiResult<Page<Operation>> {
         self.get(&with_cursor(format!("/v1/operations?consistency=stale&limit={PER_PAGE}"), before)).await
     }
 
     /// Audit entries, the latest first, from before one or from now.
-    pub async fn audit(self, before: Option<String>, limit: u32) -> Answer<Page<AuditEntry>> {
+    pub async fn audit(self, before: Option<String>, limit: u32) -> ApiResult<Page<AuditEntry>> {
         self.get(&with_cursor(format!("/v1/audit?consistency=stale&limit={limit}"), before)).await
     }
 
     /// One lock, as this node has it.
-    pub async fn lock(self, name: &str) -> Answer<LockDetail> {
+    pub async fn lock(self, name: &str) -> ApiResult<LockDetail> {
         let path = format!("/v1/locks/{}?consistency=stale", escaped(name));
-        read_with(self.send(path, None).await?, json::lock_detail)
+        self.get(&path).await
     }
 
-    /// Whatever is at a path, as it is told there.
-    pub async fn value(self, path: &str) -> Answer<Value> {
-        read_with(self.send(path.to_owned(), None).await?, json::tree)
+    /// Any resource, as untyped JSON.
+    pub async fn value(self, path: &str) -> ApiResult<Value> {
+        self.get(path).await
     }
 
-    /// Puts what is configured at a path, if it is still as it was in `known`, or new where that is none.
-    pub async fn put(self, path: String, body: Value, known: Option<Revision>) -> Answer<Value> {
-        read_with(self.mutate("PUT", path, body, Some(condition(known))).await?, json::tree)
+    /// Writes a configured resource, if its version is still `known`, or if it is new where that is none.
+    pub async fn put(self, path: String, body: Value, known: Option<Revision>) -> ApiResult<Value> {
+        decode(self.mutate("PUT", path, body, Some(condition(known))).await?)
     }
 
-    /// Deletes what is configured at a path, if it is still as it was in `known`.
-    pub async fn delete(self, path: String, known: Option<Revision>) -> Answer<()> {
+    /// Deletes a configured resource, if its version is still `known`.
+    pub async fn delete(self, path: String, known: Option<Revision>) -> ApiResult<()> {
         match self.mutate("DELETE", path, json!({}), Some(condition(known))).await? {
             (_, true, _) => Ok(()),
             (status, false, body) => Err(refusal(status, &body)),
         }
     }
 
-    /// Why the proxy of the node at `url` sent requests of an upstream where it did, the oldest first.
-    pub async fn decisions(self, url: String, upstream: &str) -> Answer<Value> {
-        let api = Api { base: Var::new(url) };
+    /// The latest routing decisions for an upstream at the node with this address, oldest first.
+    pub async fn decisions(self, url: String, upstream: &str) -> ApiResult<Value> {
+        let api = Api { base: RwSignal::new(url) };
         api.value(&format!("/v1/upstreams/{upstream}/decisions")).await
     }
 
     /// The latest events first, from before a revision, or from now.
-    pub async fn events(self, before: Option<String>, limit: u32) -> Answer<Page<EventBatch>> {
+    pub async fn events(self, before: Option<String>, limit: u32) -> ApiResult<Page<EventBatch>> {
         self.get(&with_cursor(format!("/v1/events?order=desc&limit={limit}"), before)).await
     }
 
-    pub async fn propose(self, action: Action) -> Answer<Plan> {
-        self.post("/v1/plans", json!({ "action": json::tagged(&action) })).await
+    pub async fn propose(self, action: Action) -> ApiResult<Plan> {
+        self.post("/v1/plans", json!({ "action": action })).await
     }
 
-    pub async fn apply(self, id: PlanId, keep_within_ms: Option<u64>) -> Answer<Operation> {
+    pub async fn apply(self, id: PlanId, keep_within_ms: Option<u64>) -> ApiResult<Operation> {
         self.operate(format!("/v1/plans/{id}/apply"), json!({ "keep_within_ms": keep_within_ms })).await
     }
 
-    pub async fn abort(self, id: OperationId) -> Answer<Operation> {
+    pub async fn abort(self, id: OperationId) -> ApiResult<Operation> {
         self.operate(format!("/v1/operations/{id}/abort"), json!({})).await
     }
 
-    pub async fn keep(self, id: OperationId) -> Answer<Operation> {
+    pub async fn keep(self, id: OperationId) -> ApiResult<Operation> {
         self.operate(format!("/v1/operations/{id}/keep"), json!({})).await
     }
 
     /// Asks the node at `through`, because `node` itself may not live to answer.
-    pub async fn chaos(self, through: Option<String>, node: NodeId, chaos: Chaos) -> Answer<DemoNode> {
-        let api = through.map_or(self, |url| Api { base: Var::new(url) });
+    pub async fn chaos(self, through: Option<String>, node: NodeId, chaos: Chaos) -> ApiResult<DemoNode> {
+        let api = through.map_or(self, |url| Api { base: RwSignal::new(url) });
         api.post(&format!("/v1/demo/nodes/{node}/{}", chaos.as_str()), json!({})).await
     }
 
-    pub async fn add_demo_node(self) -> Answer<DemoNode> {
+    pub async fn add_demo_node(self) -> ApiResult<DemoNode> {
         self.post("/v1/demo/nodes", json!({})).await
     }
 
@@ -212,16 +212,16 @@ impl Api {
         best
     }
 
-    async fn get<T: DeserializeOwned>(self, path: &str) -> Answer<T> {
+    async fn get<T: DeserializeOwned>(self, path: &str) -> ApiResult<T> {
         decode(self.send(path.to_owned(), None).await?)
     }
 
-    async fn post<T: DeserializeOwned>(self, path: &str, body: Value) -> Answer<T> {
+    async fn post<T: DeserializeOwned>(self, path: &str, body: Value) -> ApiResult<T> {
         decode(self.mutate("POST", path.to_owned(), body, None).await?)
     }
 
-    async fn operate(self, path: String, body: Value) -> Answer<Operation> {
-        one(self.mutate("POST", path, body, None).await?)
+    async fn operate(self, path: String, body: Value) -> ApiResult<Operation> {
+        decode(self.mutate("POST", path, body, None).await?)
     }
 
     /// Boxed, so that there is one of it, whatever is sent and awaited.
@@ -289,7 +289,7 @@ async fn fetch(url: &str, request: &web_sys::RequestInit) -> Result<web_sys::Res
     Ok(JsFuture::from(window().fetch_with_str_and_init(url, request)).await?.unchecked_into())
 }
 
-/// What a request that changes something carries.
+/// The content of a request that changes something.
 #[derive(Clone, Debug)]
 struct Mutation {
     method: &'static str,
@@ -302,7 +302,7 @@ struct Mutation {
 
 pub type LocalBoxFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 /// Status, whether that is a success, and the body.
-type Raw = Answer<(u16, bool, String)>;
+type Raw = ApiResult<(u16, bool, String)>;
 
 fn timeout() -> web_sys::AbortSignal {
     web_sys::AbortSignal::timeout_with_u32(TIMEOUT_MS)
@@ -315,35 +315,18 @@ fn with_cursor(path: String, cursor: Option<String>) -> String {
     }
 }
 
-fn decode<T: DeserializeOwned>(answer: (u16, bool, String)) -> Answer<T> {
-    read_with(answer, json::from_str)
-}
-
-fn read_with<T>(
-    (status, ok, body): (u16, bool, String),
-    read: fn(&str) -> Result<T, json::Unreadable>,
-) -> Answer<T> {
-    if ok {
-        return read(&body).map_err(|error| ApiError::Unexpected {
-            status,
-            detail: format!("The answer cannot be read; what is wrong with it: {error}."),
-        });
+fn decode<T: DeserializeOwned>((status, ok, body): (u16, bool, String)) -> ApiResult<T> {
+    if !ok {
+        return Err(refusal(status, &body));
     }
-    Err(refusal(status, &body))
-}
-
-/// What is part of lists too is decoded as a list of one, by the decoder that is there already.
-fn one<T: DeserializeOwned>((status, ok, body): (u16, bool, String)) -> Answer<T> {
-    let list = if ok { format!("{{\"items\":[{body}],\"next\":null}}") } else { body };
-    let page: Page<T> = decode((status, ok, list))?;
-    page.items
-        .into_iter()
-        .next()
-        .ok_or_else(|| ApiError::Unexpected { status, detail: "It is empty.".to_owned() })
+    serde_json::from_str(&body).map_err(|error| ApiError::Unexpected {
+        status,
+        detail: format!("The response cannot be decoded: {error}."),
+    })
 }
 
 fn refusal(status: u16, body: &str) -> ApiError {
-    match json::from_str(body) {
+    match serde_json::from_str(body) {
         Ok(problem) => ApiError::Refused(Box::new(problem)),
         Err(_) => ApiError::Unexpected { status, detail: body.chars().take(200).collect() },
     }

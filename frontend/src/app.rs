@@ -4,13 +4,15 @@ use crate::{
     address::{Address, Page, use_address, with_parameter},
     api::Api,
     components::{
-        chaos::Mischief,
-        desk::Desk,
+        chaos::ChaosAction,
         drawer::plan_drawer,
-        live::{effect, live, memo},
+        live::live,
         palette::{Palette, palette_dialog},
+        plan_panel::PlanPanel,
         running_list::Scrolled,
-        shell::{ThemeSwitch, shell},
+        shell::shell,
+        shortcuts,
+        theme::ThemeSwitch,
     },
     pages::{
         audit::audit_page, consensus::consensus_page, events::events_page, locks::locks_page,
@@ -20,7 +22,6 @@ use crate::{
     },
     store::Store,
     stream,
-    var::Var,
 };
 use leptos::prelude::*;
 
@@ -31,19 +32,21 @@ pub fn app() -> impl IntoView {
     stream::start(store, peers);
     let address = Address::follow();
     provide_context(address);
-    provide_context(Desk::new());
-    provide_context(Palette::new());
+    provide_context(PlanPanel::new());
+    let palette = Palette::new();
+    provide_context(palette);
+    shortcuts::listen(palette);
     provide_context(ThemeSwitch::new());
-    provide_context(Mischief::new());
-    provide_context(Scrolled(Var::new(false)));
+    provide_context(ChaosAction::new());
+    provide_context(Scrolled(RwSignal::new(false)));
     view! { {shell(page)} {plan_drawer()} {palette_dialog()} }
 }
 
 /// The page that the address names. It stays while only the query changes.
 fn page() -> AnyView {
     let address = use_address();
-    let page = memo(move || address.path.with(|path| Page::of(path)));
-    effect(move || match page.get() {
+    let page = Memo::new(move |_| address.path.with(|path| Page::of(path)));
+    Effect::new(move |_| match page.get() {
         // As the API names it: the plan opens over the overview.
         Page::Plan(id) => address.go(&with_parameter("/", "", "plan", Some(&id.to_string())), true),
         _ => crate::browser::scroll_to_top("main"),

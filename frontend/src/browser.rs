@@ -1,4 +1,4 @@
-//! What only a browser can tell or do: its clock, its storage, its clipboard, its theme.
+//! The browser: its clock, storage, clipboard and theme.
 //!
 //! All of the page's contact with `window` that is not DOM, HTTP or the stream is here, so that the
 //! rest can be tested without a browser.
@@ -44,8 +44,7 @@ pub fn origin() -> String {
     window().location().origin().unwrap_or_default()
 }
 
-/// What this tab remembers until it is closed. A full or forbidden storage costs a convenience,
-/// nothing more.
+/// Stores a text for this tab until it is closed. Without storage the page works, with less comfort.
 pub fn remember(key: &str, text: &str) {
     if let Ok(Some(storage)) = window().session_storage() {
         storage.set_item(key, text).ok();
@@ -180,8 +179,8 @@ pub fn show_panics() {
         overlay.set_class_name("crash");
         overlay.set_attribute("role", "alert").ok();
         overlay.set_inner_html(
-            "<div><h1>The dashboard has stopped</h1><p>A fault in this page, not in the cluster: the cluster goes \
-             on. Reload the page to see it again.</p><pre></pre><a class=\"button primary\" href=\"\">Reload</a></div>",
+            "<div><h1>The dashboard has stopped</h1><p>This is a fault of the page, not of the cluster, which \
+             continues. Reload the page.</p><pre></pre><a class=\"button primary\" href=\"\">Reload</a></div>",
         );
         if let Ok(Some(pre)) = overlay.query_selector("pre") {
             pre.set_text_content(Some(&text));

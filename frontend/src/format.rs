@@ -1,10 +1,11 @@
-//! Figures as people read them: grouped digits, a number and its small unit, ages and countdowns.
+//! ClusterMetrics as people read them: grouped digits, a number and its small unit, ages and countdowns.
 //!
 //! Nothing here reads a clock or a locale: what depends on either comes in as an argument.
 
-use ringmaster_common::{Timestamp, timestamp::date};
+use jiff::{civil::DateTime, tz::Offset};
+use ringmaster_common::Timestamp;
 
-/// What stands where nothing is known or nothing measures.
+/// The sign for an unknown or unmeasured value.
 pub const NONE: &str = "–";
 
 /// A number, and the unit that is shown small beside it.
@@ -33,25 +34,13 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// A number with so many digits behind the point. The standard library rounds by exact arithmetic, of
-/// which a page would have to load more than of all that it measures.
-pub fn decimal(value: f64, digits: u32) -> String {
-    let scale = 10_u64.pow(digits);
-    let scaled = (value.abs() * scale as f64).round() as u64;
-    let sign = if value < 0.0 && scaled > 0 { "-" } else { "" };
-    match digits {
-        0 => format!("{sign}{scaled}"),
-        _ => format!("{sign}{}.{:0digits$}", scaled / scale, scaled % scale, digits = digits as usize),
-    }
-}
-
 /// A rate with as many digits as mean something.
 pub fn rate(per_second: f64) -> Quantity {
     let number = if per_second >= 9.95 {
         // A rate is never negative, and one beyond 2^53 is not measured here.
         grouped(per_second.round().max(0.0) as u64)
     } else {
-        decimal(per_second, 1)
+        format!("{per_second:.1}")
     };
     Quantity::new(number, "/s")
 }
@@ -60,10 +49,10 @@ pub fn rate(per_second: f64) -> Quantity {
 pub fn micros(us: u64) -> Quantity {
     let ms = us as f64 / 1_000.0;
     match us {
-        0..1_000 => Quantity::new(decimal(ms, 2), "ms"),
-        1_000..10_000 => Quantity::new(decimal(ms, 1), "ms"),
-        10_000..1_000_000 => Quantity::new(decimal(ms, 0), "ms"),
-        _ => Quantity::new(decimal(ms / 1_000.0, 1), "s"),
+        0..1_000 => Quantity::new(format!("{ms:.2}"), "ms"),
+        1_000..10_000 => Quantity::new(format!("{ms:.1}"), "ms"),
+        10_000..1_000_000 => Quantity::new(format!("{ms:.0}"), "ms"),
+        _ => Quantity::new(format!("{:.1}", ms / 1_000.0), "s"),
     }
 }
 
@@ -103,37 +92,34 @@ pub fn ago(then: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// What is left until `then`, in whole seconds and never below zero.
+/// The time until `then`, in whole seconds and never below zero.
 pub fn seconds_left(then: Timestamp, now: Timestamp) -> u64 {
     age_ms(now, then) / 1_000
 }
 
 /// The time of day, `offset_minutes` east of Greenwich.
 pub fn time_of_day(at: Timestamp, offset_minutes: i32) -> String {
-    let second = shifted(at, offset_minutes).rem_euclid(86_400);
-    format!("{:02}:{:02}:{:02}", second / 3_600, second / 60 % 60, second % 60)
+    local(at, offset_minutes).strftime("%H:%M:%S").to_string()
 }
 
 /// The date and the time of day, for what is older than today.
 pub fn date_and_time(at: Timestamp, offset_minutes: i32) -> String {
-    let days = shifted(at, offset_minutes).div_euclid(86_400);
-    let (year, month, day) = date(days);
-    format!("{year}-{month:02}-{day:02} {}", time_of_day(at, offset_minutes))
+    local(at, offset_minutes).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 /// The time of day for what happened on the same day as `now`, else with the date.
 pub fn moment(at: Timestamp, now: Timestamp, offset_minutes: i32) -> String {
-    let day = |at| shifted(at, offset_minutes).div_euclid(86_400);
-    if day(at) == day(now) { time_of_day(at, offset_minutes) } else { date_and_time(at, offset_minutes) }
+    let is_today = local(at, offset_minutes).date() == local(now, offset_minutes).date();
+    if is_today { time_of_day(at, offset_minutes) } else { date_and_time(at, offset_minutes) }
 }
 
 /// In UTC, for programs that read the page.
 pub fn machine_readable(at: Timestamp) -> String {
-    date_and_time(at, 0).replace(' ', "T") + "Z"
+    at.to_string()
 }
 
-fn shifted(at: Timestamp, offset_minutes: i32) -> i64 {
-    at.as_second() + i64::from(offset_minutes) * 60
+fn local(at: Timestamp, offset_minutes: i32) -> DateTime {
+    Offset::from_seconds(offset_minutes * 60).unwrap_or(Offset::UTC).to_datetime(at.into())
 }
 
 /// A count with its noun: `1 node`, `2 nodes`.
@@ -201,20 +187,6 @@ mod tests {
             [(0, "0"), (999, "999"), (1_000, "1,000"), (18_204, "18,204"), (1_234_567, "1,234,567")]
         {
             assert_eq!(grouped(number), text);
-        }
-    }
-
-    #[test]
-    fn decimals_are_rounded() {
-        for (value, digits, text) in [
-            (0.0, 1, "0.0"),
-            (0.96, 1, "1.0"),
-            (-0.04, 1, "0.0"),
-            (-1.25, 1, "-1.3"),
-            (3.456, 2, "3.46"),
-            (7.5, 0, "8"),
-        ] {
-            assert_eq!(decimal(value, digits), text);
         }
     }
 

@@ -1,8 +1,8 @@
-//! Locks in words: who holds one, who waits, and how much of a lease is left.
+//! Locks in words: holders, waiters, and the remaining time of a lease.
 //!
-//! A node says how long a lease has left when it writes a message; from then on this page counts down
-//! by itself, on the cluster's clock. What it shows may end a little early: the cluster never ends a
-//! lease before its time, and often a moment after.
+//! A message carries the remaining time as the node estimated it; from then on the page counts down on the
+//! cluster's clock. The countdown may end a little early: the cluster never ends a lease before its time, and often
+//! a moment after.
 
 use crate::format::{age_ms, count, grouped};
 use ringmaster_common::{
@@ -16,14 +16,14 @@ pub const PER_PAGE: u32 = 50;
 
 /// Which locks the page looks at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct LockFilter {
     pub prefix: String,
     pub after: Option<String>,
     pub contended: bool,
 }
 
-impl Wanted {
-    /// As the node is asked for them.
+impl LockFilter {
+    /// The message that follows them.
     pub fn message(&self) -> String {
         json!({
             "type": "follow", "topic": "locks", "limit": PER_PAGE,
@@ -32,13 +32,13 @@ impl Wanted {
         .to_string()
     }
 
-    /// As it is told that nobody looks any more.
-    pub fn farewell() -> String {
+    /// The message that ends following.
+    pub fn unfollow() -> String {
         json!({ "type": "unfollow", "topic": "locks" }).to_string()
     }
 }
 
-/// What is left now of a time that was left when it was heard of.
+/// The remaining time now, from the remaining time when the message arrived.
 pub fn left_ms(then_ms: u64, heard: Timestamp, now: Timestamp) -> u64 {
     then_ms.saturating_sub(age_ms(heard, now))
 }
@@ -54,15 +54,15 @@ pub fn kind(lock: &Lock) -> String {
     }
 }
 
-/// Who holds it, in a few words.
+/// The holders, in a few words.
 pub fn holders(lock: &Lock) -> String {
     match lock.holders.first() {
-        None => "nobody".to_owned(),
+        None => "none".to_owned(),
         Some(first) => first.owner.clone() + &and_more(lock.held_by),
     }
 }
 
-/// Who waits for it, in a few words.
+/// The waiters, in a few words.
 pub fn waiters(lock: &Lock) -> String {
     lock.waiters.first().map(|first| first.owner.clone() + &and_more(lock.waited_by)).unwrap_or_default()
 }
@@ -74,26 +74,26 @@ fn and_more(all: u64) -> String {
     }
 }
 
-/// What an owner says of themselves.
+/// The `meta` of an owner.
 pub fn meta<'a>(meta: impl IntoIterator<Item = (&'a String, &'a String)>) -> String {
     let pairs: Vec<String> = meta.into_iter().map(|(name, value)| format!("{name} {value}")).collect();
     pairs.join(" · ")
 }
 
-/// The edges of the wait-for graph, those on a circle first.
-pub fn circles_first(waits: &[Wait]) -> impl Iterator<Item = &Wait> {
+/// The edges of the wait-for graph, those on a cycle first.
+pub fn cycles_first(waits: &[Wait]) -> impl Iterator<Item = &Wait> {
     let of = |deadlocked| waits.iter().filter(move |wait| wait.deadlocked == deadlocked);
     of(true).chain(of(false))
 }
 
-/// What the circle means, where there is one.
+/// The deadlock as a sentence, where there is one.
 pub fn deadlock(waits: &[Wait]) -> Option<String> {
-    let circle = waits.iter().filter(|wait| wait.deadlocked).count();
-    (circle > 0).then(|| {
+    let cycle = waits.iter().filter(|wait| wait.deadlocked).count();
+    (cycle > 0).then(|| {
         format!(
-            "Deadlock: {} in a circle. None of them can go on until a lease on it ends, somebody gives up, or you \
-             take one of these locks away.",
-            count(circle as u64, "wait")
+            "Deadlock: {} in a cycle. It ends when one of these leases expires, a waiter gives up, or you release one \
+             of these locks.",
+            count(cycle as u64, "wait")
         )
     })
 }
@@ -139,13 +139,13 @@ mod tests {
     fn a_lease_runs_down_and_stops_at_nothing() {
         assert_eq!(left_ms(400, at(1_000), at(1_100)), 300);
         assert_eq!(left_ms(400, at(1_000), at(2_000)), 0);
-        assert_eq!(left_ms(400, at(1_000), at(900)), 400, "a clock that differs a little makes no gift");
+        assert_eq!(left_ms(400, at(1_000), at(900)), 400, "a clock that is a little behind adds nothing");
     }
 
     #[test]
     fn a_lock_in_a_few_words() {
         for (lock, kind_of, held) in [
-            (lock(0, None), "exclusive", "nobody"),
+            (lock(0, None), "exclusive", "none"),
             (lock(1, None), "exclusive", "w1"),
             (lock(3, None), "shared by 3", "w1 and 2 more"),
             (lock(2, Some(5)), "2 of 5", "w1 and 1 more"),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_comes_first_and_is_named() {
+    fn a_cycle_comes_first_and_is_named() {
         let wait = |waiter: &str, deadlocked| Wait {
             waiter: waiter.to_owned(),
             lock: "l".to_owned(),
@@ -164,16 +164,16 @@ mod tests {
             deadlocked,
         };
         let waits = [wait("a", false), wait("b", true), wait("c", true)];
-        let order: Vec<&str> = circles_first(&waits).map(|wait| wait.waiter.as_str()).collect();
+        let order: Vec<&str> = cycles_first(&waits).map(|wait| wait.waiter.as_str()).collect();
         assert_eq!(order, ["b", "c", "a"]);
-        assert!(deadlock(&waits).is_some_and(|text| text.contains("2 waits in a circle")));
+        assert!(deadlock(&waits).is_some_and(|text| text.contains("2 waits in a cycle")));
         assert_eq!(deadlock(&waits[..1]), None);
     }
 
     #[test]
-    fn what_is_wanted_is_asked_for() {
+    fn the_filter_becomes_a_follow_message() {
         use ringmaster_common::stream::{ClientMessage, Topic};
-        let wanted = Wanted { prefix: "jobs/".to_owned(), after: None, contended: true };
+        let wanted = LockFilter { prefix: "jobs/".to_owned(), after: None, contended: true };
         assert_eq!(
             serde_json::from_str::<ClientMessage>(&wanted.message()).unwrap(),
             ClientMessage::Follow {
@@ -185,7 +185,7 @@ mod tests {
                 upstream: None
             }
         );
-        let farewell = serde_json::from_str::<ClientMessage>(&Wanted::farewell()).unwrap();
-        assert_eq!(farewell, ClientMessage::Unfollow { topic: Topic::Locks });
+        let unfollow = serde_json::from_str::<ClientMessage>(&LockFilter::unfollow()).unwrap();
+        assert_eq!(unfollow, ClientMessage::Unfollow { topic: Topic::Locks });
     }
 }

@@ -1,36 +1,35 @@
 //! Ringmaster's dashboard: one page that folds the cluster's history and shows it live.
 //!
-//! The idea: a node streams its replicated state once, and then every event; the page folds them
-//! with the same code that the servers prove correct ([`ringmaster_common::view`]). Everything that
-//! thinks is pure and tested without a browser: what to say ([`situation`], [`timeline`], [`prose`]),
-//! whom to stream from ([`peers`]), how to show figures ([`figures`], [`mod@format`]). Everything that
-//! touches the world is thin: [`stream`], [`api`], [`browser`].
+//! The idea: a node streams its replicated state once, and then every event; the page folds them with the same code
+//! as the servers ([`ringmaster_common::view`]). The logic is pure and tested without a browser: sentences
+//! ([`cluster_summary`], [`timeline`], [`linkify`]), the choice of the node to stream from ([`peers`]), numbers
+//! ([`metrics`], [`mod@format`]). Everything that touches the world is thin: [`stream`], [`api`], [`browser`].
 //!
-//! What always holds: the page never goes backwards, it says where what it shows comes from and how
-//! old it is, and it changes nothing except through a plan. It deliberately decides nothing about the
-//! cluster: what may be done, and with which consequences, the planner on the server says.
+//! What always holds: the page never goes backwards, it shows the source and the age of its state, and it changes
+//! nothing except through a plan. It deliberately decides nothing about the cluster: the planner on the server says
+//! which changes are allowed, and their consequences.
 
 mod address;
 mod api;
 mod app;
 mod browser;
+mod cluster_summary;
 mod components;
-mod figures;
 mod format;
-mod json;
+mod linkify;
 mod lock;
+mod metrics;
 mod operation;
 mod pages;
 mod peers;
-mod prose;
 mod quorum;
-mod situation;
+mod reachability;
+mod signal;
 mod store;
 mod stream;
 mod timeline;
+mod tone;
 mod traffic;
-mod var;
-mod who_sees_whom;
 
 fn main() {
     browser::show_panics();

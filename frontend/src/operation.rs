@@ -2,7 +2,7 @@
 
 use crate::{
     format::{self, capitalised},
-    situation::Tone,
+    tone::Tone,
 };
 use ringmaster_common::{
     Timestamp,
@@ -11,10 +11,10 @@ use ringmaster_common::{
     plan::{Plan, PlannedStep},
 };
 
-/// What the drawer is about.
+/// The title of the drawer.
 pub fn title(action: &Action) -> String {
     match action {
-        Action::TransferLeadership { to, .. } => format!("Hand over to node {to}"),
+        Action::TransferLeadership { to, .. } => format!("Transfer leadership to node {to}"),
         Action::AddNode { node } => format!("Add node {}", node.id),
         Action::ChangeVoters { .. } => "Change the voters".to_owned(),
         Action::RemoveNode { node } => format!("Remove node {node}"),
@@ -35,16 +35,16 @@ pub fn direction(plan: &Plan) -> Option<(u64, u64)> {
     (before != after).then_some((before.0, after.0))
 }
 
-/// What the button that applies the plan does.
+/// The label of the button that applies the plan.
 pub fn verb(plan: &Plan) -> String {
     match (&plan.action, direction(plan)) {
-        (Action::Undo { .. }, Some((_, leader))) => format!("Hand back to node {leader}"),
+        (Action::Undo { .. }, Some((_, leader))) => format!("Transfer leadership back to node {leader}"),
         (action, _) => title(action),
     }
 }
 
-/// Whether the operation can still be given up with nothing done. The server decides; this is so
-/// that the button is not offered in vain.
+/// Whether the operation can still be aborted with nothing changed. The server decides; the page only hides a
+/// button that would be refused.
 pub fn is_abortable(operation: &Operation) -> bool {
     let running = operation.steps.iter().position(|step| step.status == StepStatus::Running);
     operation.status == OperationStatus::Running
@@ -54,7 +54,7 @@ pub fn is_abortable(operation: &Operation) -> bool {
         })
 }
 
-/// Whether it can be taken back by a new plan.
+/// Whether it can be undone by a new plan.
 pub fn is_undoable(operation: &Operation) -> bool {
     operation.undoable && operation.status == OperationStatus::Succeeded && operation.undone_by.is_none()
 }
@@ -75,24 +75,24 @@ pub fn status_word(status: OperationStatus) -> &'static str {
     }
 }
 
-/// What became of it, or how it stands, as a sentence.
+/// The outcome or the current state, as a sentence.
 pub fn outcome(operation: &Operation, now: Timestamp) -> String {
     let took = took_ms(operation).map(format::duration);
-    let hand_over =
-        operation.steps.iter().rev().find(|step| step.name == "hand_over").and_then(Step::took_ms);
+    let transfer =
+        operation.steps.iter().rev().find(|step| step.name == "transfer_leadership").and_then(Step::took_ms);
     let why = operation.error.as_ref().map(|error| capitalised(error.detail.trim_end_matches('.')));
     match operation.status {
         OperationStatus::Running if operation.error.is_some() => {
-            format!("{}; it is being taken back.", why.unwrap_or_default())
+            format!("{}; it is being reverted.", why.unwrap_or_default())
         }
         OperationStatus::Running => {
-            "Under way. It goes on even if its node or this page goes away.".to_owned()
+            "Running. It continues even if its node fails or this page is closed.".to_owned()
         }
         OperationStatus::AwaitingKeep => {
             let left = operation.keep_until.map_or(0, |until| format::seconds_left(until, now));
-            format!("Done, and it reverts by itself in {left} s unless you keep it.")
+            format!("Done. It reverts automatically in {left} s unless you keep it.")
         }
-        OperationStatus::Succeeded => match (took, hand_over) {
+        OperationStatus::Succeeded => match (took, transfer) {
             (Some(took), Some(pause)) => {
                 format!("Done in {took}; leadership moved in {}.", format::duration(pause))
             }
@@ -106,7 +106,10 @@ pub fn outcome(operation: &Operation, now: Timestamp) -> String {
             format!("{}. Nothing was changed.", why.unwrap_or_else(|| "It was aborted".to_owned()))
         }
         OperationStatus::Reverted => {
-            format!("Taken back. {}.", why.unwrap_or_else(|| "All is as it was before".to_owned()))
+            format!(
+                "Reverted. {}.",
+                why.unwrap_or_else(|| "The state is the one before the operation".to_owned())
+            )
         }
     }
 }
@@ -121,7 +124,7 @@ pub struct StepLine {
     pub name: String,
     pub title: String,
     pub status: StepStatus,
-    /// What it may take, or took.
+    /// The bound, or the time it took.
     pub time: String,
     pub detail: Option<String>,
 }
@@ -199,7 +202,7 @@ mod tests {
             action: Action::TransferLeadership { group: GroupId::CLUSTER, to: NodeId(3) },
             summary: String::new(),
             status,
-            steps: ["preflight", "catch_up", "hand_over", "verify"].map(step).to_vec(),
+            steps: ["preflight", "catch_up", "transfer_leadership", "verify"].map(step).to_vec(),
             error: None,
             started_by: "operator".to_owned(),
             started_at: at(0),
@@ -240,8 +243,14 @@ mod tests {
     #[test]
     fn a_button_names_its_effect() {
         let transfer = plan(Action::TransferLeadership { group: GroupId::CLUSTER, to: NodeId(2) });
-        assert_eq!((verb(&transfer), direction(&transfer)), ("Hand over to node 2".to_owned(), Some((3, 2))));
-        assert_eq!(verb(&plan(Action::Undo { operation: OperationId(3) })), "Hand back to node 2");
+        assert_eq!(
+            (verb(&transfer), direction(&transfer)),
+            ("Transfer leadership to node 2".to_owned(), Some((3, 2)))
+        );
+        assert_eq!(
+            verb(&plan(Action::Undo { operation: OperationId(3) })),
+            "Transfer leadership back to node 2"
+        );
     }
 
     #[test]
@@ -256,9 +265,9 @@ mod tests {
     }
 
     #[test]
-    fn after_the_hand_over_there_is_no_way_back() {
+    fn after_the_transfer_it_cannot_be_aborted() {
         for (step, abortable) in
-            [("preflight", true), ("catch_up", true), ("hand_over", false), ("verify", false)]
+            [("preflight", true), ("catch_up", true), ("transfer_leadership", false), ("verify", false)]
         {
             assert_eq!(is_abortable(&operation(OperationStatus::Running, Some(step))), abortable, "{step}");
         }
@@ -271,12 +280,16 @@ mod tests {
         assert_eq!(outcome(&done, at(0)), "Done in 212 ms; leadership moved in 41 ms.");
         assert!(is_undoable(&done));
         let mut failed = operation(OperationStatus::Failed, None);
-        failed.error = Some(Refusal::new(Code::StepTimeout, "the step hand_over did not end within 1000 ms"));
-        assert_eq!(outcome(&failed, at(0)), "It failed. The step hand_over did not end within 1000 ms.");
+        failed.error =
+            Some(Refusal::new(Code::StepTimeout, "the step transfer_leadership did not end within 1000 ms"));
+        assert_eq!(
+            outcome(&failed, at(0)),
+            "It failed. The step transfer_leadership did not end within 1000 ms."
+        );
         assert!(!is_undoable(&failed));
         let mut waiting = operation(OperationStatus::AwaitingKeep, None);
         waiting.keep_until = Some(at(41_500));
-        assert_eq!(outcome(&waiting, at(500)), "Done, and it reverts by itself in 41 s unless you keep it.");
+        assert_eq!(outcome(&waiting, at(500)), "Done. It reverts automatically in 41 s unless you keep it.");
     }
 
     #[test]

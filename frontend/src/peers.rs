@@ -1,10 +1,10 @@
-//! Which node the page streams from, and when it may go on with another.
+//! The choice of the node that the page streams from.
 //!
-//! Two rules, kept apart from the socket so that they can be tested: [`Peers`] says whom to try next
-//! and how soon, and [`judge_view`] and [`judge_events`] say whether what arrived continues what the page shows.
+//! Two rules, kept apart from the socket so that they can be tested: [`Peers`] chooses the next node to try and
+//! the time until then, and [`judge_view`] and [`judge_events`] say whether what arrived continues what the page shows.
 //!
-//! What always holds: the page never goes backwards. What is older than what it shows is refused,
-//! and where something is missing in between, it asks for a fresh view instead of guessing.
+//! What always holds: the page never goes backwards. An older state than the one shown is refused, and at a gap the
+//! page asks for a fresh view.
 
 use ringmaster_common::id::{Incarnation, NodeId, Revision};
 use std::time::Duration;
@@ -28,7 +28,7 @@ impl Peer {
         Peer { node, url: url.trim_end_matches('/').to_owned() }
     }
 
-    /// What to call it in a sentence.
+    /// Its name in a sentence.
     pub fn label(&self) -> String {
         match self.node {
             Some(node) => format!("node {node}"),
@@ -43,7 +43,7 @@ pub fn to_text(peers: &[Peer]) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// What [`to_text`] wrote. What cannot be read is left out.
+/// Reads the text of [`to_text`]. Invalid entries are left out.
 pub fn from_text(text: &str) -> Vec<Peer> {
     let words: Vec<&str> = text.split(' ').collect();
     let peer = |pair: &[&str]| Some(Peer::new(Some(pair[0].parse().ok()?), pair[1]));
@@ -137,7 +137,7 @@ pub struct Position {
     pub revision: Revision,
 }
 
-/// What may be done with what arrived.
+/// The decision about a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Accept,

@@ -1,20 +1,21 @@
-//! The arithmetic of the quorum in words: who votes, how many a write needs, and how many may fail.
+//! The arithmetic of the quorum in words: the voters, how many a write needs, and how many may fail.
 //!
-//! [`of`] looks at how things stand; [`what_if`] at voters that somebody thinks of choosing. Both only
-//! count. Whether a change is allowed, and what it does, the planner on the server says.
+//! [`of`] describes the current voters; [`what_if`] describes voters that the reader considers. Both only count:
+//! the planner on the server decides whether a change is allowed, and what it does.
 
 use crate::{
+    cluster_summary::answers,
     format::{capitalised, in_words, listed},
-    situation::{Tone, answers},
+    tone::Tone,
 };
 use ringmaster_common::{cluster::failures_tolerated, id::NodeId, telemetry::Sample, view::ClusterView};
 
-/// Who votes, and who of them answers.
+/// The voters and learners, and the voters that are silent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Quorum {
     pub voters: Vec<NodeId>,
     pub learners: Vec<NodeId>,
-    /// Voters that are not heard from.
+    /// Voters without a recent report.
     pub silent: Vec<NodeId>,
 }
 
@@ -58,8 +59,8 @@ impl Quorum {
     pub fn arithmetic(&self) -> String {
         let voters = self.voters.len();
         match voters {
-            0 => "Nobody votes.".to_owned(),
-            1 => format!("Node {} alone votes: a write needs it, and it may not fail.", self.voters[0]),
+            0 => "There are no voters.".to_owned(),
+            1 => format!("Node {} is the only voter. If it fails, writes stop.", self.voters[0]),
             _ => format!(
                 "A write needs {} of {} voters, so {} may fail.",
                 in_words(self.needed() as u64),
@@ -70,7 +71,7 @@ impl Quorum {
     }
 
     /// How many answer now, and what that means.
-    pub fn standing(&self) -> String {
+    pub fn current(&self) -> String {
         let voters = self.voters.len();
         let silent = capitalised(&nodes(&self.silent));
         let are = if self.silent.len() == 1 { "is" } else { "are" };
@@ -78,41 +79,45 @@ impl Quorum {
             (_, 0) if voters < 2 => String::new(),
             (_, 0) => format!("All {} answer.", in_words(voters as u64)),
             (None, gone) => format!(
-                "{silent} {are} silent. {} of {} left, which is too few: nothing can be written.",
+                "{silent} {are} silent. {} of {} left, which is no quorum: writes stop.",
                 capitalised(&in_words((voters - gone) as u64)),
                 in_words(voters as u64)
             ),
             (Some(spare), _) => {
-                format!("{silent} {are} silent. Writes go on, and {} more may fail.", in_words(spare as u64))
+                format!(
+                    "{silent} {are} silent. Writes continue, and {} more may fail.",
+                    in_words(spare as u64)
+                )
             }
         }
     }
 
-    /// What the learners are for.
+    /// The learners in a sentence.
     pub fn learning(&self) -> String {
         match self.learners.len() {
             0 => "There are no learners.".to_owned(),
             1 => format!(
-                "{} is a learner: it gets every entry, answers and streams, and does not count.",
+                "{} is a learner: it receives every entry, serves reads and streams, and does not vote.",
                 capitalised(&nodes(&self.learners))
             ),
             _ => format!(
-                "{} are learners: they get every entry, answer and stream, and do not count.",
+                "{} are learners: they receive every entry, serve reads and streams, and do not vote.",
                 capitalised(&nodes(&self.learners))
             ),
         }
     }
 }
 
-/// What other voters would mean.
+/// The quorum of other voters.
 pub fn what_if(voters: &[NodeId]) -> String {
     let quorum = Quorum { voters: voters.to_vec(), ..Quorum::default() };
     let parity = match voters.len() {
-        0 => " Choose one at the least.".to_owned(),
+        0 => " Choose at least one.".to_owned(),
         many if many.is_multiple_of(2) => format!(
-            " {} bear no more failures than {}.",
+            " {} voters tolerate as many failures as {}: {}.",
             capitalised(&in_words(many as u64)),
-            in_words(many as u64 - 1)
+            in_words(many as u64 - 1),
+            none_or(failures_tolerated(many))
         ),
         _ => String::new(),
     };
@@ -146,7 +151,7 @@ mod tests {
     #[test]
     fn the_arithmetic_is_in_words() {
         for (voters, text) in [
-            (1, "Node 1 alone votes: a write needs it, and it may not fail."),
+            (1, "Node 1 is the only voter. If it fails, writes stop."),
             (2, "A write needs two of two voters, so none may fail."),
             (3, "A write needs two of three voters, so one may fail."),
             (5, "A write needs three of five voters, so two may fail."),
@@ -159,25 +164,27 @@ mod tests {
     fn silence_is_counted() {
         for (voters, silent, tone, text) in [
             (3, &[][..], Tone::Good, "All three answer."),
-            (3, &[2], Tone::Warning, "Node 2 is silent. Writes go on, and no more may fail."),
-            (5, &[2], Tone::Good, "Node 2 is silent. Writes go on, and one more may fail."),
+            (3, &[2], Tone::Warning, "Node 2 is silent. Writes continue, and no more may fail."),
+            (5, &[2], Tone::Good, "Node 2 is silent. Writes continue, and one more may fail."),
             (
                 3,
                 &[1, 2],
                 Tone::Bad,
-                "Nodes 1 and 2 are silent. One of three left, which is too few: nothing can be written.",
+                "Nodes 1 and 2 are silent. One of three left, which is no quorum: writes stop.",
             ),
             (1, &[], Tone::Note, ""),
         ] {
             let quorum = quorum(voters, silent);
-            assert_eq!((quorum.tone(), quorum.standing().as_str()), (tone, text));
+            assert_eq!((quorum.tone(), quorum.current().as_str()), (tone, text));
         }
     }
 
     #[test]
     fn an_even_number_is_no_gain() {
-        assert!(what_if(&[NodeId(1), NodeId(2)]).ends_with("Two bear no more failures than one."));
-        assert!(!what_if(&[NodeId(1), NodeId(2), NodeId(3)]).contains("bear"));
-        assert!(what_if(&[]).contains("one at the least"));
+        assert!(
+            what_if(&[NodeId(1), NodeId(2)]).ends_with("Two voters tolerate as many failures as one: none.")
+        );
+        assert!(!what_if(&[NodeId(1), NodeId(2), NodeId(3)]).contains("tolerate"));
+        assert!(what_if(&[]).contains("at least one"));
     }
 }

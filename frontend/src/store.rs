@@ -1,22 +1,22 @@
-//! What the page knows: the folded view, the latest sample, and the state of its own connection.
+//! The state of the page: the folded view, the latest sample, and its own connection.
 //!
 //! The view is folded outside the reactive graph, and then published piece by piece: each node has
-//! signals of its own, and a signal is set only if its value changed. So what moves on the screen is
-//! what changed in the cluster.
+//! signals of its own, and a signal is set only if its value changed, so that only changes of the cluster redraw
+//! the page.
 //!
 //! What always holds: everything that the page shows of the replicated state is of one revision. The
-//! store never decides whether something may be shown; [`crate::stream`] does, by [`crate::peers`].
+//! store never decides whether something may be shown; the stream does, by the rules of [`crate::peers`].
 
 use crate::{
     api::Api,
     browser,
-    figures::{self, Figures, History},
-    lock::Wanted,
+    cluster_summary::{self, ClusterSummary, Connection, SummaryInput},
+    lock::LockFilter,
+    metrics::{self, ClusterMetrics, History},
     peers::{Peer, Position},
-    situation::{self, Assessment, Connection, Situation},
-    timeline::{self, Entry, Reign},
-    traffic::Heard,
-    var::Var,
+    signal::set,
+    timeline::{self, Entry, LeadershipTerm},
+    traffic::TrafficHistory,
 };
 use leptos::prelude::*;
 use ringmaster_common::{
@@ -35,7 +35,7 @@ use std::collections::VecDeque;
 /// How many of the latest events the page holds.
 pub const MAX_ENTRIES: usize = 400;
 /// How many elections it holds.
-const MAX_REIGNS: usize = 500;
+const MAX_LEADERSHIP_TERMS: usize = 500;
 /// How many revisions with events it fetches as it opens.
 const FIRST_EVENTS: u32 = 400;
 /// The page calls itself disconnected after this long without a message. Samples come twice a second.
@@ -45,7 +45,7 @@ pub const SILENCE_MS: u64 = 2_500;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     pub phase: LinkPhase,
-    /// Whom the page is connected to, or tries next.
+    /// The node that the page is connected to, or tries next.
     pub peer: Peer,
     /// The node that was heard last.
     pub node: Option<NodeId>,
@@ -58,13 +58,13 @@ pub enum LinkPhase {
     Lost,
 }
 
-/// A page of locks, as a node told of it.
+/// A page of locks, as received from the node.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LocksShown {
+pub struct LockPage {
     /// When any lock changed last.
     pub revision: Revision,
     pub items: Vec<Lock>,
-    /// What the next page goes on behind.
+    /// The cursor of the next page.
     pub next: Option<String>,
     /// When it came, by the cluster's clock: what runs down does so from then on.
     pub heard: Timestamp,
@@ -73,22 +73,22 @@ pub struct LocksShown {
 /// One node's signals.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeSignals {
-    pub facts: Var<Node>,
+    pub facts: RwSignal<Node>,
     /// The node's own report; none where it is too old.
-    pub report: Var<Option<AgedReport>>,
-    pub lag: Var<Option<u64>>,
-    pub rtt_us: Var<Option<u64>>,
-    pub can_lose: Var<CanLose>,
+    pub report: RwSignal<Option<AgedReport>>,
+    pub lag: RwSignal<Option<u64>>,
+    pub rtt_us: RwSignal<Option<u64>>,
+    pub can_lose: RwSignal<CanLose>,
 }
 
 impl NodeSignals {
     fn new(node: Node) -> Self {
         NodeSignals {
-            facts: Var::new(node),
-            report: Var::new(None),
-            lag: Var::new(None),
-            rtt_us: Var::new(None),
-            can_lose: Var::new(CanLose { answer: false, reason: String::new() }),
+            facts: RwSignal::new(node),
+            report: RwSignal::new(None),
+            lag: RwSignal::new(None),
+            rtt_us: RwSignal::new(None),
+            can_lose: RwSignal::new(CanLose { answer: false, reason: String::new() }),
         }
     }
 
@@ -107,45 +107,45 @@ pub struct Store {
     pub api: Api,
     view: StoredValue<ClusterView>,
     nodes: StoredValue<Vec<(NodeId, NodeSignals)>>,
-    pub loaded: Var<bool>,
-    pub name: Var<String>,
-    pub revision: Var<Revision>,
-    pub elected: Var<Option<Election>>,
-    pub node_ids: Var<Vec<NodeId>>,
+    pub loaded: RwSignal<bool>,
+    pub name: RwSignal<String>,
+    pub revision: RwSignal<Revision>,
+    pub elected: RwSignal<Option<Election>>,
+    pub node_ids: RwSignal<Vec<NodeId>>,
     /// Newest first.
-    pub operations: Var<Vec<Operation>>,
+    pub operations: RwSignal<Vec<Operation>>,
     /// The latest events, newest first, without gaps down to the oldest.
-    pub entries: Var<VecDeque<Entry>>,
-    /// What is news among all events that the page has seen, newest first.
-    pub headlines: Var<Vec<Entry>>,
+    pub entries: RwSignal<VecDeque<Entry>>,
+    /// The headlines among all events that the page has received, newest first.
+    pub headlines: RwSignal<Vec<Entry>>,
     /// The elections among all events that the page has seen, newest first.
-    pub reigns: Var<Vec<Reign>>,
+    pub leadership_terms: RwSignal<Vec<LeadershipTerm>>,
     /// The revision from which on all elections are known.
-    pub reigns_since: Var<Option<u64>>,
+    pub leadership_terms_since: RwSignal<Option<u64>>,
     /// How many audit entries there have ever been.
-    pub audit_count: Var<u64>,
-    /// Grows when the history that is shown does not go on from what was shown before.
-    pub restarts: Var<u32>,
-    pub sample: Var<Option<Sample>>,
-    /// How many locks there are, and of all that becomes of them.
-    pub lock_counts: Var<LockCounts>,
-    /// The page of locks that somebody looks at; the stream follows it.
-    pub locks_wanted: Var<Option<Wanted>>,
-    /// That page, as it was last heard of.
-    pub locks: Var<Option<LocksShown>>,
-    /// The upstream whose endpoints somebody looks at; the stream follows them.
-    pub traffic_wanted: Var<Option<String>>,
-    /// What the proxies of all nodes do.
-    pub traffic: Var<Heard>,
-    pub history: Var<History>,
-    pub demo: Var<bool>,
-    pub link: Var<Link>,
-    pub latency_ms: Var<Option<f64>>,
+    pub audit_count: RwSignal<u64>,
+    /// Grows when the history starts anew instead of continuing.
+    pub restarts: RwSignal<u32>,
+    pub sample: RwSignal<Option<Sample>>,
+    /// The counters of all locks.
+    pub lock_counts: RwSignal<LockCounts>,
+    /// The page of locks that is shown; the stream follows it.
+    pub locks_wanted: RwSignal<Option<LockFilter>>,
+    /// That page, as last received.
+    pub locks: RwSignal<Option<LockPage>>,
+    /// The upstream whose endpoints are shown; the stream follows them.
+    pub traffic_wanted: RwSignal<Option<String>>,
+    /// The traffic of all nodes' proxies.
+    pub traffic: RwSignal<TrafficHistory>,
+    pub history: RwSignal<History>,
+    pub demo: RwSignal<bool>,
+    pub link: RwSignal<Link>,
+    pub latency_ms: RwSignal<Option<f64>>,
     /// When anything was last heard, by this computer's clock.
-    pub heard_at: Var<Option<Timestamp>>,
+    pub heard_at: RwSignal<Option<Timestamp>>,
     /// The cluster's time of day, ticking.
-    pub now: Var<Timestamp>,
-    /// What to add to this computer's clock to get the cluster's, in milliseconds.
+    pub now: RwSignal<Timestamp>,
+    /// The offset of the cluster's clock from this computer's, in milliseconds.
     clock_offset_ms: StoredValue<i64>,
     opened_at: Timestamp,
 }
@@ -156,30 +156,30 @@ impl Store {
             api,
             view: StoredValue::new(ClusterView::default()),
             nodes: StoredValue::new(Vec::new()),
-            loaded: Var::new(false),
-            name: Var::new(String::new()),
-            revision: Var::new(Revision(0)),
-            elected: Var::new(None),
-            node_ids: Var::new(Vec::new()),
-            operations: Var::new(Vec::new()),
-            entries: Var::new(VecDeque::new()),
-            headlines: Var::new(Vec::new()),
-            reigns: Var::new(Vec::new()),
-            reigns_since: Var::new(None),
-            audit_count: Var::new(0),
-            restarts: Var::new(0),
-            sample: Var::new(None),
-            lock_counts: Var::new(LockCounts::default()),
-            locks_wanted: Var::new(None),
-            locks: Var::new(None),
-            traffic_wanted: Var::new(None),
-            traffic: Var::new(Heard::default()),
-            history: Var::new(History::default()),
-            demo: Var::new(false),
-            link: Var::new(Link { phase: LinkPhase::Opening, peer: first, node: None }),
-            latency_ms: Var::new(None),
-            heard_at: Var::new(None),
-            now: Var::new(browser::now()),
+            loaded: RwSignal::new(false),
+            name: RwSignal::new(String::new()),
+            revision: RwSignal::new(Revision(0)),
+            elected: RwSignal::new(None),
+            node_ids: RwSignal::new(Vec::new()),
+            operations: RwSignal::new(Vec::new()),
+            entries: RwSignal::new(VecDeque::new()),
+            headlines: RwSignal::new(Vec::new()),
+            leadership_terms: RwSignal::new(Vec::new()),
+            leadership_terms_since: RwSignal::new(None),
+            audit_count: RwSignal::new(0),
+            restarts: RwSignal::new(0),
+            sample: RwSignal::new(None),
+            lock_counts: RwSignal::new(LockCounts::default()),
+            locks_wanted: RwSignal::new(None),
+            locks: RwSignal::new(None),
+            traffic_wanted: RwSignal::new(None),
+            traffic: RwSignal::new(TrafficHistory::default()),
+            history: RwSignal::new(History::default()),
+            demo: RwSignal::new(false),
+            link: RwSignal::new(Link { phase: LinkPhase::Opening, peer: first, node: None }),
+            latency_ms: RwSignal::new(None),
+            heard_at: RwSignal::new(None),
+            now: RwSignal::new(browser::now()),
             clock_offset_ms: StoredValue::new(0),
             opened_at: browser::now(),
         }
@@ -198,7 +198,7 @@ impl Store {
         self.view.with_value(|view| view.id.clone())
     }
 
-    /// The members' addresses, for the stream to go on with.
+    /// The members' addresses, for reconnecting.
     pub fn with_members<T>(self, read: impl FnOnce(&mut dyn Iterator<Item = (NodeId, &str)>) -> T) -> T {
         self.view
             .with_value(|view| read(&mut view.nodes.values().map(|node| (node.id, node.public_url.as_str()))))
@@ -221,9 +221,9 @@ impl Store {
         self.operations.with(|operations| operations.iter().find(|operation| operation.id == id).cloned())
     }
 
-    /// Who leads now, by its own fresh report.
+    /// The current leader, by its own fresh report.
     pub fn leader(self) -> Option<NodeId> {
-        self.sample.with(|sample| Some(figures::leader(sample.as_ref()?)?.report.node))
+        self.sample.with(|sample| Some(metrics::leader(sample.as_ref()?)?.report.node))
     }
 
     /// The address of a node other than `id` that is heard from: for what would take `id` away while
@@ -245,9 +245,9 @@ impl Store {
                 view.nodes
                     .values()
                     .filter(|node| {
-                        node.voter && Some(node.id) != leader && figures::fresh(sample, node.id).is_some()
+                        node.voter && Some(node.id) != leader && metrics::fresh(sample, node.id).is_some()
                     })
-                    .min_by_key(|node| figures::lag(sample, node.id).unwrap_or(u64::MAX))
+                    .min_by_key(|node| metrics::lag(sample, node.id).unwrap_or(u64::MAX))
                     .map(|node| node.id)
             })
         })
@@ -259,7 +259,7 @@ impl Store {
     }
 
     /// The connection, for people. A link that broke a moment ago is not worth an alarm: the page
-    /// goes on with another node within that time, as a rule.
+    /// usually continues with another node within that time.
     pub fn connection(self) -> Connection {
         let now = self.now.get();
         let link = self.link.get();
@@ -281,12 +281,12 @@ impl Store {
         }
     }
 
-    pub fn assess(self) -> Assessment {
+    pub fn summarize(self) -> ClusterSummary {
         let connection = self.connection();
         let now = self.now.get();
         self.sample.with(|sample| {
             self.with_view(|view| {
-                situation::assess(&Situation {
+                cluster_summary::summarize(&SummaryInput {
                     connection: &connection,
                     view: self.loaded.get().then_some(view),
                     sample: sample.as_ref(),
@@ -306,7 +306,7 @@ impl Store {
         Timestamp::from_millisecond(at.as_millisecond() + self.clock_offset_ms.get_value()).unwrap_or(at)
     }
 
-    /// Lets time pass. What is shown of it moves in half seconds.
+    /// Advances the time of the page, in half seconds.
     pub fn tick(self) {
         let now = self.exact_now().as_millisecond();
         set(self.now, Timestamp::from_millisecond(now - now.rem_euclid(500)).unwrap_or_default());
@@ -327,8 +327,8 @@ impl Store {
         if !continues {
             self.entries.set(VecDeque::new());
             self.headlines.set(Vec::new());
-            self.reigns.set(Vec::new());
-            self.reigns_since.set(None);
+            self.leadership_terms.set(Vec::new());
+            self.leadership_terms_since.set(None);
         }
         self.loaded.set(true);
         self.publish();
@@ -347,9 +347,9 @@ impl Store {
                 new.iter().for_each(|entry| timeline::add_newer(headlines, entry.clone()));
             });
         }
-        let reigns: Vec<Reign> = timeline::reigns(batch).collect();
-        if !reigns.is_empty() {
-            self.reigns.update(|known| known.splice(0..0, reigns).for_each(drop));
+        let leadership_terms: Vec<LeadershipTerm> = timeline::leadership_terms(batch).collect();
+        if !leadership_terms.is_empty() {
+            self.leadership_terms.update(|known| known.splice(0..0, leadership_terms).for_each(drop));
         }
         self.entries.update(|entries| {
             new.into_iter().for_each(|entry| entries.push_front(entry));
@@ -365,18 +365,18 @@ impl Store {
     }
 
     /// Takes in what the history says of elections before the ones that are known.
-    pub fn learn_reigns(self, page: &Page<EventBatch>) {
-        let known = self.reigns.with_untracked(|known| known.last().map(|last| last.revision));
+    pub fn learn_leadership_terms(self, page: &Page<EventBatch>) {
+        let known = self.leadership_terms.with_untracked(|known| known.last().map(|last| last.revision));
         let before = known.unwrap_or_else(|| self.not_yet_streamed());
         let older = page.items.iter().filter(|batch| batch.revision.0 < before);
-        let older: Vec<Reign> = older.flat_map(timeline::reigns).collect();
-        self.reigns.update(|reigns| {
-            reigns.extend(older);
-            reigns.truncate(MAX_REIGNS);
+        let older: Vec<LeadershipTerm> = older.flat_map(timeline::leadership_terms).collect();
+        self.leadership_terms.update(|leadership_terms| {
+            leadership_terms.extend(older);
+            leadership_terms.truncate(MAX_LEADERSHIP_TERMS);
         });
         // Before the last page there is nothing.
         let oldest = page.next.as_ref().and(page.items.last()).map_or(0, |batch| batch.revision.0);
-        set(self.reigns_since, Some(oldest));
+        set(self.leadership_terms_since, Some(oldest));
     }
 
     /// Fetches the events before the ones that are streamed.
@@ -384,7 +384,7 @@ impl Store {
         leptos::task::spawn_local(async move {
             // Where it fails, the list shows what is streamed; the events page says what went wrong.
             let Ok(page) = self.api.events(None, FIRST_EVENTS).await else { return };
-            self.learn_reigns(&page);
+            self.learn_leadership_terms(&page);
             let known = self.entries.with_untracked(|entries| entries.back().map(|oldest| oldest.revision));
             let before = known.unwrap_or_else(|| self.not_yet_streamed());
             let older = page.items.iter().filter(|batch| batch.revision.0 < before);
@@ -400,15 +400,15 @@ impl Store {
     }
 
     pub fn take_locks(self, revision: Revision, page: Page<Lock>) {
-        let shown = LocksShown { revision, items: page.items, next: page.next, heard: self.exact_now() };
+        let shown = LockPage { revision, items: page.items, next: page.next, heard: self.exact_now() };
         self.locks.set(Some(shown));
     }
 
     pub fn take_sample(self, sample: Sample, locks: LockCounts) {
         set(self.lock_counts, locks);
         self.clock_offset_ms.set_value(sample.at.as_millisecond() - browser::now().as_millisecond());
-        let leader = figures::leader(&sample).map(|leader| leader.report.node);
-        self.history.update(|history| history.push(Figures::of(&sample), leader));
+        let leader = metrics::leader(&sample).map(|leader| leader.report.node);
+        self.history.update(|history| history.push(ClusterMetrics::of(&sample), leader));
         self.sample.set(Some(sample));
         self.publish_telemetry();
         self.tick();
@@ -447,9 +447,9 @@ impl Store {
                     for (id, signals) in nodes {
                         set(signals.can_lose, can_lose(*id, heard.iter(), leader, reports));
                         let Some(sample) = sample else { continue };
-                        set(signals.report, figures::fresh(sample, *id).cloned());
-                        set(signals.lag, figures::lag(sample, *id));
-                        set(signals.rtt_us, figures::rtt_us(sample, *id));
+                        set(signals.report, metrics::fresh(sample, *id).cloned());
+                        set(signals.lag, metrics::lag(sample, *id));
+                        set(signals.rtt_us, metrics::rtt_us(sample, *id));
                     }
                 });
             });
@@ -460,19 +460,12 @@ impl Store {
 /// The members as the log has them, but for those that it still calls up while nothing is heard from
 /// them: without a quorum it cannot say better.
 fn heard_now(view: &ClusterView, sample: Option<&Sample>) -> Vec<Node> {
-    let silent = |id| sample.is_some_and(|sample| figures::fresh(sample, id).is_none());
+    let silent = |id| sample.is_some_and(|sample| metrics::fresh(sample, id).is_none());
     let mut nodes: Vec<Node> = view.nodes.values().cloned().collect();
     for node in nodes.iter_mut().filter(|node| node.status == NodeStatus::Up && silent(node.id)) {
         node.status = NodeStatus::Suspect;
     }
     nodes
-}
-
-/// Sets a signal if that changes it. A socket's callback may outlive the page, so it only tries.
-pub fn set<T: PartialEq + Send + Sync + 'static>(signal: Var<T>, value: T) {
-    if signal.try_with_untracked(|known| *known != value) == Some(true) {
-        signal.set(value);
-    }
 }
 
 pub fn use_store() -> Store {

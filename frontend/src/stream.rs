@@ -2,18 +2,18 @@
 //!
 //! All timing is in [`Stream::tick`], a few times a second: an attempt that takes too long, a node
 //! that has fallen silent, and the next attempt that is due. Callbacks of the socket only note what
-//! happened. Whatever is missing or too old is not patched up: the page asks for a fresh view, or
-//! goes on with another node.
+//! happened. At a gap or an old state the page asks for a fresh view, or continues with another node.
 
 use crate::{
-    browser, json,
-    lock::Wanted,
+    browser,
+    lock::LockFilter,
     peers::{Peers, Position, Verdict, from_text, judge_events, judge_view, to_text},
-    store::{Link, LinkPhase, SILENCE_MS, Store, set},
+    signal::set,
+    store::{Link, LinkPhase, SILENCE_MS, Store},
     traffic,
 };
 use gloo_timers::callback::Interval;
-use leptos::task::spawn_local;
+use leptos::{prelude::*, task::spawn_local};
 use ringmaster_common::{id::Incarnation, stream::ServerMessage};
 use std::{cell::RefCell, rc::Rc};
 use wasm_bindgen::{JsCast, closure::Closure};
@@ -63,8 +63,8 @@ struct Stream {
     /// Whether something was missing, so that the next attempt asks for a whole view.
     fresh: bool,
     incarnation: Option<Incarnation>,
-    /// The locks that the node at the other end was asked to tell of.
-    following: Option<Wanted>,
+    /// The locks that the page follows at the connected node.
+    following: Option<LockFilter>,
     /// The upstream whose endpoints it was asked for, where it was asked for the traffic.
     traffic: Option<Option<String>>,
     pinged: f64,
@@ -115,13 +115,13 @@ impl Stream {
         }
     }
 
-    /// Tells the node at the other end which locks the page looks at, where that has changed.
+    /// Follows the locks that the page shows, where that has changed.
     fn follow_locks(&mut self) {
         let wanted = self.store.locks_wanted.try_with_untracked(Clone::clone).flatten();
         if wanted == self.following || !matches!(self.phase, Phase::Live { .. }) {
             return;
         }
-        let text = wanted.as_ref().map_or_else(Wanted::farewell, Wanted::message);
+        let text = wanted.as_ref().map_or_else(LockFilter::unfollow, LockFilter::message);
         if self.socket.as_ref().is_some_and(|socket| socket.socket.send_with_str(&text).is_ok()) {
             self.following = wanted;
         }
@@ -204,7 +204,7 @@ impl Stream {
     }
 
     fn receive(&mut self, text: &str) {
-        let message = match json::message(text) {
+        let message = match serde_json::from_str::<ServerMessage>(text) {
             Ok(message) => message,
             Err(error) => {
                 // A newer node may send what this page does not know; what it changes would be a gap.
@@ -230,7 +230,7 @@ impl Stream {
 
     fn take(&mut self, message: ServerMessage) -> Verdict {
         match message {
-            // It goes on from where the page is; there may be nothing new to say.
+            // The stream continues from the page's position; there may be no new events.
             ServerMessage::Resumed { node, incarnation, .. } => {
                 self.incarnation = Some(incarnation);
                 self.peers.identify(node);
@@ -277,9 +277,9 @@ impl Stream {
                 self.store.take_locks(revision, page);
                 Verdict::Accept
             }
-            ServerMessage::Traffic { figures } => {
+            ServerMessage::Traffic { metrics } => {
                 let at = self.store.exact_now();
-                self.store.traffic.update(|heard| heard.push(at, figures));
+                self.store.traffic.update(|heard| heard.push(at, metrics));
                 Verdict::Accept
             }
             // Nothing of the kind is asked for.

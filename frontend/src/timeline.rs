@@ -1,10 +1,9 @@
 //! Events and audit entries as the lists show them: one sentence, one tone and one kind each.
 //!
-//! What is repeated is rolled up, so that a setting that is written all the time does not bury the
-//! rest: in a short list all changes of one thing are one line, in a full list those with nothing
-//! else in between.
+//! Repeated events are rolled up, so that a setting that is written all the time does not hide the rest: in a short
+//! list all changes of one object are one line, in a full list consecutive ones.
 
-use crate::{format::capitalised, situation::Tone};
+use crate::{format::capitalised, tone::Tone};
 use ringmaster_common::{
     Timestamp,
     cluster::{Liveness, NodeStatus},
@@ -14,7 +13,7 @@ use ringmaster_common::{
 };
 use std::sync::Arc;
 
-/// What an event is about, to filter by.
+/// The subject of an event, to filter by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Nodes,
@@ -75,8 +74,8 @@ impl Kind {
     }
 }
 
-/// Whether an event belongs into a short list of what happened. What only leads up to another event,
-/// such as the steps of an operation, is left to the full timeline.
+/// Whether an event belongs into a short list. Events that only lead up to another one, such as the steps of an
+/// operation, are left to the full timeline.
 pub fn is_headline(event: &Event) -> bool {
     match event {
         Event::OpinionChanged { .. }
@@ -84,7 +83,7 @@ pub fn is_headline(event: &Event) -> bool {
         | Event::StepChanged { .. }
         | Event::StepsAdded { .. }
         | Event::Audited { .. } => false,
-        // Each resumption is one, but only an end or a wait is news.
+        // A resumed operation is no news; its end or its wait is.
         Event::OperationChanged { status, .. } => *status != OperationStatus::Running,
         _ => true,
     }
@@ -145,12 +144,12 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// What its list is ordered by, and goes on from: numbers of the audit have no gaps.
+    /// The sort key and cursor of its list: numbers of the audit have no gaps.
     pub fn rank(&self) -> u64 {
         self.audit.as_ref().map_or(self.revision, |audit| audit.number)
     }
 
-    /// Takes another entry into the line. What the line says is the latest.
+    /// Takes another entry into the line. The line shows the latest.
     fn absorb(&mut self, other: Entry) {
         let (count, since) = (self.count + other.count, self.since.min(other.since));
         let position = if other.since < self.since { other.position } else { self.position };
@@ -175,8 +174,8 @@ pub fn entries(batch: &EventBatch) -> impl Iterator<Item = Entry> + '_ {
         is_headline: is_headline(event),
         rolls_up_as: match event {
             Event::SettingChanged { setting } => Some(setting.key.clone()),
-            // Each node that finds out is an event, and there are as many as nodes. What was bad is not
-            // buried by what is good again.
+            // Each node that changes its opinion is an event. Unhealthy and healthy stay separate lines, so
+            // that a failure is not hidden by the recovery.
             Event::EndpointHealthChanged { upstream, endpoint, health } => {
                 Some(format!("{upstream} {endpoint} {}", health.verdict.as_str()))
             }
@@ -240,30 +239,34 @@ fn rolls_up(line: &Entry, entry: &Entry) -> bool {
     entry.rolls_up_as.is_some() && line.rolls_up_as == entry.rolls_up_as && line.kind == entry.kind
 }
 
-/// Who led, from when on.
+/// A leader and its term.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reign {
+pub struct LeadershipTerm {
     pub term: u64,
     pub leader: NodeId,
     pub at: Timestamp,
     pub revision: u64,
-    /// The operation that handed over, where the election was no accident. The winner of an election
+    /// The operation that transferred the leadership, where the election was planned. The winner of an election
     /// ends that step with its first command, so both are of one revision.
     pub by: Option<OperationId>,
 }
 
 /// The elections of a batch; there is one at the most.
-pub fn reigns(batch: &EventBatch) -> impl Iterator<Item = Reign> + '_ {
+pub fn leadership_terms(batch: &EventBatch) -> impl Iterator<Item = LeadershipTerm> + '_ {
     let by = batch.events.iter().find_map(|event| match event {
         Event::StepChanged { operation, step, .. } if step.status == StepStatus::Succeeded => {
-            (step.name == "hand_over").then_some(*operation)
+            (step.name == "transfer_leadership").then_some(*operation)
         }
         _ => None,
     });
     batch.events.iter().filter_map(move |event| match event {
-        Event::LeaderElected { term, leader } => {
-            Some(Reign { term: *term, leader: *leader, at: batch.at, revision: batch.revision.0, by })
-        }
+        Event::LeaderElected { term, leader } => Some(LeadershipTerm {
+            term: *term,
+            leader: *leader,
+            at: batch.at,
+            revision: batch.revision.0,
+            by,
+        }),
         _ => None,
     })
 }
@@ -387,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn what_each_node_finds_out_of_an_endpoint_is_one_line() {
+    fn opinions_of_all_nodes_about_an_endpoint_are_one_line() {
         let found = |revision, endpoint: &str, verdict: &str| {
             let health = serde_json::json!({ "verdict": verdict, "since": null, "opinions": [] });
             let event = Event::EndpointHealthChanged {
@@ -413,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_list_rolls_up_what_nothing_comes_between() {
+    fn a_full_list_rolls_up_consecutive_entries() {
         let news = entries(&batch()).next().unwrap();
         let line = |key: &str, revision| Entry {
             revision,
@@ -441,9 +444,9 @@ mod tests {
     }
 
     #[test]
-    fn an_election_knows_who_handed_over() {
+    fn an_election_names_the_operation_that_caused_it() {
         let step = |status| ringmaster_common::operation::Step {
-            name: "hand_over".to_owned(),
+            name: "transfer_leadership".to_owned(),
             title: String::new(),
             bound_ms: 1,
             status,
@@ -455,7 +458,7 @@ mod tests {
         let elected = Event::LeaderElected { term: 4, leader: NodeId(2) };
         let handed =
             |status| Event::StepChanged { operation: OperationId(9), position: 2, step: step(status) };
-        let by = |batch: EventBatch| reigns(&batch).map(|reign| reign.by).collect::<Vec<_>>();
+        let by = |batch: EventBatch| leadership_terms(&batch).map(|term| term.by).collect::<Vec<_>>();
         assert_eq!(by(batch(vec![elected.clone()])), [None]);
         assert_eq!(by(batch(vec![elected.clone(), handed(StepStatus::Succeeded)])), [Some(OperationId(9))]);
         assert_eq!(by(batch(vec![elected, handed(StepStatus::Failed)])), [None]);

@@ -1,10 +1,9 @@
-//! Traffic in figures and words: what all proxies together do for an upstream, and which routes give way to
-//! which.
+//! Traffic in numbers and words: the load of an upstream over all proxies, and the precedence of routes.
 //!
 //! Each node measures for itself. Rates and requests under way are added up; of latencies the highest of the
 //! nodes is shown: no quantile of all requests is above it.
 
-use crate::situation::Tone;
+use crate::tone::Tone;
 use ringmaster_common::{
     Timestamp,
     id::NodeId,
@@ -18,7 +17,7 @@ use ringmaster_common::{
 use serde_json::json;
 use std::collections::VecDeque;
 
-/// What is done for an upstream or an endpoint, by all nodes together.
+/// The load of an upstream or an endpoint, over all nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Load {
     pub requests_per_s: f64,
@@ -29,23 +28,23 @@ pub struct Load {
 }
 
 impl Load {
-    fn of_upstream(figures: &UpstreamMetrics) -> Load {
+    fn of_upstream(metrics: &UpstreamMetrics) -> Load {
         Load {
-            requests_per_s: figures.requests_per_s,
-            failures_per_s: figures.failures_per_s,
-            p50_us: figures.p50_us,
-            p99_us: figures.p99_us,
-            in_flight: figures.in_flight.into(),
+            requests_per_s: metrics.requests_per_s,
+            failures_per_s: metrics.failures_per_s,
+            p50_us: metrics.p50_us,
+            p99_us: metrics.p99_us,
+            in_flight: metrics.in_flight.into(),
         }
     }
 
-    fn of_endpoint(figures: &EndpointMetrics) -> Load {
+    fn of_endpoint(metrics: &EndpointMetrics) -> Load {
         Load {
-            requests_per_s: figures.requests_per_s,
-            failures_per_s: figures.failures_per_s,
-            p50_us: figures.p50_us,
-            p99_us: figures.p99_us,
-            in_flight: figures.in_flight.into(),
+            requests_per_s: metrics.requests_per_s,
+            failures_per_s: metrics.failures_per_s,
+            p50_us: metrics.p50_us,
+            p99_us: metrics.p99_us,
+            in_flight: metrics.in_flight.into(),
         }
     }
 
@@ -65,58 +64,58 @@ impl Load {
     }
 }
 
-/// What was heard of the traffic in the last two minutes, once a second, and when; the oldest first.
+/// The traffic of the last two minutes, a sample each second, oldest first.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Heard(VecDeque<(Timestamp, Vec<UpstreamMetrics>)>);
+pub struct TrafficHistory(VecDeque<(Timestamp, Vec<UpstreamMetrics>)>);
 
-impl Heard {
-    pub fn push(&mut self, at: Timestamp, figures: Vec<UpstreamMetrics>) {
-        if self.0.len() == crate::figures::HISTORY {
+impl TrafficHistory {
+    pub fn push(&mut self, at: Timestamp, metrics: Vec<UpstreamMetrics>) {
+        if self.0.len() == crate::metrics::HISTORY {
             self.0.pop_front();
         }
-        self.0.push_back((at, figures));
+        self.0.push_back((at, metrics));
     }
 
-    /// What nodes do now.
+    /// The latest sample.
     pub fn latest(&self) -> &[UpstreamMetrics] {
-        self.0.back().map_or(&[], |(_, figures)| figures)
+        self.0.back().map_or(&[], |(_, metrics)| metrics)
     }
 
-    /// What all of them do now, for what `what` names.
-    pub fn load(&self, what: &What) -> Load {
-        what.load(self.latest())
+    /// The current load in a scope.
+    pub fn load(&self, scope: &TrafficScope) -> Load {
+        scope.load(self.latest())
     }
 
-    /// When the lines begin.
+    /// The time of the oldest sample.
     pub fn since(&self) -> Option<Timestamp> {
         self.0.front().map(|(at, _)| *at)
     }
 
-    /// One figure over time.
-    pub fn line(&self, what: &What, figure: fn(Load) -> Option<f64>) -> Vec<Option<f64>> {
-        self.0.iter().map(|(_, figures)| figure(what.load(figures))).collect()
+    /// One metric over time.
+    pub fn line(&self, scope: &TrafficScope, metric: fn(Load) -> Option<f64>) -> Vec<Option<f64>> {
+        self.0.iter().map(|(_, metrics)| metric(scope.load(metrics))).collect()
     }
 }
 
-/// What a figure is of.
+/// The scope of a metric.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum TrafficScope {
     All,
     Upstream(String),
     Endpoint(String, String),
 }
 
-impl What {
-    fn load(&self, figures: &[UpstreamMetrics]) -> Load {
-        let of = |figures: &UpstreamMetrics| match self {
-            What::Endpoint(upstream, endpoint) if *upstream == figures.upstream => {
-                figures.endpoints.iter().find(|known| known.endpoint == *endpoint).map(Load::of_endpoint)
+impl TrafficScope {
+    fn load(&self, metrics: &[UpstreamMetrics]) -> Load {
+        let of = |metrics: &UpstreamMetrics| match self {
+            TrafficScope::Endpoint(upstream, endpoint) if *upstream == metrics.upstream => {
+                metrics.endpoints.iter().find(|known| known.endpoint == *endpoint).map(Load::of_endpoint)
             }
-            What::Upstream(upstream) if *upstream != figures.upstream => None,
-            What::Endpoint(..) => None,
-            What::All | What::Upstream(_) => Some(Load::of_upstream(figures)),
+            TrafficScope::Upstream(upstream) if *upstream != metrics.upstream => None,
+            TrafficScope::Endpoint(..) => None,
+            TrafficScope::All | TrafficScope::Upstream(_) => Some(Load::of_upstream(metrics)),
         };
-        figures.iter().filter_map(of).fold(Load::default(), Load::and)
+        metrics.iter().filter_map(of).fold(Load::default(), Load::and)
     }
 }
 
@@ -162,7 +161,7 @@ pub fn verdict_tone(verdict: Verdict) -> Tone {
     }
 }
 
-/// Whom an upstream sends requests to, in two words.
+/// How an upstream selects endpoints, in two words.
 pub fn mode(upstream: &Upstream) -> String {
     match upstream.primary {
         Some(_) => "active standby".to_owned(),
@@ -170,7 +169,7 @@ pub fn mode(upstream: &Upstream) -> String {
     }
 }
 
-/// What an endpoint is there for, by what the cluster says.
+/// The part of an endpoint, by the replicated state.
 pub fn part(upstream: &Upstream, endpoint: &Endpoint) -> &'static str {
     let primary = upstream.primary.as_ref().map(|primary| primary.endpoint.as_ref() == Some(&endpoint.id));
     match (endpoint.state, primary) {
@@ -178,12 +177,12 @@ pub fn part(upstream: &Upstream, endpoint: &Endpoint) -> &'static str {
         (EndpointState::Maintenance, _) => "in maintenance",
         _ if endpoint.health.verdict == Verdict::Unhealthy && primary != Some(true) => "left out",
         (EndpointState::Ready, Some(true)) => "primary",
-        (EndpointState::Ready, Some(false)) => "stands by",
-        (EndpointState::Ready, None) => "takes requests",
+        (EndpointState::Ready, Some(false)) => "standby",
+        (EndpointState::Ready, None) => "serving",
     }
 }
 
-/// What `observer` sees of an endpoint; unknown where it has said nothing.
+/// The opinion of `observer` about an endpoint.
 pub fn seen_by(endpoint: &Endpoint, observer: NodeId) -> Verdict {
     let opinion = endpoint.health.opinions.iter().find(|opinion| opinion.observer == observer);
     opinion.map_or(Verdict::Unknown, |opinion| opinion.verdict)
@@ -219,7 +218,7 @@ mod tests {
         serde_json::from_str(&text).unwrap()
     }
 
-    fn figures(node: u64, upstream: &str, requests_per_s: f64, p99_us: Option<u64>) -> UpstreamMetrics {
+    fn metrics(node: u64, upstream: &str, requests_per_s: f64, p99_us: Option<u64>) -> UpstreamMetrics {
         let endpoint = EndpointMetrics {
             endpoint: "e1".to_owned(),
             requests_per_s: requests_per_s / 2.0,
@@ -249,23 +248,23 @@ mod tests {
 
     #[test]
     fn rates_add_up_and_of_latencies_the_highest_counts() {
-        let mut heard = Heard::default();
+        let mut heard = TrafficHistory::default();
         heard.push(
             Timestamp::UNIX_EPOCH,
             vec![
-                figures(1, "web", 10.0, Some(900)),
-                figures(2, "web", 30.0, None),
-                figures(2, "db", 4.0, Some(5_000)),
+                metrics(1, "web", 10.0, Some(900)),
+                metrics(2, "web", 30.0, None),
+                metrics(2, "db", 4.0, Some(5_000)),
             ],
         );
-        let web = heard.load(&What::Upstream("web".to_owned()));
+        let web = heard.load(&TrafficScope::Upstream("web".to_owned()));
         assert_eq!((web.requests_per_s, web.p99_us, web.in_flight), (40.0, Some(900), 4));
         assert_eq!(web.failure_percent(), Some(25.0));
-        assert_eq!(heard.load(&What::All).requests_per_s, 44.0);
-        let endpoint = What::Endpoint("web".to_owned(), "e1".to_owned());
+        assert_eq!(heard.load(&TrafficScope::All).requests_per_s, 44.0);
+        let endpoint = TrafficScope::Endpoint("web".to_owned(), "e1".to_owned());
         assert_eq!(heard.load(&endpoint).requests_per_s, 20.0);
-        assert_eq!(heard.load(&What::Upstream("none".to_owned())).failure_percent(), None);
-        assert_eq!(heard.line(&What::All, |load| Some(load.requests_per_s)), [Some(44.0)]);
+        assert_eq!(heard.load(&TrafficScope::Upstream("none".to_owned())).failure_percent(), None);
+        assert_eq!(heard.line(&TrafficScope::All, |load| Some(load.requests_per_s)), [Some(44.0)]);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! An address that cannot be opened is tried again, less and less often. All workers try; their error is logged when it
 //! changes, and reported for as long as it lasts, so that an operator who reads no logs sees it.
 
-use ringmaster_common::traffic::warnings::MAX_DEAF_LISTENERS;
+use ringmaster_common::traffic::warnings::MAX_FAILED_LISTENERS;
 use std::{
     collections::BTreeMap,
     io,
@@ -138,7 +138,7 @@ impl Listeners {
         let failed = self.lock();
         failed
             .iter()
-            .take(MAX_DEAF_LISTENERS)
+            .take(MAX_FAILED_LISTENERS)
             .map(|(addr, failed)| (addr.clone(), failed.why.clone()))
             .collect()
     }

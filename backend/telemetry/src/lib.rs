@@ -305,8 +305,8 @@ impl Telemetry {
             reports.values().filter(|heard| millis(now.saturating_duration_since(heard.at)) <= FRESH_MS);
         warnings(fresh.map(|Heard { message, .. }| ProxyReport {
             node: message.report.node,
-            deaf: &message.deaf,
-            figures: &message.traffic,
+            failed_listeners: &message.deaf,
+            metrics: &message.traffic,
         }))
     }
 

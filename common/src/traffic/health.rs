@@ -1,4 +1,4 @@
-//! Health: what each node sees of an endpoint, and what the cluster makes of that.
+//! Health: each node's opinion of an endpoint, and the cluster's verdict.
 //!
 //! Each node checks for itself. The cluster's verdict changes when a majority of the nodes that have
 //! an opinion want it to; each opinion is kept beside it. A node's proxy avoids an endpoint if the
@@ -8,11 +8,10 @@ use super::within;
 use crate::{Timestamp, id::NodeId, string_enum::string_enum};
 use serde::{Deserialize, Serialize};
 
-/// How an endpoint is checked. Of its tag, see [`crate::event::Event`].
+/// How an endpoint is checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[cfg_attr(not(target_family = "wasm"), serde(tag = "type"))]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum HealthCheck {
     /// A GET that is answered with the status that is expected.
     Http {
@@ -24,35 +23,35 @@ pub enum HealthCheck {
         /// Any from 200 to 399 where none is named.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         status: Option<u16>,
-        #[serde(default = "usual::interval_ms")]
+        #[serde(default = "defaults::interval_ms")]
         interval_ms: u64,
-        #[serde(default = "usual::timeout_ms")]
+        #[serde(default = "defaults::timeout_ms")]
         timeout_ms: u64,
-        #[serde(default = "usual::rise")]
+        #[serde(default = "defaults::rise")]
         rise: u32,
-        #[serde(default = "usual::fall")]
+        #[serde(default = "defaults::fall")]
         fall: u32,
-        /// Who comes and goes has to be well for longer each time before it is healthy, up to this; 0: for no
+        /// A flapping endpoint must pass its checks for longer each time before it is healthy, up to this; 0: for no
         /// longer than `rise` takes.
-        #[serde(default = "usual::max_hold_ms")]
+        #[serde(default = "defaults::max_hold_ms")]
         max_hold_ms: u64,
     },
     /// A connection.
     Tcp {
-        #[serde(default = "usual::interval_ms")]
+        #[serde(default = "defaults::interval_ms")]
         interval_ms: u64,
-        #[serde(default = "usual::timeout_ms")]
+        #[serde(default = "defaults::timeout_ms")]
         timeout_ms: u64,
-        #[serde(default = "usual::rise")]
+        #[serde(default = "defaults::rise")]
         rise: u32,
-        #[serde(default = "usual::fall")]
+        #[serde(default = "defaults::fall")]
         fall: u32,
-        /// Who comes and goes has to be well for longer each time before it is healthy, up to this; 0: for no
+        /// A flapping endpoint must pass its checks for longer each time before it is healthy, up to this; 0: for no
         /// longer than `rise` takes.
-        #[serde(default = "usual::max_hold_ms")]
+        #[serde(default = "defaults::max_hold_ms")]
         max_hold_ms: u64,
     },
-    /// The endpoint tells any node that it lives, at least once in this time. The nodes tell each other.
+    /// The endpoint sends a heartbeat to any node at least once in this time. The nodes forward it to each other.
     Heartbeat { ttl_ms: u64 },
 }
 
@@ -70,8 +69,8 @@ pub struct Rhythm {
     pub max_hold_ms: u64,
 }
 
-/// What a check is where nothing is said.
-mod usual {
+/// The defaults of a check.
+mod defaults {
     pub(super) fn interval_ms() -> u64 {
         2_000
     }
@@ -150,11 +149,11 @@ impl Rhythm {
     }
 }
 
-/// What is said of an endpoint.
+/// The health of an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
 pub enum Verdict {
-    /// Nobody has found out yet. It gets requests.
+    /// Not known yet. The endpoint gets requests.
     #[default]
     Unknown,
     Healthy,
@@ -174,7 +173,7 @@ impl Verdict {
 }
 
 impl EndpointHealth {
-    /// Takes in what an observer sees, in the order of observers. Tells whether it changed its mind.
+    /// Stores an observer's opinion, in the order of observers. Returns whether it changed.
     pub fn set_opinion(&mut self, observer: NodeId, verdict: Verdict, detail: &str, at: Timestamp) -> bool {
         let place = self.opinions.binary_search_by_key(&observer, |opinion| opinion.observer);
         let before = place.map_or(Verdict::Unknown, |place| self.opinions[place].verdict);
@@ -192,35 +191,35 @@ impl EndpointHealth {
         true
     }
 
-    /// Of who left the cluster, nothing is kept.
+    /// Drops the opinion of a former member.
     pub fn forget_observer(&mut self, gone: NodeId) {
         self.opinions.retain(|opinion| opinion.observer != gone);
     }
 }
 
-/// The cluster's verdict, and what led to it.
+/// The cluster's verdict, and the opinions that it is made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EndpointHealth {
     pub verdict: Verdict,
-    /// Null while nothing was found out.
+    /// Null while the verdict is unknown.
     pub since: Option<Timestamp>,
     /// In the order of their ids.
     pub opinions: Vec<HealthOpinion>,
 }
 
-/// What one node sees.
+/// The opinion of one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HealthOpinion {
     pub observer: NodeId,
     pub verdict: Verdict,
-    /// What the check that changed it found, such as `answered 503` or `connection refused`.
+    /// The result of the check that changed it, such as `answered 503` or `connection refused`.
     pub detail: String,
     pub since: Timestamp,
 }
 
-/// One entry of an endpoint's health history: somebody changed their mind.
+/// One entry of an endpoint's health history: a changed opinion or verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HealthRecord {
@@ -231,26 +230,26 @@ pub struct HealthRecord {
     pub detail: String,
 }
 
-/// A heartbeat that a node has heard itself, as it tells the others.
+/// A heartbeat that a node has received itself, as it forwards it to the others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceivedHeartbeat {
     pub upstream: String,
     pub endpoint: String,
-    /// The address that the endpoint has: of another one, nothing was heard.
+    /// The address that the heartbeat is for.
     pub addr: String,
-    /// How long ago it was when it was told.
+    /// The age when it was forwarded.
     pub age_ms: u64,
 }
 
-/// What a node's own checks say of an endpoint, as it reports to the others.
+/// The result of a node's own checks of an endpoint, as it reports it to the others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointOpinion {
     pub upstream: String,
     pub endpoint: String,
-    /// The address that was checked: what is said of another one does not count.
+    /// The address that was checked. A report about another address does not count.
     pub addr: String,
-    /// Never [`Verdict::Unknown`]: who does not know says nothing.
+    /// Never [`Verdict::Unknown`].
     pub verdict: Verdict,
-    /// What the check that changed it found.
+    /// The result of the check that changed it.
     pub detail: String,
 }

@@ -4,7 +4,7 @@ use super::{route::RouteSpec, upstream::UpstreamSpec};
 use crate::id::Revision;
 use serde::{Deserialize, Serialize};
 
-/// The body of `POST /v1/traffic/import`. What it does not name stays as it is.
+/// The body of `POST /v1/traffic/import`. Upstreams and routes that it does not name stay unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]

@@ -1,18 +1,18 @@
-//! What a node's proxy measures: telemetry, never agreed on.
+//! Measurements of a node's proxy: telemetry, never replicated.
 
 use super::health::Verdict;
 use crate::id::NodeId;
 use serde::{Deserialize, Serialize};
 
-/// What one node's proxy did for one upstream lately.
+/// The metrics of one upstream at one node's proxy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UpstreamMetrics {
     pub upstream: String,
     pub node: NodeId,
-    /// In the time since the figures before.
+    /// In the time since the previous metrics.
     pub requests_per_s: f64,
-    /// Answers of 500 and above, and requests that got none.
+    /// Responses of 500 and above, and requests without a response.
     pub failures_per_s: f64,
     pub retries_per_s: f64,
     /// Over the last ten seconds; null where there was no request.
@@ -21,15 +21,13 @@ pub struct UpstreamMetrics {
     /// Requests under way; of plain TCP, connections.
     pub in_flight: u32,
     /// Whether its endpoints have a health check.
-    #[cfg(not(target_family = "wasm"))]
     #[serde(default)]
     pub checked: bool,
     pub endpoints: Vec<EndpointMetrics>,
 }
 
 impl UpstreamMetrics {
-    /// Whether there is anything to tell.
-    #[cfg(not(target_family = "wasm"))]
+    /// Whether there is anything to report.
     pub fn is_busy(&self) -> bool {
         let busy =
             |endpoint: &EndpointMetrics| endpoint.ejected_for_ms.is_some() || endpoint.recent_requests > 0;
@@ -38,7 +36,7 @@ impl UpstreamMetrics {
     }
 }
 
-/// The same for one endpoint, with what this node thinks of it.
+/// The same for one endpoint, with this node's opinion of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EndpointMetrics {
@@ -48,22 +46,20 @@ pub struct EndpointMetrics {
     pub p50_us: Option<u64>,
     pub p99_us: Option<u64>,
     pub in_flight: u32,
-    /// What this node's own checks say.
+    /// The result of this node's own checks.
     pub verdict: Verdict,
     pub detail: String,
-    /// How much longer this node leaves it out.
+    /// The remaining time of its ejection at this node.
     pub ejected_for_ms: Option<u64>,
-    /// What came to an end in the last ten seconds.
-    #[cfg(not(target_family = "wasm"))]
+    /// Requests that ended in the last ten seconds.
     #[serde(default)]
     pub recent_requests: u64,
-    /// Of these, answers of 500 and above, and requests that got none.
-    #[cfg(not(target_family = "wasm"))]
+    /// Of these, responses of 500 and above, and requests without a response.
     #[serde(default)]
     pub recent_failures: u64,
 }
 
-/// Why a request went where it went: one of few that are kept, as they come.
+/// The reason why a request was sent to an endpoint: a sample of the latest requests is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Decision {
@@ -77,7 +73,7 @@ pub struct Decision {
     pub chosen: Option<String>,
     /// Why this one, as a sentence.
     pub why: String,
-    /// How often it was sent again before this.
+    /// The number of retries before this.
     pub retries: u32,
     pub status: u16,
     pub took_us: u64,
@@ -88,8 +84,8 @@ pub struct Decision {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Candidate {
     pub endpoint: String,
-    /// Why it was left out; null where it could have been taken.
+    /// Why it was not eligible; null where it was.
     pub why_ineligible: Option<String>,
-    /// What the policy compared, such as `12 under way`.
+    /// The value that the policy compared, such as `12 in flight`.
     pub weighed: String,
 }

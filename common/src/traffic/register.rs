@@ -1,6 +1,6 @@
-//! Self-registration: an endpoint that says by itself that it is there, and for how long that holds.
+//! Self-registration: an endpoint registers itself for a TTL.
 //!
-//! Being there and being gone are in the log; renewals are not. A registration that is not renewed for its TTL ends.
+//! Registration and removal are in the log; renewals are not. A registration that is not renewed within its TTL ends.
 
 use super::{upstream::EndpointSpec, within};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ pub struct Register {
     pub addr: String,
     #[serde(default = "one")]
     pub weight: u32,
-    /// It ends if it is not renewed for so long.
+    /// The registration ends if it is not renewed within this time.
     pub ttl_ms: u64,
 }
 
@@ -27,7 +27,7 @@ fn one() -> u32 {
 }
 
 impl Register {
-    /// Says what is wrong with it, if anything.
+    /// Checks the request; the error says which value is wrong.
     pub fn check(&self) -> Result<(), String> {
         self.endpoint().check()?;
         within("ttl_ms", self.ttl_ms, *TTL_MS.start(), *TTL_MS.end())
@@ -46,18 +46,18 @@ pub struct Deregister {
     pub id: String,
 }
 
-/// What a registration is answered with.
+/// The response to a registration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Registered {
     pub upstream: String,
     pub id: String,
     pub ttl_ms: u64,
-    /// When to register again, so that a lost request or two do no harm.
+    /// The recommended time until the renewal: short enough for lost requests to do no harm.
     pub renew_after_ms: u64,
 }
 
-/// Who takes requests of an upstream now, by what the cluster says.
+/// The serving endpoints of an upstream, by the replicated state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HealthyEndpoints {

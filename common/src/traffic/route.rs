@@ -4,17 +4,15 @@
 //! these the longest path prefix. So no order of routes has to be kept, and two routes that match the
 //! very same requests are refused.
 
-#[cfg(not(target_family = "wasm"))]
 use super::{check_name, upstream::check_token, within};
 use crate::{Timestamp, id::Revision};
 use serde::{Deserialize, Serialize};
-#[cfg(not(target_family = "wasm"))]
 use std::collections::BTreeMap;
 
-/// The body of `PUT /v1/routes/{name}`. The browser takes in what its lists show.
+/// The body of `PUT /v1/routes/{name}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[cfg_attr(not(target_family = "wasm"), serde(deny_unknown_fields))]
+#[serde(deny_unknown_fields)]
 pub struct RouteSpec {
     /// The listener, as `host:port`; each node's proxy listener where none is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,24 +29,19 @@ pub struct RouteSpec {
     pub rewrite_prefix: Option<String>,
     /// Set on the request, in place of what the client sent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[cfg(not(target_family = "wasm"))]
     pub set_request_headers: BTreeMap<String, String>,
     /// Set on the response, in place of what the endpoint sent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[cfg(not(target_family = "wasm"))]
     pub set_response_headers: BTreeMap<String, String>,
-    /// So many requests a second may each node let through; beyond that it answers 429.
+    /// The maximum rate at each node; requests beyond it are answered with 429.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg(not(target_family = "wasm"))]
     pub rate_limit_per_s: Option<u32>,
-    /// Connections to the listener begin with who the client is, in either version of the PROXY protocol, and
-    /// are closed where they do not. It holds for a listener as soon as one of its routes says so.
+    /// Connections to the listener must begin with a PROXY protocol header, of either version; others are closed.
+    /// It applies to a listener as soon as one of its routes sets it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    #[cfg(not(target_family = "wasm"))]
     pub accept_proxy_protocol: bool,
     /// The longest body of a request, in bytes; longer ones are answered with 413.
-    #[serde(default = "usual_body")]
-    #[cfg(not(target_family = "wasm"))]
+    #[serde(default = "default_max_body")]
     pub max_body_bytes: u64,
 }
 
@@ -56,14 +49,12 @@ fn root() -> String {
     "/".to_owned()
 }
 
-#[cfg(not(target_family = "wasm"))]
-fn usual_body() -> u64 {
+fn default_max_body() -> u64 {
     64 * 1024 * 1024
 }
 
 impl RouteSpec {
-    #[cfg(not(target_family = "wasm"))]
-    /// Says what is wrong with it, if anything.
+    /// Checks the route; the error says which value is wrong.
     pub fn check(&self) -> Result<(), String> {
         check_name("an upstream", &self.upstream)?;
         if let Some(listener) = &self.listener {
@@ -108,8 +99,7 @@ impl RouteSpec {
     }
 }
 
-#[cfg(not(target_family = "wasm"))]
-/// Headers that frame the message, belong to the connection, or say what the proxy alone knows.
+/// Headers that frame the message, belong to the connection, or are set by the proxy alone.
 const NEVER_SET: &[&str] = &[
     "connection",
     "content-length",
@@ -127,7 +117,6 @@ const NEVER_SET: &[&str] = &[
     "x-forwarded-host",
 ];
 
-#[cfg(not(target_family = "wasm"))]
 fn check_host(host: &str) -> Result<(), String> {
     let name = host.strip_prefix("*.").unwrap_or(host);
     let fits = !name.is_empty()
@@ -140,7 +129,6 @@ fn check_host(host: &str) -> Result<(), String> {
     }
 }
 
-#[cfg(not(target_family = "wasm"))]
 fn check_prefix(what: &str, prefix: &str) -> Result<(), String> {
     let fits = prefix.starts_with('/')
         && prefix.len() <= 1024
@@ -154,12 +142,12 @@ fn check_prefix(what: &str, prefix: &str) -> Result<(), String> {
     }
 }
 
-/// A route, at the version that its ETag names. Of the browser, see [`crate::event::Event`].
+/// A route, at the version that its ETag names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Route {
     pub name: String,
-    #[cfg_attr(not(target_family = "wasm"), serde(flatten))]
+    #[serde(flatten)]
     pub spec: RouteSpec,
     pub version: Revision,
     pub updated_at: Timestamp,

@@ -1,13 +1,10 @@
-//! Upstreams and their endpoints: what is configured, and what became of it.
+//! Upstreams and their endpoints: configuration and state.
 
-#[cfg(not(target_family = "wasm"))]
 mod check;
 
-#[cfg(not(target_family = "wasm"))]
 use super::health::HealthCheck;
 use super::health::{EndpointHealth, HealthRecord, Verdict};
 use crate::{Timestamp, id::Revision, string_enum::string_enum};
-#[cfg(not(target_family = "wasm"))]
 pub use check::{check_addr, check_token};
 use serde::{Deserialize, Serialize};
 
@@ -45,12 +42,10 @@ impl Policy {
     }
 }
 
-/// What a consistent hash is made of. A request that lacks it is spread by the client's address. Of its
-/// tag, see [`crate::event::Event`].
+/// The input of the consistent hash. A request that lacks it is hashed by the client's address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[cfg_attr(not(target_family = "wasm"), serde(tag = "type"))]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum HashKey {
     #[default]
     ClientAddress,
@@ -90,73 +85,58 @@ impl Protocol {
 /// The body of `PUT /v1/upstreams/{name}`.
 pub type UpstreamSpec = Configured<EndpointSpec>;
 
-/// How an upstream is configured; its endpoints are what is configured of them ([`EndpointSpec`]), or
-/// what became of that, too ([`Endpoint`]). The browser takes in what its lists show; all of it is asked for where it
-/// is edited.
+/// How an upstream is configured. Its endpoints are either the configuration alone ([`EndpointSpec`]) or the
+/// configuration with the current state ([`Endpoint`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[cfg_attr(not(target_family = "wasm"), serde(deny_unknown_fields))]
+#[serde(deny_unknown_fields)]
 pub struct Configured<E> {
     #[serde(default)]
     pub policy: Policy,
-    /// What [`Policy::ConsistentHash`] hashes.
+    /// The input of [`Policy::ConsistentHash`].
     #[serde(default)]
-    #[cfg(not(target_family = "wasm"))]
     pub hash_key: HashKey,
     #[serde(default)]
     pub protocol: Protocol,
     /// Without one, an endpoint is taken for healthy until requests show otherwise.
     #[serde(default)]
-    #[cfg(not(target_family = "wasm"))]
     pub health_check: Option<HealthCheck>,
     #[serde(default)]
-    #[cfg(not(target_family = "wasm"))]
     pub outlier_ejection: OutlierEjection,
     #[serde(default)]
-    #[cfg(not(target_family = "wasm"))]
     pub retries: Retries,
     #[serde(default)]
-    #[cfg(not(target_family = "wasm"))]
     pub timeouts: Timeouts,
-    /// A client comes back to the same endpoint, by a cookie of this name.
+    /// The name of a cookie that keeps a client on the same endpoint.
     #[serde(default)]
-    #[cfg(not(target_family = "wasm"))]
     pub sticky_cookie: Option<String>,
-    /// A newcomer's share grows to its full size over so long; 0: at once.
+    /// Slow start: the share of a new endpoint grows to its full size over this time; 0: at once.
     #[serde(default)]
-    #[cfg(not(target_family = "wasm"))]
     pub slow_start_ms: u64,
-    /// How many requests each node sends to one endpoint at a time; beyond that the others are taken.
-    #[serde(default = "usual_in_flight")]
-    #[cfg(not(target_family = "wasm"))]
+    /// The maximum number of requests in flight from each node to one endpoint.
+    #[serde(default = "default_max_in_flight")]
     pub max_in_flight: u32,
-    /// How long requests may go on at an endpoint that is drained, before they are cut off.
-    #[serde(default = "usual_drain_ms")]
-    #[cfg(not(target_family = "wasm"))]
+    /// The time that requests have to end at an endpoint that is drained, before they are cut off.
+    #[serde(default = "default_drain_ms")]
     pub drain_ms: u64,
-    /// Tells the endpoint who the client is, in the PROXY protocol's second version.
+    /// Sends the client's address to the endpoint, in version 2 of the PROXY protocol.
     #[serde(default)]
-    #[cfg(not(target_family = "wasm"))]
     pub send_proxy_protocol: bool,
     /// One endpoint alone is primary and gets all requests; the others stand by.
     #[serde(default)]
-    #[cfg(not(target_family = "wasm"))]
     pub active_standby: Option<ActiveStandby>,
     #[serde(default = "Vec::new")]
     pub endpoints: Vec<E>,
 }
 
-#[cfg(not(target_family = "wasm"))]
-fn usual_in_flight() -> u32 {
+fn default_max_in_flight() -> u32 {
     1024
 }
 
-#[cfg(not(target_family = "wasm"))]
-fn usual_drain_ms() -> u64 {
+fn default_drain_ms() -> u64 {
     30_000
 }
 
-#[cfg(not(target_family = "wasm"))]
 impl<E> Default for Configured<E> {
     fn default() -> Self {
         Configured {
@@ -169,8 +149,8 @@ impl<E> Default for Configured<E> {
             timeouts: Timeouts::default(),
             sticky_cookie: None,
             slow_start_ms: 0,
-            max_in_flight: usual_in_flight(),
-            drain_ms: usual_drain_ms(),
+            max_in_flight: default_max_in_flight(),
+            drain_ms: default_drain_ms(),
             send_proxy_protocol: false,
             active_standby: None,
             endpoints: Vec::new(),
@@ -178,7 +158,6 @@ impl<E> Default for Configured<E> {
     }
 }
 
-#[cfg(not(target_family = "wasm"))]
 impl<E> Configured<E> {
     /// The same with other endpoints.
     pub fn with_endpoints<F>(self, endpoints: Vec<F>) -> Configured<F> {
@@ -217,7 +196,7 @@ fn one() -> u32 {
     1
 }
 
-/// Leaving out for a while who keeps failing, whatever the health checks say. Each node ejects for itself.
+/// Ejecting endpoints that keep failing for a while, whatever the health checks say. Each node ejects for itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
@@ -280,11 +259,11 @@ impl Default for Timeouts {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ActiveStandby {
-    /// Whether the cluster fails over by itself when the primary is down.
+    /// Whether the cluster fails over automatically when the primary is down.
     pub automatic: bool,
     /// How long the primary has to be down before that.
     pub grace_ms: u64,
-    /// How long after a failover the cluster starts no other by itself.
+    /// The time after a failover in which the cluster starts no other automatically.
     pub hold_down_ms: u64,
     /// Asked to fence the old primary before another is promoted: an `http://` address that takes a POST.
     pub fence_webhook: Option<String>,
@@ -296,7 +275,7 @@ impl Default for ActiveStandby {
     }
 }
 
-/// What an operator has said of an endpoint.
+/// The state of an endpoint, as an operator set it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
 pub enum EndpointState {
@@ -305,7 +284,7 @@ pub enum EndpointState {
     Ready,
     /// It gets nothing new; what it has may end.
     Drain,
-    /// It gets nothing at all, and nobody checks it.
+    /// It gets no requests, and it is not checked.
     Maintenance,
 }
 
@@ -330,7 +309,7 @@ pub struct Endpoint {
     pub weight: u32,
     pub state: EndpointState,
     pub state_since: Timestamp,
-    /// What the cluster says, and who says what.
+    /// The cluster's verdict, and each node's opinion.
     pub health: EndpointHealth,
     /// It registered itself, and goes with its registration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -345,28 +324,27 @@ pub struct Registration {
     pub since: Timestamp,
 }
 
-/// Who serves an upstream that has one primary.
+/// The primary of an upstream with active and standby endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Primary {
-    /// None while there is none: nobody gets a request.
+    /// Null while there is none: no endpoint gets requests.
     pub endpoint: Option<String>,
     /// Grows with each change of the primary, over all that this cluster ever had.
     pub epoch: u64,
     pub since: Timestamp,
-    /// When the cluster fails over by itself, unless the primary is healthy again before.
+    /// When the cluster fails over automatically, unless the primary is healthy again before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fails_over_at: Option<Timestamp>,
 }
 
-/// An upstream: its configuration, and the states of its endpoints. In JSON they stand side by side; of
-/// the browser, see [`crate::event::Event`].
+/// An upstream: its configuration and the states of its endpoints, side by side in JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Upstream {
     pub name: String,
-    /// Endpoints stand in the order in which they are configured; who registered themselves come last.
-    #[cfg_attr(not(target_family = "wasm"), serde(flatten))]
+    /// Endpoints are in the order of the configuration; endpoints that registered themselves come last.
+    #[serde(flatten)]
     pub config: Configured<Endpoint>,
     /// Where it is active-standby.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -378,7 +356,7 @@ pub struct Upstream {
 }
 
 impl Endpoint {
-    /// One that nobody has said or found out anything of.
+    /// An endpoint in its first state.
     pub fn new(spec: &EndpointSpec, at: Timestamp) -> Endpoint {
         Endpoint {
             id: spec.id.clone(),
@@ -405,7 +383,7 @@ impl Upstream {
         self.config.endpoints.iter_mut().find(|endpoint| endpoint.id == id)
     }
 
-    /// In the place of the one with its id, or last among its like.
+    /// Replaces the endpoint with its id, or adds it after the others of its kind.
     pub fn put_endpoint(&mut self, endpoint: Endpoint) {
         if let Some(place) = self.endpoint_mut(&endpoint.id) {
             *place = endpoint;
@@ -430,15 +408,14 @@ impl Upstream {
         by.clone_into(&mut self.updated_by);
     }
 
-    #[cfg(not(target_family = "wasm"))]
-    /// What was configured of it, as it can be put again. Who registered themselves are not.
+    /// The configuration as it can be put again, without endpoints that registered themselves.
     pub fn spec(&self) -> UpstreamSpec {
         let configured = self.config.endpoints.iter().filter(|endpoint| endpoint.registered.is_none());
         let endpoints = configured.map(Endpoint::spec).collect();
         self.config.clone().with_endpoints(endpoints)
     }
 
-    /// Whether an endpoint is sent requests, by what the cluster says of it.
+    /// Whether an endpoint gets requests, by the replicated state.
     pub fn is_serving(&self, endpoint: &Endpoint) -> bool {
         let stands_by =
             self.primary.as_ref().is_some_and(|primary| primary.endpoint.as_ref() != Some(&endpoint.id));
@@ -451,10 +428,10 @@ impl Upstream {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EndpointDetail {
     pub upstream: String,
-    #[cfg_attr(not(target_family = "wasm"), serde(flatten))]
+    #[serde(flatten)]
     pub endpoint: Endpoint,
-    /// Whether it is sent requests, by what the cluster says.
+    /// Whether it gets requests, by the replicated state.
     pub is_serving: bool,
-    /// Who changed their mind about its health lately, oldest first.
+    /// The latest changes of its health, oldest first.
     pub health_history: Vec<HealthRecord>,
 }

@@ -1,17 +1,16 @@
-//! Demo chaos: real signals to real processes. Only a demo cluster offers it, and it looks apart
-//! from everything else, because nothing of it goes through a plan.
+//! Chaos actions: real signals to real processes. Only a demo cluster offers them, and they look different from
+//! everything else, because they do not go through a plan.
 //!
 //! Test ids: `chaos`, `chaos-<kill|pause|resume|restart>-<id>`, `chaos-add-node`, `chaos-result`.
 
 use crate::{
     api::ApiError,
     components::{
-        live::{Kept, click, each, follow, memo, when},
-        marks::badge,
+        icons::badge,
+        live::{click, each, when},
     },
     format::capitalised,
     store::{Store, use_store},
-    var::Var,
 };
 use leptos::{prelude::*, task::spawn_local};
 use ringmaster_common::{
@@ -20,21 +19,21 @@ use ringmaster_common::{
 };
 use std::pin::Pin;
 
-/// What was last done to the demo, and what came of it. One for the page, so that the palette's
-/// commands answer in the same place as the buttons.
+/// The latest chaos action and its result. One for the page, so that the commands of the palette report in the
+/// same place as the buttons.
 #[derive(Clone, Copy, Debug)]
-pub struct Mischief {
+pub struct ChaosAction {
     store: Store,
-    said: Var<String>,
-    busy: Var<bool>,
+    said: RwSignal<String>,
+    busy: RwSignal<bool>,
 }
 
-impl Mischief {
+impl ChaosAction {
     pub fn new() -> Self {
-        Mischief { store: use_store(), said: Var::new(String::new()), busy: Var::new(false) }
+        ChaosAction { store: use_store(), said: RwSignal::new(String::new()), busy: RwSignal::new(false) }
     }
 
-    pub fn inflict(self, chaos: Chaos, id: NodeId) {
+    pub fn run(self, chaos: Chaos, id: NodeId) {
         let what = format!("{} node {id}", capitalised(chaos.as_str()));
         let through = self.store.address_besides(id);
         self.request(what, async move { self.store.api.chaos(through, id, chaos).await });
@@ -61,13 +60,13 @@ impl Mischief {
 /// Chaos for all nodes, or for one.
 pub fn chaos_panel(only: Option<NodeId>) -> AnyView {
     let store = use_store();
-    let ids = memo(move || only.map_or_else(|| store.node_ids.get(), |id| vec![id]));
+    let ids = Memo::new(move |_| only.map_or_else(|| store.node_ids.get(), |id| vec![id]));
     when(move || store.demo.get(), move || panel(ids, only.is_none())).into_any()
 }
 
-fn panel(ids: Kept<Vec<NodeId>>, can_add: bool) -> AnyView {
-    let mischief = expect_context::<Mischief>();
-    let busy = follow::<bool>(mischief.busy);
+fn panel(ids: Memo<Vec<NodeId>>, can_add: bool) -> AnyView {
+    let action = expect_context::<ChaosAction>();
+    let busy = action.busy;
     let button = move |chaos: Chaos, id: NodeId| {
         view! {
             <button
@@ -77,7 +76,7 @@ fn panel(ids: Kept<Vec<NodeId>>, can_add: bool) -> AnyView {
                 aria-label=format!("{} node {id}", capitalised(chaos.as_str()))
                 data-testid=format!("chaos-{}-{id}", chaos.as_str())
                 disabled=busy
-                on:click=click(move || mischief.inflict(chaos, id))
+                on:click=click(move || action.run(chaos, id))
             >
                 {capitalised(chaos.as_str())}
             </button>
@@ -99,7 +98,7 @@ fn panel(ids: Kept<Vec<NodeId>>, can_add: bool) -> AnyView {
                 title="Starts another process, which asks to become a member"
                 data-testid="chaos-add-node"
                 disabled=busy
-                on:click=click(move || mischief.add_node())
+                on:click=click(move || action.add_node())
             >
                 "Add a node"
             </button>
@@ -111,9 +110,9 @@ fn panel(ids: Kept<Vec<NodeId>>, can_add: bool) -> AnyView {
             <h2 id="chaos-title">
                 "Demo chaos" <span class="quiet">"real signals to real processes, at once and without a plan"</span>
             </h2>
-            <div class="chaos-rows">{each(ids, |id| (id.0, 0), row)}</div>
+            <div class="chaos-rows">{each(ids, |id| *id, row)}</div>
             {add}
-            <p class="quiet" role="status" data-testid="chaos-result">{follow::<String>(mischief.said)}</p>
+            <p class="quiet" role="status" data-testid="chaos-result">{action.said}</p>
         </section>
     }
     .into_any()
@@ -123,7 +122,7 @@ fn explain(chaos: Chaos) -> &'static str {
     match chaos {
         Chaos::Kill => "SIGKILL: the process is gone at once",
         Chaos::Pause => "SIGSTOP: the process stands still, its connections stay open",
-        Chaos::Resume => "SIGCONT: a paused process goes on",
+        Chaos::Resume => "SIGCONT: a paused process continues",
         Chaos::Restart => "Starts the process again; kills it first where it runs",
     }
 }

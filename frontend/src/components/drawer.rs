@@ -10,9 +10,9 @@ use crate::{
     api::ApiError,
     browser,
     components::{
-        desk::{Desk, Shown, use_desk},
-        live::{click, effect, flag, follow, live, memo, when},
-        operation_view::{Shown as ShownOperation, live_outcome, live_steps, operation_buttons, steps},
+        live::{class_if, click, live, when},
+        operation_view::{CurrentOperation, live_outcome, live_steps, operation_buttons, steps},
+        plan_panel::{PanelContent, PlanPanel, use_plan_panel},
         plan_view::{
             KEEP_WITHIN_MS, blast_radius, blockers, direction_view, keep_switch, summary, terminal, warnings,
             why,
@@ -21,9 +21,8 @@ use crate::{
     },
     format,
     operation::{self, StepLine},
-    situation::Tone,
     store::use_store,
-    var::Var,
+    tone::Tone,
 };
 use leptos::{ev, html::Dialog, prelude::*};
 use ringmaster_common::{
@@ -33,10 +32,10 @@ use ringmaster_common::{
 use wasm_bindgen::JsCast;
 
 pub fn plan_drawer() -> AnyView {
-    let desk = use_desk();
+    let panel = use_plan_panel();
     let dialog = NodeRef::<Dialog>::new();
-    let open = memo(move || desk.shown.with(|shown| !matches!(shown, Shown::Nothing)));
-    follow_dialog(dialog, follow(open));
+    let open = Memo::new(move |_| panel.shown.with(|shown| !matches!(shown, PanelContent::Nothing)));
+    follow_dialog(dialog, open.into());
     view! {
         <dialog
             node_ref=dialog
@@ -45,15 +44,15 @@ pub fn plan_drawer() -> AnyView {
             aria-labelledby="drawer-title"
             on:cancel=move |event: ev::Event| {
                 event.prevent_default();
-                desk.close();
+                panel.close();
             }
             on:mousedown=move |event| {
                 if on_backdrop(&event) {
-                    desk.close();
+                    panel.close();
                 }
             }
         >
-            {contents(desk)}
+            {contents(panel)}
         </dialog>
     }
     .into_any()
@@ -61,7 +60,7 @@ pub fn plan_drawer() -> AnyView {
 
 /// Opens and closes a modal dialog.
 pub fn follow_dialog(dialog: NodeRef<Dialog>, open: Signal<bool>) {
-    effect(move || {
+    Effect::new(move |_| {
         let Some(dialog) = dialog.get() else { return };
         match (open.get(), dialog.open()) {
             (true, false) => {
@@ -81,7 +80,7 @@ pub fn on_backdrop(event: &ev::MouseEvent) -> bool {
     event.target().is_some_and(|target| target.dyn_ref::<web_sys::HtmlDialogElement>().is_some())
 }
 
-/// What the drawer shows, without what changes while an operation runs: its parts follow that.
+/// The content of the drawer, without the parts that follow a running operation.
 #[derive(Clone, PartialEq)]
 enum Scene {
     Nothing,
@@ -91,39 +90,39 @@ enum Scene {
     Applied(u64),
 }
 
-fn contents(desk: Desk) -> AnyView {
-    let scene = memo(move || {
-        let applied = desk.operation().is_some();
-        desk.shown.with(|shown| match shown {
-            Shown::Nothing => Scene::Nothing,
-            Shown::Planning(action) => Scene::Waiting(operation::title(action)),
-            Shown::Fetching(id) => Scene::Waiting(format!("Plan {id}")),
-            Shown::Failed(..) => Scene::Failed,
-            Shown::Plan(plan) if applied => Scene::Applied(plan.id.0),
-            Shown::Plan(plan) => Scene::Proposed(plan.id.0),
+fn contents(panel: PlanPanel) -> AnyView {
+    let scene = Memo::new(move |_| {
+        let applied = panel.operation().is_some();
+        panel.shown.with(|shown| match shown {
+            PanelContent::Nothing => Scene::Nothing,
+            PanelContent::Planning(action) => Scene::Waiting(operation::title(action)),
+            PanelContent::Fetching(id) => Scene::Waiting(format!("Plan {id}")),
+            PanelContent::Failed(..) => Scene::Failed,
+            PanelContent::Plan(plan) if applied => Scene::Applied(plan.id.0),
+            PanelContent::Plan(plan) => Scene::Proposed(plan.id.0),
         })
     });
     live(move || {
         let scene = scene.get();
-        untrack(|| match (scene, desk.shown.get()) {
-            (Scene::Waiting(title), _) => waiting(desk, title),
-            (_, Shown::Failed(wanted, error)) => {
-                let again = move || desk.retry(wanted.clone());
+        untrack(|| match (scene, panel.shown.get()) {
+            (Scene::Waiting(title), _) => waiting(panel, title),
+            (_, PanelContent::Failed(wanted, error)) => {
+                let again = move || panel.retry(wanted.clone());
                 let buttons = view! {
-                    {close(desk, "Close")}
+                    {close(panel, "Close")}
                     <button type="button" class="primary" data-testid="plan-again" on:click=click(again)>
                         "Try again"
                     </button>
                 };
                 drawer(
-                    head(desk, "There is no plan".to_owned(), None),
+                    head(panel, "There is no plan".to_owned(), None),
                     view! { {refusal(&error)} <p class="quiet">"Nothing was changed."</p> }.into_any(),
                     ().into_any(),
                     buttons.into_any(),
                 )
             }
-            (Scene::Proposed(_), Shown::Plan(plan)) => proposed(desk, &plan),
-            (Scene::Applied(_), Shown::Plan(plan)) => applied(desk, &plan),
+            (Scene::Proposed(_), PanelContent::Plan(plan)) => proposed(panel, &plan),
+            (Scene::Applied(_), PanelContent::Plan(plan)) => applied(panel, &plan),
             _ => ().into_any(),
         })
     })
@@ -143,14 +142,14 @@ fn drawer(head: AnyView, body: AnyView, notes: AnyView, buttons: AnyView) -> Any
     .into_any()
 }
 
-fn head(desk: Desk, title: String, plan: Option<&Plan>) -> AnyView {
+fn head(panel: PlanPanel, title: String, plan: Option<&Plan>) -> AnyView {
     let pill = plan.map(|plan| view! { <span class="pill">{format!("plan {}", plan.id)}</span> }.into_any());
     view! {
         <header class="drawer-head">
             <h2 id="drawer-title">{title}</h2>
             {plan.and_then(direction_view)}
             {pill}
-            <button type="button" class="icon" aria-label="Close" on:click=click(move || desk.close())>
+            <button type="button" class="icon" aria-label="Close" on:click=click(move || panel.close())>
                 "✕"
             </button>
         </header>
@@ -158,32 +157,32 @@ fn head(desk: Desk, title: String, plan: Option<&Plan>) -> AnyView {
     .into_any()
 }
 
-fn close(desk: Desk, label: &'static str) -> AnyView {
+fn close(panel: PlanPanel, label: &'static str) -> AnyView {
     view! {
-        <button type="button" data-testid="plan-cancel" on:click=click(move || desk.close())>{label}</button>
+        <button type="button" data-testid="plan-cancel" on:click=click(move || panel.close())>{label}</button>
     }
     .into_any()
 }
 
-fn waiting(desk: Desk, title: String) -> AnyView {
+fn waiting(panel: PlanPanel, title: String) -> AnyView {
     let body = view! {
         <p class="quiet" role="status">"Computing the plan. Nothing happens yet."</p>
         {skeleton(6)}
     };
-    drawer(head(desk, title, None), body.into_any(), ().into_any(), close(desk, "Cancel"))
+    drawer(head(panel, title, None), body.into_any(), ().into_any(), close(panel, "Cancel"))
 }
 
 /// Before: the plan and its button.
-fn proposed(desk: Desk, plan: &Plan) -> AnyView {
+fn proposed(panel: PlanPanel, plan: &Plan) -> AnyView {
     let store = use_store();
-    let keep = Var::new(false);
+    let keep = RwSignal::new(false);
     let blocked = !plan.blockers.is_empty();
     let (id, expires_at) = (plan.id, plan.expires_at);
-    let expired = memo(move || format::seconds_left(expires_at, store.now.get()) == 0);
-    let outdated = memo(move || {
+    let expired = Memo::new(move |_| format::seconds_left(expires_at, store.now.get()) == 0);
+    let outdated = Memo::new(move |_| {
         const OUTDATED: [Code; 3] = [Code::PlanStale, Code::PlanExpired, Code::PlanBlocked];
         let is_outdated = |error: &ApiError| OUTDATED.iter().any(|code| error.is(*code));
-        expired.get() || desk.refused.with(|refused| refused.as_ref().is_some_and(is_outdated))
+        expired.get() || panel.refused.with(|refused| refused.as_ref().is_some_and(is_outdated))
     });
     let lines: Vec<StepLine> = plan.steps.iter().map(StepLine::from).collect();
     let body = view! {
@@ -201,7 +200,7 @@ fn proposed(desk: Desk, plan: &Plan) -> AnyView {
     };
     let note = |text: &'static str| move || callout(Tone::Warning, text.into_any());
     let notes = view! {
-        {refused(desk)}
+        {refused(panel)}
         {when(move || expired.get(), note("This plan has expired. Plan again to see how things stand now."))}
         {when(move || !store.is_live(), note("The page is not connected to any node; nothing can be applied from here."))}
     };
@@ -217,8 +216,8 @@ fn proposed(desk: Desk, plan: &Plan) -> AnyView {
                     class="primary"
                     data-testid="plan-apply"
                     title=title
-                    disabled=flag(move || blocked || desk.busy.get() || !store.is_live())
-                    on:click=click(move || desk.apply(id, keep.get_untracked().then_some(KEEP_WITHIN_MS)))
+                    disabled=class_if(move || blocked || panel.busy.get() || !store.is_live())
+                    on:click=click(move || panel.apply(id, keep.get_untracked().then_some(KEEP_WITHIN_MS)))
                 >
                     {verb}
                 </button>
@@ -232,27 +231,27 @@ fn proposed(desk: Desk, plan: &Plan) -> AnyView {
                     type="button"
                     class=class
                     data-testid="plan-again"
-                    on:click=click(move || desk.propose(action.clone()))
+                    on:click=click(move || panel.propose(action.clone()))
                 >
                     "Plan again"
                 </button>
             }
             .into_any()
         });
-        view! { {close(desk, "Cancel")} {again} {apply} }
+        view! { {close(panel, "Cancel")} {again} {apply} }
     });
     let title = operation::title(&plan.action);
-    drawer(head(desk, title, Some(plan)), body.into_any(), notes.into_any(), buttons.into_any())
+    drawer(head(panel, title, Some(plan)), body.into_any(), notes.into_any(), buttons.into_any())
 }
 
 /// Why the last request was refused, with the facts that changed.
-fn refused(desk: Desk) -> AnyView {
+fn refused(panel: PlanPanel) -> AnyView {
     let fact = |fact: &Fact| {
         view! { <li>{code(&fact.fact)} " has changed since revision " {revision(fact.version)}</li> }
             .into_any()
     };
     live(move || {
-        desk.refused.get().map(|error| {
+        panel.refused.get().map(|error| {
             let facts: Vec<AnyView> = error.facts().iter().map(fact).collect();
             view! { {refusal(&error)} <ul class="facts" data-testid="stale-facts">{facts}</ul> }
         })
@@ -260,10 +259,10 @@ fn refused(desk: Desk) -> AnyView {
     .into_any()
 }
 
-/// After: the operation, as it goes on.
-fn applied(desk: Desk, plan: &Plan) -> AnyView {
-    let operation: ShownOperation = memo(move || desk.operation());
-    let id = memo(move || operation.with(|operation| operation.as_ref().map(|operation| operation.id)));
+/// After the plan was applied: the operation.
+fn applied(panel: PlanPanel, plan: &Plan) -> AnyView {
+    let operation: CurrentOperation = Memo::new(move |_| panel.operation());
+    let id = Memo::new(move |_| operation.with(|operation| operation.as_ref().map(|operation| operation.id)));
     let link = live(move || {
         id.get().map(|id| view! { <a href=format!("/operations/{id}")>{format!("Open operation {id}")}</a> })
     });
@@ -278,7 +277,7 @@ fn applied(desk: Desk, plan: &Plan) -> AnyView {
         {why(plan)}
         <p>{link}</p>
     };
-    let buttons = view! { {close(desk, "Close")} {operation_buttons(operation)} };
+    let buttons = view! { {close(panel, "Close")} {operation_buttons(operation)} };
     let title = operation::title(&plan.action);
-    drawer(head(desk, title, Some(plan)), body.into_any(), refused(desk), buttons.into_any())
+    drawer(head(panel, title, Some(plan)), body.into_any(), refused(panel), buttons.into_any())
 }

@@ -7,9 +7,9 @@
 
 use crate::{
     components::{
-        live::{Kept, Key, each, live, memo, words},
-        marks::sign,
-        text::{moment, prose, revision},
+        icons::sign,
+        live::{each, live, text},
+        text::{linkify, moment, revision},
     },
     format::grouped,
     timeline::Entry,
@@ -17,43 +17,43 @@ use crate::{
 use leptos::prelude::*;
 use ringmaster_common::id::Revision;
 
-/// How much a list says of each event.
+/// The columns of each event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
-    /// What happened.
+pub enum RowDetail {
+    /// The event alone.
     Short,
-    /// And who asked for it. `marked` is the revision that the reader asked for.
+    /// With the actor. `marked` is the revision that the address names.
     Full { marked: Option<u64> },
 }
 
-pub fn feed(entries: Kept<Vec<Entry>>, extent: Extent) -> AnyView {
+pub fn feed(entries: Memo<Vec<Entry>>, extent: RowDetail) -> AnyView {
     let list = each_line(entries, Box::new(move |line| event_row(line, extent)));
     view! { <ul class="feed">{list}</ul> }.into_any()
 }
 
 /// A row for each line. The row of a line that may grow follows it.
-pub fn each_line(lines: Kept<Vec<Entry>>, row: Box<dyn Fn(Kept<Entry>) -> AnyView + Send + Sync>) -> AnyView {
+pub fn each_line(lines: Memo<Vec<Entry>>, row: Box<dyn Fn(Memo<Entry>) -> AnyView + Send + Sync>) -> AnyView {
     each(lines, key, move |line: Entry| {
         if line.rolls_up_as.is_none() {
-            return row(memo(move || line.clone()));
+            return row(Memo::new(move |_| line.clone()));
         }
         let wanted = key(&line);
         let current =
-            memo(move || lines.with(|lines| lines.iter().find(|line| key(line) == wanted).cloned()));
+            Memo::new(move |_| lines.with(|lines| lines.iter().find(|line| key(line) == wanted).cloned()));
         // A row outlives its line by a moment.
-        row(memo(move || current.get().unwrap_or_else(|| line.clone())))
+        row(Memo::new(move |_| current.get().unwrap_or_else(|| line.clone())))
     })
 }
 
-fn key(line: &Entry) -> Key {
-    (line.since, line.position as u64)
+fn key(line: &Entry) -> (u64, usize) {
+    (line.since, line.position)
 }
 
-fn event_row(line: Kept<Entry>, extent: Extent) -> AnyView {
+fn event_row(line: Memo<Entry>, extent: RowDetail) -> AnyView {
     let first = line.get_untracked();
     let (full, marked) = match extent {
-        Extent::Short => (false, false),
-        Extent::Full { marked } => (true, marked == Some(first.revision)),
+        RowDetail::Short => (false, false),
+        RowDetail::Full { marked } => (true, marked == Some(first.revision)),
     };
     let class = match (full, marked) {
         (_, true) => "event full marked",
@@ -67,12 +67,12 @@ fn event_row(line: Kept<Entry>, extent: Extent) -> AnyView {
         <li
             class=class
             data-testid="event-row"
-            data-revision=words(move || line.with(|line| line.revision.to_string()))
+            data-revision=text(move || line.with(|line| line.revision.to_string()))
             aria-current=marked.then_some("true")
         >
             {live(move || moment(line.with(|line| line.at)))} {sign(first.tone)}
-            <span class="sentence" title=words(move || line.with(|line| line.sentence.clone()))>
-                {roll_up(line)} " " {live(move || line.with(|line| prose(&line.sentence)))}
+            <span class="sentence" title=text(move || line.with(|line| line.sentence.clone()))>
+                {roll_up(line)} " " {live(move || line.with(|line| linkify(&line.sentence)))}
             </span>
             {actor} {live(move || revision(Revision(line.with(|line| line.revision))))}
         </li>
@@ -81,10 +81,10 @@ fn event_row(line: Kept<Entry>, extent: Extent) -> AnyView {
 }
 
 /// How many events a line stands for, leading to the first of them.
-pub fn roll_up(line: Kept<Entry>) -> AnyView {
+pub fn roll_up(line: Memo<Entry>) -> AnyView {
     let since = line.with_untracked(|line| line.since);
     let rolled_up = move || {
-        let count = words(move || format!("latest of {}", line.with(|line| grouped(line.count.into()))));
+        let count = text(move || format!("latest of {}", line.with(|line| grouped(line.count.into()))));
         view! {
             <a
                 class="pill"

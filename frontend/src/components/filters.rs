@@ -4,7 +4,7 @@
 
 use crate::{
     address::use_address,
-    components::live::{click, follow, memo, typed, words},
+    components::live::{click, text, typed},
     format::capitalised,
 };
 use leptos::prelude::*;
@@ -23,18 +23,18 @@ pub fn filters(choices: AnyView, hint: &'static str, how_many: Signal<String>) -
 /// One of some values, or all.
 pub fn segments(parameter: &'static str, values: &[&'static str]) -> AnyView {
     let address = use_address();
-    let chosen = memo(move || address.parameter(parameter));
+    let chosen = Memo::new(move |_| address.parameter(parameter));
     let segment = |value: Option<&'static str>| {
         let name = value.unwrap_or("all");
-        let text = value.map_or_else(|| format!("any {parameter}"), |value| value.replace('_', " "));
+        let label = value.map_or_else(|| format!("any {parameter}"), |value| value.replace('_', " "));
         view! {
             <button
                 type="button"
-                aria-pressed=words(move || chosen.with(|chosen| chosen.as_deref() == value).to_string())
+                aria-pressed=text(move || chosen.with(|chosen| chosen.as_deref() == value).to_string())
                 data-testid=format!("filter-{parameter}-{name}")
                 on:click=click(move || address.set_parameter(parameter, value, true))
             >
-                {capitalised(&text)}
+                {capitalised(&label)}
             </button>
         }
         .into_any()
@@ -46,7 +46,7 @@ pub fn segments(parameter: &'static str, values: &[&'static str]) -> AnyView {
 
 fn words_box(hint: &'static str) -> AnyView {
     let address = use_address();
-    let wanted = memo(wanted_words);
+    let wanted = Memo::new(|_| wanted_words());
     view! {
         <input
             type="search"
@@ -54,7 +54,7 @@ fn words_box(hint: &'static str) -> AnyView {
             aria-label="Filter by words"
             aria-keyshortcuts="/"
             data-testid="filter-words"
-            prop:value={follow::<String>(wanted)}
+            prop:value={wanted}
             on:input=typed(move |words| {
                 address.set_parameter("words", (!words.is_empty()).then_some(words.as_str()), true);
             })

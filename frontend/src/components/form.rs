@@ -1,8 +1,8 @@
-//! A form over what is configured: fields of a JSON body, put under the version that the reader began from.
+//! A form over a configured resource: fields of a JSON body, put under the version that the reader began from.
 //!
-//! A form is a list of fields; what a value may be, the server says. What it refuses stands beside the field
-//! that its message names. What somebody else has written meanwhile is never overwritten unseen: the form says
-//! so, and asks which it is to be.
+//! A form is a list of fields; the server validates the values, and its refusal stands beside the field that the
+//! message names. A change by another client is never overwritten silently: the form shows it and asks which version
+//! to keep.
 //!
 //! Test ids: `field-<path>`, `field-error`, `form-save`, `form-cancel`, `form-conflict`, `form-theirs`,
 //! `form-overwrite`, `form-anew`, `form-remove`, `form-remove-really`.
@@ -14,11 +14,10 @@ use crate::{
     api::ApiError,
     browser,
     components::{
-        live::{Kept, click, flag, keys, live, typed, when, words},
+        live::{class_if, click, keys, live, text, typed, when},
         text::refusal,
     },
     store::use_store,
-    var::Var,
 };
 use conflict::conflict;
 use leptos::{ev, prelude::*, task::spawn_local};
@@ -36,7 +35,7 @@ pub struct Field {
     pub kind: Kind,
     /// The field that has to have one of these values for this one to make sense.
     pub only: Option<(&'static str, &'static [&'static str])>,
-    /// What a refusal that means this field says instead of its path.
+    /// The name of this field in a refusal, where that is not its path.
     pub said: &'static str,
 }
 
@@ -117,9 +116,9 @@ pub fn set_at(body: &mut Value, path: &str, value: Value) {
     }
 }
 
-/// What a form is about.
+/// The object of a form.
 pub struct Form {
-    /// What it is called, as in `Save <what>`.
+    /// Its name, as in `Save <what>`.
     pub what: &'static str,
     /// Where it is put, without its name.
     pub place: String,
@@ -132,13 +131,13 @@ pub struct Form {
     /// Those that are seldom changed.
     pub more: &'static [Field],
     /// The version that is there now, and who configured it.
-    pub current: Kept<Option<(Revision, String)>>,
+    pub current: Memo<Option<(Revision, String)>>,
     /// Whether the name is in the body, too.
     pub named_by: &'static str,
-    /// What a GET tells and a PUT does not take.
+    /// Fields that a GET returns and a PUT does not accept.
     pub only_told: &'static [&'static str],
     pub removable: bool,
-    /// What comes after: with the name, or without where it was given up or removed.
+    /// Called at the end: with the name, or without where the edit was cancelled or the object removed.
     pub done: Arc<dyn Fn(Option<String>) + Send + Sync>,
 }
 
@@ -146,12 +145,12 @@ pub fn form(form: Form) -> AnyView {
     let store = use_store();
     let Form { what, place, name, fields, more, current, named_by, only_told, removable, done, .. } = form;
     let is_new = name.is_none();
-    let body = Var::new(form.body);
-    let base = Var::new(form.version);
-    let name = Var::new(name.unwrap_or_default());
-    let failed = Var::new(None::<ApiError>);
-    let busy = Var::new(false);
-    let sure = Var::new(false);
+    let body = RwSignal::new(form.body);
+    let base = RwSignal::new(form.version);
+    let name = RwSignal::new(name.unwrap_or_default());
+    let failed = RwSignal::new(None::<ApiError>);
+    let busy = RwSignal::new(false);
+    let sure = RwSignal::new(false);
     let path = move || format!("{place}{}", escaped(&name.get_untracked()));
     let finish = Arc::clone(&done);
     let end = move |answer: Result<Option<String>, ApiError>| {
@@ -159,7 +158,7 @@ pub fn form(form: Form) -> AnyView {
             Ok(name) => finish(name),
             Err(error) => failed.set(Some(error)),
         }
-        crate::store::set(busy, false);
+        crate::signal::set(busy, false);
     };
     let save = {
         let (path, end) = (path.clone(), end.clone());
@@ -241,7 +240,7 @@ pub fn form(form: Form) -> AnyView {
         let really = move || {
             view! {
                 <button type="button" data-testid="form-remove-really" on:click=click(remove.clone())>
-                    {words(move || format!("Yes, remove {}", name.get()))}
+                    {text(move || format!("Yes, remove {}", name.get()))}
                 </button>
             }
             .into_any()
@@ -286,9 +285,9 @@ pub fn form(form: Form) -> AnyView {
                     class="primary"
                     data-testid="form-save"
                     on:click=click(save)
-                    disabled=flag(move || busy.get() || !store.is_live() || name.with(String::is_empty))
+                    disabled=class_if(move || busy.get() || !store.is_live() || name.with(String::is_empty))
                 >
-                    {words(move || format!("Save {what} {}", name.get()))}
+                    {text(move || format!("Save {what} {}", name.get()))}
                 </button>
             </div>
         </div>
@@ -307,18 +306,18 @@ fn wrong(error: &ApiError) -> AnyView {
 
 fn field_view(
     field: &'static Field,
-    body: Var<Value>,
-    failed: Var<Option<ApiError>>,
+    body: RwSignal<Value>,
+    failed: RwSignal<Option<ApiError>>,
     all: &Arc<[&'static [Field]]>,
 ) -> AnyView {
     let all = Arc::clone(all);
-    let value = words(move || body.with(|body| text_of(at(body, field.path))));
+    let value = text(move || body.with(|body| text_of(at(body, field.path))));
     let put = move |value: Value| body.update(|body| set_at(body, field.path, value));
     let input = move || match field.kind {
         Kind::Choice(options) => {
             let option = |option: &'static str| {
                 let label = if option.is_empty() { "none".to_owned() } else { option.replace('_', " ") };
-                view! { <option value=Signal::stored(option.to_owned()) prop:selected=flag(move || value.get() == option)>{label}</option> }
+                view! { <option value=Signal::stored(option.to_owned()) prop:selected=class_if(move || value.get() == option)>{label}</option> }
                     .into_any()
             };
             let choose = move |chosen: String| match field.path.split_once(".type") {
@@ -339,7 +338,7 @@ fn field_view(
             .into_any()
         }
         Kind::Switch | Kind::Object(_) => {
-            let is_on = flag(move || {
+            let is_on = class_if(move || {
                 body.with(|body| {
                     let value = at(body, field.path);
                     value.is_object() || value.as_bool() == Some(true)
@@ -366,9 +365,9 @@ fn field_view(
         }
         Kind::Json => {
             let read = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
-            let written = Var::new(body.with_untracked(|body| at(body, field.path).to_string()));
+            let written = RwSignal::new(body.with_untracked(|body| at(body, field.path).to_string()));
             // As it was written, unless something else is there meanwhile.
-            let shown = words(move || {
+            let shown = text(move || {
                 let written = written.get();
                 body.with(|body| match at(body, field.path) {
                     same if *same == read(&written) => written,

@@ -1,25 +1,25 @@
-//! What the proxies do for an upstream or an endpoint, as cells of a row that follow the stream.
+//! The load of an upstream or an endpoint, as cells of a row that follow the stream.
 
 use crate::{
     components::{
-        figure::spark_line,
-        live::{Kept, live, memo, words},
+        live::{live, text},
+        metric::spark_line,
         text::quantity,
     },
-    format::{Quantity, decimal, grouped, micros, rate, time_of_day},
+    format::{Quantity, grouped, micros, rate, time_of_day},
     store::{Store, use_store},
-    traffic::{Heard, Load, What},
+    traffic::{Load, TrafficHistory, TrafficScope},
 };
 use leptos::prelude::*;
 
-/// What is done for it, by all nodes together.
-pub fn load_of(what: What) -> Kept<Load> {
+/// Its load, over all nodes.
+pub fn load_of(what: TrafficScope) -> Memo<Load> {
     let store = use_store();
-    memo(move || store.traffic.with(|heard| heard.load(&what)))
+    Memo::new(move |_| store.traffic.with(|heard| heard.load(&what)))
 }
 
 /// The rate, with its line.
-pub fn rate_cell(load: Kept<Load>, what: What) -> AnyView {
+pub fn rate_cell(load: Memo<Load>, what: TrafficScope) -> AnyView {
     let store = use_store();
     let line = move || store.traffic.with(|heard| heard.line(&what, |load| Some(load.requests_per_s)));
     view! {
@@ -31,17 +31,17 @@ pub fn rate_cell(load: Kept<Load>, what: What) -> AnyView {
     .into_any()
 }
 
-/// From when on the lines are drawn: what was before the page was opened, nobody keeps.
+/// The start of the lines: nothing before the page was opened is stored.
 pub fn since(store: Store) -> Signal<String> {
-    let since = memo(move || store.traffic.with(Heard::since));
-    words(move || {
+    let since = Memo::new(move |_| store.traffic.with(TrafficHistory::since));
+    text(move || {
         since.get().map_or_else(String::new, |since| {
             format!("since {}", time_of_day(since, crate::browser::offset_minutes(since)))
         })
     })
 }
 
-/// What a row is sorted by, where the column is one of these.
+/// The sort key of a row, where the column is one of these.
 pub fn load_key(column: &str, load: Load) -> u64 {
     let thousandths = |value: f64| (value * 1_000.0) as u64;
     match column {
@@ -56,20 +56,20 @@ pub fn load_key(column: &str, load: Load) -> u64 {
 /// How many of a hundred fail.
 pub fn failures(load: Load) -> Option<Quantity> {
     load.failure_percent().map(|percent| Quantity {
-        number: if percent > 0.0 && percent < 0.1 { "< 0.1".to_owned() } else { decimal(percent, 1) },
+        number: if percent > 0.0 && percent < 0.1 { "< 0.1".to_owned() } else { format!("{percent:.1}") },
         unit: "%",
     })
 }
 
 /// The cells of failures, latencies and requests under way.
-pub fn load_cells(load: Kept<Load>) -> AnyView {
+pub fn load_cells(load: Memo<Load>) -> AnyView {
     let cell = |name: &'static str, value: fn(Load) -> Option<Quantity>| {
         let class = move || {
             let fails = name == "failures" && load.get().failures_per_s > 0.0;
             if fails { format!("cell-{name} number bad failing") } else { format!("cell-{name} number") }
         };
         view! {
-            <span role="cell" class=words(class)>
+            <span role="cell" class=text(class)>
                 {live(move || quantity(value(load.get())))}
             </span>
         }

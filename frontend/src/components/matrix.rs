@@ -1,17 +1,17 @@
-//! Who sees whom, as a square: a row for each observer, a column for each subject.
+//! Reachability as a matrix: a row for each observer, a column for each subject.
 //!
 //! Test ids: `matrix`, `sees-<observer>-<subject>`.
 
 use crate::{
     components::{
-        live::{Kept, each, live, memo, words},
-        marks::{badge, sign},
-        text::{callout, prose, quantity},
+        icons::{badge, sign},
+        live::{each, live, text},
+        text::{callout, linkify, quantity},
     },
     format::{capitalised, duration, micros},
-    situation::Tone,
+    reachability::{Cell, cell},
     store::use_store,
-    who_sees_whom::{Cell, cell},
+    tone::Tone,
 };
 use leptos::prelude::*;
 use ringmaster_common::{
@@ -22,14 +22,14 @@ use ringmaster_common::{
 
 pub fn matrix() -> AnyView {
     let store = use_store();
-    let ids = Kept::<Vec<NodeId>>::from(store.node_ids);
-    let faults = memo(move || {
+    let ids = store.node_ids;
+    let faults = Memo::new(move |_| {
         store.sample.with(|sample| {
             let faults = sample.as_ref().map(|sample| one_way_faults(&sample.nodes));
             faults.unwrap_or_default().iter().map(ToString::to_string).collect::<Vec<_>>()
         })
     });
-    let fault = |text: String| callout(Tone::Warning, prose(&format!("{}.", capitalised(&text))));
+    let fault = |text: String| callout(Tone::Warning, linkify(&format!("{}.", capitalised(&text))));
     let head = |scope: &'static str| {
         move |id: NodeId| {
             view! { <th scope=scope>{badge(id)} <span class="visually-hidden">{format!("node {id}")}</span></th> }
@@ -40,7 +40,7 @@ pub fn matrix() -> AnyView {
         view! {
             <tr>
                 {head("row")(observer)}
-                {each(ids, |id| (id.0, 0), move |subject| matrix_cell(observer, subject))}
+                {each(ids, |id| *id, move |subject| matrix_cell(observer, subject))}
             </tr>
         }
         .into_any()
@@ -48,14 +48,14 @@ pub fn matrix() -> AnyView {
     view! {
         <div class="matrix-scroll">
             <table class="matrix" data-testid="matrix">
-                <caption class="visually-hidden">"Who sees whom, with round-trip times"</caption>
+                <caption class="visually-hidden">"Reachability, with round-trip times"</caption>
                 <thead>
                     <tr>
                         <td class="corner">"sees"</td>
-                        {each(ids, |id| (id.0, 0), head("col"))}
+                        {each(ids, |id| *id, head("col"))}
                     </tr>
                 </thead>
-                <tbody>{each(ids, |id| (id.0, 0), row)}</tbody>
+                <tbody>{each(ids, |id| *id, row)}</tbody>
             </table>
         </div>
         {live(move || faults.get().into_iter().map(fault).collect_view())}
@@ -66,7 +66,7 @@ pub fn matrix() -> AnyView {
     .into_any()
 }
 
-/// Who is heard and cannot be reached is not well.
+/// A peer that is heard but cannot be reached is a problem.
 fn tone(sees: Liveness, in_trouble: bool) -> Tone {
     match sees {
         Liveness::Alive if !in_trouble => Tone::Good,
@@ -81,10 +81,10 @@ fn seen(sees: Liveness, in_trouble: bool) -> AnyView {
 
 fn matrix_cell(observer: NodeId, subject: NodeId) -> AnyView {
     let store = use_store();
-    let value = memo(move || {
+    let value = Memo::new(move |_| {
         store.sample.with(|sample| store.with_view(|view| cell(view, sample.as_ref(), observer, subject)))
     });
-    let class = words(move || {
+    let class = text(move || {
         let value = value.get();
         let shade = value.sees().map_or("", |sees| tone(sees, value.trouble().is_some()).class());
         match value {
@@ -93,7 +93,7 @@ fn matrix_cell(observer: NodeId, subject: NodeId) -> AnyView {
             _ => shade.to_owned(),
         }
     });
-    let title = words(move || match value.get() {
+    let title = text(move || match value.get() {
         Cell::Itself => format!("Node {observer} itself"),
         Cell::Nothing => format!("Node {observer} has said nothing of node {subject}"),
         Cell::Remembered(sees) => {

@@ -1,4 +1,4 @@
-//! What can be done with a member: lead, vote, drain, activate, remove. Each button opens a plan.
+//! Actions for a member: lead, vote, drain, activate, remove. Each button opens a plan.
 //!
 //! Nothing is decided here. A button that makes no sense is not shown; whether one that does is allowed
 //! now, and why not, the plan says.
@@ -7,7 +7,7 @@
 
 use crate::{
     components::{
-        live::{live, memo},
+        live::live,
         node_table::make_leader,
         plan_button::{Offer, plan_button},
     },
@@ -21,7 +21,7 @@ use ringmaster_common::{
 };
 use std::collections::BTreeSet;
 
-/// What may be asked for a member, in the order of the buttons.
+/// The actions for a member, in the order of the buttons.
 pub fn actions(store: Store, id: NodeId) -> Vec<Offer> {
     store.with_view(|view| {
         let Some(node) = view.nodes.get(&id) else { return Vec::new() };
@@ -46,9 +46,9 @@ pub fn actions(store: Store, id: NodeId) -> Vec<Offer> {
 
 pub fn member_controls(id: NodeId, node: NodeSignals) -> AnyView {
     let store = use_store();
-    let offered = memo(move || actions(store, id));
+    let offered = Memo::new(move |_| actions(store, id));
     view! {
-        <div class="controls" role="group" aria-label=format!("What can be done with node {id}")>
+        <div class="controls" role="group" aria-label=format!("Actions for node {id}")>
             {make_leader(id, node)}
             {live(move || offered.get().into_iter().map(|offer| plan_button("node", &id.to_string(), offer)).collect_view())}
         </div>

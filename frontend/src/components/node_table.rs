@@ -1,5 +1,5 @@
 //! The table of nodes. Rows have one height and columns fixed widths, so that nothing moves while
-//! figures stream; each cell follows a signal of its own node.
+//! metrics stream; each cell follows a signal of its own node.
 //!
 //! Test ids: `node-row-<id>`, `node-role-<id>`, `node-status-<id>`, `node-can-lose-<id>`,
 //! `make-leader-<id>`.
@@ -7,15 +7,15 @@
 use crate::{
     address::use_address,
     components::{
-        desk::use_desk,
-        live::{click, each, either, flag, live, memo, words},
-        marks::{live_status, node_link, role_chip, sign},
+        icons::{live_status, node_link, role_chip, sign},
+        live::{class_if, click, each, either, live, text},
+        plan_panel::use_plan_panel,
         sorting::{Column, Order, SortKey, column, number, places},
         text::{quantity, quiet, skeleton},
     },
     format::{self, micros},
-    situation::Tone,
     store::{NodeSignals, Store, use_store},
+    tone::Tone,
 };
 use leptos::prelude::*;
 use ringmaster_common::{
@@ -33,7 +33,7 @@ const COLUMNS: [Column; 7] = [
     Column {
         name: "lose",
         label: "Can I lose it?",
-        title: "Whether writes go on without it",
+        title: "Whether the cluster takes writes without it",
         is_number: false,
     },
 ];
@@ -56,7 +56,7 @@ fn sort_key(column: usize, id: NodeId, node: NodeSignals) -> SortKey {
 pub fn node_table(sortable: bool) -> AnyView {
     let store = use_store();
     let address = use_address();
-    let ids = memo(move || {
+    let ids = Memo::new(move |_| {
         let ids = store.node_ids.get();
         if sortable { sorted(store, &ids, ORDER.of(address)) } else { ids }
     });
@@ -65,7 +65,7 @@ pub fn node_table(sortable: bool) -> AnyView {
             {ORDER.headings(sortable, true)}
             {either(
                 move || store.loaded.get(),
-                move || each(ids, |id| (id.0, 0), node_row),
+                move || each(ids, |id| *id, node_row),
                 || skeleton(3),
             )}
         </div>
@@ -92,7 +92,7 @@ fn rank(role: Option<Role>) -> u64 {
 fn node_row(id: NodeId) -> AnyView {
     let Some(node) = use_store().node(id) else { return ().into_any() };
     let facts = node.facts;
-    let zone = words(move || facts.with(|node| node.zone.clone()));
+    let zone = text(move || facts.with(|node| node.zone.clone()));
     view! {
         <div class="row" role="row" data-testid=format!("node-row-{id}")>
             <span role="cell" class="cell-node">{node_link(id, node)}</span>
@@ -104,7 +104,7 @@ fn node_row(id: NodeId) -> AnyView {
                 role="cell"
                 class="cell-status"
                 data-testid=format!("node-status-{id}")
-                title=words(move || facts.with(|node| node.status_reason.clone()))
+                title=text(move || facts.with(|node| node.status_reason.clone()))
             >
                 {live_status(node)}
             </span>
@@ -118,7 +118,7 @@ fn node_row(id: NodeId) -> AnyView {
 }
 
 fn lag(node: NodeSignals) -> Signal<String> {
-    words(move || node.lag.get().map_or_else(|| format::NONE.to_owned(), format::grouped))
+    text(move || node.lag.get().map_or_else(|| format::NONE.to_owned(), format::grouped))
 }
 
 /// The answer, with its reason.
@@ -139,7 +139,7 @@ pub fn can_lose(node: NodeSignals) -> AnyView {
 /// Opens the plan that hands the leadership to this node. Why it may be blocked, the plan says.
 pub fn make_leader(id: NodeId, node: NodeSignals) -> AnyView {
     let store = use_store();
-    let desk = use_desk();
+    let panel = use_plan_panel();
     let why_not = move || {
         if !store.is_live() {
             Some("The page is not connected to any node")
@@ -152,7 +152,7 @@ pub fn make_leader(id: NodeId, node: NodeSignals) -> AnyView {
             None
         }
     };
-    let leads_for = words(move || {
+    let leads_for = text(move || {
         let elected = store.elected.get().filter(|elected| elected.leader == id);
         let since = elected.map(|elected| format::duration(format::age_ms(elected.at, store.now.get())));
         since.map_or_else(|| "leads".to_owned(), |since| format!("leads for {since}"))
@@ -163,11 +163,11 @@ pub fn make_leader(id: NodeId, node: NodeSignals) -> AnyView {
                 type="button"
                 class="small"
                 data-testid=format!("make-leader-{id}")
-                disabled=flag(move || why_not().is_some())
-                title=words(move || {
+                disabled=class_if(move || why_not().is_some())
+                title=text(move || {
                     why_not().unwrap_or("See what handing over would do; nothing happens yet").to_owned()
                 })
-                on:click=click(move || desk.hand_over(id))
+                on:click=click(move || panel.transfer_leadership(id))
             >
                 "Make leader"
             </button>
@@ -183,7 +183,6 @@ pub fn make_leader(id: NodeId, node: NodeSignals) -> AnyView {
 }
 
 /// For headings that say more in small letters.
-pub fn aside(text: impl Fn() -> String + Send + Sync + 'static) -> AnyView {
-    let text = words(text);
-    live(move || quiet(text.get())).into_any()
+pub fn aside(value: impl Fn() -> String + Send + Sync + 'static) -> AnyView {
+    live(move || quiet(value())).into_any()
 }

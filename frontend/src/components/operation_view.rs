@@ -5,22 +5,22 @@
 
 use crate::{
     components::{
-        desk::use_desk,
-        live::{Kept, click, each, flag, live, memo, words},
-        marks::{labelled, sign},
+        icons::{labelled, sign},
+        live::{class_if, click, each, live, text},
+        plan_panel::use_plan_panel,
         sorting::{Column, Order, SortKey, column, number},
-        text::{moment, prose, quiet},
+        text::{linkify, moment, quiet},
     },
     format,
     operation::{StepLine, is_abortable, is_undoable, outcome, status_tone, status_word, took_ms},
-    situation::Tone,
     store::use_store,
+    tone::Tone,
 };
 use leptos::prelude::*;
 use ringmaster_common::operation::{Operation, OperationStatus, StepStatus};
 
 /// The operation that a part of a page is about, once it is known.
-pub type Shown = Kept<Option<Operation>>;
+pub type CurrentOperation = Memo<Option<Operation>>;
 
 /// The steps, planned or under way.
 pub fn steps(lines: &[StepLine]) -> AnyView {
@@ -29,8 +29,8 @@ pub fn steps(lines: &[StepLine]) -> AnyView {
 }
 
 /// The steps of an operation, as they are done.
-pub fn live_steps(operation: Shown) -> AnyView {
-    let lines = memo(move || {
+pub fn live_steps(operation: CurrentOperation) -> AnyView {
+    let lines = Memo::new(move |_| {
         operation.with(|operation| {
             let steps = operation.iter().flat_map(|operation| &operation.steps);
             steps.map(StepLine::from).collect::<Vec<_>>()
@@ -71,28 +71,28 @@ fn status_label(status: OperationStatus) -> AnyView {
 }
 
 /// How it stands, in a sentence that is read out when it changes.
-pub fn live_outcome(operation: Shown) -> AnyView {
+pub fn live_outcome(operation: CurrentOperation) -> AnyView {
     let store = use_store();
     let status =
-        memo(move || operation.with(|operation| operation.as_ref().map(|operation| operation.status)));
-    let sentence = memo(move || {
+        Memo::new(move |_| operation.with(|operation| operation.as_ref().map(|operation| operation.status)));
+    let sentence = Memo::new(move |_| {
         let now = store.now.get();
         operation
             .with(|operation| operation.as_ref().map(|operation| outcome(operation, now)).unwrap_or_default())
     });
     let class =
-        words(move || format!("callout outcome {}", status.get().map(status_tone).map_or("", Tone::class)));
+        text(move || format!("callout outcome {}", status.get().map(status_tone).map_or("", Tone::class)));
     view! {
         <div class=class role="status">
             {live(move || status.get().map(|status| sign(status_tone(status))))}
             <div>
                 <strong
                     data-testid="operation-status"
-                    data-status=words(move || status.get().map_or("", OperationStatus::as_str).to_owned())
+                    data-status=text(move || status.get().map_or("", OperationStatus::as_str).to_owned())
                 >
-                    {words(move || status.get().map(status_word).map(format::capitalised).unwrap_or_default())}
+                    {text(move || status.get().map(status_word).map(format::capitalised).unwrap_or_default())}
                 </strong>
-                <p data-testid="operation-outcome">{live(move || prose(&sentence.get()))}</p>
+                <p data-testid="operation-outcome">{live(move || linkify(&sentence.get()))}</p>
             </div>
         </div>
     }
@@ -100,25 +100,25 @@ pub fn live_outcome(operation: Shown) -> AnyView {
 }
 
 /// Keep, revert, abort and undo: whichever make sense now.
-pub fn operation_buttons(operation: Shown) -> AnyView {
+pub fn operation_buttons(operation: CurrentOperation) -> AnyView {
     let store = use_store();
-    let desk = use_desk();
+    let panel = use_plan_panel();
     // Only what decides about the buttons, so that a countdown does not make them anew.
-    let state = memo(move || {
+    let state = Memo::new(move |_| {
         operation.with(|operation| {
             let operation = operation.as_ref()?;
             Some((operation.id, operation.status, is_abortable(operation), is_undoable(operation)))
         })
     });
-    let idle = flag(move || desk.busy.get() || !store.is_live());
+    let idle = class_if(move || panel.busy.get() || !store.is_live());
     live(move || {
         let (id, status, abortable, undoable) = state.get()?;
         Some(match status {
             OperationStatus::AwaitingKeep => view! {
-                <button type="button" data-testid="revert" disabled=idle on:click=click(move || desk.abort(id))>
+                <button type="button" data-testid="revert" disabled=idle on:click=click(move || panel.abort(id))>
                     "Revert now"
                 </button>
-                <button type="button" class="primary" data-testid="keep" disabled=idle on:click=click(move || desk.keep(id))>
+                <button type="button" class="primary" data-testid="keep" disabled=idle on:click=click(move || panel.keep(id))>
                     "Keep it"
                 </button>
             }
@@ -129,9 +129,9 @@ pub fn operation_buttons(operation: Shown) -> AnyView {
                 } else {
                     "It is past the point from which there is a way back; wait for its outcome"
                 };
-                let disabled = flag(move || idle.get() || !abortable);
+                let disabled = class_if(move || idle.get() || !abortable);
                 view! {
-                    <button type="button" data-testid="abort" title=why disabled=disabled on:click=click(move || desk.abort(id))>
+                    <button type="button" data-testid="abort" title=why disabled=disabled on:click=click(move || panel.abort(id))>
                         "Abort"
                     </button>
                 }
@@ -143,7 +143,7 @@ pub fn operation_buttons(operation: Shown) -> AnyView {
                     data-testid="undo"
                     title="See what taking it back would do; nothing happens yet"
                     disabled=idle
-                    on:click=click(move || desk.undo(id))
+                    on:click=click(move || panel.undo(id))
                 >
                     "Undo"
                 </button>
@@ -157,7 +157,7 @@ pub fn operation_buttons(operation: Shown) -> AnyView {
 
 const COLUMNS: [Column; 5] = [
     Column { name: "id", label: "Id", title: "", is_number: true },
-    column("what", "What"),
+    column("what", "Action"),
     column("status", "Status"),
     number("took", "Took", "From its start to its end"),
     column("when", "Started"),
@@ -176,7 +176,7 @@ pub fn operation_key(operation: &Operation, column: usize) -> SortKey {
 }
 
 /// A table of operations, in the order given.
-pub fn operation_table(operations: Kept<Vec<Operation>>, sortable: bool) -> AnyView {
+pub fn operation_table(operations: Memo<Vec<Operation>>, sortable: bool) -> AnyView {
     view! {
         <div class="table operations" role="table" aria-label="Operations">
             {OPERATION_ORDER.headings(sortable, false)}

@@ -6,18 +6,16 @@ use crate::{
     address::use_address,
     browser,
     components::{
-        chaos::Mischief,
-        desk::use_desk,
+        chaos::ChaosAction,
         drawer::{follow_dialog, on_backdrop},
-        live::{click, effect, follow, keys, live, memo, typed, words},
+        live::{click, keys, live, text, typed},
         member_controls::actions,
         plan_button::Offer,
-        shell::ThemeSwitch,
-        shortcuts::{self, PLACES},
+        plan_panel::use_plan_panel,
+        theme::ThemeSwitch,
     },
     format::capitalised,
     store::{Store, use_store},
-    var::Var,
 };
 use leptos::{ev, html::Dialog, prelude::*};
 use ringmaster_common::{
@@ -26,17 +24,30 @@ use ringmaster_common::{
     id::{GroupId, NodeId},
 };
 
+/// Pages that `g` and a letter lead to.
+pub const PLACES: [(&str, &str, &str); 9] = [
+    ("o", "Overview", "/"),
+    ("n", "Nodes", "/nodes"),
+    ("c", "Consensus", "/consensus"),
+    ("t", "Traffic", "/traffic"),
+    ("l", "Locks", "/locks"),
+    ("p", "Operations", "/operations"),
+    ("e", "Events", "/events"),
+    ("a", "Audit", "/audit"),
+    ("s", "Settings", "/settings"),
+];
+
 /// How many of the latest operations it offers.
 const OPERATIONS: usize = 10;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Palette {
-    open: Var<bool>,
+    open: RwSignal<bool>,
 }
 
 impl Palette {
     pub fn new() -> Self {
-        Palette { open: Var::new(false) }
+        Palette { open: RwSignal::new(false) }
     }
 
     pub fn open(self) {
@@ -48,7 +59,7 @@ impl Palette {
     }
 }
 
-/// What an item does.
+/// The effect of an item.
 #[derive(Clone, Debug, PartialEq)]
 enum Does {
     Go(String),
@@ -137,44 +148,43 @@ fn items(store: Store) -> Vec<Item> {
 pub fn palette_dialog() -> AnyView {
     let palette = expect_context::<Palette>();
     let store = use_store();
-    let desk = use_desk();
+    let panel = use_plan_panel();
     let address = use_address();
     let theme = expect_context::<ThemeSwitch>();
-    let mischief = expect_context::<Mischief>();
+    let action = expect_context::<ChaosAction>();
     let dialog = NodeRef::<Dialog>::new();
-    let sought = Var::new(String::new());
-    let chosen = Var::new(0_usize);
+    let sought = RwSignal::new(String::new());
+    let chosen = RwSignal::new(0_usize);
 
-    let found = memo(move || {
+    let found = Memo::new(move |_| {
         let open = palette.open.get();
         let all = if open { items(store) } else { Vec::new() };
         sought.with(|sought| all.into_iter().filter(|item| item.has(sought)).collect::<Vec<_>>())
     });
-    effect(move || {
+    Effect::new(move |_| {
         if palette.open.get() {
             sought.set(String::new());
             chosen.set(0);
         }
     });
-    follow_dialog(dialog, follow(palette.open));
-    shortcuts::listen(palette);
+    follow_dialog(dialog, palette.open.into());
 
     let run = move |index: usize| {
         let Some(item) = found.with_untracked(|found| found.get(index).cloned()) else { return };
         palette.open.set(false);
         match item.does {
             Does::Go(path) => address.go(&path, false),
-            Does::Plan(action) => desk.propose(action),
+            Does::Plan(action) => panel.propose(action),
             Does::Docs => browser::leave_for("/docs"),
             Does::Theme => theme.next(),
             // Both answer on the page of nodes.
             Does::Chaos(chaos, id) => {
                 address.go("/nodes", false);
-                mischief.inflict(chaos, id);
+                action.run(chaos, id);
             }
             Does::AddNode => {
                 address.go("/nodes", false);
-                mischief.add_node();
+                action.add_node();
             }
         }
     };
@@ -200,9 +210,9 @@ pub fn palette_dialog() -> AnyView {
                 id=format!("palette-{index}")
                 role="option"
                 data-testid="palette-item"
-                aria-selected=words(move || (chosen.get() == index).to_string())
+                aria-selected=text(move || (chosen.get() == index).to_string())
                 on:click=click(move || run(index))
-                on:mousemove=click(move || crate::store::set(chosen, index))
+                on:mousemove=click(move || crate::signal::set(chosen, index))
             >
                 <span class="clip">{item.label}</span>
                 {shortcut} <span class="quiet">{item.kind}</span>
@@ -233,20 +243,20 @@ pub fn palette_dialog() -> AnyView {
                     role="combobox"
                     aria-expanded="true"
                     aria-controls="palette-list"
-                    aria-activedescendant=words(move || format!("palette-{}", chosen.get()))
+                    aria-activedescendant=text(move || format!("palette-{}", chosen.get()))
                     aria-label="A page, a node, an action"
                     placeholder="A page, a node, an action…"
                     data-testid="palette-input"
                     autocomplete="off"
                     spellcheck="false"
-                    prop:value={follow::<String>(sought)}
+                    prop:value={sought}
                     on:input=typed(move |text| {
                         sought.set(text);
                         chosen.set(0);
                     })
                     on:keydown=keys(on_key)
                 />
-                <ul id="palette-list" role="listbox" aria-label="Found">
+                <ul id="palette-list" role="listbox" aria-label="Results">
                     {live(move || found.get().into_iter().enumerate().map(option).collect_view())}
                 </ul>
                 <p class="quiet palette-foot">
@@ -263,7 +273,7 @@ pub fn palette_dialog() -> AnyView {
                     <kbd>"h"</kbd>
                     " hold a list · "
                     <kbd>"?"</kbd>
-                    " this list · what ends in … opens a plan first"
+                    " this list · commands with … open a plan first"
                 </p>
             </div>
         </dialog>

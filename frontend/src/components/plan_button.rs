@@ -5,15 +5,15 @@
 
 use crate::{
     components::{
-        desk::use_desk,
-        live::{click, flag},
+        live::{class_if, click},
+        plan_panel::use_plan_panel,
     },
     store::use_store,
 };
 use leptos::prelude::*;
 use ringmaster_common::action::Action;
 
-/// What may be asked for.
+/// An action that can be planned.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Offer {
     /// Tells the button from its neighbours, as the test id does with what it is about.
@@ -45,7 +45,7 @@ fn button(
     label: &'static str,
     action: Action,
 ) -> AnyView {
-    let (store, desk) = (use_store(), use_desk());
+    let (store, panel) = (use_store(), use_plan_panel());
     view! {
         <button
             type="button"
@@ -53,8 +53,8 @@ fn button(
             data-testid=test_id
             title="See what that would do; nothing happens yet"
             aria-label=says
-            disabled=flag(move || !store.is_live())
-            on:click=click(move || desk.propose(action.clone()))
+            disabled=class_if(move || !store.is_live())
+            on:click=click(move || panel.propose(action.clone()))
         >
             {label}
         </button>

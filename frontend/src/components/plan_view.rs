@@ -1,20 +1,19 @@
-//! A plan, laid open: what will happen, to whom, what could go wrong, what forbids it, and what it
+//! A plan in full: its steps, its impact, its warnings, its blockers, and what it
 //! looked at.
 //!
-//! Test ids: `plan-summary`, `impact-<figure>`, `plan-warning`, `plan-blocker`, `plan-footprint`,
+//! Test ids: `plan-summary`, `impact-<metric>`, `plan-warning`, `plan-blocker`, `plan-footprint`,
 //! `keep-switch`, `cli-tab`, `curl-tab`, `cli`, `curl`.
 
 use crate::{
     components::{
-        live::{click, follow, live, words},
-        marks::{badge, sign},
-        text::{code, copyable, prose, quiet, revision},
+        icons::{badge, sign},
+        live::{click, live, text},
+        text::{code, copyable, linkify, quiet, revision},
     },
     format::{self, capitalised, count, duration},
     operation::{cli, curl, direction},
-    situation::Tone,
     store::use_store,
-    var::Var,
+    tone::Tone,
 };
 use leptos::prelude::*;
 use ringmaster_common::{
@@ -23,10 +22,10 @@ use ringmaster_common::{
     plan::{Blocker, Fact, Impact, LockImpact, Observation, Plan, UpstreamImpact, Warning},
 };
 
-/// How long an operation that reverts by itself waits to be kept.
+/// The time in which an operation has to be kept before it reverts automatically.
 pub const KEEP_WITHIN_MS: u64 = 60_000;
 
-/// From whom to whom leadership moves.
+/// The leader before and after.
 pub fn direction_view(plan: &Plan) -> Option<AnyView> {
     let (from, to) = direction(plan)?;
     let view = view! {
@@ -39,7 +38,7 @@ pub fn direction_view(plan: &Plan) -> Option<AnyView> {
 }
 
 pub fn summary(plan: &Plan) -> AnyView {
-    view! { <p class="plan-summary" data-testid="plan-summary">{prose(&plan.summary)}</p> }.into_any()
+    view! { <p class="plan-summary" data-testid="plan-summary">{linkify(&plan.summary)}</p> }.into_any()
 }
 
 /// The blast radius.
@@ -55,7 +54,7 @@ pub fn blast_radius(impact: &Impact) -> AnyView {
     };
     let special =
         || impact.lock.as_ref().map(lock_figures).or_else(|| impact.upstream.as_ref().map(upstream_figures));
-    let figures: [(&str, Option<String>, String); 4] = special().unwrap_or_else(|| {
+    let metrics: [(&str, Option<String>, String); 4] = special().unwrap_or_else(|| {
         [
             ("pause", impact.write_pause_ms.map(duration), pause),
             (
@@ -75,7 +74,7 @@ pub fn blast_radius(impact: &Impact) -> AnyView {
             ),
         ]
     });
-    let figure = |(id, value, note): (&str, Option<String>, String)| {
+    let metric = |(id, value, note): (&str, Option<String>, String)| {
         let class = if value.is_some() { "" } else { "none" };
         view! {
             <div data-testid=format!("impact-{id}")>
@@ -87,7 +86,7 @@ pub fn blast_radius(impact: &Impact) -> AnyView {
     };
     view! {
         <div class="blast" role="group" aria-label="Blast radius">
-            {figures.map(figure).into_iter().collect_view()}
+            {metrics.map(metric).into_iter().collect_view()}
         </div>
     }
     .into_any()
@@ -111,11 +110,11 @@ fn upstream_figures(upstream: &UpstreamImpact) -> [(&'static str, Option<String>
     ]
 }
 
-/// Who loses a lock, and who gets it.
+/// The holders that lose a lock, and the waiters that get it.
 fn lock_figures(lock: &LockImpact) -> [(&'static str, Option<String>, String); 4] {
     let owners = |people: &[LockHolder]| {
         let owners: Vec<&str> = people.iter().map(|holder| holder.owner.as_str()).collect();
-        if owners.is_empty() { "nobody".to_owned() } else { format::listed(&owners) }
+        if owners.is_empty() { "none".to_owned() } else { format::listed(&owners) }
     };
     let left = lock.holders.iter().map(|holder| holder.expires_in_ms).max();
     [
@@ -146,7 +145,7 @@ fn marked(tone: Tone, id: &'static str, contents: AnyView) -> AnyView {
 pub fn warnings(warnings: &[Warning]) -> Vec<AnyView> {
     let warning = |warning: &Warning| {
         let contents =
-            view! { <span class="visually-hidden">"Warning: "</span> {prose(&warning.detail)} }.into_any();
+            view! { <span class="visually-hidden">"Warning: "</span> {linkify(&warning.detail)} }.into_any();
         marked(Tone::Warning, "plan-warning", contents)
     };
     warnings.iter().map(warning).collect()
@@ -156,8 +155,8 @@ pub fn blockers(blockers: &[Blocker]) -> Vec<AnyView> {
     let blocker = |blocker: &Blocker| {
         let contents = view! {
             <strong>"Blocked: "</strong>
-            {prose(&blocker.detail)}
-            <p class="quiet">"What lifts it: " {prose(&blocker.lifted_by)}</p>
+            {linkify(&blocker.detail)}
+            <p class="quiet">"Fix: " {linkify(&blocker.lifted_by)}</p>
         }
         .into_any();
         marked(Tone::Bad, "plan-blocker", contents)
@@ -173,7 +172,7 @@ pub fn why(plan: &Plan) -> AnyView {
     let observation = |seen: &Observation| {
         view! {
             <li>
-                {prose(&capitalised(&seen.what))} ": " <b>{seen.value.clone()}</b>
+                {linkify(&capitalised(&seen.what))} ": " <b>{seen.value.clone()}</b>
                 {quiet(format!(", measured {} before", duration(seen.age_ms)))}
             </li>
         }
@@ -186,7 +185,7 @@ pub fn why(plan: &Plan) -> AnyView {
             <summary>"Why, and what it looked at"</summary>
             <p class="quiet">
                 "Computed at revision " {revision(plan.revision)}
-                ". If one of these facts changes before it is applied, it is refused and you can plan again. What was measured is looked at again as its first step."
+                ". If one of these facts changes before the plan is applied, it is refused and you can plan again. The measurements are checked again in the first step."
             </p>
             <ul class="facts">{facts} {observations}</ul>
         </details>
@@ -195,15 +194,15 @@ pub fn why(plan: &Plan) -> AnyView {
 }
 
 /// The switch for an operation that takes itself back.
-pub fn keep_switch(keep: Var<bool>) -> AnyView {
+pub fn keep_switch(keep: RwSignal<bool>) -> AnyView {
     view! {
         <label class="switch">
-            <span>"Revert by itself unless I keep it within " <b>{format!("{} s", KEEP_WITHIN_MS / 1_000)}</b></span>
+            <span>"Revert automatically unless I keep it within " <b>{format!("{} s", KEEP_WITHIN_MS / 1_000)}</b></span>
             <input
                 type="checkbox"
                 role="switch"
                 data-testid="keep-switch"
-                prop:checked={follow::<bool>(keep)}
+                prop:checked={keep}
                 on:change=move |event| keep.set(event_target_checked(&event))
             />
         </label>
@@ -212,14 +211,14 @@ pub fn keep_switch(keep: Var<bool>) -> AnyView {
 }
 
 /// The same from a terminal.
-pub fn terminal(plan: &Plan, keep: Var<bool>) -> AnyView {
+pub fn terminal(plan: &Plan, keep: RwSignal<bool>) -> AnyView {
     let store = use_store();
-    let tab = Var::new(0_usize);
+    let tab = RwSignal::new(0_usize);
     let keep_within = move || keep.get().then_some(KEEP_WITHIN_MS);
     let (for_cli, for_curl) = (plan.clone(), plan.clone());
     let texts: [(&str, Signal<String>); 2] = [
-        ("CLI", words(move || cli(&for_cli, keep_within()))),
-        ("curl", words(move || curl(&for_curl, &store.api.base(), keep_within()))),
+        ("CLI", text(move || cli(&for_cli, keep_within()))),
+        ("curl", text(move || curl(&for_curl, &store.api.base(), keep_within()))),
     ];
     let choose = |index: usize| {
         let label = texts[index].0;
@@ -227,7 +226,7 @@ pub fn terminal(plan: &Plan, keep: Var<bool>) -> AnyView {
             <button
                 type="button"
                 role="tab"
-                aria-selected=words(move || (tab.get() == index).to_string())
+                aria-selected=text(move || (tab.get() == index).to_string())
                 data-testid=format!("{}-tab", label.to_ascii_lowercase())
                 on:click=click(move || tab.set(index))
             >

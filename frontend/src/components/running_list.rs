@@ -1,22 +1,21 @@
-//! A list that goes on: newest first, live at its head, with older lines on demand, and still while
-//! somebody reads it.
+//! A running list: newest first, live at its head, with older lines on demand, and paused while the reader has
+//! scrolled down.
 //!
-//! What is repeated is rolled up, and what arrives while the reader has scrolled down or holds the list
-//! is counted and not shown. Around one line that the address names, the list stands still altogether.
+//! Repeated lines are rolled up. Lines that arrive while the reader has scrolled down or holds the list are counted
+//! and not shown. Around one line that the address names, the list stands still altogether.
 //! It holds [`MAX_LINES`] lines; older ones are dropped and can be loaded again.
 //!
 //! Test ids: `load-older`, `hold`, `held-count`.
 
 use crate::{
-    api::{Answer, Api, ApiError, LocalBoxFuture, PER_PAGE},
+    api::{Api, ApiError, ApiResult, LocalBoxFuture, PER_PAGE},
     components::{
-        live::{Kept, click, effect, either, flag, live, when, words},
+        live::{class_if, click, either, live, text, when},
         text::{refusal, skeleton},
     },
     format::count,
     store::Store,
     timeline::{Entry, roll_up_newer, roll_up_older},
-    var::Var,
 };
 use leptos::{prelude::*, task::spawn_local};
 use std::sync::Arc;
@@ -28,12 +27,12 @@ const CONTEXT: u64 = 25;
 
 /// Whether the reader has scrolled down, as the frame around the page sees it.
 #[derive(Clone, Copy, Debug)]
-pub struct Scrolled(pub Var<bool>);
+pub struct Scrolled(pub RwSignal<bool>);
 
-/// Some lines, newest first, and where to go on.
+/// Some lines, newest first, and the cursor of the next ones.
 pub type Lines = (Vec<Entry>, Option<String>);
 /// Fetches lines from before a cursor, as many as wanted.
-pub type Fetch = fn(Api, Option<String>, u32) -> LocalBoxFuture<Answer<Lines>>;
+pub type Fetch = fn(Api, Option<String>, u32) -> LocalBoxFuture<ApiResult<Lines>>;
 
 /// A part of the list, made when it is needed.
 pub type Part = Arc<dyn Fn() -> AnyView + Send + Sync>;
@@ -42,42 +41,42 @@ pub type Part = Arc<dyn Fn() -> AnyView + Send + Sync>;
 pub struct RunningList {
     store: Store,
     fetch: Fetch,
-    /// What the address asks for.
-    pub around: Kept<Option<u64>>,
-    lines: Var<Vec<Entry>>,
+    /// The line that the address names.
+    pub around: Memo<Option<u64>>,
+    lines: RwSignal<Vec<Entry>>,
     /// The rank of the newest line that was taken in.
     newest: StoredValue<u64>,
     /// How often the list has begun: an answer to an earlier beginning is not for it.
     beginning: StoredValue<u32>,
     /// Where older lines begin.
-    next: Var<Option<String>>,
-    asked: Var<bool>,
-    pub loading: Var<bool>,
-    failed: Var<Option<ApiError>>,
+    next: RwSignal<Option<String>>,
+    asked: RwSignal<bool>,
+    pub loading: RwSignal<bool>,
+    failed: RwSignal<Option<ApiError>>,
     /// The lines as they were when the list was held.
-    held: Var<Option<Vec<Entry>>>,
+    held: RwSignal<Option<Vec<Entry>>>,
     /// Held by the reader, and not because of scrolling.
-    by_hand: Var<bool>,
+    by_hand: RwSignal<bool>,
 }
 
 impl RunningList {
     /// Starts with the newest lines, or with those around the one that the address names.
-    pub fn start(store: Store, around: Kept<Option<u64>>, fetch: Fetch) -> Self {
+    pub fn start(store: Store, around: Memo<Option<u64>>, fetch: Fetch) -> Self {
         let list = RunningList {
             store,
             fetch,
             around,
-            lines: Var::new(Vec::new()),
+            lines: RwSignal::new(Vec::new()),
             newest: StoredValue::new(0),
             beginning: StoredValue::new(0),
-            next: Var::new(None),
-            asked: Var::new(false),
-            loading: Var::new(false),
-            failed: Var::new(None),
-            held: Var::new(None),
-            by_hand: Var::new(false),
+            next: RwSignal::new(None),
+            asked: RwSignal::new(false),
+            loading: RwSignal::new(false),
+            failed: RwSignal::new(None),
+            held: RwSignal::new(None),
+            by_hand: RwSignal::new(false),
         };
-        effect(move || {
+        Effect::new(move |_| {
             around.get();
             store.restarts.track();
             if store.loaded.get() {
@@ -85,7 +84,7 @@ impl RunningList {
             }
         });
         let scrolled = expect_context::<Scrolled>().0;
-        effect(move || {
+        Effect::new(move |_| {
             let hold = around.get().is_none() && (list.by_hand.get() || scrolled.get());
             let is_held = list.held.with_untracked(Option::is_some);
             match (hold, is_held) {
@@ -94,7 +93,7 @@ impl RunningList {
                 _ => {}
             }
         });
-        effect(move || {
+        Effect::new(move |_| {
             if list.asked.get() && around.get().is_some() {
                 request_animation_frame(|| crate::browser::scroll_into_view(".marked"));
             }
@@ -174,7 +173,7 @@ impl RunningList {
         self.restart();
     }
 
-    /// What is to be shown.
+    /// The lines to show.
     pub fn shown(self) -> Vec<Entry> {
         self.held.get().unwrap_or_else(|| self.lines.get())
     }
@@ -186,12 +185,12 @@ impl RunningList {
         Some(self.lines.with(|lines| lines.iter().filter(|line| line.since > known).count()) as u64)
     }
 
-    /// The button that holds the list, and lets it go on.
+    /// The button that holds and resumes the list.
     pub fn hold_button(self) -> AnyView {
-        let label = words(move || match (self.held.with(Option::is_some), self.unseen()) {
+        let label = text(move || match (self.held.with(Option::is_some), self.unseen()) {
             (false, _) => "Hold".to_owned(),
             (true, Some(unseen @ 1..)) => format!("Held: show {}", count(unseen, "new line")),
-            (true, _) => "Held: go on".to_owned(),
+            (true, _) => "Held: resume".to_owned(),
         });
         let press = move || {
             if self.held.with_untracked(Option::is_some) {
@@ -208,7 +207,7 @@ impl RunningList {
                     type="button"
                     class="small hold"
                     data-testid="hold"
-                    aria-pressed=words(move || self.held.with(Option::is_some).to_string())
+                    aria-pressed=text(move || self.held.with(Option::is_some).to_string())
                     aria-keyshortcuts="h"
                     title="Holds the list still while you read; what arrives is counted"
                     on:click=click(press)
@@ -235,10 +234,10 @@ impl RunningList {
                     type="button"
                     class="load"
                     data-testid="load-older"
-                    disabled=flag(move || self.loading.get())
+                    disabled=class_if(move || self.loading.get())
                     on:click=click(move || self.load())
                 >
-                    {words(move || match self.failed.with(Option::is_some) {
+                    {text(move || match self.failed.with(Option::is_some) {
                         true => "Try again".to_owned(),
                         false => "Load older".to_owned(),
                     })}

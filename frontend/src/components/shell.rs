@@ -1,25 +1,26 @@
-//! What is around every page: the bar with the state in one sentence, the problems, the connection,
-//! the rail, and the banner when what is shown is old.
+//! The frame around every page: the bar with the state in one sentence, the problems, the connection,
+//! the rail, and the banner while the page is disconnected.
 //!
 //! Test ids: `state-short`, `connection` (with `data-phase` and `data-node`), `problems`,
 //! `problems-count`, `problem`, `palette-open`, `theme`, `nav-<page>`, `nav-more`, `more-<page>`, `stale-banner`.
 
 use crate::{
     address::{Page, use_address},
-    browser::{self, Theme},
+    browser,
+    cluster_summary::{About, ClusterSummary, Connection, Problem},
     components::{
-        live::{Kept, click, effect, live, maybe, memo, when, words},
-        marks::{logo, sign},
+        icons::{logo, sign},
+        live::{click, live, optional, text, when},
         palette::Palette,
         running_list::Scrolled,
         text::quiet,
+        theme::theme_button,
     },
-    figures,
     format::{self, Quantity, grouped, rate},
-    situation::{About, Assessment, Connection, Problem, Tone},
+    metrics,
     store::{LinkPhase, Store, use_store},
-    traffic::What,
-    var::Var,
+    tone::Tone,
+    traffic::TrafficScope,
 };
 use leptos::{ev, prelude::*};
 use wasm_bindgen::JsCast;
@@ -27,35 +28,20 @@ use wasm_bindgen::JsCast;
 /// From here on the reader has left the head of the page.
 const SCROLLED_PX: i32 = 40;
 
-/// The theme, as the reader chose it.
-#[derive(Clone, Copy, Debug)]
-pub struct ThemeSwitch(Var<Theme>);
-
-impl ThemeSwitch {
-    pub fn new() -> Self {
-        ThemeSwitch(Var::new(Theme::preferred()))
-    }
-
-    pub fn next(self) {
-        self.0.update(|theme| *theme = theme.next());
-        self.0.get_untracked().apply();
-    }
-}
-
 /// The state of the cluster in words, shared by the bar, the overview and the title.
-pub type State = Kept<Assessment>;
+pub type State = Memo<ClusterSummary>;
 
 pub fn shell(page: impl FnOnce() -> AnyView) -> AnyView {
     let store = use_store();
-    let state: State = memo(move || store.assess());
+    let state: State = Memo::new(move |_| store.summarize());
     provide_context(state);
-    effect(move || {
+    Effect::new(move |_| {
         let short = state.with(|state| state.short.clone());
         let name = store.name.get();
         let name = if name.is_empty() { name } else { format!("{name} · ") };
         browser::set_title(&format!("{short} · {name}Ringmaster"));
     });
-    let lost = memo(move || {
+    let lost = Memo::new(move |_| {
         matches!(store.connection(), Connection::Lost { .. } | Connection::NeverAnswered { .. })
     });
     let scrolled = expect_context::<Scrolled>().0;
@@ -66,10 +52,10 @@ pub fn shell(page: impl FnOnce() -> AnyView) -> AnyView {
         <main
             id="main"
             tabindex="-1"
-            class=words(move || if lost.get() { "stale" } else { "" }.to_owned())
+            class=text(move || if lost.get() { "stale" } else { "" }.to_owned())
             on:scroll=move |event: ev::Event| {
                 let main = event.target().and_then(|target| target.dyn_into::<web_sys::Element>().ok());
-                crate::store::set(scrolled, main.is_some_and(|main| main.scroll_top() > SCROLLED_PX));
+                crate::signal::set(scrolled, main.is_some_and(|main| main.scroll_top() > SCROLLED_PX));
             }
         >
             {when(move || lost.get(), move || stale_banner(store))}
@@ -81,9 +67,9 @@ pub fn shell(page: impl FnOnce() -> AnyView) -> AnyView {
 
 fn top_bar(store: Store, state: State) -> AnyView {
     let palette = expect_context::<Palette>();
-    let facts = words(move || {
+    let facts = text(move || {
         let leader = store.sample.with(|sample| {
-            sample.as_ref().and_then(figures::leader).map(|leader| (leader.report.node, leader.report.term))
+            sample.as_ref().and_then(metrics::leader).map(|leader| (leader.report.node, leader.report.term))
         });
         let leads =
             leader.map(|(leader, term)| format!("node {leader} leads term {term} · ")).unwrap_or_default();
@@ -98,7 +84,7 @@ fn top_bar(store: Store, state: State) -> AnyView {
             <a class="logo" href="/" aria-label="Ringmaster, overview">{logo()} <span>"Ringmaster"</span></a>
             <div class="state">
                 {live(move || sign(state.with(|state| state.tone)))}
-                <strong data-testid="state-short">{words(move || state.with(|state| state.short.clone()))}</strong>
+                <strong data-testid="state-short">{text(move || state.with(|state| state.short.clone()))}</strong>
                 <small>{facts}</small>
             </div>
             {problems(state)}
@@ -112,37 +98,14 @@ fn top_bar(store: Store, state: State) -> AnyView {
     .into_any()
 }
 
-fn theme_button() -> AnyView {
-    let theme = expect_context::<ThemeSwitch>();
-    let label = words(move || {
-        let theme = theme.0.get();
-        format!("Theme: {}. Switch to {}", theme.as_str(), theme.next().as_str())
-    });
-    let path = words(move || {
-        match theme.0.get() {
-            Theme::Light => "M8 4.5a3.5 3.5 0 1 1 0 7a3.5 3.5 0 0 1 0-7zM8 .5v1.5M8 14v1.5M.5 8h1.5M14 8h1.5M2.7 2.7l1.1 1.1M12.2 12.2l1.1 1.1M2.7 13.3l1.1-1.1M12.2 3.8l1.1-1.1",
-            Theme::Dark => "M13.5 9.7A6 6 0 0 1 6.3 2.5A6 6 0 1 0 13.5 9.7z",
-            Theme::System => "M1.5 2.5h13v8.5h-13zM5.5 14h5M8 11v3",
-        }
-        .to_owned()
-    });
-    view! {
-        <button type="button" class="pill icon" data-testid="theme" title=label aria-label=label on:click=click(move || theme.next())>
-            <svg class="glyph" viewBox="0 0 16 16" aria-hidden="true"><path d=path /></svg>
-        </button>
-    }
-    .into_any()
-}
-
 fn connection_pill(store: Store) -> AnyView {
     let phase = move || match store.link.with(|link| link.phase) {
         LinkPhase::Live => "live",
         LinkPhase::Opening => "opening",
         LinkPhase::Lost => "lost",
     };
-    let text = words(move || {
-        let latency =
-            store.latency_ms.get().map(|ms| format!(" · {} ms", format::decimal(ms, 0))).unwrap_or_default();
+    let label = text(move || {
+        let latency = store.latency_ms.get().map(|ms| format!(" · {ms:.0} ms")).unwrap_or_default();
         store.link.with(|link| {
             let peer = link.peer.label();
             match (link.phase, link.node) {
@@ -155,16 +118,16 @@ fn connection_pill(store: Store) -> AnyView {
     });
     view! {
         <span
-            class=words(move || format!("pill connection {}", phase()))
+            class=text(move || format!("pill connection {}", phase()))
             data-testid="connection"
-            data-phase=words(move || phase().to_owned())
-            data-node=maybe(move || store.link.with(|link| link.node.map(|node| node.to_string())))
+            data-phase=text(move || phase().to_owned())
+            data-node=optional(move || store.link.with(|link| link.node.map(|node| node.to_string())))
             title="The node that this page streams from, and how long it takes to answer"
         >
             <i class="dot" aria-hidden="true"></i>
             <span>
                 {when(move || phase() == "live", || view! { <span class="roomy">"live from "</span> }.into_any())}
-                {text}
+                {label}
             </span>
         </span>
     }
@@ -172,12 +135,12 @@ fn connection_pill(store: Store) -> AnyView {
 }
 
 fn problems(state: State) -> AnyView {
-    let found = memo(move || state.with(|state| state.problems.clone()));
-    let worst = memo(move || found.with(|found| found.first().map(|problem| problem.tone)));
+    let found = Memo::new(move |_| state.with(|state| state.problems.clone()));
+    let worst = Memo::new(move |_| found.with(|found| found.first().map(|problem| problem.tone)));
     let list = live(move || {
         let found = found.get();
         if found.is_empty() {
-            quiet("Nothing is wrong. What is not as it should be stands here, the gravest first.".to_owned())
+            quiet("No problems. Problems appear here, most severe first.".to_owned())
         } else {
             view! { <ul>{found.into_iter().map(problem).collect_view()}</ul> }.into_any()
         }
@@ -185,13 +148,13 @@ fn problems(state: State) -> AnyView {
     view! {
         <button
             type="button"
-            class=words(move || format!("pill problems {}", worst.get().map_or("", Tone::class)))
+            class=text(move || format!("pill problems {}", worst.get().map_or("", Tone::class)))
             popovertarget="problems"
-            aria-label=words(move || format!("Problems: {}", found.with(Vec::len)))
+            aria-label=text(move || format!("Problems: {}", found.with(Vec::len)))
             data-testid="problems"
         >
             {live(move || worst.get().map(sign))} <span class="optional">"Problems"</span>
-            <b data-testid="problems-count">{words(move || found.with(Vec::len).to_string())}</b>
+            <b data-testid="problems-count">{text(move || found.with(Vec::len).to_string())}</b>
         </button>
         <div id="problems" popover="auto" class="menu" role="region" aria-label="Problems">
             {list}
@@ -218,47 +181,47 @@ fn problem(problem: Problem) -> AnyView {
     .into_any()
 }
 
-/// How old what is shown is, and who is tried next.
+/// The age of the state that is shown, and the next node to try.
 fn stale_banner(store: Store) -> AnyView {
-    let text = words(move || match store.connection() {
+    let message = text(move || match store.connection() {
         Connection::Lost { since, next } => {
             let age = format::duration(format::age_ms(since, store.now.get()));
-            format!("Disconnected. What you see is {age} old. Trying {next} next.")
+            format!("Disconnected. The page shows the state of {age} ago. Next attempt: {next}.")
         }
-        Connection::NeverAnswered { next } => format!("No node has answered yet. Trying {next} next."),
+        Connection::NeverAnswered { next } => format!("No node has answered yet. Next attempt: {next}."),
         Connection::Opening { .. } | Connection::Live { .. } => String::new(),
     });
     view! {
         <div class="banner" role="alert" data-testid="stale-banner">
-            {sign(Tone::Bad)} <span>{text}</span>
+            {sign(Tone::Bad)} <span>{message}</span>
         </div>
     }
     .into_any()
 }
 
 fn rail(store: Store) -> AnyView {
-    let nodes = words(move || {
+    let nodes = text(move || {
         let ids = store.node_ids.get();
         let nodes = ids.iter().filter_map(|id| store.node(*id));
         let up = nodes.filter(|node| node.is_up()).count();
         if ids.is_empty() { String::new() } else { format!("{up}/{}", ids.len()) }
     });
-    let under_way = words(move || {
+    let under_way = text(move || {
         let count = store
             .operations
             .with(|operations| operations.iter().filter(|operation| !operation.status.is_final()).count());
         if count == 0 { String::new() } else { format!("{count} now") }
     });
-    let term = words(move || {
-        let term = store.sample.with(|sample| Some(figures::leader(sample.as_ref()?)?.report.term));
+    let term = text(move || {
+        let term = store.sample.with(|sample| Some(metrics::leader(sample.as_ref()?)?.report.term));
         term.map(|term| format!("term {term}")).unwrap_or_default()
     });
-    let held = words(move || match store.lock_counts.with(|counts| counts.held) {
+    let held = text(move || match store.lock_counts.with(|counts| counts.held) {
         0 => String::new(),
         held => grouped(held),
     });
     let requests =
-        words(move || match rate(store.traffic.with(|heard| heard.load(&What::All).requests_per_s)) {
+        text(move || match rate(store.traffic.with(|heard| heard.load(&TrafficScope::All).requests_per_s)) {
             Quantity { number, .. } if number == "0.0" => String::new(),
             Quantity { number, unit } => format!("{number}{unit}"),
         });
@@ -370,7 +333,7 @@ impl Place {
 
     fn link(&'static self, list: &'static str, count: Signal<String>) -> AnyView {
         let address = use_address();
-        let current = maybe(move || {
+        let current = optional(move || {
             let section = match address.path.with(|path| Page::of(path)) {
                 Page::Plan(_) => Page::Overview,
                 Page::Node(_) => Page::Nodes,

@@ -1,23 +1,14 @@
-//! Keys. `Ctrl K` works everywhere; the others while nobody is typing and no dialog is open.
+//! Keyboard shortcuts. `Ctrl K` works everywhere; the others while no field has the focus and no dialog is open.
 //!
 //! The palette shows them beside what they lead to, so they need no page of their own.
 
-use crate::{address::use_address, browser, components::palette::Palette};
+use crate::{
+    address::use_address,
+    browser,
+    components::palette::{PLACES, Palette},
+};
 use leptos::{ev, prelude::*};
 use wasm_bindgen::JsCast;
-
-/// Pages that `g` and a letter lead to.
-pub const PLACES: [(&str, &str, &str); 9] = [
-    ("o", "Overview", "/"),
-    ("n", "Nodes", "/nodes"),
-    ("c", "Consensus", "/consensus"),
-    ("t", "Traffic", "/traffic"),
-    ("l", "Locks", "/locks"),
-    ("p", "Operations", "/operations"),
-    ("e", "Events", "/events"),
-    ("a", "Audit", "/audit"),
-    ("s", "Settings", "/settings"),
-];
 
 /// How long `g` waits for its letter.
 const PATIENCE_MS: f64 = 1_500.0;

@@ -2,7 +2,7 @@
 
 use crate::{
     address::{Address, use_address},
-    components::live::{click, maybe},
+    components::live::{click, optional},
 };
 use leptos::prelude::*;
 
@@ -23,7 +23,7 @@ pub const fn number(name: &'static str, label: &'static str, title: &'static str
     Column { name, label, title, is_number: true }
 }
 
-/// What a table is sorted by: a text, or a number. What is alike keeps its order.
+/// The sort key of a row: a text, or a number. The sort is stable.
 pub type SortKey = (String, u64);
 
 /// A table's columns, and its order where the address names none.
@@ -32,7 +32,7 @@ pub struct Order {
     pub columns: &'static [Column],
     /// The first column, downwards.
     pub latest_first: bool,
-    /// What the table is called in the address, where there is another one on the page.
+    /// The name of the table in the address, where there is another one on the page.
     pub of: &'static str,
 }
 
@@ -69,7 +69,7 @@ impl Order {
     fn heading(self, index: usize, sortable: bool) -> AnyView {
         let address = use_address();
         let column = &self.columns[index];
-        let is_sorted = maybe(move || {
+        let is_sorted = optional(move || {
             let (by, descending) = self.of(address);
             let direction = if descending { "descending" } else { "ascending" };
             (sortable && by == index).then(|| direction.to_owned())

@@ -1,24 +1,20 @@
-//! Pieces of text with a meaning: sentences with links in them, times, revisions, figures with their
+//! Pieces of text with a meaning: sentences with links in them, times, revisions, metrics with their
 //! unit, text to copy, errors.
 
 use crate::{
     api::ApiError,
     browser,
-    components::{
-        live::{click, follow},
-        marks::sign,
-    },
+    components::{icons::sign, live::click},
     format::{self, Quantity},
-    prose::{Part, parts},
-    situation::Tone,
+    linkify::{Part, parts},
     store::use_store,
-    var::Var,
+    tone::Tone,
 };
 use leptos::{prelude::*, task::spawn_local};
 use ringmaster_common::{Timestamp, id::Revision};
 
 /// A sentence in which nodes, operations and plans are links.
-pub fn prose(sentence: &str) -> AnyView {
+pub fn linkify(sentence: &str) -> AnyView {
     let part = |part| {
         let (text, href) = match part {
             Part::Text(text) => return text.into_any(),
@@ -70,7 +66,7 @@ pub fn revision(revision: Revision) -> AnyView {
 
 /// Text with a button that copies it.
 pub fn copyable(text: Signal<String>, label: &'static str) -> AnyView {
-    let said = Var::new("Copy".to_owned());
+    let said = RwSignal::new("Copy".to_owned());
     let id = label.to_ascii_lowercase();
     let shown = format!("[data-testid={id}]");
     let copy = move || {
@@ -86,7 +82,7 @@ pub fn copyable(text: Signal<String>, label: &'static str) -> AnyView {
         <div class="copyable">
             <code tabindex="0" data-testid=id>{text}</code>
             <button type="button" class="small" aria-label=format!("Copy {label}") on:click=click(copy)>
-                {follow::<String>(said)}
+                {said}
             </button>
         </div>
     }
@@ -108,7 +104,7 @@ pub fn refusal(error: &ApiError) -> AnyView {
             {sign(Tone::Bad)}
             <div>
                 <strong>{error.title()}</strong>
-                <p>{prose(&format::capitalised(&error.to_string()))}</p>
+                <p>{linkify(&format::capitalised(&error.to_string()))}</p>
                 {known_as}
             </div>
         </div>
@@ -138,7 +134,7 @@ pub fn card(
     .into_any()
 }
 
-/// What a page shows instead of an empty box: what it is for, and how the first one is made.
+/// The empty state of a page: its purpose, and how the first item is made.
 pub fn empty(title: &'static str, contents: AnyView) -> AnyView {
     view! {
         <div class="empty">

@@ -1,4 +1,4 @@
-//! The audit: who asked for what, and what came of it. Refusals are told too.
+//! The audit: requests of operators and their outcomes, refusals included.
 //!
 //! Entries are not streamed, only their number is: as it grows, the page fetches what is new. One
 //! entry can be linked to (`?entry=17`), and then says all that is known of it.
@@ -11,16 +11,15 @@ use crate::{
     components::{
         feed::{each_line, roll_up},
         filters::{filters, has_words, segments, wanted_words},
-        live::{Kept, click, effect, flag, live, memo, words},
-        marks::{labelled, sign},
+        icons::{labelled, sign},
+        live::{class_if, click, live, text},
         running_list::RunningList,
-        text::{card, code, copyable, empty, line, moment, prose, quiet, revision},
+        text::{card, code, copyable, empty, line, linkify, moment, quiet, revision},
     },
     format::{capitalised, count, grouped},
-    situation::Tone,
     store::use_store,
     timeline::{Entry, audit_line},
-    var::Var,
+    tone::Tone,
 };
 use gloo_timers::future::TimeoutFuture;
 use leptos::{prelude::*, task::spawn_local};
@@ -48,7 +47,7 @@ fn outcome(entry: &AuditEntry) -> &'static str {
 pub fn audit_page() -> AnyView {
     let store = use_store();
     let address = use_address();
-    let around = memo(move || address.parameter("entry").and_then(|number| number.parse().ok()));
+    let around = Memo::new(move |_| address.parameter("entry").and_then(|number| number.parse().ok()));
     let list = RunningList::start(store, around, |api, before, limit| {
         Box::pin(async move {
             let page = api.audit(before, limit).await?;
@@ -56,10 +55,10 @@ pub fn audit_page() -> AnyView {
         })
     });
     follow_head(list);
-    let wanted = memo(move || address.parameter("outcome"));
-    let filter = memo(wanted_words);
-    let all = memo(move || list.shown());
-    let shown = memo(move || {
+    let wanted = Memo::new(move |_| address.parameter("outcome"));
+    let filter = Memo::new(|_| wanted_words());
+    let all = Memo::new(move |_| list.shown());
+    let shown = Memo::new(move |_| {
         let (wanted, filter) = (wanted.get(), filter.get());
         let passes = |entry: &&Entry| {
             let audit = entry.audit.as_ref();
@@ -68,7 +67,7 @@ pub fn audit_page() -> AnyView {
         };
         all.with(|all| all.iter().filter(passes).cloned().collect::<Vec<_>>())
     });
-    let how_many = words(move || {
+    let how_many = text(move || {
         let of_all = count(store.audit_count.get(), "entry");
         let loaded = all.with(|all| all.iter().map(|line| u64::from(line.count)).sum());
         format!(
@@ -81,7 +80,7 @@ pub fn audit_page() -> AnyView {
         if all.with_untracked(Vec::is_empty) {
             let why = "Whatever is asked of the cluster from outside is written here, by whom, and what came of \
                        it: plans that are applied, operations that are aborted or kept, settings that are written.";
-            return empty("Nobody has asked for anything yet", view! { <p>{why}</p> }.into_any());
+            return empty("No requests yet", view! { <p>{why}</p> }.into_any());
         }
         let why = "Filters look at what is loaded. Load older entries, or take a filter away.";
         empty("No entry passes the filters", view! { <p>{why}</p> }.into_any())
@@ -120,9 +119,9 @@ pub fn audit_page() -> AnyView {
                 {list.hold_button()}
             </div>
             {entry}
-            {filters(segments("outcome", &OUTCOMES), "Who, what, a code, a request id", how_many)}
-            <section class="card" aria-label="Audit" aria-busy=words(move || list.loading.get().to_string())>
-                {list.body(flag(move || shown.with(Vec::is_empty)), Arc::new(rows), Arc::new(nothing))}
+            {filters(segments("outcome", &OUTCOMES), "Actor, action, code or request id", how_many)}
+            <section class="card" aria-label="Audit" aria-busy=text(move || list.loading.get().to_string())>
+                {list.body(class_if(move || shown.with(Vec::is_empty)), Arc::new(rows), Arc::new(nothing))}
             </section>
         </div>
     }
@@ -132,8 +131,8 @@ pub fn audit_page() -> AnyView {
 /// Fetches what is new, while there is anything.
 fn follow_head(list: RunningList) {
     let store = use_store();
-    let fetching = Var::new(false);
-    effect(move || {
+    let fetching = RwSignal::new(false);
+    Effect::new(move |_| {
         let (count, busy) = (store.audit_count.get(), fetching.get());
         let Some(newest) = list.head() else { return };
         if busy || count <= newest {
@@ -156,11 +155,11 @@ fn follow_head(list: RunningList) {
     });
 }
 
-fn audit_row(line: Kept<Entry>, marked: Option<u64>) -> AnyView {
+fn audit_row(line: Memo<Entry>, marked: Option<u64>) -> AnyView {
     let Some(first) = line.with_untracked(|line| line.audit.clone()) else { return ().into_any() };
     let marked = marked == Some(first.number);
-    let number = words(move || line.with(|line| line.rank().to_string()));
-    let href = words(move || format!("/audit?entry={}", number.get()));
+    let number = text(move || line.with(|line| line.rank().to_string()));
+    let href = text(move || format!("/audit?entry={}", number.get()));
     let (tone, what) = result(&first);
     let said = first.refused.as_ref().map(|refusal| refusal.detail.clone());
     view! {
@@ -183,13 +182,14 @@ fn audit_row(line: Kept<Entry>, marked: Option<u64>) -> AnyView {
     .into_any()
 }
 
-/// What came of it.
+/// The outcome.
 fn result(entry: &AuditEntry) -> (Tone, AnyView) {
-    let operation = |id: OperationId| prose(&format!("operation {id}"));
+    let operation = |id: OperationId| linkify(&format!("operation {id}"));
     match (&entry.refused, entry.operation) {
-        (Some(refusal), _) => {
-            (Tone::Warning, view! { <b>{refusal.code.as_str()}</b> ": " {prose(&refusal.detail)} }.into_any())
-        }
+        (Some(refusal), _) => (
+            Tone::Warning,
+            view! { <b>{refusal.code.as_str()}</b> ": " {linkify(&refusal.detail)} }.into_any(),
+        ),
         (None, Some(id)) => (Tone::Good, operation(id)),
         (None, None) => (Tone::Good, quiet("done".to_owned())),
     }
@@ -200,16 +200,16 @@ fn details(entry: &AuditEntry) -> AnyView {
     let done = if entry.refused.is_some() { "refused" } else { "done" };
     let (tone, _) = result(entry);
     let why = entry.refused.as_ref().map(|refusal| {
-        view! { {line("Code", code(refusal.code.as_str()))} {line("Why", prose(&capitalised(&refusal.detail)))} }
+        view! { {line("Code", code(refusal.code.as_str()))} {line("Why", linkify(&capitalised(&refusal.detail)))} }
     });
     let request_id = Signal::stored(entry.request_id.clone());
     let body = view! {
         <dl>
-            {line("Asked for", prose(&capitalised(&entry.request)))}
+            {line("Asked for", linkify(&capitalised(&entry.request)))}
             {line("By", entry.actor.clone())}
             {line("Outcome", labelled(tone, done))}
             {why}
-            {entry.operation.map(|id| line("Operation", prose(&format!("operation {id}"))))}
+            {entry.operation.map(|id| line("Operation", linkify(&format!("operation {id}"))))}
             {line("When", moment(entry.at))}
             {line("Revision", revision(entry.revision))}
             {line("Request id", copyable(request_id, "Request"))}

@@ -11,20 +11,19 @@ use crate::{
     address::use_address,
     api::{ApiError, PER_PAGE},
     components::{
-        desk::use_desk,
-        figure::{LEAST_LAG_SHOWN, commit_figure, fsyncs_figure, lag_figure, leader_figure, spark},
-        live::{Kept, click, each, either, flag, follow, live, memo, typed, when, words},
-        marks::{live_status, node_link, role_chip, sign},
+        icons::{live_status, node_link, role_chip, sign},
+        live::{class_if, click, each, either, live, text, typed, when},
         member_controls::member_controls,
+        metric::{LEAST_LAG_SHOWN, commit_metric, fsyncs_metric, lag_metric, leader_metric, spark},
+        plan_panel::use_plan_panel,
         sorting::{Column, Order, SortKey, column, number, places},
-        text::{card, moment, prose, quantity, quiet, refusal, revision, skeleton},
+        text::{card, linkify, moment, quantity, quiet, refusal, revision, skeleton},
     },
-    figures::Figures,
     format::{self, age_ms, duration, grouped, rate},
+    metrics::ClusterMetrics,
     quorum::{self, Quorum},
     store::{NodeSignals, Store, use_store},
-    timeline::Reign,
-    var::Var,
+    timeline::LeadershipTerm,
 };
 use leptos::{prelude::*, task::spawn_local};
 use ringmaster_common::{
@@ -64,27 +63,27 @@ fn quorum_now(store: Store) -> Quorum {
 }
 
 fn hero(store: Store) -> AnyView {
-    let tone = memo(move || quorum_now(store).tone());
+    let tone = Memo::new(move |_| quorum_now(store).tone());
     let sentence =
-        memo(move || if store.loaded.get() { quorum_now(store).arithmetic() } else { String::new() });
-    let detail = memo(move || {
+        Memo::new(move |_| if store.loaded.get() { quorum_now(store).arithmetic() } else { String::new() });
+    let detail = Memo::new(move |_| {
         if store.loaded.get() {
             let quorum = quorum_now(store);
-            format!("{} {}", quorum.standing(), quorum.learning())
+            format!("{} {}", quorum.current(), quorum.learning())
         } else {
             "Waiting for the first view of the cluster.".to_owned()
         }
     });
     view! {
-        <section class="card hero" aria-label="Quorum and figures">
-            <div class=words(move || format!("statement {}", tone.get().class()))>
+        <section class="card hero" aria-label="Quorum and metrics">
+            <div class=text(move || format!("statement {}", tone.get().class()))>
                 <div class="sentence">
                     {live(move || sign(tone.get()))}
-                    <p role="status" data-testid="quorum">{live(move || prose(&sentence.get()))}</p>
+                    <p role="status" data-testid="quorum">{live(move || linkify(&sentence.get()))}</p>
                 </div>
-                <p class="detail">{live(move || prose(&detail.get()))}</p>
+                <p class="detail">{live(move || linkify(&detail.get()))}</p>
             </div>
-            {leader_figure(store)} {commit_figure()} {fsyncs_figure()} {lag_figure()}
+            {leader_metric(store)} {commit_metric()} {fsyncs_metric()} {lag_metric()}
         </section>
     }
     .into_any()
@@ -126,7 +125,7 @@ fn fsyncs_per_s(store: Store, id: NodeId) -> Option<f64> {
 
 fn logs_table(store: Store) -> AnyView {
     let address = use_address();
-    let ids = memo(move || {
+    let ids = Memo::new(move |_| {
         let ids = store.node_ids.get();
         let (column, descending) = LOG_ORDER.of(address);
         let keys: Vec<SortKey> = ids.iter().map(|id| log_key(store, column, *id)).collect();
@@ -134,7 +133,7 @@ fn logs_table(store: Store) -> AnyView {
     });
     view! {
         <div class="table logs" role="table" aria-label="Logs">
-            {LOG_ORDER.headings(true, false)} {each(ids, |id| (id.0, 0), move |id| log_row(store, id))}
+            {LOG_ORDER.headings(true, false)} {each(ids, |id| *id, move |id| log_row(store, id))}
         </div>
     }
     .into_any()
@@ -143,7 +142,7 @@ fn logs_table(store: Store) -> AnyView {
 fn log_row(store: Store, id: NodeId) -> AnyView {
     let Some(node) = store.node(id) else { return ().into_any() };
     let index = |name: &'static str, read: fn(&NodeReport) -> u64| {
-        let text = words(move || {
+        let text = text(move || {
             let index = node.report.with(|aged| aged.as_ref().map(|aged| read(&aged.report)));
             index.map_or_else(|| format::NONE.to_owned(), grouped)
         });
@@ -152,13 +151,13 @@ fn log_row(store: Store, id: NodeId) -> AnyView {
         }
         .into_any()
     };
-    let lag = words(move || match node.lag.get() {
+    let lag = text(move || match node.lag.get() {
         Some(lag) => grouped(lag),
         None if store.leader() == Some(id) => "leads".to_owned(),
         None => format::NONE.to_owned(),
     });
-    let lag_line = move |figures: &Figures| Some(figures.node(id)?.lag? as f64);
-    let fsyncs_line = move |figures: &Figures| figures.node(id)?.fsyncs_per_s;
+    let lag_line = move |metrics: &ClusterMetrics| Some(metrics.node(id)?.lag? as f64);
+    let fsyncs_line = move |metrics: &ClusterMetrics| metrics.node(id)?.fsyncs_per_s;
     view! {
         <div class="row" role="row" data-testid=format!("log-row-{id}")>
             <span role="cell" class="cell-node">{node_link(id, node)}</span>
@@ -186,12 +185,12 @@ fn wanted_voters(store: Store, text: &str) -> Vec<NodeId> {
     store.with_view(|view| view.nodes.keys().copied().filter(|id| wanted.contains(id)).collect())
 }
 
-/// Who votes; and, as long as nothing is planned, who might.
+/// The voters, with a what-if for other voters.
 fn members(store: Store) -> AnyView {
     let address = use_address();
-    let desk = use_desk();
-    let voters = memo(move || quorum_now(store).voters);
-    let draft = memo(move || match address.parameter("voters") {
+    let panel = use_plan_panel();
+    let voters = Memo::new(move |_| quorum_now(store).voters);
+    let draft = Memo::new(move |_| match address.parameter("voters") {
         Some(text) => wanted_voters(store, &text),
         None => voters.get(),
     });
@@ -199,31 +198,31 @@ fn members(store: Store) -> AnyView {
         let Some(node) = store.node(id) else { return ().into_any() };
         member_row(id, node, draft, voters)
     };
-    let differs = memo(move || draft.get() != voters.get());
+    let differs = Memo::new(move |_| draft.get() != voters.get());
     let buttons = move || {
         let plan = move || {
             let mut voters = BTreeSet::new();
             voters.extend(draft.get_untracked());
-            desk.propose(Action::ChangeVoters { voters });
+            panel.propose(Action::ChangeVoters { voters });
         };
         view! {
             <div class="callout note draft">
                 <div>
                     <p>
-                        {words(move || format!("If {} voted: ", draft.with(|draft| quorum::nodes(draft))))}
-                        {live(move || draft.with(|draft| prose(&quorum::what_if(draft))))}
+                        {text(move || format!("If {} voted: ", draft.with(|draft| quorum::nodes(draft))))}
+                        {live(move || draft.with(|draft| linkify(&quorum::what_if(draft))))}
                     </p>
                     <div class="buttons">
                         <button
                             type="button"
                             data-testid="plan-voters"
-                            disabled=flag(move || draft.with(Vec::is_empty) || !store.is_live())
+                            disabled=class_if(move || draft.with(Vec::is_empty) || !store.is_live())
                             on:click=click(plan)
                         >
                             "See the plan"
                         </button>
                         <button type="button" on:click=click(move || address.set_parameter("voters", None, true))>
-                            "Leave it as it is"
+                            "Cancel"
                         </button>
                     </div>
                 </div>
@@ -232,14 +231,14 @@ fn members(store: Store) -> AnyView {
         .into_any()
     };
     view! {
-        <ul class="members">{each(Kept::from(store.node_ids), |id| (id.0, 0), row)}</ul>
+        <ul class="members">{each(Signal::from(store.node_ids), |id| *id, row)}</ul>
         {when(move || differs.get(), buttons)}
         <p class="quiet">"Each button and each choice opens a plan, which says what would happen. Nothing happens before you apply it."</p>
     }
     .into_any()
 }
 
-fn member_row(id: NodeId, node: NodeSignals, draft: Kept<Vec<NodeId>>, voters: Kept<Vec<NodeId>>) -> AnyView {
+fn member_row(id: NodeId, node: NodeSignals, draft: Memo<Vec<NodeId>>, voters: Memo<Vec<NodeId>>) -> AnyView {
     let address = use_address();
     let toggle = move |_: String| {
         let mut chosen = use_store().node_ids.get_untracked();
@@ -248,7 +247,7 @@ fn member_row(id: NodeId, node: NodeSignals, draft: Kept<Vec<NodeId>>, voters: K
         let text = chosen.iter().map(NodeId::to_string).collect::<Vec<_>>().join(",");
         address.set_parameter("voters", (!is_as_now).then_some(text.as_str()), true);
     };
-    let part = words(move || if node.facts.with(|node| node.voter) { "voter" } else { "learner" }.to_owned());
+    let part = text(move || if node.facts.with(|node| node.voter) { "voter" } else { "learner" }.to_owned());
     view! {
         <li>
             <label class="vote">
@@ -256,7 +255,7 @@ fn member_row(id: NodeId, node: NodeSignals, draft: Kept<Vec<NodeId>>, voters: K
                     type="checkbox"
                     data-testid=format!("voter-{id}")
                     aria-label=format!("Node {id} votes")
-                    prop:checked={flag(move || draft.with(|draft| draft.contains(&id)))}
+                    prop:checked={class_if(move || draft.with(|draft| draft.contains(&id)))}
                     on:change=typed(toggle)
                 />
                 <span>{part}</span>
@@ -268,51 +267,51 @@ fn member_row(id: NodeId, node: NodeSignals, draft: Kept<Vec<NodeId>>, voters: K
     .into_any()
 }
 
-/// Who led when. What the history no longer holds, it does not tell.
+/// The leaders by term, as far back as the history goes.
 fn elections(store: Store) -> AnyView {
-    let all = Var::new(false);
-    let failed = Var::new(None::<ApiError>);
-    let busy = Var::new(false);
-    let known = memo(move || {
-        let reigns = store.reigns.get();
+    let all = RwSignal::new(false);
+    let failed = RwSignal::new(None::<ApiError>);
+    let busy = RwSignal::new(false);
+    let known = Memo::new(move |_| {
+        let leadership_terms = store.leadership_terms.get();
         match store.elected.get() {
             // The latest one is in the view, however long ago it was.
-            Some(last) if reigns.is_empty() => vec![Reign {
+            Some(last) if leadership_terms.is_empty() => vec![LeadershipTerm {
                 term: last.term,
                 leader: last.leader,
                 at: last.at,
                 revision: last.revision.0,
                 by: None,
             }],
-            _ => reigns,
+            _ => leadership_terms,
         }
     });
-    let shown = memo(move || {
-        let mut reigns = known.get();
-        reigns.truncate(if all.get() { usize::MAX } else { ELECTIONS });
-        reigns
+    let shown = Memo::new(move |_| {
+        let mut leadership_terms = known.get();
+        leadership_terms.truncate(if all.get() { usize::MAX } else { ELECTIONS });
+        leadership_terms
     });
     let look_back = move || {
         all.set(true);
-        let before = store.reigns_since.get_untracked().map(|since| since.to_string());
+        let before = store.leadership_terms_since.get_untracked().map(|since| since.to_string());
         busy.set(true);
         failed.set(None);
         spawn_local(async move {
             match store.api.events(before, LOOK_BACK).await {
-                Ok(page) => store.learn_reigns(&page),
+                Ok(page) => store.learn_leadership_terms(&page),
                 Err(error) => failed.set(Some(error)),
             }
             busy.set(false);
         });
     };
-    let more = move || store.reigns_since.get().is_some_and(|since| since > 0);
+    let more = move || store.leadership_terms_since.get().is_some_and(|since| since > 0);
     let hidden = move || !all.get() && known.with(Vec::len) > ELECTIONS;
-    let extent = words(move || match store.reigns_since.get() {
+    let extent = text(move || match store.leadership_terms_since.get() {
         Some(0) => "These are all elections that the history holds.".to_owned(),
         Some(since) => format!("The history was searched back to revision {}.", grouped(since)),
         None => String::new(),
     });
-    let row = move |reign: Reign| election_row(store, known, &reign);
+    let row = move |term: LeadershipTerm| election_row(store, known, &term);
     view! {
         <div class="table elections" role="table" aria-label="Elections">
             <div class="row head" role="row">
@@ -323,13 +322,13 @@ fn elections(store: Store) -> AnyView {
                 <span role="columnheader" class="cell-when">"Since"</span>
                 <span role="columnheader" class="number">"Revision"</span>
             </div>
-            {each(shown, |reign| (reign.term, reign.revision), row)}
+            {each(shown, |term| (term.term, term.revision), row)}
         </div>
         {live(move || failed.get().map(|error| refusal(&error)))}
         <p class="quiet">
             {extent} " "
             {when(move || more() || hidden(), move || view! {
-                <button type="button" class="small" data-testid="look-back" disabled={follow::<bool>(busy)} on:click=click(look_back)>
+                <button type="button" class="small" data-testid="look-back" disabled={busy} on:click=click(look_back)>
                     "Look further back"
                 </button>
             }.into_any())}
@@ -338,25 +337,25 @@ fn elections(store: Store) -> AnyView {
     .into_any()
 }
 
-fn election_row(store: Store, known: Kept<Vec<Reign>>, reign: &Reign) -> AnyView {
-    let (at, term) = (reign.at, reign.term);
-    let led = words(move || {
-        // Whoever came next ended it.
+fn election_row(store: Store, known: Memo<Vec<LeadershipTerm>>, won: &LeadershipTerm) -> AnyView {
+    let (at, term) = (won.at, won.term);
+    let led = text(move || {
+        // The next term ended it.
         let next = known.with(|known| known.iter().rev().find(|next| next.term > term).map(|next| next.at));
         duration(age_ms(at, next.unwrap_or_else(|| store.now.get())))
     });
-    let how = match reign.by {
+    let how = match won.by {
         Some(operation) => format!("by operation {operation}"),
         None => "elected".to_owned(),
     };
     view! {
         <div class="row" role="row" data-testid="election-row">
-            <span role="cell" class="number">{grouped(reign.term)}</span>
-            <span role="cell">{prose(&format!("node {}", reign.leader))}</span>
-            <span role="cell" class="clip" title=how.clone()>{prose(&how)}</span>
+            <span role="cell" class="number">{grouped(term)}</span>
+            <span role="cell">{linkify(&format!("node {}", won.leader))}</span>
+            <span role="cell" class="clip" title=how.clone()>{linkify(&how)}</span>
             <span role="cell" class="number">{led}</span>
             <span role="cell" class="cell-when">{moment(at)}</span>
-            <span role="cell" class="number">{revision(Revision(reign.revision))}</span>
+            <span role="cell" class="number">{revision(Revision(won.revision))}</span>
         </div>
     }
     .into_any()

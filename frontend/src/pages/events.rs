@@ -9,9 +9,9 @@
 use crate::{
     address::use_address,
     components::{
-        feed::{Extent, feed},
+        feed::{RowDetail, feed},
         filters::{filters, segments, wanted_words},
-        live::{click, effect, flag, live, memo, words},
+        live::{class_if, click, live, text},
         running_list::RunningList,
         text::empty,
     },
@@ -25,14 +25,14 @@ use std::sync::Arc;
 pub fn events_page() -> AnyView {
     let store = use_store();
     let address = use_address();
-    let around = memo(move || address.parameter("revision").and_then(|at| at.parse().ok()));
+    let around = Memo::new(move |_| address.parameter("revision").and_then(|at| at.parse().ok()));
     let list = RunningList::start(store, around, |api, before, limit| {
         Box::pin(async move {
             let page = api.events(before, limit).await?;
             Ok((page.items.iter().flat_map(timeline::entries).collect(), page.next))
         })
     });
-    effect(move || {
+    Effect::new(move |_| {
         let Some(newest) = list.head() else { return };
         let newer = store.entries.with(|live| {
             let newer = live.iter().take_while(|entry| entry.revision > newest);
@@ -40,14 +40,14 @@ pub fn events_page() -> AnyView {
         });
         untrack(|| list.take(newer));
     });
-    let kind = memo(move || address.parameter("kind").as_deref().and_then(Kind::parse));
-    let filter = memo(wanted_words);
-    let all = memo(move || list.shown());
-    let shown = memo(move || {
+    let kind = Memo::new(move |_| address.parameter("kind").as_deref().and_then(Kind::parse));
+    let filter = Memo::new(|_| wanted_words());
+    let all = Memo::new(move |_| list.shown());
+    let shown = Memo::new(move |_| {
         let (kind, filter) = (kind.get(), filter.get());
         all.with(|all| all.iter().filter(|entry| passes(entry, kind, &filter)).cloned().collect::<Vec<_>>())
     });
-    let how_many = words(move || {
+    let how_many = text(move || {
         format!(
             "{} of {} loaded",
             grouped(shown.with(Vec::len) as u64),
@@ -59,7 +59,7 @@ pub fn events_page() -> AnyView {
         empty("No event passes the filters", view! { <p>{why}</p> }.into_any())
     };
     // A list knows which revision to mark, so a change of it makes a new list.
-    let marked = move || live(move || feed(shown, Extent::Full { marked: around.get() })).into_any();
+    let marked = move || live(move || feed(shown, RowDetail::Full { marked: around.get() })).into_any();
     let at = live(move || {
         around.get().map(|at| {
             view! {
@@ -80,8 +80,8 @@ pub fn events_page() -> AnyView {
                 {list.hold_button()}
             </div>
             {filters(kinds, "Words, a node, a revision", how_many)}
-            <section class="card" aria-label="Events" aria-busy=words(move || list.loading.get().to_string())>
-                {list.body(flag(move || shown.with(Vec::is_empty)), Arc::new(marked), Arc::new(nothing))}
+            <section class="card" aria-label="Events" aria-busy=text(move || list.loading.get().to_string())>
+                {list.body(class_if(move || shown.with(Vec::is_empty)), Arc::new(marked), Arc::new(nothing))}
             </section>
         </div>
     }

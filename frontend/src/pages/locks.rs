@@ -1,4 +1,4 @@
-//! Locks: what is held, by whom and for how much longer, and who waits.
+//! Locks: holders, remaining lease times and waiters.
 //!
 //! There may be a hundred thousand, so the page follows one page of the list and nothing else: the node
 //! streams the locks that are in sight, and of all others their number. Which page that is, stands in the
@@ -13,15 +13,15 @@ use crate::{
     address::{escaped, use_address},
     components::{
         filters::{filters, segments, wanted_words},
-        live::{click, each, effect, either, flag, live, memo, text_key, when, words},
-        marks::{name_text, sign},
+        icons::{name_text, sign},
+        live::{class_if, click, each, either, live, text, when},
         sorting::{Column, Order, column, number},
         text::{card, empty, skeleton},
     },
     format::{count, duration, grouped},
-    lock::{self, Wanted, left_ms},
-    situation::Tone,
+    lock::{self, LockFilter, left_ms},
     store::{Store, use_store},
+    tone::Tone,
 };
 use leptos::prelude::*;
 use ringmaster_common::lock::{Lock, LockCounts};
@@ -31,7 +31,7 @@ const COLUMNS: [Column; 6] = [
     column("kind", "Mode"),
     column("holder", "Held by"),
     number("token", "Token", "The fencing token of the grant; later grants have higher ones"),
-    number("lease", "Lease", "What is left of it unless it is renewed"),
+    number("lease", "Lease", "Remaining time unless it is renewed"),
     column("queue", "Next in line"),
 ];
 const ORDER: Order = Order { columns: &COLUMNS, latest_first: false, of: "" };
@@ -39,16 +39,16 @@ const ORDER: Order = Order { columns: &COLUMNS, latest_first: false, of: "" };
 pub fn locks_page() -> AnyView {
     let store = use_store();
     let address = use_address();
-    let prefix = memo(wanted_words);
-    let contended = memo(move || address.parameter("lock").as_deref() == Some("contended"));
-    let after = memo(move || address.parameter("after"));
-    effect(move || {
-        let wanted = Wanted { prefix: prefix.get(), after: after.get(), contended: contended.get() };
+    let prefix = Memo::new(|_| wanted_words());
+    let contended = Memo::new(move |_| address.parameter("lock").as_deref() == Some("contended"));
+    let after = Memo::new(move |_| address.parameter("after"));
+    Effect::new(move |_| {
+        let wanted = LockFilter { prefix: prefix.get(), after: after.get(), contended: contended.get() };
         store.locks_wanted.set(Some(wanted));
     });
     // Another list begins at its own start.
     let filtered = StoredValue::new(None);
-    effect(move || {
+    Effect::new(move |_| {
         let by = Some((prefix.get(), contended.get()));
         if filtered.with_value(|before| before.is_some() && *before != by) {
             address.set_parameter("after", None, true);
@@ -56,14 +56,14 @@ pub fn locks_page() -> AnyView {
         filtered.set_value(by);
     });
     on_cleanup(move || store.locks_wanted.set(None));
-    let names = memo(move || {
+    let names = Memo::new(move |_| {
         store.locks.with(|shown| {
             let items = shown.iter().flat_map(|shown| &shown.items);
             items.map(|lock| lock.name.clone()).collect::<Vec<_>>()
         })
     });
-    let next = memo(move || store.locks.with(|shown| shown.as_ref()?.next.clone()));
-    let how_many = words(move || {
+    let next = Memo::new(move |_| store.locks.with(|shown| shown.as_ref()?.next.clone()));
+    let how_many = text(move || {
         let held = store.lock_counts.with(|counts| counts.held);
         format!("{} shown of {} held", grouped(names.with(Vec::len) as u64), grouped(held))
     });
@@ -71,7 +71,7 @@ pub fn locks_page() -> AnyView {
         view! {
             <div class="table locks" role="table" aria-label="Locks">
                 {ORDER.headings(false, false)}
-                {each(names, |name| text_key(name), move |name| row(store, name))}
+                {each(names, |name| name.clone(), move |name| row(store, name))}
             </div>
             {when(move || names.with(Vec::is_empty), move || nothing(store))}
         }
@@ -83,7 +83,7 @@ pub fn locks_page() -> AnyView {
                 type="button"
                 class="small"
                 data-testid="locks-first"
-                disabled=flag(move || after.with(Option::is_none))
+                disabled=class_if(move || after.with(Option::is_none))
                 on:click=click(move || address.set_parameter("after", None, false))
             >
                 "From the start"
@@ -92,7 +92,7 @@ pub fn locks_page() -> AnyView {
                 type="button"
                 class="small"
                 data-testid="locks-next"
-                disabled=flag(move || next.with(Option::is_none))
+                disabled=class_if(move || next.with(Option::is_none))
                 on:click=click(move || address.set_parameter("after", next.get_untracked().as_deref(), false))
             >
                 {format!("Next {}", lock::PER_PAGE)}
@@ -100,7 +100,7 @@ pub fn locks_page() -> AnyView {
         }
         .into_any()
     };
-    let chosen = memo(move || address.parameter("name"));
+    let chosen = Memo::new(move |_| address.parameter("name"));
     view! {
         <div class="page">
             <h1>"Locks"</h1>
@@ -118,23 +118,23 @@ pub fn locks_page() -> AnyView {
 
 /// How many there are of everything.
 fn counts(store: Store) -> AnyView {
-    let figure = |id: &'static str, label: &'static str, note: &'static str, read: fn(&LockCounts) -> u64| {
+    let metric = |id: &'static str, label: &'static str, note: &'static str, read: fn(&LockCounts) -> u64| {
         view! {
-            <div class="figure">
-                <div class="figure-label">{label}</div>
-                <div class="figure-value" data-testid=id>{words(move || grouped(store.lock_counts.with(read)))}</div>
-                <div class="figure-note">{note}</div>
+            <div class="metric">
+                <div class="metric-label">{label}</div>
+                <div class="metric-value" data-testid=id>{text(move || grouped(store.lock_counts.with(read)))}</div>
+                <div class="metric-note">{note}</div>
             </div>
         }
         .into_any()
     };
     view! {
         <section class="card hero tally" aria-label="How many there are">
-            {figure("locks-held", "Held", "locks in use", |counts| counts.held)}
-            {figure("locks-waiting", "Waiting", "in all queues", |counts| counts.waiting)}
-            {figure("locks-granted", "Granted", "ever, one token each", |counts| counts.granted)}
-            {figure("locks-expired", "Ran out", "without a release", |counts| counts.expired)}
-            {figure("locks-forced", "Taken away", "by operators", |counts| counts.forced)}
+            {metric("locks-held", "Held", "locks in use", |counts| counts.held)}
+            {metric("locks-waiting", "Waiting", "in all queues", |counts| counts.waiting)}
+            {metric("locks-granted", "Granted", "ever, one token each", |counts| counts.granted)}
+            {metric("locks-expired", "Ran out", "without a release", |counts| counts.expired)}
+            {metric("locks-forced", "Taken away", "by operators", |counts| counts.forced)}
         </section>
     }
     .into_any()
@@ -148,19 +148,19 @@ fn nothing(store: Store) -> AnyView {
     let why = "A lock makes sure that one process at a time does a thing. Whoever gets it holds a lease that runs \
                out unless it is renewed, and a token that a resource can check.";
     let example = "ringmaster lock jobs/nightly --ttl 30s -- ./nightly.sh";
-    empty("Nobody holds a lock", view! { <p>{why}</p> <code>{example}</code> }.into_any())
+    empty("No locks are held", view! { <p>{why}</p> <code>{example}</code> }.into_any())
 }
 
 fn row(store: Store, name: String) -> AnyView {
     let address = use_address();
     let lock = {
         let name = name.clone();
-        memo(move || {
+        Memo::new(move |_| {
             store.locks.with(|shown| shown.as_ref()?.items.iter().find(|lock| lock.name == name).cloned())
         })
     };
     let says = move |read: fn(&Lock) -> String| {
-        words(move || lock.with(|lock| lock.as_ref().map(read).unwrap_or_default()))
+        text(move || lock.with(|lock| lock.as_ref().map(read).unwrap_or_default()))
     };
     let token = says(|lock| lock.holders.first().map(|holder| grouped(holder.token.0)).unwrap_or_default());
     let ttl = says(|lock| lock.holders.first().map(|holder| holder.ttl_ms.to_string()).unwrap_or_default());
@@ -170,12 +170,12 @@ fn row(store: Store, name: String) -> AnyView {
     };
     let is_open = {
         let name = name.clone();
-        memo(move || address.parameter("name").as_deref() == Some(&name))
+        Memo::new(move |_| address.parameter("name").as_deref() == Some(&name))
     };
     let (holder, queue) = (says(lock::holders), says(lock::waiters));
     let deadlocked = move || lock.with(|lock| lock.as_ref().is_some_and(|lock| lock.deadlocked));
     let mark = || {
-        let why = "Deadlock: somebody waits for it who is waited for, around in a circle";
+        let why = "Deadlock: the owners waiting for this lock wait for each other";
         view! { <span class="labelled bad" title=why>{sign(Tone::Bad)} <span>"deadlock"</span></span> }
             .into_any()
     };
@@ -189,7 +189,7 @@ fn row(store: Store, name: String) -> AnyView {
     };
     view! {
         <div
-            class=words(move || if is_open.get() { "row marked" } else { "row" }.to_owned())
+            class=text(move || if is_open.get() { "row marked" } else { "row" }.to_owned())
             role="row"
             data-testid="lock-row"
             data-name=name.clone()
@@ -214,15 +214,15 @@ fn row(store: Store, name: String) -> AnyView {
     .into_any()
 }
 
-/// What is left of a lease, as a bar with its number.
+/// The remaining time of a lease, as a bar with its number.
 fn lease(ttl_ms: Signal<String>, left: impl Fn() -> Option<u64> + Send + Sync + 'static) -> AnyView {
-    let left = memo(left);
-    let number = words(move || left.get().map(duration).unwrap_or_default());
-    let value = words(move || left.get().unwrap_or(0).to_string());
-    let class = words(move || if left.get().is_some() { "lease" } else { "lease none" }.to_owned());
+    let left = Memo::new(move |_| left());
+    let number = text(move || left.get().map(duration).unwrap_or_default());
+    let value = text(move || left.get().unwrap_or(0).to_string());
+    let class = text(move || if left.get().is_some() { "lease" } else { "lease none" }.to_owned());
     view! {
         <span class=class>
-            <progress max=ttl_ms value=value aria-label="Left of the lease"></progress>
+            <progress max=ttl_ms value=value aria-label="Remaining time of the lease"></progress>
             <span class="number">{number}</span>
         </span>
     }

@@ -11,7 +11,7 @@ pub fn missing() -> AnyView {
     let store = use_store();
     let path = use_address().path.get_untracked();
     let above = above(&path);
-    // Whoever types an address knows the name of what it is about rather than where that is.
+    // A typed address often names an object correctly and its page wrongly.
     let named = path.rsplit('/').next().unwrap_or_default().to_owned();
     let meant = live(move || {
         store.with_view(|view| {

@@ -3,17 +3,17 @@
 use crate::{
     components::{
         chaos::chaos_panel,
-        feed::{Extent, feed},
-        live::{either, live, memo, when, words},
-        marks::{badge, labelled, live_status, role_chip},
+        feed::{RowDetail, feed},
+        icons::{badge, labelled, live_status, role_chip},
+        live::{either, live, text, when},
         matrix::matrix,
         member_controls::member_controls,
         node_table::{aside, can_lose},
-        text::{card, empty, line, moment, prose, quantity, quiet, revision, skeleton},
+        text::{card, empty, line, linkify, moment, quantity, quiet, revision, skeleton},
     },
     format::{self, capitalised, count, duration, grouped, micros},
-    situation::Tone,
     store::{NodeSignals, Store, use_store},
+    tone::Tone,
 };
 use leptos::prelude::*;
 use ringmaster_common::{
@@ -50,7 +50,7 @@ fn known(store: Store, id: NodeId) -> AnyView {
             <div class="page-head">
                 <h1>
                     {badge(id)}
-                    <span class="whole-name">{words(move || facts.with(|node| node.name.clone()))}</span>
+                    <span class="whole-name">{text(move || facts.with(|node| node.name.clone()))}</span>
                 </h1>
                 {live(move || role_chip(node.role()))}
                 {live_status(node)}
@@ -60,8 +60,8 @@ fn known(store: Store, id: NodeId) -> AnyView {
             <div class="columns">
                 {card("", "agreed-title", "Agreed", quiet("replicated facts".to_owned()), agreed(store, node))}
                 {card("", "measured-title", "Measured", measured_heading(store, node), measured(node))}
-                {card("", "opinions-title", "What others say of it", nothing(), live(move || opinions(node)).into_any())}
-                {card("", "matrix-title", "Who sees whom", nothing(), matrix())}
+                {card("", "opinions-title", "Opinions of the other nodes", nothing(), live(move || opinions(node)).into_any())}
+                {card("", "matrix-title", "Reachability", nothing(), matrix())}
                 {card("", "lately-title", "Lately", its_events.into_any(), lately(store, id))}
                 {chaos_panel(Some(id))}
             </div>
@@ -70,17 +70,17 @@ fn known(store: Store, id: NodeId) -> AnyView {
     .into_any()
 }
 
-/// What is replicated.
+/// The replicated facts.
 fn agreed(store: Store, node: NodeSignals) -> AnyView {
     let facts = node.facts;
-    let text = move |read: fn(&Node) -> String| words(move || facts.with(read));
-    let url = text(|node| node.public_url.clone());
+    let fact = move |read: fn(&Node) -> String| text(move || facts.with(read));
+    let url = fact(|node| node.public_url.clone());
     let status = live(move || {
         let (reason, since, at) =
             facts.with(|node| (node.status_reason.clone(), node.status_since, node.status_revision));
-        let ago = words(move || format::ago(since, store.now.get()));
+        let ago = text(move || format::ago(since, store.now.get()));
         view! {
-            {prose(&capitalised(&reason))}
+            {linkify(&capitalised(&reason))}
             <span class="quiet">", since " {moment(since)} ", " {ago} ", revision " {revision(at)}</span>
         }
     });
@@ -88,11 +88,11 @@ fn agreed(store: Store, node: NodeSignals) -> AnyView {
         <dl>
             {line("Status", status)}
             {line("Can I lose it?", can_lose(node))}
-            {line("Votes", text(|node| if node.voter { "yes" } else { "no, it is a learner" }.to_owned()))}
-            {line("Zone", text(|node| node.zone.clone()))}
-            {line("Weight", text(|node| node.weight.to_string()))}
-            {line("API", view! { <code>{text(|node| node.api_addr.clone())}</code> })}
-            {line("Peers", view! { <code>{text(|node| node.peer_addr.clone())}</code> })}
+            {line("Votes", fact(|node| if node.voter { "yes" } else { "no, it is a learner" }.to_owned()))}
+            {line("Zone", fact(|node| node.zone.clone()))}
+            {line("Weight", fact(|node| node.weight.to_string()))}
+            {line("API", view! { <code>{fact(|node| node.api_addr.clone())}</code> })}
+            {line("Peers", view! { <code>{fact(|node| node.peer_addr.clone())}</code> })}
             {line("Dashboard", view! { <a href=url rel="external">{url}</a> })}
         </dl>
     }
@@ -109,38 +109,37 @@ fn measured_heading(store: Store, node: NodeSignals) -> AnyView {
     })
 }
 
-/// What it says of itself, twice a second.
+/// The node's own report, twice a second.
 fn measured(node: NodeSignals) -> AnyView {
     let report = node.report;
-    let text = move |read: fn(&NodeReport) -> String| {
-        words(move || {
+    let reported = move |read: fn(&NodeReport) -> String| {
+        text(move || {
             report
                 .with(|aged| aged.as_ref().map_or_else(|| format::NONE.to_owned(), |aged| read(&aged.report)))
         })
     };
-    let trouble = text(|report| match troubles(&report.links)[..] {
+    let trouble = reported(|report| match troubles(&report.links)[..] {
         [] => "none".to_owned(),
         ref many => many.join("; "),
     });
-    let lag =
-        words(move || node.lag.get().map_or_else(|| format::NONE.to_owned(), |lag| count(lag, "entry")));
+    let lag = text(move || node.lag.get().map_or_else(|| format::NONE.to_owned(), |lag| count(lag, "entry")));
     let leader =
-        text(|report| report.leader.map_or_else(|| "nobody".to_owned(), |leader| format!("node {leader}")));
+        reported(|report| report.leader.map_or_else(|| "none".to_owned(), |leader| format!("node {leader}")));
     view! {
         <dl>
-            {line("Role", text(|report| format!("{} in term {}", report.role.as_str(), report.term)))}
-            {line("Takes for leader", live(move || prose(&leader.get())))}
+            {line("Role", reported(|report| format!("{} in term {}", report.role.as_str(), report.term)))}
+            {line("Leader, as it knows", live(move || linkify(&leader.get())))}
             {line("Lag", lag)}
             {line("RTT", live(move || quantity(node.rtt_us.get().map(micros))))}
-            {line("Trouble with links", live(move || prose(&capitalised(&trouble.get()))))}
-            {line("Last log index", text(|report| grouped(report.last_log_index)))}
-            {line("Committed", text(|report| grouped(report.committed_index)))}
-            {line("Applied", text(|report| grouped(report.applied_index)))}
-            {line("Snapshot", text(|report| grouped(report.snapshot_index)))}
-            {line("Runs for", text(|report| duration(report.uptime_ms)))}
-            {line("Memory", text(|report| format!("{} MiB", format::decimal(report.rss_bytes as f64 / 1_048_576.0, 1))))}
-            {line("Fsyncs", text(|report| format!("{} since it started", grouped(report.fsyncs))))}
-            {line("Streams to", text(|report| count(report.streams.into(), "browser")))}
+            {line("Link faults", live(move || linkify(&capitalised(&trouble.get()))))}
+            {line("Last log index", reported(|report| grouped(report.last_log_index)))}
+            {line("Committed", reported(|report| grouped(report.committed_index)))}
+            {line("Applied", reported(|report| grouped(report.applied_index)))}
+            {line("Snapshot", reported(|report| grouped(report.snapshot_index)))}
+            {line("Uptime", reported(|report| duration(report.uptime_ms)))}
+            {line("Memory", reported(|report| format!("{:.1} MiB", report.rss_bytes as f64 / 1_048_576.0)))}
+            {line("Fsyncs", reported(|report| format!("{} since it started", grouped(report.fsyncs))))}
+            {line("Streams to", reported(|report| count(report.streams.into(), "browser")))}
         </dl>
     }
     .into_any()
@@ -155,7 +154,7 @@ fn opinions(node: NodeSignals) -> AnyView {
         };
         view! {
             <li>
-                {prose(&format!("Node {} sees it ", opinion.observer))} {labelled(tone, opinion.sees.as_str())}
+                {linkify(&format!("Node {} sees it ", opinion.observer))} {labelled(tone, opinion.sees.as_str())}
                 <span class="quiet">" since " {moment(opinion.since)}</span>
             </li>
         }
@@ -163,7 +162,7 @@ fn opinions(node: NodeSignals) -> AnyView {
     };
     node.facts.with(|node| {
         if node.opinions.is_empty() {
-            return quiet("Nobody has said anything: an opinion is recorded when it changes.".to_owned());
+            return quiet("No opinions yet: an opinion is recorded when it changes.".to_owned());
         }
         let opinions: Vec<AnyView> = node.opinions.iter().map(opinion).collect();
         view! { <ul class="facts">{opinions}</ul> }.into_any()
@@ -172,14 +171,15 @@ fn opinions(node: NodeSignals) -> AnyView {
 
 fn lately(store: Store, id: NodeId) -> AnyView {
     let name = format!("node {id}");
-    let entries = memo(move || {
+    let entries = Memo::new(move |_| {
         store.headlines.with(|headlines| {
             let about = headlines.iter().filter(|entry| names(&entry.sentence, &name));
             about.take(EVENTS).cloned().collect::<Vec<_>>()
         })
     });
     let nothing = || quiet("Nothing of late.".to_owned());
-    view! { {feed(entries, Extent::Short)} {when(move || entries.with(Vec::is_empty), nothing)} }.into_any()
+    view! { {feed(entries, RowDetail::Short)} {when(move || entries.with(Vec::is_empty), nothing)} }
+        .into_any()
 }
 
 /// Whether a sentence names a node: `node 1` is not in `node 12`.

@@ -1,4 +1,4 @@
-//! All nodes, who sees whom, and in a demo the means to break them.
+//! All nodes, their reachability, and in a demo the chaos actions.
 
 use crate::{
     components::{
@@ -20,7 +20,7 @@ pub fn nodes_page() -> AnyView {
             <h1>"Nodes"</h1>
             <section class="card" aria-label="Nodes">{node_table(true)}</section>
             <div class="columns">
-                {card("", "matrix-title", "Who sees whom", ().into_any(), sees.into_any())}
+                {card("", "matrix-title", "Reachability", ().into_any(), sees.into_any())}
                 {chaos_panel(None)}
             </div>
         </div>

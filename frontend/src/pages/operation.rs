@@ -3,25 +3,24 @@
 use crate::{
     api::ApiError,
     components::{
-        desk::use_desk,
-        live::{effect, either, live, memo},
-        operation_view::{Shown, live_outcome, live_steps, operation_buttons},
-        text::{card, code, line, moment, prose, refusal, revision, skeleton},
+        live::{either, live},
+        operation_view::{CurrentOperation, live_outcome, live_steps, operation_buttons},
+        plan_panel::use_plan_panel,
+        text::{card, code, line, linkify, moment, refusal, revision, skeleton},
     },
     format::{self, capitalised},
     store::use_store,
-    var::Var,
 };
 use leptos::{prelude::*, task::spawn_local};
 use ringmaster_common::{id::OperationId, operation::Operation};
 
 pub fn operation_page(id: OperationId) -> AnyView {
     let store = use_store();
-    let desk = use_desk();
-    let fetched = Var::new(None::<Result<Operation, ApiError>>);
-    // What is in the view is live. Only what is older has to be asked for.
-    let streamed = memo(move || store.operation(id));
-    effect(move || {
+    let panel = use_plan_panel();
+    let fetched = RwSignal::new(None::<Result<Operation, ApiError>>);
+    // Operations in the view are live. Older ones are fetched.
+    let streamed = Memo::new(move |_| store.operation(id));
+    Effect::new(move |_| {
         if !store.loaded.get() || streamed.with_untracked(Option::is_some) {
             return;
         }
@@ -30,7 +29,7 @@ pub fn operation_page(id: OperationId) -> AnyView {
             fetched.set(Some(answer));
         });
     });
-    let operation = memo(move || {
+    let operation = Memo::new(move |_| {
         let older = fetched.with(|fetched| fetched.as_ref().and_then(|answer| answer.as_ref().ok().cloned()));
         streamed.get().or(older)
     });
@@ -48,14 +47,14 @@ pub fn operation_page(id: OperationId) -> AnyView {
                 <span class="spacer"></span>
                 {operation_buttons(operation)}
             </div>
-            {live(move || desk.refused.get().map(|error| refusal(&error)))}
+            {live(move || panel.refused.get().map(|error| refusal(&error)))}
             {either(move || operation.with(Option::is_some), move || known(operation), unknown)}
         </div>
     }
     .into_any()
 }
 
-fn known(operation: Shown) -> AnyView {
+fn known(operation: CurrentOperation) -> AnyView {
     let about = live(move || operation.with(|operation| operation.as_ref().map(about)));
     view! {
         <div class="columns">
@@ -67,10 +66,10 @@ fn known(operation: Shown) -> AnyView {
 }
 
 fn about(operation: &Operation) -> AnyView {
-    let link = |sentence: String| prose(&sentence);
+    let link = |sentence: String| linkify(&sentence);
     let undo = if operation.undoable { "yes, by a new plan" } else { "no: there is no way back from it" };
     view! {
-        <p class="plan-summary">{prose(&operation.summary)}</p>
+        <p class="plan-summary">{linkify(&operation.summary)}</p>
         <dl>
             {line("Action", link(capitalised(&operation.action.to_string())))}
             {line("Plan", link(format!("plan {}", operation.plan)))}

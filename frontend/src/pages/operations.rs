@@ -9,7 +9,7 @@ use crate::{
     api::ApiError,
     components::{
         filters::{filters, has_words, segments, wanted_words},
-        live::{click, either, follow, live, memo, when, words},
+        live::{click, either, live, text, when},
         operation_view::{OPERATION_ORDER, operation_key, operation_table},
         sorting::places,
         text::{empty, refusal, skeleton},
@@ -17,14 +17,13 @@ use crate::{
     format::{count, grouped},
     pages::overview::no_operations,
     store::{Store, use_store},
-    var::Var,
 };
 use leptos::{prelude::*, task::spawn_local};
 use ringmaster_common::{action::Action, operation::Operation, view::VIEW_OPERATIONS};
 
 const STATUSES: [&str; 5] = ["under_way", "succeeded", "failed", "aborted", "reverted"];
 
-/// What the address asks for.
+/// The filters in the address.
 struct Wanted {
     status: Option<String>,
     action: Option<String>,
@@ -49,15 +48,15 @@ impl Wanted {
 pub fn operations_page() -> AnyView {
     let store = use_store();
     let address = use_address();
-    let fetched = Var::new(Vec::<Operation>::new());
-    let operations = memo(move || {
+    let fetched = RwSignal::new(Vec::<Operation>::new());
+    let operations = Memo::new(move |_| {
         let mut operations = store.operations.get();
         let oldest = operations.last().map(|operation| operation.id);
         let before = |operation: &&Operation| oldest.is_none_or(|oldest| operation.id < oldest);
         fetched.with(|fetched| operations.extend(fetched.iter().filter(before).cloned()));
         operations
     });
-    let shown = memo(move || {
+    let shown = Memo::new(move |_| {
         let wanted = Wanted {
             status: address.parameter("status"),
             action: address.parameter("action"),
@@ -84,7 +83,7 @@ pub fn operations_page() -> AnyView {
         )
         .into_any()
     };
-    let how_many = words(move || {
+    let how_many = text(move || {
         let all = operations.with(Vec::len) as u64;
         format!("{} of {} loaded", grouped(shown.with(Vec::len) as u64), count(all, "operation"))
     });
@@ -102,11 +101,11 @@ pub fn operations_page() -> AnyView {
 }
 
 /// The button for what the view does not hold.
-fn older(store: Store, fetched: Var<Vec<Operation>>) -> AnyView {
-    // Where to go on: before the oldest that is known, until the server says that there is nothing.
-    let next = Var::new(None::<String>);
-    let (asked, loading) = (Var::new(false), Var::new(false));
-    let failed = Var::new(None::<ApiError>);
+fn older(store: Store, fetched: RwSignal<Vec<Operation>>) -> AnyView {
+    // The cursor: before the oldest known operation, until the server reports the end.
+    let next = RwSignal::new(None::<String>);
+    let (asked, loading) = (RwSignal::new(false), RwSignal::new(false));
+    let failed = RwSignal::new(None::<ApiError>);
     let may_be_older = move || match asked.get() {
         false => store.operations.with(|operations| operations.len() >= VIEW_OPERATIONS),
         true => next.with(Option::is_some),
@@ -134,7 +133,7 @@ fn older(store: Store, fetched: Var<Vec<Operation>>) -> AnyView {
                 type="button"
                 class="load"
                 data-testid="load-older"
-                disabled={follow::<bool>(loading)}
+                disabled={loading}
                 on:click=click(load)
             >
                 "Load older operations"

@@ -1,20 +1,20 @@
-//! The overview: one sentence first, then the figures, the nodes, and what happened.
+//! The overview: one sentence first, then the metrics, the nodes, and what happened.
 //!
-//! Test ids: `state-sentence` (with `data-tone`), and those of [`crate::components::figure`].
+//! Test ids: `state-sentence` (with `data-tone`), and those of [`crate::components::metric`].
 
 use crate::{
     components::{
         chaos::chaos_panel,
-        desk::use_desk,
-        feed::{Extent, feed},
-        figure::{commit_figure, lag_figure, leader_figure, writes_figure},
-        live::{click, either, flag, live, memo, when, words},
-        marks::sign,
+        feed::{RowDetail, feed},
+        icons::sign,
+        live::{class_if, click, either, live, text, when},
         matrix::matrix,
+        metric::{commit_metric, lag_metric, leader_metric, writes_metric},
         node_table::node_table,
         operation_view::operation_table,
+        plan_panel::use_plan_panel,
         shell::State,
-        text::{card, empty, prose, skeleton},
+        text::{card, empty, linkify, skeleton},
     },
     store::{Store, use_store},
 };
@@ -32,13 +32,13 @@ pub fn overview() -> AnyView {
         <h1 class="visually-hidden">"Overview"</h1>
         <div class="overview">
             {hero(store)}
-            {card("wide", "nodes-title", "Nodes", more("/nodes", "who sees whom"), node_table(false))}
-            {card("tall", "events-title", "What happened", more("/events", "all events"), happened(store))}
+            {card("wide", "nodes-title", "Nodes", more("/nodes", "reachability"), node_table(false))}
+            {card("tall", "events-title", "Events", more("/events", "all events"), happened(store))}
             {card("", "operations-title", "Operations", more("/operations", "all operations"), recent(store))}
             {card(
                 "",
                 "matrix-title",
-                "Who sees whom",
+                "Reachability",
                 ().into_any(),
                 either(loaded, matrix, || skeleton(3)).into_any(),
             )}
@@ -50,42 +50,43 @@ pub fn overview() -> AnyView {
 
 fn hero(store: Store) -> AnyView {
     let state = expect_context::<State>();
-    let tone = memo(move || state.with(|state| state.tone));
-    let sentence = memo(move || state.with(|state| format!("{} {}", state.headline, state.consequence)));
-    let detail = memo(move || state.with(|state| state.detail.clone()));
+    let tone = Memo::new(move |_| state.with(|state| state.tone));
+    let sentence =
+        Memo::new(move |_| state.with(|state| format!("{} {}", state.headline, state.consequence)));
+    let detail = Memo::new(move |_| state.with(|state| state.detail.clone()));
     view! {
-        <section class="card hero" aria-label="State and figures">
-            <div class=words(move || format!("statement {}", tone.get().class()))>
+        <section class="card hero" aria-label="State and metrics">
+            <div class=text(move || format!("statement {}", tone.get().class()))>
                 <div class="sentence">
                     {live(move || sign(tone.get()))}
                     <p
                         role="status"
                         data-testid="state-sentence"
-                        data-tone=words(move || tone.get().class().to_owned())
+                        data-tone=text(move || tone.get().class().to_owned())
                     >
-                        {live(move || prose(&sentence.get()))}
+                        {live(move || linkify(&sentence.get()))}
                     </p>
                 </div>
-                <p class="detail">{live(move || prose(&detail.get()))}</p>
+                <p class="detail">{live(move || linkify(&detail.get()))}</p>
             </div>
-            {writes_figure()} {commit_figure()} {lag_figure()}
-            {leader_figure(store)}
+            {writes_metric()} {commit_metric()} {lag_metric()}
+            {leader_metric(store)}
         </section>
     }
     .into_any()
 }
 
 fn happened(store: Store) -> AnyView {
-    let entries = memo(move || {
+    let entries = Memo::new(move |_| {
         store.headlines.with(|headlines| headlines.iter().take(EVENTS).cloned().collect::<Vec<_>>())
     });
     let nothing = || {
-        let why = "Every change of the cluster is a line here: who leads, who is up, what operators did.";
+        let why = "Every change of the cluster is a line here: elections, node status, operations.";
         empty("Nothing has happened yet", view! { <p>{why}</p> }.into_any())
     };
     let list = move || {
         view! {
-            {feed(entries, Extent::Short)}
+            {feed(entries, RowDetail::Short)}
             <p class="quiet">"Steps, opinions and audit entries are left to the page of all events."</p>
         }
         .into_any()
@@ -95,7 +96,7 @@ fn happened(store: Store) -> AnyView {
 }
 
 fn recent(store: Store) -> AnyView {
-    let latest = memo(move || {
+    let latest = Memo::new(move |_| {
         store.operations.with(|operations| operations.iter().take(OPERATIONS).cloned().collect::<Vec<_>>())
     });
     let known = either(
@@ -108,19 +109,19 @@ fn recent(store: Store) -> AnyView {
 
 /// Grey lines until the first view is there. `known` is hidden until then, not made later.
 fn when_loaded(store: Store, known: AnyView, rows: usize) -> AnyView {
-    let hidden = flag(move || !store.loaded.get());
+    let hidden = class_if(move || !store.loaded.get());
     let waiting = when(move || !store.loaded.get(), move || skeleton(rows));
     view! { {waiting} <div hidden=hidden>{known}</div> }.into_any()
 }
 
-/// What an operation is, and the button that makes the first one.
+/// The empty state of operations, with the button for the first one.
 pub fn no_operations(store: Store) -> AnyView {
-    let desk = use_desk();
+    let panel = use_plan_panel();
     let first = live(move || {
         store.successor().filter(|_| store.is_live()).map(|id| {
             view! {
-                <button type="button" on:click=click(move || desk.hand_over(id))>
-                    {format!("See the plan to hand over to node {id}")}
+                <button type="button" on:click=click(move || panel.transfer_leadership(id))>
+                    {format!("Plan a leadership transfer to node {id}")}
                 </button>
             }
         })

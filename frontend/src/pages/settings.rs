@@ -13,13 +13,12 @@ use crate::{
     address::use_address,
     components::{
         filters::{filters, has_words, segments, wanted_words},
-        live::{click, each, either, follow, live, maybe, memo, text_key, when, words},
+        live::{click, each, either, live, optional, text, when},
         sorting::{Column, Order, SortKey, column, places},
         text::{empty, moment, quiet, revision, skeleton},
     },
     format::{count, grouped},
     store::{Store, use_store},
-    var::Var,
 };
 use editor::editor;
 use leptos::prelude::*;
@@ -34,7 +33,7 @@ const COLUMNS: [Column; 3] =
     [column("key", "Setting"), column("value", "Value"), column("changed", "Last change")];
 const ORDER: Order = Order { columns: &COLUMNS, latest_first: false, of: "" };
 
-/// The setting as it is, or as it is while nobody has set it.
+/// The setting, or its default.
 fn setting(store: Store, key: &str) -> Option<Setting> {
     store.with_view(|view| view.settings.get(key).cloned()).or_else(|| Known::find(key).map(default_of))
 }
@@ -49,7 +48,7 @@ fn default_of(known: &Known) -> Setting {
     }
 }
 
-/// Who changed it last, in words.
+/// The actor of the last change.
 fn author(setting: &Setting) -> Option<String> {
     setting.updated_by.clone()
 }
@@ -57,10 +56,10 @@ fn author(setting: &Setting) -> Option<String> {
 pub fn settings_page() -> AnyView {
     let store = use_store();
     let address = use_address();
-    let said = Var::new(String::new());
-    let kind = memo(move || address.parameter("kind"));
-    let filter = memo(wanted_words);
-    let all = memo(move || {
+    let said = RwSignal::new(String::new());
+    let kind = Memo::new(move |_| address.parameter("kind"));
+    let filter = Memo::new(|_| wanted_words());
+    let all = Memo::new(move |_| {
         let mut keys: Vec<String> = store.with_view(|view| view.settings.keys().cloned().collect());
         for known in KNOWN {
             if let Err(place) = keys.binary_search_by(|key| key.as_str().cmp(known.key)) {
@@ -69,7 +68,7 @@ pub fn settings_page() -> AnyView {
         }
         keys
     });
-    let shown = memo(move || {
+    let shown = Memo::new(move |_| {
         let passes = |key: &&String| {
             let found = Known::find(key);
             let fits = match kind.get().as_deref() {
@@ -86,7 +85,7 @@ pub fn settings_page() -> AnyView {
         let sort: Vec<SortKey> = keys.iter().map(|key| sort_key(store, column, key)).collect();
         places(&sort, descending).into_iter().map(|place| keys[place].clone()).collect::<Vec<_>>()
     });
-    let how_many = words(move || {
+    let how_many = text(move || {
         let all = count(all.with(Vec::len) as u64, "setting");
         format!("{} of {all}", grouped(shown.with(Vec::len) as u64))
     });
@@ -94,7 +93,7 @@ pub fn settings_page() -> AnyView {
         view! {
             <div class="table settings" role="table" aria-label="Settings">
                 {ORDER.headings(true, true)}
-                {each(shown, |key| text_key(key), move |key| row(store, key, said))}
+                {each(shown, |key| key.clone(), move |key| row(store, key, said))}
             </div>
             {when(move || shown.with(Vec::is_empty), no_match)}
         }
@@ -108,7 +107,7 @@ pub fn settings_page() -> AnyView {
         <div class="page">
             <div class="page-head">
                 <h1>"Settings"</h1>
-                <span class="quiet" role="status" data-testid="setting-said">{follow::<String>(said)}</span>
+                <span class="quiet" role="status" data-testid="setting-said">{said}</span>
                 <span class="spacer"></span>
                 <button type="button" data-testid="new-setting" on:click=click(move || address.set_parameter("new", Some("1"), true))>
                     "New setting"
@@ -132,7 +131,7 @@ fn no_match() -> AnyView {
     )
 }
 
-/// What free settings are for.
+/// The purpose of free settings.
 fn no_free() -> AnyView {
     let why = "Every other key is free for you: flags, limits, addresses that all your processes are to agree on. \
                They are replicated, versioned, and changed only by whoever has seen the latest version.";
@@ -152,14 +151,14 @@ fn sort_key(store: Store, column: usize, key: &str) -> SortKey {
     }
 }
 
-fn row(store: Store, key: String, said: Var<String>) -> AnyView {
+fn row(store: Store, key: String, said: RwSignal<String>) -> AnyView {
     let address = use_address();
     let known = Known::find(&key);
-    let current = memo({
+    let current = Memo::new({
         let key = key.clone();
-        move || setting(store, &key)
+        move |_| setting(store, &key)
     });
-    let value = words(move || {
+    let value = text(move || {
         current.with(|setting| setting.as_ref().map(|setting| setting.value.to_string()).unwrap_or_default())
     });
     let changed = live(move || {
@@ -173,12 +172,12 @@ fn row(store: Store, key: String, said: Var<String>) -> AnyView {
                 <span class="when">{moment(at)} " " {revision(version)}</span>
             }
             .into_any(),
-            None => quiet("the default; nobody has set it".to_owned()),
+            None => quiet("default".to_owned()),
         }
     });
-    let is_edited = memo({
+    let is_edited = Memo::new({
         let key = key.clone();
-        move || address.parameter("edit").as_deref() == Some(&key)
+        move |_| address.parameter("edit").as_deref() == Some(&key)
     });
     let meaning = known.map(|known| {
         let takes = format!(
@@ -212,7 +211,7 @@ fn row(store: Store, key: String, said: Var<String>) -> AnyView {
                     type="button"
                     class="small"
                     data-testid=format!("edit-{key}")
-                    aria-expanded=maybe(move || Some(is_edited.get().to_string()))
+                    aria-expanded=optional(move || Some(is_edited.get().to_string()))
                     aria-label=format!("Edit {key}")
                     on:click=click(edit)
                 >

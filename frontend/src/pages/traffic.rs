@@ -1,10 +1,10 @@
 //! Traffic: the services that requests are forwarded to, what is done for each right now, and which requests
 //! go to which.
 //!
-//! What is configured comes from the view, what is done from the nodes' proxies, once a second over the stream.
+//! The configuration comes from the view, the load from the nodes' proxies, once a second over the stream.
 //! Filters and order are in the address, as is a form that is open (`?new=upstream`, `?new=route`, `?edit=web`).
 //!
-//! Test ids: `traffic-<figure>`, `new-upstream`, `new-route`, `upstream-row` (with `data-name`), `mode-<name>`,
+//! Test ids: `traffic-<metric>`, `new-upstream`, `new-route`, `upstream-row` (with `data-name`), `mode-<name>`,
 //! `taking-<name>`, and those of [`routes`], [`crate::components::form`] and [`crate::components::filters`].
 
 pub mod forms;
@@ -13,18 +13,18 @@ mod routes;
 use crate::{
     address::use_address,
     components::{
-        figure::spark_line,
         filters::{filters, has_words, segments, wanted_words},
-        live::{click, each, either, live, memo, text_key, when, words},
+        icons::{labelled, name_text},
+        live::{click, each, either, live, text, when},
         load::{failures, load_cells, load_key, load_of, rate_cell, since},
-        marks::{labelled, name_text},
+        metric::spark_line,
         sorting::{Column, Order, SortKey, column, number, places},
         text::{card, empty, quantity, skeleton},
     },
     format::{Quantity, count, grouped, micros, rate},
-    situation::Tone,
     store::{Store, use_store},
-    traffic::{Load, What, healthy, mode, taking, tone},
+    tone::Tone,
+    traffic::{Load, TrafficScope, healthy, mode, taking, tone},
 };
 use leptos::prelude::*;
 use ringmaster_common::traffic::upstream::Upstream;
@@ -40,16 +40,17 @@ const COLUMNS: [Column; 8] = [
     number("flight", "In flight", "Requests under way"),
 ];
 const ORDER: Order = Order { columns: &COLUMNS, latest_first: false, of: "" };
-/// What an upstream may be filtered by.
+/// The filters for upstreams.
 const IS: [&str; 4] = ["busy", "idle", "troubled", "active_standby"];
 
 pub fn traffic_page() -> AnyView {
     let store = use_store();
     let address = use_address();
-    let which = memo(move || address.parameter("upstream"));
-    let filter = memo(wanted_words);
-    let all = memo(move || store.with_view(|view| view.upstreams.keys().cloned().collect::<Vec<String>>()));
-    let shown = memo(move || {
+    let which = Memo::new(move |_| address.parameter("upstream"));
+    let filter = Memo::new(|_| wanted_words());
+    let all =
+        Memo::new(move |_| store.with_view(|view| view.upstreams.keys().cloned().collect::<Vec<String>>()));
+    let shown = Memo::new(move |_| {
         let (column, descending) = ORDER.of(address);
         store.with_view(|view| {
             let passes = |upstream: &&Upstream| {
@@ -62,21 +63,21 @@ pub fn traffic_page() -> AnyView {
         })
     });
     let routes = routes::wanted(store, filter);
-    let how_many = words(move || {
+    let how_many = text(move || {
         let all = count(all.with(Vec::len) as u64, "upstream");
         format!("{} of {all}", grouped(shown.with(Vec::len) as u64))
     });
     let table = move || {
         view! {
             <div class="table upstreams" role="table" aria-label="Upstreams">
-                {ORDER.headings(true, false)} {each(shown, |name| text_key(name), move |name| row(store, name))}
+                {ORDER.headings(true, false)} {each(shown, |name| name.clone(), move |name| row(store, name))}
             </div>
             {when(move || shown.with(Vec::is_empty), no_match)}
         }
         .into_any()
     };
     let upstreams = move || either(move || all.with(Vec::is_empty), none, table).into_any();
-    let form = memo(move || (address.parameter("new"), address.parameter("edit")));
+    let form = Memo::new(move |_| (address.parameter("new"), address.parameter("edit")));
     let open = move |what: &'static str| click(move || address.set_parameter("new", Some(what), true));
     view! {
         <div class="page">
@@ -101,30 +102,30 @@ pub fn traffic_page() -> AnyView {
     .into_any()
 }
 
-/// What all proxies do now.
+/// The current load of all proxies.
 fn tally(store: Store) -> AnyView {
-    let load = load_of(What::All);
-    let figure = |id: &'static str,
+    let load = load_of(TrafficScope::All);
+    let metric = |id: &'static str,
                   label: &'static str,
                   note: AnyView,
                   value: fn(Load) -> Option<Quantity>,
                   least_top: f64,
                   line: fn(Load) -> Option<f64>| {
-        let values = move || store.traffic.with(|heard| heard.line(&What::All, line));
+        let values = move || store.traffic.with(|heard| heard.line(&TrafficScope::All, line));
         view! {
-            <div class="figure">
-                <div class="figure-label">{label}</div>
-                <div class="figure-value" data-testid=format!("traffic-{id}")>
+            <div class="metric">
+                <div class="metric-label">{label}</div>
+                <div class="metric-value" data-testid=format!("traffic-{id}")>
                     {live(move || quantity(value(load.get())))}
                 </div>
-                <div class="figure-note">{note}</div>
+                <div class="metric-note">{note}</div>
                 {spark_line(format!("{label}, over two minutes"), least_top, values)}
             </div>
         }
         .into_any()
     };
     let drawn_since = view! { "all nodes, " {since(store)} }.into_any();
-    let endpoints = words(move || {
+    let endpoints = text(move || {
         let (taking, all) = store.with_view(|view| {
             let each = view.upstreams.values().map(taking);
             each.fold((0, 0), |(taking, all), (more, of)| (taking + more, all + of))
@@ -132,19 +133,19 @@ fn tally(store: Store) -> AnyView {
         format!("{taking} of {all}")
     });
     view! {
-        <section class="card hero tally" aria-label="What all proxies do now">
-            {figure("rate", "Requests", drawn_since, |load| Some(rate(load.requests_per_s)), 1.0, |load| Some(load.requests_per_s))}
-            {figure("failures", "Failing", "500 and above, or no answer".into_any(), failures, 10.0, Load::failure_percent)}
-            {figure("p99", "Latency p99", "of the slowest upstream".into_any(), |load| load.p99_us.map(micros), 1_000.0, |load| {
+        <section class="card hero tally" aria-label="Traffic of all proxies">
+            {metric("rate", "Requests", drawn_since, |load| Some(rate(load.requests_per_s)), 1.0, |load| Some(load.requests_per_s))}
+            {metric("failures", "Failing", "500 and above, or no answer".into_any(), failures, 10.0, Load::failure_percent)}
+            {metric("p99", "Latency p99", "of the slowest upstream".into_any(), |load| load.p99_us.map(micros), 1_000.0, |load| {
                 load.p99_us.map(|us| us as f64)
             })}
-            {figure("flight", "In flight", "requests under way".into_any(), |load| Some(in_flight(load)), 10.0, |load| {
+            {metric("flight", "In flight", "requests under way".into_any(), |load| Some(in_flight(load)), 10.0, |load| {
                 Some(load.in_flight as f64)
             })}
-            <div class="figure">
-                <div class="figure-label">"Endpoints"</div>
-                <div class="figure-value" data-testid="traffic-endpoints">{endpoints}</div>
-                <div class="figure-note">"take requests"</div>
+            <div class="metric">
+                <div class="metric-label">"Endpoints"</div>
+                <div class="metric-value" data-testid="traffic-endpoints">{endpoints}</div>
+                <div class="metric-note">"take requests"</div>
             </div>
         </section>
     }
@@ -156,7 +157,7 @@ fn in_flight(load: Load) -> Quantity {
 }
 
 fn load_now(store: Store, upstream: &Upstream) -> Load {
-    store.traffic.with(|heard| heard.load(&What::Upstream(upstream.name.clone())))
+    store.traffic.with(|heard| heard.load(&TrafficScope::Upstream(upstream.name.clone())))
 }
 
 fn is(store: Store, upstream: &Upstream, what: Option<&str>) -> bool {
@@ -182,13 +183,13 @@ fn sort_key(store: Store, column: usize, upstream: &Upstream) -> SortKey {
 }
 
 fn row(store: Store, name: String) -> AnyView {
-    let what = What::Upstream(name.clone());
+    let what = TrafficScope::Upstream(name.clone());
     let load = load_of(what.clone());
     let upstream = {
         let name = name.clone();
-        memo(move || store.with_view(|view| view.upstreams.get(&name).cloned()))
+        Memo::new(move |_| store.with_view(|view| view.upstreams.get(&name).cloned()))
     };
-    let how = words(move || {
+    let how = text(move || {
         upstream.with(|upstream| match upstream {
             Some(upstream) => match &upstream.primary {
                 Some(primary) => format!("primary {}", primary.endpoint.as_deref().unwrap_or("none")),

@@ -15,21 +15,20 @@ use crate::{
     address::use_address,
     api::ApiError,
     components::{
-        feed::{Extent, feed},
+        feed::{RowDetail, feed},
         form::{at, set_at},
-        live::{Kept, click, effect, either, flag, live, memo, when, words},
+        icons::labelled,
+        live::{class_if, click, either, live, text, when},
         load::{failures, load_of, rate_cell},
-        marks::labelled,
         plan_button::{Offer, page_plan_button},
         text::{callout, card, empty, line, moment, quantity, quiet, refusal, revision, skeleton},
     },
     format::{count, grouped, micros, seconds_left},
     pages::traffic::forms,
-    situation::Tone,
     store::{Store, use_store},
     timeline::{Entry, Kind},
-    traffic::{What, mode, taking, tone},
-    var::Var,
+    tone::Tone,
+    traffic::{TrafficScope, mode, taking, tone},
 };
 use leptos::{ev, prelude::*, task::spawn_local};
 use ringmaster_common::{
@@ -43,7 +42,7 @@ use serde_json::{Value, json};
 const EVENTS: usize = 14;
 
 /// The upstream that a page is about, for as long as it is there.
-type Shown = Kept<Option<Upstream>>;
+type Shown = Memo<Option<Upstream>>;
 
 pub fn upstream_page(name: String) -> AnyView {
     let store = use_store();
@@ -51,7 +50,7 @@ pub fn upstream_page(name: String) -> AnyView {
     on_cleanup(move || store.traffic_wanted.set(None));
     let upstream = {
         let name = name.clone();
-        memo(move || store.with_view(|view| view.upstreams.get(&name).cloned()))
+        Memo::new(move |_| store.with_view(|view| view.upstreams.get(&name).cloned()))
     };
     let name_of_none = name.clone();
     either(
@@ -62,19 +61,19 @@ pub fn upstream_page(name: String) -> AnyView {
     .into_any()
 }
 
-/// Nothing has the name, or has it any more: then what happened is still told.
+/// There is no upstream of that name, now or any more. Its past events are still shown.
 fn unknown(store: Store, name: String) -> AnyView {
     let past = headlines_of(store, &name);
     let title = name.clone();
     let missing = move || {
         let ways = view! {
             <p>
-                "Nothing is called " <b class="whole-name" data-testid="unknown-upstream">{name.clone()}</b>
-                ", or nothing is any more. " <a href="/traffic">"See the upstreams that there are"</a> ", or "
+                "There is no upstream named " <b class="whole-name" data-testid="unknown-upstream">{name.clone()}</b>
+                ". " <a href="/traffic">"See all upstreams"</a> ", or "
                 <a href="/traffic?new=upstream">"make a new one"</a> "."
             </p>
         };
-        let told = move || card("", "events-title", "What happened", ().into_any(), happened(past));
+        let told = move || card("", "events-title", "Events", ().into_any(), happened(past));
         view! {
             {empty("There is no such upstream", ways.into_any())}
             {when(move || !past.with(Vec::is_empty), told)}
@@ -97,10 +96,10 @@ fn heading(name: String) -> AnyView {
 
 fn known(store: Store, name: String, upstream: Shown) -> AnyView {
     let address = use_address();
-    let said = Var::new(None::<ApiError>);
-    let primary = memo(move || upstream.with(|upstream| upstream.as_ref()?.primary.clone()));
+    let said = RwSignal::new(None::<ApiError>);
+    let primary = Memo::new(move |_| upstream.with(|upstream| upstream.as_ref()?.primary.clone()));
     let is_standby = move || primary.with(Option::is_some);
-    let load = load_of(What::Upstream(name.clone()));
+    let load = load_of(TrafficScope::Upstream(name.clone()));
     let status = live(move || {
         upstream.with(|upstream| {
             let upstream = upstream.as_ref()?;
@@ -115,7 +114,7 @@ fn known(store: Store, name: String, upstream: Shown) -> AnyView {
             ))
         })
     });
-    let how = words(move || upstream.with(|upstream| upstream.as_ref().map(mode).unwrap_or_default()));
+    let how = text(move || upstream.with(|upstream| upstream.as_ref().map(mode).unwrap_or_default()));
     let fail_over = {
         let name = name.clone();
         move || {
@@ -125,7 +124,7 @@ fn known(store: Store, name: String, upstream: Shown) -> AnyView {
     };
     let all_events =
         view! { <a href=format!("/events?kind=traffic&words={name}")>"all its events"</a> }.into_any();
-    let form = memo(move || (address.parameter("edit"), address.parameter("new")));
+    let form = Memo::new(move |_| (address.parameter("edit"), address.parameter("new")));
     let editor = {
         let name = name.clone();
         live(move || {
@@ -144,7 +143,7 @@ fn known(store: Store, name: String, upstream: Shown) -> AnyView {
                 <span class="chip">{how}</span>
                 <span data-testid="upstream-status">{status}</span>
                 <span class="spacer"></span>
-                <div class="controls" role="group" aria-label="What can be done with it">
+                <div class="controls" role="group" aria-label="Actions for the upstream">
                     <button type="button" data-testid="new-endpoint" on:click=open("new", "endpoint")>"New endpoint"</button>
                     <button type="button" data-testid="edit-upstream" on:click=open("edit", "")>"Edit"</button>
                     {when(is_standby, fail_over)}
@@ -158,9 +157,9 @@ fn known(store: Store, name: String, upstream: Shown) -> AnyView {
             {editor}
             {card("", "endpoints-title", "Endpoints", summary(&name), endpoints::endpoints(store, &name, upstream))}
             <div class="columns">
-                {card("", "observers-title", "Who sees them healthy", quiet("each node checks for itself".to_owned()), observers::matrix(store, upstream))}
+                {card("", "observers-title", "Health by node", quiet("each node runs its own checks".to_owned()), observers::matrix(store, upstream))}
                 {card("", "why-title", "Why it went there", quiet("some of the last requests".to_owned()), why::decisions(store, &name))}
-                {card("", "events-title", "What happened", all_events, happened(headlines_of(store, &name)))}
+                {card("", "events-title", "Events", all_events, happened(headlines_of(store, &name)))}
                 {card("", "leads-title", "Configured", live(move || changed(upstream)).into_any(), configured(store, &name, upstream))}
             </div>
         </div>
@@ -168,16 +167,16 @@ fn known(store: Store, name: String, upstream: Shown) -> AnyView {
     .into_any()
 }
 
-/// What all nodes do for it, in the heading of its endpoints.
+/// The load over all nodes, in the heading of its endpoints.
 fn summary(name: &str) -> AnyView {
-    let what = What::Upstream(name.to_owned());
+    let what = TrafficScope::Upstream(name.to_owned());
     let load = load_of(what.clone());
     view! {
         <span class="measures">
             {rate_cell(load, what)}
             <span>{live(move || quantity(failures(load.get())))} " failing"</span>
             <span>"p99 " {live(move || quantity(load.get().p99_us.map(micros)))}</span>
-            <span>{words(move || grouped(load.get().in_flight))} " in flight"</span>
+            <span>{text(move || grouped(load.get().in_flight))} " in flight"</span>
         </span>
     }
     .into_any()
@@ -214,19 +213,20 @@ fn opened(name: &str, upstream: Shown, edited: Option<&str>, new: bool) -> Optio
     Some(view! { <section class="card" aria-label="Configure">{shown}</section> }.into_any())
 }
 
-/// Who is primary, whether the cluster fails over by itself, and when it will.
+/// The primary, the switch for automatic failover, and the countdown to it.
 fn standby(
     store: Store,
     name: &str,
     upstream: Shown,
-    primary: Kept<Option<Primary>>,
-    said: Var<Option<ApiError>>,
+    primary: Memo<Option<Primary>>,
+    said: RwSignal<Option<ApiError>>,
 ) -> AnyView {
-    let version = memo(move || upstream.with(|upstream| upstream.as_ref().map(|upstream| upstream.version)));
-    let config = Var::new(None::<Value>);
+    let version =
+        Memo::new(move |_| upstream.with(|upstream| upstream.as_ref().map(|upstream| upstream.version)));
+    let config = RwSignal::new(None::<Value>);
     let path = format!("/v1/upstreams/{name}");
     let fetched = path.clone();
-    effect(move || {
+    Effect::new(move |_| {
         version.get();
         let path = fetched.clone();
         spawn_local(async move {
@@ -236,7 +236,7 @@ fn standby(
             }
         });
     });
-    let automatic = flag(move || {
+    let automatic = class_if(move || {
         config.with(|config| {
             config.as_ref().is_some_and(|config| at(config, "active_standby.automatic") == true)
         })
@@ -261,15 +261,15 @@ fn standby(
         let primary = primary.get()?;
         let shown = match &primary.endpoint {
             Some(endpoint) => view! { <b data-testid="primary">{endpoint.clone()}</b> " is primary in epoch " {grouped(primary.epoch)} }.into_any(),
-            None => view! { <b data-testid="primary">"nobody"</b> " is primary, so no request is served; the last epoch is " {grouped(primary.epoch)} }.into_any(),
+            None => view! { <b data-testid="primary">"none"</b> " is primary, so no request is served; the last epoch is " {grouped(primary.epoch)} }.into_any(),
         };
         Some(view! { {shown} ", since " {moment(primary.since)} }.into_any())
     });
     let due = move || primary.with(|primary| primary.as_ref()?.fails_over_at);
     let countdown = move || {
-        let text = words(move || match due() {
+        let text = text(move || match due() {
             Some(at) => format!(
-                "The primary is down. The cluster fails over by itself in {} s, unless it is healthy again before.",
+                "The primary is down. Automatic failover in {} s, unless it is healthy again before.",
                 seconds_left(at, store.now.get())
             ),
             None => String::new(),
@@ -280,12 +280,12 @@ fn standby(
         <section class="card standby" aria-label="Primary">
             <p>{who}</p>
             <label class="switch">
-                <span>"Fails over by itself when the primary is down"</span>
+                <span>"Fail over automatically when the primary is down"</span>
                 <input
                     type="checkbox"
                     role="switch"
                     data-testid="automatic"
-                    disabled=flag(move || config.with(Option::is_none) || !store.is_live())
+                    disabled=class_if(move || config.with(Option::is_none) || !store.is_live())
                     prop:checked=automatic
                     on:click=turn
                 />
@@ -327,7 +327,7 @@ fn configured(store: Store, name: &str, upstream: Shown) -> AnyView {
         names.into_iter().map(link).collect_view().into_any()
     });
     let says = move |read: fn(&Upstream) -> String| {
-        words(move || upstream.with(|upstream| upstream.as_ref().map(read).unwrap_or_default()))
+        text(move || upstream.with(|upstream| upstream.as_ref().map(read).unwrap_or_default()))
     };
     view! {
         <dl>
@@ -339,10 +339,10 @@ fn configured(store: Store, name: &str, upstream: Shown) -> AnyView {
     .into_any()
 }
 
-/// What is news of it, the latest first.
-fn headlines_of(store: Store, name: &str) -> Kept<Vec<Entry>> {
+/// The headlines about it, the latest first.
+fn headlines_of(store: Store, name: &str) -> Memo<Vec<Entry>> {
     let name = name.to_owned();
-    memo(move || {
+    Memo::new(move |_| {
         store.headlines.with(|headlines| {
             let about = headlines.iter().filter(|entry| {
                 matches!(entry.kind, Kind::Traffic | Kind::Operations) && names(&entry.sentence, &name)
@@ -352,9 +352,10 @@ fn headlines_of(store: Store, name: &str) -> Kept<Vec<Entry>> {
     })
 }
 
-fn happened(entries: Kept<Vec<Entry>>) -> AnyView {
+fn happened(entries: Memo<Vec<Entry>>) -> AnyView {
     let nothing = || quiet("Nothing of late.".to_owned());
-    view! { {feed(entries, Extent::Short)} {when(move || entries.with(Vec::is_empty), nothing)} }.into_any()
+    view! { {feed(entries, RowDetail::Short)} {when(move || entries.with(Vec::is_empty), nothing)} }
+        .into_any()
 }
 
 /// Whether a sentence names an upstream: `web` is not in `web-2`.

@@ -146,7 +146,7 @@ async fn a_service_fails_over_by_click_and_back() {
     browser.click(&by_id("automatic")).await;
     let Service { demo, endpoints: [first, ..] } = &service;
     first.process.signal(nix::sys::signal::Signal::SIGKILL);
-    browser.wait_text(&by_id("countdown"), "running", |text| text.contains("fails over by itself in")).await;
+    browser.wait_text(&by_id("countdown"), "running", |text| text.contains("Automatic failover in")).await;
     browser.wait_text(&by_id("primary"), "another one", |text| text == "e2" || text == "e3").await;
     browser
         .wait_text("[data-testid=endpoint-row][data-id=e1]", "unhealthy", |text| text.contains("unhealthy"))

@@ -313,7 +313,7 @@ fn a_link_that_is_cut_one_way_is_named_and_the_bridge_beside_it_cannot_be_lost()
 
 /// Returns how long it took until all nodes named it.
 async fn name_a_cut_of_one_way(cluster: &Cluster, network: &Network) -> Duration {
-    const WORDS: &str = "what node 2 sends does not reach node 1; what node 1 sends reaches node 2";
+    const WORDS: &str = "packets from node 2 do not reach node 1; packets from node 1 reach node 2";
     network.lose(2, 1).expect("it can be");
     let cut = Instant::now();
     for observer in 1..=3 {

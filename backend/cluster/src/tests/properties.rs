@@ -26,7 +26,7 @@ use std::time::Duration;
 
 /// One entry to come. Actions are planned on the state that they meet.
 #[derive(Clone, Debug)]
-enum Next {
+pub(super) enum Next {
     Blank,
     Members {
         voters: Vec<u64>,
@@ -147,7 +147,7 @@ fn command() -> impl Strategy<Value = Command> {
     ]
 }
 
-fn next() -> impl Strategy<Value = Next> {
+pub(super) fn next() -> impl Strategy<Value = Next> {
     // Stamps jump ahead, and now and then backwards, as a new leader's may.
     let stamp = 0u64..20_000;
     prop_oneof![
@@ -162,7 +162,7 @@ fn next() -> impl Strategy<Value = Next> {
     ]
 }
 
-fn body(state: &State, next: Next) -> Body {
+pub(super) fn body(state: &State, next: Next) -> Body {
     let observations = Observations {
         endpoints: EndpointRates::new(),
         peers: (1..6)

@@ -1,4 +1,4 @@
-//! What can be wrong with an upstream's configuration. Browsers leave that to the cluster.
+//! Validation of an upstream's configuration.
 
 use super::{ActiveStandby, EndpointSpec, HashKey, MAX_WEIGHT, Protocol, UpstreamSpec};
 use crate::traffic::{MAX_ENDPOINTS, check_name, health::HealthCheck, within};
@@ -115,7 +115,7 @@ pub fn check_addr(addr: &str) -> Result<(), String> {
     if fits { Ok(()) } else { Err(wrong()) }
 }
 
-/// What HTTP takes for the name of a header or a cookie.
+/// The names of headers and cookies, as HTTP defines them.
 pub fn check_token(what: &str, name: &str) -> Result<(), String> {
     let fits = (1..=64).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));

@@ -1,4 +1,4 @@
-//! Two people at one thing: what somebody else has configured while a form was open, and the ways out.
+//! Edit conflicts: another change of the object while a form was open, and the ways out.
 //!
 //! Nothing is merged and nothing overwritten unseen. The stream tells of it before the reader has saved; where it
 //! does not, the version that a save names does.
@@ -8,8 +8,7 @@ use crate::{
         live::click,
         text::{callout, revision},
     },
-    situation::Tone,
-    var::Var,
+    tone::Tone,
 };
 use leptos::prelude::*;
 use ringmaster_common::id::Revision;
@@ -20,10 +19,10 @@ fn is_overtaken(current: Option<&(Revision, String)>, base: Option<Revision>) ->
     base.is_some_and(|base| current.is_none_or(|(version, _)| *version > base))
 }
 
-/// What somebody else has done since the reader began, and the ways out.
+/// The conflicting change, and the ways out.
 pub fn conflict(
     current: Option<(Revision, String)>,
-    base: Var<Option<Revision>>,
+    base: RwSignal<Option<Revision>>,
     start_again: impl Fn() + 'static,
 ) -> Option<AnyView> {
     if !is_overtaken(current.as_ref(), base.get()) {

@@ -1,4 +1,4 @@
-//! One lock, laid open: who holds it, who waits in which order, who waits for whom, and its past.
+//! One lock in full: its holders, its queue, its wait-for graph, and its history.
 //!
 //! It is asked for again whenever a lock that the page follows has changed, so its countdown and its
 //! queue are those of the cluster. Taking it away is a plan like everything else.
@@ -11,16 +11,15 @@ use crate::{
     address::use_address,
     api::ApiError,
     components::{
-        desk::use_desk,
-        live::{Kept, click, effect, flag, live, memo, words},
-        marks::{node_link, sign},
+        icons::{node_link, sign},
+        live::{class_if, click, live, text},
+        plan_panel::use_plan_panel,
         text::{callout, card, line, moment, quiet, refusal, revision, skeleton},
     },
     format::{capitalised, duration, grouped},
-    lock::{circles_first, deadlock, kind, left_ms, meta},
-    situation::Tone,
+    lock::{cycles_first, deadlock, kind, left_ms, meta},
     store::{Store, use_store},
-    var::Var,
+    tone::Tone,
 };
 use gloo_timers::future::TimeoutFuture;
 use leptos::{prelude::*, task::spawn_local};
@@ -35,14 +34,14 @@ use ringmaster_common::{
 const FETCH_EVERY_MS: u32 = 400;
 
 /// The answer, and when it came.
-type Known = Var<Option<Result<(LockDetail, Timestamp), ApiError>>>;
+type Known = RwSignal<Option<Result<(LockDetail, Timestamp), ApiError>>>;
 
 pub fn detail(name: String) -> AnyView {
     let store = use_store();
-    let known: Known = Var::new(None);
+    let known: Known = RwSignal::new(None);
     keep_current(store, name.clone(), known);
     // Without what only runs down, so that a countdown makes nothing anew.
-    let shape = memo(move || {
+    let shape = Memo::new(move |_| {
         known.with(|known| {
             known.as_ref().map(|answer| match answer {
                 Ok((detail, _)) => {
@@ -71,10 +70,10 @@ pub fn detail(name: String) -> AnyView {
 
 /// Asks again after each change of the locks that the page follows.
 fn keep_current(store: Store, name: String, known: Known) {
-    let changed = memo(move || store.locks.with(|shown| shown.as_ref().map(|shown| shown.revision)));
-    let resting = Var::new(false);
+    let changed = Memo::new(move |_| store.locks.with(|shown| shown.as_ref().map(|shown| shown.revision)));
+    let resting = RwSignal::new(false);
     let asked = StoredValue::new(None);
-    effect(move || {
+    Effect::new(move |_| {
         let (now, resting_now) = (changed.get(), resting.get());
         if resting_now || asked.get_value() == Some(now) {
             return;
@@ -118,24 +117,24 @@ fn gone(name: &str, error: &ApiError) -> AnyView {
 }
 
 fn laid_open(store: Store, known: Known, detail: &LockDetail) -> AnyView {
-    let desk = use_desk();
+    let panel = use_plan_panel();
     let lock = &detail.lock;
     let name = lock.name.clone();
     let release = {
         let name = name.clone();
-        move || desk.propose(Action::ReleaseLock { name: name.clone(), token: None })
+        move || panel.propose(Action::ReleaseLock { name: name.clone(), token: None })
     };
     let holders: Vec<AnyView> = lock.holders.iter().map(|one| holder(store, known, &name, one)).collect();
     let waiters: Vec<AnyView> =
         lock.waiters.iter().enumerate().map(|(index, one)| waiter(store, known, index, one)).collect();
-    let waits: Vec<AnyView> = circles_first(&detail.waits).map(wait).collect();
+    let waits: Vec<AnyView> = cycles_first(&detail.waits).map(wait).collect();
     let history: Vec<AnyView> = detail.history.iter().rev().map(record).collect();
     let circle = deadlock(&detail.waits).map(|text| {
         view! { <div data-testid="deadlock">{callout(Tone::Bad, text.into_any())}</div> }.into_any()
     });
     let delay = lock.delayed_for_ms.map(|_| {
         let left = running_down(store, known, |detail| detail.lock.delayed_for_ms);
-        line("Held back", words(move || left.get().map(duration).unwrap_or_default()))
+        line("Held back", text(move || left.get().map(duration).unwrap_or_default()))
     });
     let none = |text: &str| quiet(text.to_owned());
     let list = |class: &'static str, items: Vec<AnyView>, text: &str| {
@@ -157,7 +156,7 @@ fn laid_open(store: Store, known: Known, detail: &LockDetail) -> AnyView {
                 type="button"
                 data-testid="release-lock"
                 title="See what taking it away would do; nothing happens yet"
-                disabled=flag(move || !store.is_live())
+                disabled=class_if(move || !store.is_live())
                 hidden=lock.holders.is_empty()
                 on:click=click(release)
             >
@@ -167,9 +166,9 @@ fn laid_open(store: Store, known: Known, detail: &LockDetail) -> AnyView {
         </div>
         {circle}
         <div class="pair">
-            {part("holders-title", "Held by", holders.len(), "holder", view! { {list("lock-people", holders, "Nobody holds it.")} {facts} }.into_any())}
-            {part("waiters-title", "Next in line", waiters.len(), "waiter", list("lock-people", waiters, "Nobody waits for it."))}
-            {part("waits-title", "Who waits for whom", waits.len(), "wait", list("waits", waits, "Nobody waits."))}
+            {part("holders-title", "Held by", holders.len(), "holder", view! { {list("lock-people", holders, "No holder.")} {facts} }.into_any())}
+            {part("waiters-title", "Next in line", waiters.len(), "waiter", list("lock-people", waiters, "No waiters."))}
+            {part("waits-title", "Wait-for graph", waits.len(), "wait", list("waits", waits, "No waits."))}
             {part("past-title", "History", history.len(), "record", list("lock-past", history, "Nothing is remembered."))}
         </div>
     }
@@ -181,8 +180,8 @@ fn running_down(
     store: Store,
     known: Known,
     read: impl Fn(&LockDetail) -> Option<u64> + Send + Sync + 'static,
-) -> Kept<Option<u64>> {
-    memo(move || {
+) -> Memo<Option<u64>> {
+    Memo::new(move |_| {
         known.with(|known| match known {
             Some(Ok((detail, heard))) => Some(left_ms(read(detail)?, *heard, store.now.get())),
             _ => None,
@@ -195,7 +194,7 @@ fn told(told: String) -> Option<AnyView> {
 }
 
 fn holder(store: Store, known: Known, name: &str, holder: &LockHolder) -> AnyView {
-    let desk = use_desk();
+    let panel = use_plan_panel();
     let token = holder.token;
     let left = running_down(store, known, move |detail| {
         let holder = detail.lock.holders.iter().find(|holder| holder.token == token)?;
@@ -219,8 +218,8 @@ fn holder(store: Store, known: Known, name: &str, holder: &LockHolder) -> AnyVie
                 class="small"
                 title="See what taking it away would do; nothing happens yet"
                 data-testid=format!("release-{token}")
-                disabled=flag(move || !store.is_live())
-                on:click=click(move || desk.propose(action.clone()))
+                disabled=class_if(move || !store.is_live())
+                on:click=click(move || panel.propose(action.clone()))
             >
                 "Release…"
             </button>
@@ -240,7 +239,7 @@ fn waiter(store: Store, known: Known, index: usize, waiter: &LockWaiter) -> AnyV
                 <b class="whole-name">{waiter.owner.clone()}</b>
                 <p class="quiet">
                     {waiter.mode.as_str()} ", since " {moment(waiter.since)} ", gives up in "
-                    {words(move || left.get().map(duration).unwrap_or_default())}
+                    {text(move || left.get().map(duration).unwrap_or_default())}
                 </p>
                 {told(meta(&waiter.meta))}
             </div>

@@ -1,17 +1,13 @@
-//! The form that changes a setting, or makes a new one. What the value may be, the server says.
+//! The form that changes a setting, or makes a new one. The server validates the value.
 //!
 //! Test ids: those of [`crate::components::form`].
 
 use super::{author, setting};
 use crate::{
     address::use_address,
-    components::{
-        form::{Field, Form, Kind, form},
-        live::memo,
-    },
+    components::form::{Field, Form, Kind, form},
     format::grouped,
     store::use_store,
-    var::Var,
 };
 use leptos::prelude::*;
 use ringmaster_common::setting::Known;
@@ -22,17 +18,17 @@ const NUMBER: [Field; 1] = [Field::new("value", "Value", "", Kind::Number).said(
 const ANYTHING: [Field; 1] = [Field::new(
     "value",
     "Value",
-    "JSON of up to 4 KiB: 50, true, {\"a\": 1}. What is not JSON is text. Ctrl Enter saves.",
+    "JSON of up to 4 KiB: 50, true, {\"a\": 1}. Anything else is text. Ctrl Enter saves.",
     Kind::Json,
 )];
 
-pub fn editor(key: Option<String>, said: Var<String>) -> AnyView {
+pub fn editor(key: Option<String>, said: RwSignal<String>) -> AnyView {
     let store = use_store();
     let address = use_address();
     let began = key.as_deref().and_then(|key| untrack(|| setting(store, key)));
     let known = key.as_deref().and_then(Known::find);
     let of = key.clone();
-    let current = memo(move || {
+    let current = Memo::new(move |_| {
         let setting = setting(store, of.as_ref()?)?;
         Some((setting.version, author(&setting).unwrap_or_default()))
     });

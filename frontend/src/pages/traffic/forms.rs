@@ -1,17 +1,16 @@
-//! What can be configured of upstreams, endpoints and routes, as fields of forms.
+//! The configuration of upstreams, endpoints and routes, as fields of forms.
 //!
-//! What is not named here stays as it is when a form is saved.
+//! Fields that are not listed here stay unchanged when a form is saved.
 
 use crate::{
     address::use_address,
     api::ApiError,
     components::{
         form::{Field, Form, Kind, form},
-        live::{Kept, live, memo},
+        live::live,
         text::{refusal, skeleton},
     },
     store::{Store, use_store},
-    var::Var,
 };
 use leptos::{prelude::*, task::spawn_local};
 use ringmaster_common::id::Revision;
@@ -50,7 +49,7 @@ const UPSTREAM: [Field; 10] = [
         "The others stand by, and one of them takes over.",
         Kind::Object("automatic"),
     ),
-    Field::new("active_standby.automatic", "Fails over by itself", "When the primary is down.", Kind::Switch)
+    Field::new("active_standby.automatic", "Automatic failover", "When the primary is down.", Kind::Switch)
         .only("active_standby", &["{}"]),
     Field::new("active_standby.grace_ms", "After … ms down", "3000 by default.", Kind::Number)
         .only("active_standby", &["{}"]),
@@ -64,7 +63,7 @@ const UPSTREAM_MORE: [Field; 16] = [
     Field::new(
         "active_standby.hold_down_ms",
         "Hold-down in ms",
-        "No other failover by itself for so long.",
+        "The minimum time between automatic failovers.",
         Kind::Number,
     )
     .only("active_standby", &["{}"]),
@@ -84,7 +83,7 @@ const UPSTREAM_MORE: [Field; 16] = [
     Field::new("outlier_ejection.max_ejected_percent", "Ejected at the most, %", "", Kind::Number),
     Field::new("slow_start_ms", "Slow start, ms", "", Kind::Number),
     Field::new("max_in_flight", "In flight at the most", "", Kind::Number),
-    Field::new("drain_ms", "Drain deadline, ms", "What goes on longer is cut off.", Kind::Number),
+    Field::new("drain_ms", "Drain deadline, ms", "Requests that take longer are cut off.", Kind::Number),
     Field::new("sticky_cookie", "Sticky cookie", "Clients come back to their endpoint.", Kind::Text)
         .said("of a cookie"),
     Field::new("send_proxy_protocol", "PROXY protocol", "", Kind::Switch),
@@ -108,7 +107,7 @@ const ROUTE_MORE: [Field; 3] = [
     Field::new(
         "rewrite_prefix",
         "Rewrite the prefix to",
-        "What the endpoint is asked for instead.",
+        "Replaces the prefix in the path that is sent to the endpoint.",
         Kind::Text,
     ),
     Field::new(
@@ -149,7 +148,7 @@ pub fn open(store: Store, new: Option<&str>, edited: Option<String>) -> Option<A
 /// A form over what is there now, once it was asked for.
 pub fn loaded(path: String, make: impl Fn(Value, Option<Revision>) -> AnyView + Send + 'static) -> AnyView {
     let store = use_store();
-    let known = Var::new(None::<Result<Value, ApiError>>);
+    let known = RwSignal::new(None::<Result<Value, ApiError>>);
     spawn_local(async move { known.set(Some(store.api.value(&path).await)) });
     live(move || match known.get() {
         None => skeleton(4),
@@ -185,9 +184,9 @@ pub fn upstream(
 }
 
 /// The version of an upstream as it is now, and who configured it.
-fn current(name: Option<String>) -> Kept<Option<(Revision, String)>> {
+fn current(name: Option<String>) -> Memo<Option<(Revision, String)>> {
     let store = use_store();
-    memo(move || {
+    Memo::new(move |_| {
         store.with_view(|view| {
             let upstream = view.upstreams.get(name.as_ref()?)?;
             Some((upstream.version, upstream.updated_by.clone()))
@@ -227,7 +226,7 @@ fn route(
     close: impl Fn() + Send + Sync + 'static,
 ) -> AnyView {
     let of = name.clone();
-    let current = memo(move || {
+    let current = Memo::new(move |_| {
         store.with_view(|view| {
             let route = view.routes.get(of.as_ref()?)?;
             Some((route.version, route.updated_by.clone()))

@@ -6,14 +6,14 @@ use crate::{
     address::use_address,
     components::{
         filters::has_words,
-        live::{Kept, click, each, either, live, memo, text_key, when, words},
-        marks::{name_text, sign},
+        icons::{name_text, sign},
+        live::{click, each, either, live, text, when},
         sorting::{Column, Order, SortKey, column, places},
         text::{empty, quiet},
     },
     format::{count, grouped, listed},
-    situation::Tone,
     store::Store,
+    tone::Tone,
     traffic::gives_way,
 };
 use leptos::prelude::*;
@@ -29,9 +29,9 @@ const COLUMNS: [Column; 5] = [
 const ORDER: Order = Order { columns: &COLUMNS, latest_first: false, of: "route-" };
 
 /// The names of the routes that have the words, in order.
-pub fn wanted(store: Store, filter: Kept<String>) -> Kept<Vec<String>> {
+pub fn wanted(store: Store, filter: Memo<String>) -> Memo<Vec<String>> {
     let address = use_address();
-    memo(move || {
+    Memo::new(move |_| {
         let (column, descending) = ORDER.of(address);
         store.with_view(|view| {
             let passes = |route: &&Route| {
@@ -55,20 +55,20 @@ pub fn wanted(store: Store, filter: Kept<String>) -> Kept<Vec<String>> {
     })
 }
 
-pub fn count_of(store: Store, shown: Kept<Vec<String>>) -> AnyView {
-    let number = words(move || {
+pub fn count_of(store: Store, shown: Memo<Vec<String>>) -> AnyView {
+    let number = text(move || {
         let all = count(store.with_view(|view| view.routes.values().len()) as u64, "route");
         format!("{} of {all}", grouped(shown.with(Vec::len) as u64))
     });
     view! { <span class="quiet" data-testid="route-count">{number}</span> }.into_any()
 }
 
-pub fn routes(store: Store, shown: Kept<Vec<String>>) -> AnyView {
+pub fn routes(store: Store, shown: Memo<Vec<String>>) -> AnyView {
     let no_match = || quiet("No route has these words.".to_owned());
     let table = move || {
         view! {
             <div class="table routes" role="table" aria-label="Routes">
-                {ORDER.headings(true, true)} {each(shown, |name| text_key(name), move |name| row(store, name))}
+                {ORDER.headings(true, true)} {each(shown, |name| name.clone(), move |name| row(store, name))}
             </div>
             {when(move || shown.with(Vec::is_empty), no_match)}
         }
@@ -103,7 +103,7 @@ fn row(store: Store, name: String) -> AnyView {
     let address = use_address();
     let found = {
         let name = name.clone();
-        memo(move || {
+        Memo::new(move |_| {
             store.with_view(|view| {
                 let route = view.routes.get(&name)?;
                 Some((route.clone(), winners(view, route)))
@@ -111,7 +111,7 @@ fn row(store: Store, name: String) -> AnyView {
         })
     };
     let says = move |read: fn(&Route) -> String| {
-        words(move || found.with(|found| found.as_ref().map(|(route, _)| read(route)).unwrap_or_default()))
+        text(move || found.with(|found| found.as_ref().map(|(route, _)| read(route)).unwrap_or_default()))
     };
     let (listener, matched) = (says(listener), says(matched));
     let leads = live(move || {

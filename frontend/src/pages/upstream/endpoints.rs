@@ -7,16 +7,16 @@ use super::Shown;
 use crate::{
     address::use_address,
     components::{
-        live::{click, each, either, live, maybe, memo, text_key, when, words},
+        icons::{labelled, name_text},
+        live::{click, each, either, live, optional, text, when},
         load::{load_cells, load_key, load_of, rate_cell},
-        marks::{labelled, name_text},
         plan_button::{Offer, plan_button},
         sorting::{Column, Order, SortKey, column, number, places},
         text::empty,
     },
     format::{age_ms, ago, duration},
     store::{Store, use_store},
-    traffic::{What, part, verdict_tone},
+    traffic::{TrafficScope, part, verdict_tone},
 };
 use leptos::prelude::*;
 use ringmaster_common::{
@@ -43,7 +43,7 @@ pub fn endpoints(store: Store, name: &str, upstream: Shown) -> AnyView {
     let of = name.to_owned();
     let ids = {
         let of = of.clone();
-        memo(move || {
+        Memo::new(move |_| {
             let (column, descending) = ORDER.of(address);
             let sorted = address.parameter("sort").is_some();
             upstream.with(|upstream| {
@@ -63,7 +63,7 @@ pub fn endpoints(store: Store, name: &str, upstream: Shown) -> AnyView {
         view! {
             <div class="table endpoints" role="table" aria-label="Endpoints">
                 {ORDER.headings(true, true)}
-                {each(ids, |id| text_key(id), move |id| row(store, &of, id, upstream))}
+                {each(ids, |id| id.clone(), move |id| row(store, &of, id, upstream))}
             </div>
         }
         .into_any()
@@ -84,7 +84,7 @@ fn sort_key(store: Store, of: &str, upstream: &Upstream, endpoint: &Endpoint, co
         "health" => (endpoint.health.verdict.as_str().to_owned(), 0),
         "weight" => (String::new(), endpoint.weight.into()),
         column => {
-            let what = What::Endpoint(of.to_owned(), endpoint.id.clone());
+            let what = TrafficScope::Endpoint(of.to_owned(), endpoint.id.clone());
             (String::new(), load_key(column, store.traffic.with(|heard| heard.load(&what))))
         }
     }
@@ -92,23 +92,23 @@ fn sort_key(store: Store, of: &str, upstream: &Upstream, endpoint: &Endpoint, co
 
 fn row(store: Store, of: &str, id: String, upstream: Shown) -> AnyView {
     let address = use_address();
-    let what = What::Endpoint(of.to_owned(), id.clone());
+    let what = TrafficScope::Endpoint(of.to_owned(), id.clone());
     let load = load_of(what.clone());
     let endpoint = {
         let id = id.clone();
-        memo(move || upstream.with(|upstream| upstream.as_ref()?.endpoint(&id).cloned()))
+        Memo::new(move |_| upstream.with(|upstream| upstream.as_ref()?.endpoint(&id).cloned()))
     };
     let says = move |read: fn(&Endpoint) -> String| {
-        words(move || endpoint.with(|endpoint| endpoint.as_ref().map(read).unwrap_or_default()))
+        text(move || endpoint.with(|endpoint| endpoint.as_ref().map(read).unwrap_or_default()))
     };
-    let is_for = words(move || {
+    let is_for = text(move || {
         upstream.with(|upstream| {
             let known = |upstream: &Upstream| Some(part(upstream, endpoint.get().as_ref()?).to_owned());
             upstream.as_ref().and_then(known).unwrap_or_default()
         })
     });
     let long = move |since: Timestamp| duration(age_ms(since, store.now.get_untracked()));
-    let set_since = words(move || {
+    let set_since = text(move || {
         let known = endpoint.with(|endpoint| {
             endpoint.as_ref().map(|endpoint| (endpoint.state.as_str(), endpoint.state_since))
         });
@@ -131,7 +131,7 @@ fn row(store: Store, of: &str, id: String, upstream: Shown) -> AnyView {
     let ejected = ejected(store, of, &id);
     let is_open = {
         let id = id.clone();
-        memo(move || address.parameter("endpoint").as_deref() == Some(&id))
+        Memo::new(move |_| address.parameter("endpoint").as_deref() == Some(&id))
     };
     let toggle = {
         let id = id.clone();
@@ -143,7 +143,7 @@ fn row(store: Store, of: &str, id: String, upstream: Shown) -> AnyView {
     };
     let offered = {
         let (of, id) = (of.to_owned(), id.clone());
-        memo(move || upstream.with(|upstream| offers(upstream.as_ref(), &of, &id)))
+        Memo::new(move |_| upstream.with(|upstream| offers(upstream.as_ref(), &of, &id)))
     };
     let buttons = {
         let id = id.clone();
@@ -157,13 +157,13 @@ fn row(store: Store, of: &str, id: String, upstream: Shown) -> AnyView {
     };
     view! {
         <div
-            class=words(move || if is_open.get() { "row marked" } else { "row" }.to_owned())
+            class=text(move || if is_open.get() { "row marked" } else { "row" }.to_owned())
             role="row"
             data-testid="endpoint-row"
             data-id=id.clone()
         >
             <span role="cell" class="cell-endpoint">
-                <button type="button" class="sort name-button" title="What its checks have found" aria-expanded=maybe(move || Some(is_open.get().to_string())) on:click=click(toggle)>
+                <button type="button" class="sort name-button" title="Results of its checks" aria-expanded=optional(move || Some(is_open.get().to_string())) on:click=click(toggle)>
                     {name_text(&id)}
                 </button>
                 <code class="clip">{says(|endpoint| endpoint.addr.clone())}</code>
@@ -188,24 +188,24 @@ fn row(store: Store, of: &str, id: String, upstream: Shown) -> AnyView {
 /// Which nodes leave it out for a while, because it kept failing.
 fn ejected(store: Store, of: &str, id: &str) -> AnyView {
     let (of, id) = (of.to_owned(), id.to_owned());
-    let by = memo(move || {
+    let by = Memo::new(move |_| {
         store.traffic.with(|heard| {
-            let here = heard.latest().iter().filter(|figures| figures.upstream == of);
-            let out = here.filter(|figures| {
-                figures.endpoints.iter().any(|known| known.endpoint == id && known.ejected_for_ms.is_some())
+            let here = heard.latest().iter().filter(|metrics| metrics.upstream == of);
+            let out = here.filter(|metrics| {
+                metrics.endpoints.iter().any(|known| known.endpoint == id && known.ejected_for_ms.is_some())
             });
-            out.map(|figures| figures.node.0).collect::<Vec<u64>>()
+            out.map(|metrics| metrics.node.0).collect::<Vec<u64>>()
         })
     });
     let shown = move || {
-        let text = words(move || format!("ejected by {}", crate::format::listed(&by.get())));
+        let text = text(move || format!("ejected by {}", crate::format::listed(&by.get())));
         view! { <small title="It kept failing, so these nodes leave it out for a while">{text}</small> }
             .into_any()
     };
     when(move || !by.with(Vec::is_empty), shown).into_any()
 }
 
-/// What may be asked for an endpoint, in the order of the buttons.
+/// The actions for an endpoint, in the order of the buttons.
 fn offers(upstream: Option<&Upstream>, of: &str, id: &str) -> Vec<Offer> {
     let Some((upstream, endpoint)) = upstream.and_then(|upstream| Some((upstream, upstream.endpoint(id)?)))
     else {
@@ -233,5 +233,5 @@ fn offers(upstream: Option<&Upstream>, of: &str, id: &str) -> Vec<Offer> {
 /// How long ago, for lists of the past.
 pub fn since(at: Timestamp) -> Signal<String> {
     let store = use_store();
-    words(move || ago(at, store.now.get()))
+    text(move || ago(at, store.now.get()))
 }

@@ -1,4 +1,4 @@
-//! Who sees which endpoint healthy, and who changed their mind when.
+//! The health of the endpoints by node, and its history.
 //!
 //! A row for each endpoint, a column for each node that checks it, and the cluster's verdict, which is that of the
 //! majority. Where they disagree, the cell says what the odd one found.
@@ -9,14 +9,13 @@ use super::{Shown, endpoints::since};
 use crate::{
     api::ApiError,
     components::{
-        live::{Kept, each, effect, live, memo, text_key, words},
-        marks::{badge, labelled, sign},
+        icons::{badge, labelled, sign},
+        live::{each, live, text},
         text::{moment, quiet, refusal, skeleton},
     },
     format::{age_ms, duration},
     store::Store,
     traffic::{seen_by, verdict_tone},
-    var::Var,
 };
 use leptos::{prelude::*, task::spawn_local};
 use ringmaster_common::{
@@ -27,8 +26,8 @@ use ringmaster_common::{
 use serde_json::Value;
 
 pub fn matrix(store: Store, upstream: Shown) -> AnyView {
-    let nodes = Kept::<Vec<NodeId>>::from(store.node_ids);
-    let ids = memo(move || {
+    let nodes = store.node_ids;
+    let ids = Memo::new(move |_| {
         upstream.with(|upstream| {
             let endpoints = upstream.iter().flat_map(|upstream| &upstream.config.endpoints);
             endpoints.map(|endpoint| endpoint.id.clone()).collect::<Vec<_>>()
@@ -37,9 +36,9 @@ pub fn matrix(store: Store, upstream: Shown) -> AnyView {
     let row = move |id: String| {
         let endpoint = {
             let id = id.clone();
-            memo(move || upstream.with(|upstream| upstream.as_ref()?.endpoint(&id).cloned()))
+            Memo::new(move |_| upstream.with(|upstream| upstream.as_ref()?.endpoint(&id).cloned()))
         };
-        let verdict = memo(move || {
+        let verdict = Memo::new(move |_| {
             endpoint
                 .with(|endpoint| endpoint.as_ref().map(|endpoint| endpoint.health.verdict))
                 .unwrap_or_default()
@@ -48,8 +47,8 @@ pub fn matrix(store: Store, upstream: Shown) -> AnyView {
         view! {
             <tr>
                 <th scope="row" class="clip" title=id.clone()>{id.clone()}</th>
-                {each(nodes, |id| (id.0, 0), move |node| cell(store, &named, node, endpoint))}
-                <td class=words(move || verdict_tone(verdict.get()).class().to_owned())>
+                {each(nodes, |id| *id, move |node| cell(store, &named, node, endpoint))}
+                <td class=text(move || verdict_tone(verdict.get()).class().to_owned())>
                     <span class="cell">{live(move || labelled(verdict_tone(verdict.get()), verdict.get().as_str()))}</span>
                 </td>
             </tr>
@@ -67,28 +66,28 @@ pub fn matrix(store: Store, upstream: Shown) -> AnyView {
                 <thead>
                     <tr>
                         <td class="corner">"seen by"</td>
-                        {each(nodes, |id| (id.0, 0), head)}
+                        {each(nodes, |id| *id, head)}
                         <th scope="col">"verdict"</th>
                     </tr>
                 </thead>
-                <tbody>{each(ids, |id| text_key(id), row)}</tbody>
+                <tbody>{each(ids, |id| id.clone(), row)}</tbody>
             </table>
         </div>
         <p class="quiet">
-            "The verdict is that of the majority of those who know. A node sends nothing to an endpoint that it sees unhealthy itself, whatever the verdict. A dashed cell is what a node said before it fell silent itself."
+            "The verdict is that of the majority of nodes with an opinion. A node sends nothing to an endpoint that its own checks find unhealthy, whatever the verdict. A dashed cell is the opinion of a node before it fell silent itself."
         </p>
     }
     .into_any()
 }
 
-fn cell(store: Store, id: &str, node: NodeId, endpoint: Kept<Option<Endpoint>>) -> AnyView {
-    // What it said before it fell silent is not shown as if it were now.
-    let silent = memo(move || silent_ms(store, node).is_some());
-    let seen = memo(move || {
+fn cell(store: Store, id: &str, node: NodeId, endpoint: Memo<Option<Endpoint>>) -> AnyView {
+    // The opinion of a silent node is not shown as a current one.
+    let silent = Memo::new(move |_| silent_ms(store, node).is_some());
+    let seen = Memo::new(move |_| {
         endpoint
             .with(|endpoint| endpoint.as_ref().map(|endpoint| seen_by(endpoint, node)).unwrap_or_default())
     });
-    let title = words(move || {
+    let title = text(move || {
         endpoint
             .with(|endpoint| {
                 let opinion =
@@ -104,22 +103,22 @@ fn cell(store: Store, id: &str, node: NodeId, endpoint: Kept<Option<Endpoint>>) 
             })
             .unwrap_or_else(|| format!("Node {node} has not found out"))
     });
-    let class = words(move || {
+    let class = text(move || {
         let shade = if seen.get() == Verdict::Unhealthy { "bad" } else { "" };
         if silent.get() { format!("{shade} remembered") } else { shade.to_owned() }
     });
     view! {
-        <td class=class title=title data-testid=format!("seen-{id}-{node}") data-verdict=words(move || seen.get().as_str().to_owned())>
+        <td class=class title=title data-testid=format!("seen-{id}-{node}") data-verdict=text(move || seen.get().as_str().to_owned())>
             <span class="cell">
                 {live(move || sign(verdict_tone(seen.get())))}
-                <span class="visually-hidden">{words(move || seen.get().as_str().to_owned())}</span>
+                <span class="visually-hidden">{text(move || seen.get().as_str().to_owned())}</span>
             </span>
         </td>
     }
     .into_any()
 }
 
-/// For how long a node has been silent; none while it is heard. Before anything is heard, nobody is called silent.
+/// How long a node has been silent; none while it reports, and before the first sample.
 fn silent_ms(store: Store, node: NodeId) -> Option<u64> {
     let signals = store.node(node).filter(|node| node.report.with(Option::is_none))?;
     store.sample.with(|sample| {
@@ -130,13 +129,13 @@ fn silent_ms(store: Store, node: NodeId) -> Option<u64> {
     })
 }
 
-/// What an endpoint's checks have found, the latest first; asked for again whenever somebody changed their mind.
+/// The history of an endpoint's health, the latest first; fetched again whenever an opinion changes.
 pub fn past(store: Store, upstream_name: String, id: String, upstream: Shown) -> AnyView {
-    let known = Var::new(None::<Result<Value, ApiError>>);
+    let known = RwSignal::new(None::<Result<Value, ApiError>>);
     let path = format!("/v1/upstreams/{upstream_name}/endpoints/{id}?consistency=stale");
     let health =
-        memo(move || upstream.with(|upstream| Some(upstream.as_ref()?.endpoint(&id)?.health.clone())));
-    effect(move || {
+        Memo::new(move |_| upstream.with(|upstream| Some(upstream.as_ref()?.endpoint(&id)?.health.clone())));
+    Effect::new(move |_| {
         health.get();
         let path = path.clone();
         spawn_local(async move { known.set(Some(store.api.value(&path).await)) });

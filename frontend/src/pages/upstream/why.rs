@@ -8,14 +8,13 @@
 
 use crate::{
     components::{
-        live::{click, each, effect, live, memo, when, words},
-        marks::badge,
+        icons::badge,
+        live::{click, each, live, text, when},
         text::{moment, quantity, quiet, skeleton},
     },
     format::{capitalised, micros},
     store::Store,
-    traffic::What,
-    var::Var,
+    traffic::TrafficScope,
 };
 use gloo_timers::future::TimeoutFuture;
 use leptos::{prelude::*, task::spawn_local};
@@ -28,28 +27,28 @@ const ASK_EVERY_MS: u32 = 2_000;
 /// How many are shown.
 const SHOWN: usize = 12;
 
-/// One decision, and what tells it from others.
+/// One decision, with its key.
 #[derive(Clone, PartialEq)]
 struct Known {
     at: i64,
     node: u64,
-    told: Arc<Value>,
+    decision: Arc<Value>,
 }
 
 pub fn decisions(store: Store, name: &str) -> AnyView {
-    let all = Var::new(None::<Vec<Known>>);
-    let (resting, held) = (Var::new(false), Var::new(false));
+    let all = RwSignal::new(None::<Vec<Known>>);
+    let (resting, held) = (RwSignal::new(false), RwSignal::new(false));
     let load = {
-        let what = What::Upstream(name.to_owned());
-        memo(move || store.traffic.with(|heard| heard.load(&what).requests_per_s > 0.0))
+        let what = TrafficScope::Upstream(name.to_owned());
+        Memo::new(move |_| store.traffic.with(|heard| heard.load(&what).requests_per_s > 0.0))
     };
     let name = name.to_owned();
-    let up = memo(move || {
+    let up = Memo::new(move |_| {
         let nodes = store.node_ids.get().into_iter().filter_map(|id| store.node(id));
         let up = nodes.filter(|node| node.is_up());
         up.map(|node| node.facts.with(|node| node.public_url.clone())).collect::<Vec<_>>()
     });
-    effect(move || {
+    Effect::new(move |_| {
         let asked = all.with_untracked(Option::is_some);
         if resting.get() || held.get() || (asked && !load.get()) {
             return;
@@ -64,9 +63,9 @@ pub fn decisions(store: Store, name: &str) -> AnyView {
             let (mut found, mut answered) = (Vec::new(), false);
             for url in urls {
                 // A node that is gone meanwhile has nothing to say.
-                if let Ok(told) = store.api.decisions(url, &name).await {
+                if let Ok(decision) = store.api.decisions(url, &name).await {
                     answered = true;
-                    found.extend(told["items"].as_array().into_iter().flatten().filter_map(known));
+                    found.extend(decision["items"].as_array().into_iter().flatten().filter_map(known));
                 }
             }
             let mut latest: Vec<Known> = Vec::new();
@@ -82,7 +81,7 @@ pub fn decisions(store: Store, name: &str) -> AnyView {
             resting.set(false);
         });
     });
-    let list = memo(move || all.with(|all| all.clone().unwrap_or_default()));
+    let list = Memo::new(move |_| all.with(|all| all.clone().unwrap_or_default()));
     let nothing = move || match all.with(Option::is_some) {
         true => quiet(
             "No proxy has sent a request of late. Send one, and it is here with its reasons.".to_owned(),
@@ -95,17 +94,17 @@ pub fn decisions(store: Store, name: &str) -> AnyView {
                 type="button"
                 class="small"
                 data-testid="decisions-hold"
-                aria-pressed=words(move || held.get().to_string())
+                aria-pressed=text(move || held.get().to_string())
                 on:click=click(move || held.update(|held| *held = !*held))
             >
-                {words(move || if held.get() { "Held: go on" } else { "Hold" }.to_owned())}
+                {text(move || if held.get() { "Held: resume" } else { "Hold" }.to_owned())}
             </button>
         }
         .into_any()
     };
     view! {
         <div class="decisions">
-            {each(list, |known| (known.at.cast_unsigned(), known.node), move |known| decision(&known, held))}
+            {each(list, |known| (known.at.cast_unsigned(), known.node), move |known| decision_row(&known, held))}
         </div>
         {live(move || list.with(Vec::is_empty).then(nothing))}
         {when(move || !list.with(Vec::is_empty), hold)}
@@ -113,55 +112,59 @@ pub fn decisions(store: Store, name: &str) -> AnyView {
     .into_any()
 }
 
-fn known(told: &Value) -> Option<Known> {
-    let at: Timestamp = told["at"].as_str()?.parse().ok()?;
-    Some(Known { at: at.as_millisecond(), node: told["node"].as_u64()?, told: Arc::new(told.clone()) })
+fn known(decision: &Value) -> Option<Known> {
+    let at: Timestamp = decision["at"].as_str()?.parse().ok()?;
+    Some(Known {
+        at: at.as_millisecond(),
+        node: decision["node"].as_u64()?,
+        decision: Arc::new(decision.clone()),
+    })
 }
 
-fn text(told: &Value, name: &str) -> String {
-    told[name].as_str().unwrap_or_default().to_owned()
+fn word(decision: &Value, name: &str) -> String {
+    decision[name].as_str().unwrap_or_default().to_owned()
 }
 
-fn decision(known: &Known, held: Var<bool>) -> AnyView {
-    let told = Arc::clone(&known.told);
-    let status = told["status"].as_u64().unwrap_or_default();
-    let chosen = told["chosen"].as_str().unwrap_or("nobody").to_owned();
+fn decision_row(known: &Known, held: RwSignal<bool>) -> AnyView {
+    let decision = Arc::clone(&known.decision);
+    let status = decision["status"].as_u64().unwrap_or_default();
+    let chosen = decision["chosen"].as_str().unwrap_or("none").to_owned();
     let is_failing = status >= 500 || status == 0;
     let class = if is_failing { "number bad failing" } else { "number" };
     let at = Timestamp::from_millisecond(known.at).unwrap_or_default();
-    let retries = told["retries"].as_u64().filter(|retries| *retries > 0);
-    let retries = retries
-        .map(|retries| view! { <span class="pill">{format!("sent again {retries}×")}</span> }.into_any());
-    let candidates: Vec<AnyView> = told["considered"]
+    let retries = decision["retries"].as_u64().filter(|retries| *retries > 0);
+    let retries =
+        retries.map(|retries| view! { <span class="pill">{format!("retried {retries}×")}</span> }.into_any());
+    let candidates: Vec<AnyView> = decision["considered"]
         .as_array()
         .into_iter()
         .flatten()
         .map(|one| candidate(one, &chosen, is_failing))
         .collect();
-    // Who opens one reads it: then nothing moves.
+    // An open decision holds the list, so that it does not move while it is read.
     let press = move || held.set(true);
     view! {
         <details data-testid="decision" data-chosen=chosen.clone()>
             <summary on:click=click(press)>
                 {moment(at)} {badge(NodeId(known.node))}
-                <code class="clip">{text(&told, "request")}</code>
+                <code class="clip">{word(&decision, "request")}</code>
                 <span class="edge" aria-hidden="true">"→"</span> <b class="clip">{chosen.clone()}</b>
                 <span class=class>{status.to_string()}</span>
-                <span class="number">{quantity(told["took_us"].as_u64().map(micros))}</span>
+                <span class="number">{quantity(decision["took_us"].as_u64().map(micros))}</span>
             </summary>
-            <p>{capitalised(&text(&told, "why"))} {retries}</p>
+            <p>{capitalised(&word(&decision, "why"))} {retries}</p>
             <ul class="facts">{candidates}</ul>
-            <p class="quiet">"route " {text(&told, "route")}</p>
+            <p class="quiet">"route " {word(&decision, "route")}</p>
         </details>
     }
     .into_any()
 }
 
-fn candidate(told: &Value, chosen: &str, is_failing: bool) -> AnyView {
-    let name = text(told, "endpoint");
+fn candidate(candidate: &Value, chosen: &str, is_failing: bool) -> AnyView {
+    let name = word(candidate, "endpoint");
     let won = name == chosen;
-    let why_ineligible = told["why_ineligible"].as_str().map(|why| format!("left out: {why}"));
-    let says = why_ineligible.unwrap_or_else(|| text(told, "weighed"));
+    let why_ineligible = candidate["why_ineligible"].as_str().map(|why| format!("not eligible: {why}"));
+    let says = why_ineligible.unwrap_or_else(|| word(candidate, "weighed"));
     view! {
         <li data-testid="candidate" class=if won && !is_failing { "won" } else { "" }>
             <b>{name}</b> " " {won.then_some(if is_failing { "✗ " } else { "✓ " })} <span class="quiet">{says}</span>

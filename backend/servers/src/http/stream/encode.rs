@@ -154,7 +154,7 @@ impl Encoder {
             },
             ..figures.clone()
         });
-        let message = encode(form, &ServerMessage::Traffic { figures: told.collect() });
+        let message = encode(form, &ServerMessage::Traffic { metrics: told.collect() });
         if kept.len() < MAX_KEPT_PAGES {
             kept.insert(key, KeptTraffic { message: message.clone(), at: now });
         }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::figures::tests::{report, sample};
+use crate::metrics::tests::{report, sample};
 use ringmaster_common::{
     action::Action,
     cluster::{Liveness, Role},
@@ -54,31 +54,28 @@ fn set_status(view: &mut ClusterView, id: u64, status: NodeStatus, reason: &str)
 
 const LIVE: Connection = Connection::Live { node: NodeId(1) };
 
-fn judged(connection: &Connection, view: Option<&ClusterView>, sample: Option<&Sample>) -> Assessment {
-    assess(&Situation { connection, view, sample, now: now(), offset_minutes: 0 })
+fn judged(connection: &Connection, view: Option<&ClusterView>, sample: Option<&Sample>) -> ClusterSummary {
+    summarize(&SummaryInput { connection, view, sample, now: now(), offset_minutes: 0 })
 }
 
-fn words(assessment: &Assessment) -> String {
-    format!("{} {}", assessment.headline, assessment.consequence)
+fn words(summary: &ClusterSummary) -> String {
+    format!("{} {}", summary.headline, summary.consequence)
 }
 
 #[test]
 fn all_is_well() {
     for (nodes, text) in [
-        (
-            1,
-            "All is well. But you can lose no node: writes need all of them. Three voters bear the loss of one.",
-        ),
+        (1, "All is well. Writes need every voter, so no node may fail. Three voters tolerate one failure."),
         (3, "All is well. You can lose any one node."),
         (4, "All is well. You can lose any one node."),
         (5, "All is well. You can lose any two nodes."),
         (7, "All is well. You can lose any three nodes."),
     ] {
         let ids: Vec<u64> = (1..=nodes).collect();
-        let assessment = judged(&LIVE, Some(&view(nodes)), Some(&telemetry(&ids, 1)));
-        assert_eq!(words(&assessment), text);
-        assert_eq!(assessment.problems, []);
-        assert_eq!(assessment.tone, if nodes == 1 { Tone::Note } else { Tone::Good });
+        let summary = judged(&LIVE, Some(&view(nodes)), Some(&telemetry(&ids, 1)));
+        assert_eq!(words(&summary), text);
+        assert_eq!(summary.problems, []);
+        assert_eq!(summary.tone, if nodes == 1 { Tone::Note } else { Tone::Good });
     }
 }
 
@@ -86,16 +83,16 @@ fn all_is_well() {
 fn a_node_is_down() {
     let mut view = view(3);
     set_status(&mut view, 2, NodeStatus::Down, "nodes 1 and 3 have not heard from it for 1.5 s");
-    let assessment = judged(&LIVE, Some(&view), Some(&telemetry(&[1, 3], 1)));
+    let summary = judged(&LIVE, Some(&view), Some(&telemetry(&[1, 3], 1)));
     assert_eq!(
-        words(&assessment),
-        "Node 2 is down since 14:02:11. Writes go on; losing one more voter stops them."
+        words(&summary),
+        "Node 2 is down since 14:02:11. Writes continue; losing one more voter stops them."
     );
     let its_last_report = judged(&LIVE, Some(&view), Some(&telemetry(&[1, 2, 3], 1)));
-    assert_eq!(its_last_report.consequence, assessment.consequence);
-    assert!(assessment.detail.starts_with("Nodes 1 and 3 have not heard from it"), "{}", assessment.detail);
-    assert_eq!((assessment.tone, assessment.problems.len()), (Tone::Bad, 1));
-    assert_eq!(assessment.problems[0].about, About::Node(NodeId(2)));
+    assert_eq!(its_last_report.consequence, summary.consequence);
+    assert!(summary.detail.starts_with("Nodes 1 and 3 have not heard from it"), "{}", summary.detail);
+    assert_eq!((summary.tone, summary.problems.len()), (Tone::Bad, 1));
+    assert_eq!(summary.problems[0].about, About::Node(NodeId(2)));
 }
 
 #[test]
@@ -103,15 +100,15 @@ fn of_five_two_are_down() {
     let mut view = view(5);
     set_status(&mut view, 2, NodeStatus::Down, "silent");
     let one = judged(&LIVE, Some(&view), Some(&telemetry(&[1, 3, 4, 5], 1)));
-    assert_eq!(one.consequence, "Writes go on; you can lose one more.");
+    assert_eq!(one.consequence, "Writes continue; you can lose one more.");
     assert_eq!(one.tone, Tone::Warning);
     set_status(&mut view, 4, NodeStatus::Suspect, "silent for 600 ms");
     let two = judged(&LIVE, Some(&view), Some(&telemetry(&[1, 3, 5], 1)));
     assert_eq!(
         words(&two),
-        "Nodes 2 and 4 are not well, the first since 14:02:11. Writes go on; losing one more voter stops them."
+        "Nodes 2 and 4 are down or suspect, the first since 14:02:11. Writes continue; losing one more voter stops them."
     );
-    assert_eq!(two.short, "2 nodes not well");
+    assert_eq!(two.short, "2 nodes unavailable");
 }
 
 #[test]
@@ -135,16 +132,16 @@ fn no_leader_and_no_quorum_are_two_things() {
 
 #[test]
 fn an_old_leader_without_a_quorum_does_not_count() {
-    let assessment = judged(&LIVE, Some(&view(3)), Some(&telemetry(&[1], 1)));
-    assert_eq!(assessment.short, "No quorum");
+    let summary = judged(&LIVE, Some(&view(3)), Some(&telemetry(&[1], 1)));
+    assert_eq!(summary.short, "No quorum");
 }
 
 #[test]
 fn a_learner_is_no_part_of_the_quorum() {
     let mut view = view(4);
     view.nodes.get_mut(&NodeId(4)).unwrap().voter = false;
-    let assessment = judged(&LIVE, Some(&view), Some(&telemetry(&[1, 2, 3], 1)));
-    assert_eq!(words(&assessment), "All is well. You can lose any one node.");
+    let summary = judged(&LIVE, Some(&view), Some(&telemetry(&[1, 2, 3], 1)));
+    assert_eq!(words(&summary), "All is well. You can lose any one node.");
 }
 
 #[test]
@@ -156,21 +153,21 @@ fn a_link_that_is_cut_one_way_is_named() {
         reachability: Reachability::InOnly,
         ..Link::default()
     }];
-    let assessment = judged(&LIVE, Some(&view(3)), Some(&telemetry));
+    let summary = judged(&LIVE, Some(&view(3)), Some(&telemetry));
     assert_eq!(
-        words(&assessment),
-        "What node 3 sends does not reach node 1; what node 1 sends reaches node 3. You cannot lose node 2 meanwhile."
+        words(&summary),
+        "Packets from node 3 do not reach node 1; packets from node 1 reach node 3. You cannot lose node 2 meanwhile."
     );
-    assert_eq!((assessment.tone, assessment.short.as_str()), (Tone::Warning, "Degraded"));
+    assert_eq!((summary.tone, summary.short.as_str()), (Tone::Warning, "Degraded"));
 }
 
 #[test]
 fn disconnected_says_since_when_and_what_next() {
     let lost = Connection::Lost { since: at("2026-01-01T14:04:50Z"), next: "node 2".to_owned() };
-    let assessment = judged(&lost, Some(&view(3)), Some(&telemetry(&[1, 2, 3], 1)));
-    assert_eq!(words(&assessment), "Disconnected since 14:04:50. What you see is how it was then.");
-    assert!(assessment.detail.contains("Trying node 2 next"), "{}", assessment.detail);
-    assert_eq!((assessment.tone, assessment.problems.len()), (Tone::Unknown, 1));
+    let summary = judged(&lost, Some(&view(3)), Some(&telemetry(&[1, 2, 3], 1)));
+    assert_eq!(words(&summary), "Disconnected since 14:04:50. The page shows the state at that time.");
+    assert!(summary.detail.contains("Next attempt: node 2"), "{}", summary.detail);
+    assert_eq!((summary.tone, summary.problems.len()), (Tone::Unknown, 1));
 
     let never = judged(&Connection::NeverAnswered { next: "node 1".to_owned() }, None, None);
     assert_eq!(never.headline, "No node answers.");
@@ -181,8 +178,8 @@ fn disconnected_says_since_when_and_what_next() {
 #[test]
 fn an_operation_that_waits_is_a_note_and_a_done_one_is_proof() {
     let step = Step {
-        name: "hand_over".to_owned(),
-        title: "Hand over".to_owned(),
+        name: "transfer_leadership".to_owned(),
+        title: "Transfer leadership".to_owned(),
         bound_ms: 1_000,
         status: StepStatus::Succeeded,
         started_at: Some(at("2026-01-01T14:04:00Z")),
@@ -211,13 +208,13 @@ fn an_operation_that_waits_is_a_note_and_a_done_one_is_proof() {
     view.operations.put(operation.clone());
     let waiting = judged(&LIVE, Some(&view), Some(&telemetry(&[1, 2, 3], 2)));
     assert_eq!(waiting.short, "All well");
-    assert_eq!(waiting.problems[0].text, "Operation 4 reverts in 41 s unless somebody keeps it");
+    assert_eq!(waiting.problems[0].text, "Operation 4 reverts in 41 s unless it is kept");
 
     operation.status = OperationStatus::Succeeded;
     operation.keep_until = None;
     view.operations.put(operation);
     let done = judged(&LIVE, Some(&view), Some(&telemetry(&[1, 2, 3], 2)));
-    assert_eq!(done.detail, "Last proven failover: 59 s ago, 41 ms.");
+    assert_eq!(done.detail, "Last leadership transfer: 59 s ago, 41 ms.");
     assert_eq!(done.problems, []);
 }
 

@@ -1,7 +1,7 @@
-//! Sentences in which the things they name are links.
+//! Links in sentences.
 //!
-//! The server writes "node 3" and "operation 17" into its sentences. [`parts`] finds them, so that
-//! every list, reason and summary leads to what it is about, with no markup in the contract.
+//! The server writes "node 3" and "operation 17" into its sentences. [`parts`] finds them, so that every list,
+//! reason and summary links to its subject, with no markup in the contract.
 
 /// A piece of a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_named_is_found() {
+    fn names_become_links() {
         for (sentence, expected) in [
             ("", ""),
             ("All is well.", "All is well."),
@@ -79,7 +79,7 @@ mod tests {
                 "operation 17 was undone by operation 18",
                 "[operation 17→o17] was undone by [operation 18→o18]",
             ),
-            ("plan 812: hand over", "[plan 812→p812]: hand over"),
+            ("plan 812: drain", "[plan 812→p812]: drain"),
             ("the node is silent; a supernode 3 too", "the node is silent; a supernode 3 too"),
             ("node 12 – œ node", "[node 12→n12] – œ node"),
         ] {

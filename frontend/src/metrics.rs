@@ -1,9 +1,8 @@
-//! What the telemetry adds up to: who leads now, who answers, and the figures of the overview with
+//! Telemetry of the whole cluster: the current leader, the nodes that answer, and the metrics of the overview with
 //! their last minute.
 //!
 //! A report counts while it is fresh. An old one is not shown as if it were now.
 
-use crate::format::decimal;
 use ringmaster_common::{
     cluster::Role,
     id::NodeId,
@@ -23,7 +22,7 @@ pub fn fresh(sample: &Sample, node: NodeId) -> Option<&AgedReport> {
     telemetry::fresh(&sample.nodes, node)
 }
 
-/// Who says that it leads, in the highest term. A leader that was cut off claims an older one.
+/// The node that reports to lead the highest term. A leader that was cut off reports an older one.
 pub fn leader(sample: &Sample) -> Option<&AgedReport> {
     sample
         .nodes
@@ -43,9 +42,9 @@ pub fn rtt_us(sample: &Sample, node: NodeId) -> Option<u64> {
     links.iter().find(|link| link.peer == node)?.rtt_us
 }
 
-/// One sample's figures of the whole cluster; none where nothing was measured.
+/// One sample's metrics of the whole cluster; none where nothing was measured.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Figures {
+pub struct ClusterMetrics {
     pub writes_per_s: Option<f64>,
     pub commit_p50_us: Option<u64>,
     pub commit_p99_us: Option<u64>,
@@ -53,12 +52,12 @@ pub struct Figures {
     pub lag: Option<u64>,
     /// Of the leader.
     pub fsyncs_per_s: Option<f64>,
-    pub nodes: Vec<NodeFigures>,
+    pub nodes: Vec<NodeMetrics>,
 }
 
-/// One node's figures.
+/// One node's metrics.
 #[derive(Clone, Debug, PartialEq)]
-pub struct NodeFigures {
+pub struct NodeMetrics {
     pub node: NodeId,
     pub lag: Option<u64>,
     pub fsyncs_per_s: Option<f64>,
@@ -67,9 +66,9 @@ pub struct NodeFigures {
     at_ms: i64,
 }
 
-impl Figures {
+impl ClusterMetrics {
     pub fn of(sample: &Sample) -> Self {
-        let node = |aged: &AgedReport| NodeFigures {
+        let node = |aged: &AgedReport| NodeMetrics {
             node: aged.report.node,
             lag: lag(sample, aged.report.node),
             fsyncs_per_s: None,
@@ -77,9 +76,11 @@ impl Figures {
             at_ms: sample.at.as_millisecond() - i64::try_from(aged.age_ms).unwrap_or(i64::MAX),
         };
         let nodes = sample.nodes.iter().filter(|aged| aged.age_ms <= FRESH_MS).map(node).collect();
-        let Some(leader) = leader(sample) else { return Figures { nodes, ..Figures::default() } };
+        let Some(leader) = leader(sample) else {
+            return ClusterMetrics { nodes, ..ClusterMetrics::default() };
+        };
         let report = &leader.report;
-        Figures {
+        ClusterMetrics {
             writes_per_s: Some(report.proposals_per_s),
             commit_p50_us: report.commit_p50_us,
             commit_p99_us: report.commit_p99_us,
@@ -89,43 +90,43 @@ impl Figures {
         }
     }
 
-    pub fn node(&self, id: NodeId) -> Option<&NodeFigures> {
-        self.nodes.iter().find(|figures| figures.node == id)
+    pub fn node(&self, id: NodeId) -> Option<&NodeMetrics> {
+        self.nodes.iter().find(|metrics| metrics.node == id)
     }
 }
 
-/// The figures of the last minute, oldest first.
+/// The metrics of the last minute, oldest first.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct History(VecDeque<Figures>);
+pub struct History(VecDeque<ClusterMetrics>);
 
 impl History {
     /// Takes a sample in. `leader` is the one whose rates stand for the cluster.
-    pub fn push(&mut self, mut figures: Figures, leader: Option<NodeId>) {
-        for node in &mut figures.nodes {
+    pub fn push(&mut self, mut metrics: ClusterMetrics, leader: Option<NodeId>) {
+        for node in &mut metrics.nodes {
             node.fsyncs_per_s = self.fsyncs_per_s(node);
         }
-        figures.fsyncs_per_s = leader.and_then(|leader| figures.node(leader)?.fsyncs_per_s);
+        metrics.fsyncs_per_s = leader.and_then(|leader| metrics.node(leader)?.fsyncs_per_s);
         if self.0.len() == HISTORY {
             self.0.pop_front();
         }
-        self.0.push_back(figures);
+        self.0.push_back(metrics);
     }
 
     /// From a counter to a rate. A counter that went back belongs to a process that was started anew.
-    fn fsyncs_per_s(&self, now: &NodeFigures) -> Option<f64> {
-        let mut earlier = self.0.iter().rev().take(RATE_SAMPLES).filter_map(|figures| figures.node(now.node));
+    fn fsyncs_per_s(&self, now: &NodeMetrics) -> Option<f64> {
+        let mut earlier = self.0.iter().rev().take(RATE_SAMPLES).filter_map(|metrics| metrics.node(now.node));
         let then = earlier.next_back()?;
         let (count, ms) = (now.fsyncs.checked_sub(then.fsyncs)?, now.at_ms - then.at_ms);
         (ms >= RATE_AT_LEAST_MS).then(|| count as f64 * 1_000.0 / ms as f64)
     }
 
-    pub fn latest(&self) -> Option<&Figures> {
+    pub fn latest(&self) -> Option<&ClusterMetrics> {
         self.0.back()
     }
 
-    /// One figure over time.
-    pub fn of(&self, figure: impl Fn(&Figures) -> Option<f64>) -> Vec<Option<f64>> {
-        self.0.iter().map(figure).collect()
+    /// One metric over time.
+    pub fn of(&self, metric: impl Fn(&ClusterMetrics) -> Option<f64>) -> Vec<Option<f64>> {
+        self.0.iter().map(metric).collect()
     }
 }
 
@@ -147,9 +148,7 @@ pub fn spark_path(values: &[Option<f64>], least_top: f64, width: f64, height: f6
         let share = if top > 0.0 { value / top } else { 0.0 };
         let y = (height - 1.5) - share * (height - 3.0);
         path.push(if pen_down { 'L' } else { 'M' });
-        path.push_str(&decimal(x, 1));
-        path.push(' ');
-        path.push_str(&decimal(y, 1));
+        path.push_str(&format!("{x:.1} {y:.1}"));
         pen_down = true;
     }
     path
@@ -208,7 +207,7 @@ pub mod tests {
         let sample = sample(vec![old]);
         assert_eq!(leader(&sample), None);
         assert_eq!(fresh(&sample, NodeId(2)), None);
-        assert_eq!(Figures::of(&sample), Figures::default());
+        assert_eq!(ClusterMetrics::of(&sample), ClusterMetrics::default());
     }
 
     #[test]
@@ -216,13 +215,13 @@ pub mod tests {
         let at = |ms: i64, fsyncs: u64| {
             let mut aged = report(1, Role::Leader, 7);
             (aged.age_ms, aged.report.fsyncs) = (0, fsyncs);
-            Figures::of(&Sample { at: Timestamp::from_millisecond(ms).unwrap(), ..sample(vec![aged]) })
+            ClusterMetrics::of(&Sample { at: Timestamp::from_millisecond(ms).unwrap(), ..sample(vec![aged]) })
         };
         let mut history = History::default();
         for (ms, fsyncs) in [(0, 100), (500, 105), (1_000, 110), (1_500, 3)] {
             history.push(at(ms, fsyncs), Some(NodeId(1)));
         }
-        let rates = history.of(|figures| figures.fsyncs_per_s);
+        let rates = history.of(|metrics| metrics.fsyncs_per_s);
         assert_eq!(rates, [None, None, Some(10.0), None], "too early, too early, measured, started anew");
     }
 
@@ -241,8 +240,8 @@ pub mod tests {
             .map(|(node, lag)| Replication { node: NodeId(node), matched_index: 0, lag })
             .to_vec();
         let sample = sample(vec![lead, report(2, Role::Follower, 7)]);
-        let figures = Figures::of(&sample);
-        assert_eq!((figures.writes_per_s, figures.lag), (Some(812.0), Some(9)));
+        let metrics = ClusterMetrics::of(&sample);
+        assert_eq!((metrics.writes_per_s, metrics.lag), (Some(812.0), Some(9)));
         assert_eq!((lag(&sample, NodeId(3)), rtt_us(&sample, NodeId(3))), (Some(9), Some(400)));
         assert_eq!((lag(&sample, NodeId(1)), rtt_us(&sample, NodeId(1))), (None, None));
     }
@@ -251,7 +250,7 @@ pub mod tests {
     fn history_is_bounded() {
         let mut history = History::default();
         for _ in 0..HISTORY + 5 {
-            history.push(Figures::default(), None);
+            history.push(ClusterMetrics::default(), None);
         }
         assert_eq!(history.of(|_| Some(0.0)).len(), HISTORY);
     }

@@ -1,15 +1,13 @@
-//! The desk: the plan that lies open in the drawer.
+//! The plan panel: the plan that is open in the drawer.
 //!
-//! The page's address names it (`?plan=814`), so that it can be sent to somebody else, survives a
+//! The page's address names it (`?plan=814`), so that it can be shared, survives a
 //! reload, and the browser's back button closes it. Every action of every page goes through
-//! [`Desk::propose`]; nothing else changes anything in the cluster.
+//! [`PlanPanel::propose`]; nothing else changes anything in the cluster.
 
 use crate::{
     address::{Address, use_address},
     api::ApiError,
-    components::live::effect,
     store::{Store, use_store},
-    var::Var,
 };
 use leptos::{prelude::*, task::spawn_local};
 use ringmaster_common::{
@@ -20,98 +18,98 @@ use ringmaster_common::{
 };
 use std::pin::Pin;
 
-/// What the drawer shows.
+/// The content of the drawer.
 #[derive(Clone, Debug)]
-pub enum Shown {
+pub enum PanelContent {
     Nothing,
     /// The server computes the plan.
     Planning(Action),
     /// A plan that the address names is being fetched.
     Fetching(PlanId),
-    /// There is no plan, and this is why. What was wanted can be tried again.
-    Failed(Wanted, ApiError),
+    /// The request for the plan failed. It can be repeated.
+    Failed(PlanTarget, ApiError),
     Plan(Box<Plan>),
 }
 
 #[derive(Clone, Debug)]
-pub enum Wanted {
+pub enum PlanTarget {
     Action(Action),
     Plan(PlanId),
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Desk {
+pub struct PlanPanel {
     store: Store,
     address: Address,
-    pub shown: Var<Shown>,
+    pub shown: RwSignal<PanelContent>,
     /// The operation that was started here, until the stream brings it.
-    pub started: Var<Option<Operation>>,
-    /// Why the last request about the plan on the desk was refused.
-    pub refused: Var<Option<ApiError>>,
+    pub started: RwSignal<Option<Operation>>,
+    /// The refusal of the last request about the plan.
+    pub refused: RwSignal<Option<ApiError>>,
     /// A request is on its way.
-    pub busy: Var<bool>,
+    pub busy: RwSignal<bool>,
 }
 
-impl Desk {
+impl PlanPanel {
     pub fn new() -> Self {
-        let desk = Desk {
+        let panel = PlanPanel {
             store: use_store(),
             address: use_address(),
-            shown: Var::new(Shown::Nothing),
-            started: Var::new(None),
-            refused: Var::new(None),
-            busy: Var::new(false),
+            shown: RwSignal::new(PanelContent::Nothing),
+            started: RwSignal::new(None),
+            refused: RwSignal::new(None),
+            busy: RwSignal::new(false),
         };
-        desk.follow_address();
-        desk
+        panel.follow_address();
+        panel
     }
 
-    /// Opens what the address names, and closes what it no longer does.
+    /// Opens the plan that the address names, and closes it when the address no longer does.
     fn follow_address(self) {
-        effect(move || {
+        Effect::new(move |_| {
             let named: Option<PlanId> = self.address.parameter("plan").and_then(|id| id.parse().ok());
             let open = self.shown.with_untracked(|shown| match shown {
-                Shown::Plan(plan) => Some(plan.id),
-                Shown::Fetching(id) | Shown::Failed(Wanted::Plan(id), _) => Some(*id),
+                PanelContent::Plan(plan) => Some(plan.id),
+                PanelContent::Fetching(id) | PanelContent::Failed(PlanTarget::Plan(id), _) => Some(*id),
                 _ => None,
             });
             match named {
                 Some(id) if open != Some(id) => self.fetch(id),
-                None if open.is_some() => self.clear(Shown::Nothing),
+                None if open.is_some() => self.clear(PanelContent::Nothing),
                 _ => {}
             }
         });
     }
 
-    fn clear(self, shown: Shown) {
+    fn clear(self, shown: PanelContent) {
         self.started.set(None);
         self.refused.set(None);
         self.busy.set(false);
         self.shown.set(shown);
     }
 
-    /// Asks for a plan and lays it open.
+    /// Requests a plan and opens it.
     pub fn propose(self, action: Action) {
-        self.clear(Shown::Planning(action.clone()));
+        self.clear(PanelContent::Planning(action.clone()));
         spawn_local(async move {
             let answer = self.store.api.propose(action.clone()).await;
-            // Closed in the meantime, or asked for something else: that is what counts.
+            // The panel may have been closed or used for another plan in the meantime.
             let wanted = self
                 .shown
-                .with_untracked(|shown| matches!(shown, Shown::Planning(wanted) if *wanted == action));
+                .with_untracked(|shown| matches!(shown, PanelContent::Planning(wanted) if *wanted == action));
             match answer {
                 _ if !wanted => {}
                 Ok(plan) => {
                     let id = plan.id.to_string();
-                    self.shown.set(Shown::Plan(Box::new(plan)));
+                    self.shown.set(PanelContent::Plan(Box::new(plan)));
                     self.address.set_parameter("plan", Some(&id), false);
                 }
-                Err(error) => self.shown.set(Shown::Failed(Wanted::Action(action), error)),
+                Err(error) => self.shown.set(PanelContent::Failed(PlanTarget::Action(action), error)),
             }
         });
     }
 
-    pub fn hand_over(self, to: NodeId) {
+    pub fn transfer_leadership(self, to: NodeId) {
         self.propose(Action::TransferLeadership { group: ringmaster_common::id::GroupId::CLUSTER, to });
     }
 
@@ -120,18 +118,19 @@ impl Desk {
     }
 
     fn fetch(self, id: PlanId) {
-        self.clear(Shown::Fetching(id));
+        self.clear(PanelContent::Fetching(id));
         spawn_local(async move {
             let answer = self.store.api.plan(id).await;
-            let wanted =
-                self.shown.with_untracked(|shown| matches!(shown, Shown::Fetching(wanted) if *wanted == id));
+            let wanted = self
+                .shown
+                .with_untracked(|shown| matches!(shown, PanelContent::Fetching(wanted) if *wanted == id));
             match answer {
                 _ if !wanted => {}
                 Ok(plan) => {
                     self.fetch_operation(plan.operation);
-                    self.shown.set(Shown::Plan(Box::new(plan)));
+                    self.shown.set(PanelContent::Plan(Box::new(plan)));
                 }
-                Err(error) => self.shown.set(Shown::Failed(Wanted::Plan(id), error)),
+                Err(error) => self.shown.set(PanelContent::Failed(PlanTarget::Plan(id), error)),
             }
         });
     }
@@ -147,22 +146,22 @@ impl Desk {
         });
     }
 
-    pub fn retry(self, wanted: Wanted) {
+    pub fn retry(self, wanted: PlanTarget) {
         match wanted {
-            Wanted::Action(action) => self.propose(action),
-            Wanted::Plan(id) => self.fetch(id),
+            PlanTarget::Action(action) => self.propose(action),
+            PlanTarget::Plan(id) => self.fetch(id),
         }
     }
 
     pub fn close(self) {
-        self.clear(Shown::Nothing);
+        self.clear(PanelContent::Nothing);
         self.address.set_parameter("plan", None, false);
     }
 
-    /// The operation that runs or ran the plan on the desk.
+    /// The operation that runs or ran the plan in the panel.
     pub fn operation(self) -> Option<Operation> {
         let known = self.shown.with(|shown| match shown {
-            Shown::Plan(plan) => plan.operation,
+            PanelContent::Plan(plan) => plan.operation,
             _ => None,
         });
         let started = self.started.get();
@@ -195,7 +194,9 @@ impl Desk {
             match answer.await {
                 Ok(operation) => {
                     self.shown.update(|shown| match shown {
-                        Shown::Plan(plan) if plan.id == operation.plan => plan.operation = Some(operation.id),
+                        PanelContent::Plan(plan) if plan.id == operation.plan => {
+                            plan.operation = Some(operation.id)
+                        }
                         _ => {}
                     });
                     self.started.set(Some(operation));
@@ -207,6 +208,6 @@ impl Desk {
     }
 }
 
-pub fn use_desk() -> Desk {
-    expect_context::<Desk>()
+pub fn use_plan_panel() -> PlanPanel {
+    expect_context::<PlanPanel>()
 }

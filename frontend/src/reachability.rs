@@ -1,9 +1,9 @@
-//! Who sees whom: each member's opinion of each other.
+//! Reachability: each member's opinion of each other.
 //!
-//! Opinions are replicated and change rarely; links are measured and carry a round-trip time. Where
-//! an observer's fresh measurement exists it is the newer word; else its replicated opinion stands.
+//! Opinions are replicated and change rarely; links are measured and carry a round-trip time. A fresh measurement of
+//! the observer comes before its replicated opinion.
 
-use crate::figures;
+use crate::metrics;
 use ringmaster_common::{
     cluster::Liveness,
     id::NodeId,
@@ -11,7 +11,7 @@ use ringmaster_common::{
     view::ClusterView,
 };
 
-/// What one member says of another.
+/// The opinion of one member about another.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cell {
     /// The diagonal.
@@ -20,7 +20,7 @@ pub enum Cell {
     Measured(Link),
     /// The last opinion that the log holds; the observer itself is silent.
     Remembered(Liveness),
-    /// It has said nothing.
+    /// No opinion.
     Nothing,
 }
 
@@ -33,7 +33,7 @@ impl Cell {
         }
     }
 
-    /// What is wrong with the link.
+    /// The fault of the link.
     pub fn trouble(&self) -> Option<&str> {
         match self {
             Cell::Measured(link) => link.trouble.as_deref(),
@@ -42,13 +42,13 @@ impl Cell {
     }
 }
 
-/// What `observer` says of `subject`.
+/// The opinion of `observer` about `subject`.
 pub fn cell(view: &ClusterView, sample: Option<&Sample>, observer: NodeId, subject: NodeId) -> Cell {
     if observer == subject {
         return Cell::Itself;
     }
     let link = sample
-        .and_then(|sample| figures::fresh(sample, observer))
+        .and_then(|sample| metrics::fresh(sample, observer))
         .and_then(|aged| aged.report.links.iter().find(|link| link.peer == subject));
     if let Some(link) = link {
         return Cell::Measured(link.clone());
@@ -63,7 +63,7 @@ pub fn cell(view: &ClusterView, sample: Option<&Sample>, observer: NodeId, subje
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figures::tests::{report, sample};
+    use crate::metrics::tests::{report, sample};
     use ringmaster_common::cluster::{Node, Role};
 
     /// Two nodes, each of which the other once suspected.

@@ -1,12 +1,13 @@
 //! The state of the cluster in one sentence, and the problems that it is made of.
 //!
-//! [`assess`] is pure: what is replicated, what was measured, and whether the page is connected come
-//! in, and words come out. The worst thing comes first. Each statement says what is wrong, since
-//! when, what the cluster does about it by itself, and what the reader can do.
+//! [`summarize`] is pure: what is replicated, what was measured, and whether the page is connected come
+//! in, and words come out. The most severe problem comes first. Each statement names the problem, its start, the
+//! automatic reaction of the cluster, and the action for the reader.
 
 use crate::{
-    figures,
     format::{self, capitalised, count, in_words, listed},
+    metrics,
+    tone::Tone,
 };
 use ringmaster_common::{
     Timestamp,
@@ -21,34 +22,10 @@ use ringmaster_common::{
 /// handed the leadership.
 const BEHIND: u64 = 1_000;
 
-/// How grave something is. Shown as a colour, and always as a shape and a word too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Tone {
-    Good,
-    /// Worth knowing; nothing is wrong.
-    Note,
-    Warning,
-    Bad,
-    /// Nobody knows.
-    Unknown,
-}
-
-impl Tone {
-    pub fn class(self) -> &'static str {
-        match self {
-            Tone::Good => "good",
-            Tone::Note => "note",
-            Tone::Warning => "warning",
-            Tone::Bad => "bad",
-            Tone::Unknown => "unknown",
-        }
-    }
-}
-
 /// How the page is connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Connection {
-    /// Nothing has arrived yet; this is whom it asks.
+    /// No message has arrived yet.
     Opening {
         to: String,
     },
@@ -66,9 +43,9 @@ pub enum Connection {
     },
 }
 
-/// What is to be judged.
+/// The input of [`summarize`].
 #[derive(Clone, Copy, Debug)]
-pub struct Situation<'a> {
+pub struct SummaryInput<'a> {
     pub connection: &'a Connection,
     pub view: Option<&'a ClusterView>,
     pub sample: Option<&'a Sample>,
@@ -79,20 +56,20 @@ pub struct Situation<'a> {
 
 /// The state in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Assessment {
+pub struct ClusterSummary {
     pub tone: Tone,
     /// In two or three words, for the bar at the top.
     pub short: String,
-    /// What is so.
+    /// The state in one sentence.
     pub headline: String,
-    /// What follows from it.
+    /// The consequence.
     pub consequence: String,
-    /// What happens by itself, and what the reader can do.
+    /// The automatic reaction, and the action for the reader.
     pub detail: String,
     pub problems: Vec<Problem>,
 }
 
-/// One thing that is not as it should be.
+/// One problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub tone: Tone,
@@ -100,7 +77,7 @@ pub struct Problem {
     pub about: About,
 }
 
-/// Where a problem leads.
+/// The page that a problem links to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum About {
     Connection,
@@ -110,18 +87,19 @@ pub enum About {
     Operation(OperationId),
 }
 
-/// Says how things stand.
-pub fn assess(situation: &Situation<'_>) -> Assessment {
-    let problems = problems(situation);
-    let statement = |tone, short: &str, headline: String, consequence: String, detail: String| Assessment {
-        tone,
-        short: short.to_owned(),
-        headline,
-        consequence,
-        detail,
-        problems: problems.clone(),
-    };
-    match situation.connection {
+/// Summarizes the state of the cluster.
+pub fn summarize(input: &SummaryInput<'_>) -> ClusterSummary {
+    let problems = problems(input);
+    let statement =
+        |tone, short: &str, headline: String, consequence: String, detail: String| ClusterSummary {
+            tone,
+            short: short.to_owned(),
+            headline,
+            consequence,
+            detail,
+            problems: problems.clone(),
+        };
+    match input.connection {
         Connection::NeverAnswered { next } => {
             return statement(
                 Tone::Unknown,
@@ -129,24 +107,26 @@ pub fn assess(situation: &Situation<'_>) -> Assessment {
                 "No node answers.".to_owned(),
                 "Nothing is known about the cluster from here.".to_owned(),
                 format!(
-                    "Trying {next} next, and all others in turn. Check that a node runs at this address."
+                    "Next attempt: {next}, then all others in turn. Check that a node runs at this address."
                 ),
             );
         }
         Connection::Lost { since, next } => {
-            let at = format::moment(*since, situation.now, situation.offset_minutes);
+            let at = format::moment(*since, input.now, input.offset_minutes);
             return statement(
                 Tone::Unknown,
                 "Disconnected",
                 format!("Disconnected since {at}."),
-                "What you see is how it was then.".to_owned(),
-                format!("Trying {next} next, and all others in turn. The cluster goes on without this page."),
+                "The page shows the state at that time.".to_owned(),
+                format!(
+                    "Next attempt: {next}, then all others in turn. The cluster continues without this page."
+                ),
             );
         }
         Connection::Opening { .. } | Connection::Live { .. } => {}
     }
-    let (Some(view), Some(sample)) = (situation.view, situation.sample) else {
-        let to = match situation.connection {
+    let (Some(view), Some(sample)) = (input.view, input.sample) else {
+        let to = match input.connection {
             Connection::Opening { to } => to.clone(),
             _ => "the cluster".to_owned(),
         };
@@ -179,68 +159,67 @@ pub fn assess(situation: &Situation<'_>) -> Assessment {
             format!("No quorum: {} {} silent.", nodes(&silent), if silent.len() == 1 { "is" } else { "are" }),
             consequence,
             format!(
-                "As node {} sees it, {answering} of {} answer, and writes need {needed}. Writes fail fast and stale \
-                 reads go on. A leader is elected as soon as enough of them answer: start their processes, or mend \
-                 the network between them.",
+                "As node {} sees it, {answering} of {} answer, and writes need {needed}. Writes fail fast; stale \
+                 reads continue. A leader is elected as soon as enough voters answer: start their processes, or \
+                 repair the network between them.",
                 sample.from,
                 count(voters.len() as u64, "voter"),
             ),
         );
     }
-    let Some(leader) = figures::leader(sample) else {
+    let Some(leader) = metrics::leader(sample) else {
         return statement(
             Tone::Bad,
             "No leader",
             "No leader at the moment.".to_owned(),
             "Writes wait for an election.".to_owned(),
             format!(
-                "{answering} of {} answer, which is enough to elect one; that takes about a second. If it goes on, \
-                 look at who sees whom.",
+                "{answering} of {} answer, which is enough to elect one; that takes about a second. If there is \
+                 still none, check the reachability of the nodes.",
                 count(voters.len() as u64, "voter")
             ),
         );
     };
 
-    let unwell: Vec<&Node> = view
+    let unavailable: Vec<&Node> = view
         .nodes
         .values()
         .filter(|node| matches!(node.status, NodeStatus::Down | NodeStatus::Suspect))
         .collect();
-    if let Some(worst) = unwell.iter().max_by_key(|node| node.status) {
-        // Who is suspect is lost already, as far as one may count on them.
+    if let Some(worst) = unavailable.iter().max_by_key(|node| node.status) {
+        // A suspect voter does not count as one to spare.
         let doubtful =
             voters.iter().filter(|node| answers(node, sample) && node.status == NodeStatus::Suspect);
         let spare = (answering - doubtful.count()).saturating_sub(needed) as u64;
-        let ids: Vec<NodeId> = unwell.iter().map(|node| node.id).collect();
-        let since = unwell.iter().map(|node| node.status_since).min().unwrap_or(worst.status_since);
-        let at = format::moment(since, situation.now, situation.offset_minutes);
-        let headline = if let [node] = unwell.as_slice() {
+        let ids: Vec<NodeId> = unavailable.iter().map(|node| node.id).collect();
+        let since = unavailable.iter().map(|node| node.status_since).min().unwrap_or(worst.status_since);
+        let at = format::moment(since, input.now, input.offset_minutes);
+        let headline = if let [node] = unavailable.as_slice() {
             format!("Node {} is {} since {at}.", node.id, node.status.as_str())
         } else {
-            format!("{} are not well, the first since {at}.", capitalised(&nodes(&ids)))
+            format!("{} are down or suspect, the first since {at}.", capitalised(&nodes(&ids)))
         };
         let consequence = match spare {
-            0 => "Writes go on; losing one more voter stops them.".to_owned(),
-            _ => format!("Writes go on; you can lose {} more.", in_words(spare)),
+            0 => "Writes continue; losing one more voter stops them.".to_owned(),
+            _ => format!("Writes continue; you can lose {} more.", in_words(spare)),
         };
-        let verb = if unwell.len() == 1 { "it answers" } else { "they answer" };
-        let detail = if unwell.len() == 1 {
+        let verb = if unavailable.len() == 1 { "it answers" } else { "they answer" };
+        let detail = if unavailable.len() == 1 {
             format!(
-                "{}. The cluster takes it back as soon as {verb}; until then, see to its process or its network.",
+                "{}. It is up again as soon as {verb}. Check its process and its network.",
                 capitalised(worst.status_reason.trim_end_matches('.'))
             )
         } else {
             format!(
-                "Node {} leads. The cluster takes them back as soon as {verb}; until then, see to their processes or \
-                 their network.",
+                "Node {} leads. They are up again as soon as {verb}. Check their processes and their network.",
                 leader.report.node
             )
         };
         let tone = if spare == 0 { Tone::Bad } else { Tone::Warning };
         let tone = if worst.status == NodeStatus::Suspect { Tone::Warning } else { tone };
-        let short = match unwell.as_slice() {
+        let short = match unavailable.as_slice() {
             [node] => format!("Node {} {}", node.id, node.status.as_str()),
-            _ => format!("{} not well", count(unwell.len() as u64, "node")),
+            _ => format!("{} unavailable", count(unavailable.len() as u64, "node")),
         };
         return statement(tone, &short, headline, consequence, detail);
     }
@@ -250,23 +229,29 @@ pub fn assess(situation: &Situation<'_>) -> Assessment {
     if let Some(problem) = worst {
         let more = match problems.len() {
             0 | 1 => String::new(),
-            many => format!(" {} more in the menu of problems.", capitalised(&in_words(many as u64 - 1))),
+            many => format!(" {} more in the list of problems.", capitalised(&in_words(many as u64 - 1))),
         };
         return statement(
             problem.tone,
             "Degraded",
             format!("{}.", problem.text.trim_end_matches('.')),
             margin(view, sample),
-            format!("Node {} leads, and writes go on.{more}", leader.report.node),
+            format!("Node {} leads, and writes continue.{more}", leader.report.node),
         );
     }
     let tone = if failures_tolerated(voters.len()) == 0 { Tone::Note } else { Tone::Good };
-    statement(tone, "All well", "All is well.".to_owned(), margin(view, sample), proven(view, situation.now))
+    statement(
+        tone,
+        "All well",
+        "All is well.".to_owned(),
+        margin(view, sample),
+        last_transfer(view, input.now),
+    )
 }
 
-/// Whether a node is heard from. Its last report may outlive it by a moment.
+/// Whether a node answers. Its last report may outlive it by a moment.
 pub fn answers(node: &Node, sample: &Sample) -> bool {
-    node.status != NodeStatus::Down && figures::fresh(sample, node.id).is_some()
+    node.status != NodeStatus::Down && metrics::fresh(sample, node.id).is_some()
 }
 
 /// How many may fail, in words.
@@ -275,42 +260,43 @@ fn margin(view: &ClusterView, sample: &Sample) -> String {
     let cannot = |node: &&Node| !can_lose(node.id, voters(), None, &sample.nodes).answer;
     let needed: Vec<NodeId> = voters().filter(cannot).map(|node| node.id).collect();
     match failures_tolerated(voters().count()) as u64 {
-        0 => {
-            "But you can lose no node: writes need all of them. Three voters bear the loss of one.".to_owned()
-        }
+        0 => "Writes need every voter, so no node may fail. Three voters tolerate one failure.".to_owned(),
         _ if !needed.is_empty() => format!("You cannot lose {} meanwhile.", nodes(&needed)),
         1 => "You can lose any one node.".to_owned(),
         many => format!("You can lose any {} nodes.", in_words(many)),
     }
 }
 
-/// When leadership last moved on purpose, and how long that took.
-fn proven(view: &ClusterView, now: Timestamp) -> String {
+/// The latest planned leadership transfer, and how long it took.
+fn last_transfer(view: &ClusterView, now: Timestamp) -> String {
     let last = view.operations.values().rev().find_map(|operation| {
         let done = matches!(operation.status, OperationStatus::Succeeded | OperationStatus::Reverted);
-        let step = operation.steps.iter().find(|step| step.name == "hand_over" && step.ended_at.is_some())?;
+        let step = operation
+            .steps
+            .iter()
+            .find(|step| step.name == "transfer_leadership" && step.ended_at.is_some())?;
         done.then_some((step.ended_at?, step.took_ms()?))
     });
     match last {
         Some((at, took)) => {
-            format!("Last proven failover: {}, {}.", format::ago(at, now), format::duration(took))
+            format!("Last leadership transfer: {}, {}.", format::ago(at, now), format::duration(took))
         }
-        None => "No failover has been tried yet: make another node the leader to see how long it takes."
+        None => "No failover has been tried yet. Make another node the leader to see how long it takes."
             .to_owned(),
     }
 }
 
-/// Everything that is not as it should be, the gravest first.
-fn problems(situation: &Situation<'_>) -> Vec<Problem> {
+/// All problems, the most severe first.
+fn problems(input: &SummaryInput<'_>) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut found = |tone, text: String, about| problems.push(Problem { tone, text, about });
-    match situation.connection {
+    match input.connection {
         Connection::Lost { next, .. } | Connection::NeverAnswered { next } => {
-            found(Tone::Bad, format!("This page is disconnected; it tries {next} next"), About::Connection);
+            found(Tone::Bad, format!("This page is disconnected; next attempt: {next}"), About::Connection);
         }
         Connection::Opening { .. } | Connection::Live { .. } => {}
     }
-    let Some(view) = situation.view else { return problems };
+    let Some(view) = input.view else { return problems };
     for node in view.nodes.values() {
         let tone = match node.status {
             NodeStatus::Down => Tone::Bad,
@@ -322,11 +308,11 @@ fn problems(situation: &Situation<'_>) -> Vec<Problem> {
         found(tone, format!("Node {} is {}: {reason}", node.id, node.status.as_str()), About::Node(node.id));
     }
     for operation in view.operations.values() {
-        if let Some(text) = waiting(operation, situation.now) {
+        if let Some(text) = waiting(operation, input.now) {
             found(Tone::Note, text, About::Operation(operation.id));
         }
     }
-    let Some(sample) = situation.sample else { return problems };
+    let Some(sample) = input.sample else { return problems };
     let voters = view.nodes.values().filter(|node| node.voter);
     let (mut all, mut answering) = (0, 0);
     for node in voters {
@@ -336,7 +322,7 @@ fn problems(situation: &Situation<'_>) -> Vec<Problem> {
     if answering < all / 2 + 1 {
         let text = format!("No quorum: {answering} of {all} voters answer, and writes need {}", all / 2 + 1);
         found(Tone::Bad, text, About::Consensus);
-    } else if figures::leader(sample).is_none() {
+    } else if metrics::leader(sample).is_none() {
         found(Tone::Bad, "No node leads at the moment".to_owned(), About::Consensus);
     }
     for warning in &sample.warnings {
@@ -347,8 +333,8 @@ fn problems(situation: &Situation<'_>) -> Vec<Problem> {
         found(Tone::Warning, capitalised(&fault.to_string()), About::Node(fault.from));
     }
     for node in view.nodes.keys() {
-        if let Some(lag) = figures::lag(sample, *node).filter(|lag| *lag > BEHIND)
-            && figures::fresh(sample, *node).is_some()
+        if let Some(lag) = metrics::lag(sample, *node).filter(|lag| *lag > BEHIND)
+            && metrics::fresh(sample, *node).is_some()
         {
             found(
                 Tone::Warning,
@@ -357,10 +343,10 @@ fn problems(situation: &Situation<'_>) -> Vec<Problem> {
             );
         }
     }
-    gravest_first(problems)
+    most_severe_first(problems)
 }
 
-fn gravest_first(problems: Vec<Problem>) -> Vec<Problem> {
+fn most_severe_first(problems: Vec<Problem>) -> Vec<Problem> {
     let of = |tone| problems.iter().filter(move |problem| problem.tone == tone).cloned();
     [Tone::Bad, Tone::Warning, Tone::Note].into_iter().flat_map(of).collect()
 }
@@ -368,7 +354,7 @@ fn gravest_first(problems: Vec<Problem>) -> Vec<Problem> {
 fn waiting(operation: &Operation, now: Timestamp) -> Option<String> {
     let until = operation.keep_until.filter(|_| operation.status == OperationStatus::AwaitingKeep)?;
     let left = format::seconds_left(until, now);
-    Some(format!("Operation {} reverts in {left} s unless somebody keeps it", operation.id))
+    Some(format!("Operation {} reverts in {left} s unless it is kept", operation.id))
 }
 
 fn nodes(ids: &[NodeId]) -> String {
@@ -379,5 +365,4 @@ fn nodes(ids: &[NodeId]) -> String {
 }
 
 #[cfg(test)]
-#[path = "situation/tests.rs"]
 mod tests;

@@ -6,8 +6,8 @@
 use crate::{
     components::live::{Live, live},
     format::split_name,
-    situation::Tone,
     store::NodeSignals,
+    tone::Tone,
 };
 use leptos::prelude::*;
 use ringmaster_common::{
@@ -87,8 +87,7 @@ pub fn sign(tone: Tone) -> AnyView {
     .into_any()
 }
 
-/// A node's status as the log has it. While nothing is heard of a node that is up in the log, nobody
-/// knows whether it still is.
+/// A node's status as the log has it. A node that is up in the log without a recent report is shown as unknown.
 pub fn live_status(node: NodeSignals) -> Live {
     live(move || {
         let status = node.facts.with(|node| node.status);

@@ -1,15 +1,15 @@
-//! One figure with its last minute.
+//! Metric cards: a value and its last minute.
 //!
-//! Test ids: `figure-writes`, `figure-p99`, `figure-lag`, `figure-fsyncs`, `figure-leader`.
+//! Test ids: `metric-writes`, `metric-p99`, `metric-lag`, `metric-fsyncs`, `metric-leader`.
 
 use crate::{
     components::{
-        live::{live, memo, words},
-        marks::badge,
+        icons::badge,
+        live::{live, text},
         text::{moment, quantity, revision},
     },
-    figures::{self, Figures, spark_path},
     format::{self, Quantity, grouped, micros, rate},
+    metrics::{self, ClusterMetrics, spark_path},
     store::{Store, use_store},
 };
 use leptos::prelude::*;
@@ -20,32 +20,32 @@ const HEIGHT: f64 = 30.0;
 /// Where zero is, in that box.
 const BASELINE: &str = "M0 28.5H160";
 
-/// What a card shows.
-pub struct Figure {
+/// The content of a card.
+pub struct Metric {
     pub label: &'static str,
     /// A stable id for tests.
     pub id: &'static str,
-    pub value: fn(&Figures) -> Option<Quantity>,
-    /// What the line shows.
-    pub line: fn(&Figures) -> Option<f64>,
+    pub value: fn(&ClusterMetrics) -> Option<Quantity>,
+    /// The values of the line.
+    pub line: fn(&ClusterMetrics) -> Option<f64>,
     /// The least that the top of the line stands for.
     pub least_top: f64,
     /// Says more about the value.
-    pub note: fn(&Figures) -> String,
+    pub note: fn(&ClusterMetrics) -> String,
 }
 
-/// A figure card: label, value, note, and the line of the last minute.
-pub fn figure(Figure { label, id, value, line, least_top, note }: Figure) -> AnyView {
+/// A metric card: label, value, note, and the line of the last minute.
+pub fn metric(Metric { label, id, value, line, least_top, note }: Metric) -> AnyView {
     let store = use_store();
     let latest = move || store.history.with(|history| history.latest().cloned());
     view! {
-        <div class="figure" data-testid=id>
-            <div class="figure-label">{label}</div>
-            <div class="figure-value">
+        <div class="metric" data-testid=id>
+            <div class="metric-label">{label}</div>
+            <div class="metric-value">
                 {live(move || quantity(latest().as_ref().and_then(value)))}
             </div>
-            <div class="figure-note">
-                {words(move || latest().as_ref().map(note).unwrap_or_default())}
+            <div class="metric-note">
+                {text(move || latest().as_ref().map(note).unwrap_or_default())}
             </div>
             {spark(format!("{label} in the last minute"), least_top, line)}
         </div>
@@ -57,7 +57,7 @@ pub fn figure(Figure { label, id, value, line, least_top, note }: Figure) -> Any
 pub fn spark(
     label: String,
     least_top: f64,
-    line: impl Fn(&Figures) -> Option<f64> + Send + Sync + 'static,
+    line: impl Fn(&ClusterMetrics) -> Option<f64> + Send + Sync + 'static,
 ) -> AnyView {
     let store = use_store();
     spark_line(label, least_top, move || store.history.with(|history| history.of(&line)))
@@ -69,7 +69,7 @@ pub fn spark_line(
     least_top: f64,
     values: impl Fn() -> Vec<Option<f64>> + Send + Sync + 'static,
 ) -> AnyView {
-    let path = words(move || spark_path(&values(), least_top, WIDTH, HEIGHT));
+    let path = text(move || spark_path(&values(), least_top, WIDTH, HEIGHT));
     view! {
         <svg class="spark" viewBox="0 0 160 30" preserveAspectRatio="none" role="img" aria-label=label>
             <path class="spark-base" d=BASELINE vector-effect="non-scaling-stroke" />
@@ -79,25 +79,25 @@ pub fn spark_line(
     .into_any()
 }
 
-pub fn writes_figure() -> AnyView {
-    figure(Figure {
+pub fn writes_metric() -> AnyView {
+    metric(Metric {
         label: "Writes",
-        id: "figure-writes",
-        value: |figures| figures.writes_per_s.map(rate),
-        line: |figures| figures.writes_per_s,
+        id: "metric-writes",
+        value: |metrics| metrics.writes_per_s.map(rate),
+        line: |metrics| metrics.writes_per_s,
         least_top: 0.0,
         note: |_| "by the leader".to_owned(),
     })
 }
 
-pub fn commit_figure() -> AnyView {
-    figure(Figure {
+pub fn commit_metric() -> AnyView {
+    metric(Metric {
         label: "Commit p99",
-        id: "figure-p99",
-        value: |figures| figures.commit_p99_us.map(micros),
-        line: |figures| figures.commit_p99_us.map(|us| us as f64),
+        id: "metric-p99",
+        value: |metrics| metrics.commit_p99_us.map(micros),
+        line: |metrics| metrics.commit_p99_us.map(|us| us as f64),
         least_top: 0.0,
-        note: |figures| match figures.commit_p50_us.map(micros) {
+        note: |metrics| match metrics.commit_p50_us.map(micros) {
             Some(Quantity { number, unit }) => format!("p50 {number} {unit}"),
             None => "no write in 10 s".to_owned(),
         },
@@ -107,62 +107,62 @@ pub fn commit_figure() -> AnyView {
 /// A lag of an entry or two is the normal course of things, and looks like it.
 pub const LEAST_LAG_SHOWN: f64 = 10.0;
 
-pub fn lag_figure() -> AnyView {
-    figure(Figure {
+pub fn lag_metric() -> AnyView {
+    metric(Metric {
         label: "Replication lag",
-        id: "figure-lag",
-        value: |figures| {
-            let unit = if figures.lag == Some(1) { "entry" } else { "entries" };
-            figures.lag.map(|lag| Quantity { number: grouped(lag), unit })
+        id: "metric-lag",
+        value: |metrics| {
+            let unit = if metrics.lag == Some(1) { "entry" } else { "entries" };
+            metrics.lag.map(|lag| Quantity { number: grouped(lag), unit })
         },
-        line: |figures| figures.lag.map(|lag| lag as f64),
+        line: |metrics| metrics.lag.map(|lag| lag as f64),
         least_top: LEAST_LAG_SHOWN,
         note: |_| "furthest behind".to_owned(),
     })
 }
 
-pub fn fsyncs_figure() -> AnyView {
-    figure(Figure {
+pub fn fsyncs_metric() -> AnyView {
+    metric(Metric {
         label: "Fsyncs",
-        id: "figure-fsyncs",
-        value: |figures| figures.fsyncs_per_s.map(rate),
-        line: |figures| figures.fsyncs_per_s,
+        id: "metric-fsyncs",
+        value: |metrics| metrics.fsyncs_per_s.map(rate),
+        line: |metrics| metrics.fsyncs_per_s,
         least_top: 0.0,
         note: |_| "of the leader's disk".to_owned(),
     })
 }
 
-/// Who leads, which term, and since when.
-pub fn leader_figure(store: Store) -> AnyView {
-    let leader = memo(move || {
+/// The leader, its term, and the time of its election.
+pub fn leader_metric(store: Store) -> AnyView {
+    let leader = Memo::new(move |_| {
         store.sample.with(|sample| {
-            figures::leader(sample.as_ref()?).map(|leader| (leader.report.node, leader.report.term))
+            metrics::leader(sample.as_ref()?).map(|leader| (leader.report.node, leader.report.term))
         })
     });
     let contents = live(move || {
         let Some((node, term)) = leader.get() else {
             return view! {
-                <div class="figure-value none">{format::NONE}</div>
-                <div class="figure-note">{if store.loaded.get() { "nobody says that it leads" } else { "" }}</div>
+                <div class="metric-value none">{format::NONE}</div>
+                <div class="metric-note">{if store.loaded.get() { "no node reports that it leads" } else { "" }}</div>
             }
             .into_any();
         };
         let elected = store.elected.get().filter(|elected| elected.leader == node && elected.term == term);
         let since = elected.map(|elected| {
             view! {
-                <div class="figure-note">"since " {moment(elected.at)} ", revision " {revision(elected.revision)}</div>
+                <div class="metric-note">"since " {moment(elected.at)} ", revision " {revision(elected.revision)}</div>
             }
             .into_any()
         });
         view! {
-            <div class="figure-value">
+            <div class="metric-value">
                 <a class="plain" href=format!("/nodes/{node}")>{badge(node)} {format!(" node {node}")}</a>
             </div>
-            <div class="figure-note">{format!("leads term {term}")}</div>
+            <div class="metric-note">{format!("leads term {term}")}</div>
             {since}
         }
         .into_any()
     });
-    view! { <div class="figure" data-testid="figure-leader"><div class="figure-label">"Leader"</div> {contents}</div> }
+    view! { <div class="metric" data-testid="metric-leader"><div class="metric-label">"Leader"</div> {contents}</div> }
         .into_any()
 }
