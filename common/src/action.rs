@@ -1,4 +1,4 @@
-//! What an operator may ask for. Every action goes through a plan.
+//! Actions: the changes that an operator can request. Every action goes through a plan.
 
 use crate::{
     id::{GroupId, NodeId, OperationId, Token},
@@ -12,41 +12,41 @@ use std::{borrow::Cow, collections::BTreeSet, fmt};
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Action {
-    /// Hands the leadership of a Raft group to another of its voters.
+    /// Transfers the leadership of a Raft group to another voter.
     TransferLeadership {
         #[serde(default)]
         group: GroupId,
         to: NodeId,
     },
-    /// Makes a running process a member: first a learner, and once it has caught up a voter.
+    /// Adds a running process as a learner; it is promoted to voter if there are fewer than three.
     AddNode { node: NewNode },
-    /// Changes who votes in the cluster group. Who no longer votes goes on as a learner.
+    /// Changes the voters of the cluster group. Former voters become learners.
     ChangeVoters { voters: BTreeSet<NodeId> },
-    /// Takes a node out of the cluster for good. Where it voted, a learner takes its place if one can.
+    /// Removes a node permanently. If it was a voter, a learner replaces it if possible.
     RemoveNode { node: NodeId },
-    /// Has others do what a node does, so that it can be stopped without anybody noticing.
+    /// Moves all work away from a node, so that it can be stopped without an interruption.
     DrainNode { node: NodeId },
-    /// Ends a drain.
+    /// Ends the drain of a node.
     ActivateNode { node: NodeId },
-    /// Takes a lock away from whoever holds it, or from the one holder with this token.
+    /// Releases a lock on behalf of all its holders, or of the holder with this token.
     ReleaseLock {
         name: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         token: Option<Token>,
     },
-    /// Says what an endpoint of an upstream gets: requests, nothing new, or nothing at all.
+    /// Sets an endpoint's state: ready, drain or maintenance.
     SetEndpointState { upstream: String, endpoint: String, state: EndpointState },
-    /// Has another endpoint of an active-standby upstream be the primary: this one, or the first that can.
+    /// Fails over an active-standby upstream to this endpoint, or to the first ready and healthy standby.
     FailOverUpstream {
         upstream: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<String>,
     },
-    /// Takes back what a finished operation did.
+    /// Undoes a finished operation.
     Undo { operation: OperationId },
 }
 
-/// A process that asks to become a member.
+/// A process that is to become a member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -55,16 +55,16 @@ pub struct NewNode {
     pub name: String,
     pub zone: String,
     pub weight: u32,
-    /// Where it takes HTTP requests, as `host:port`.
+    /// The address for HTTP requests, `host:port`.
     pub api_addr: String,
-    /// Where it takes peer connections, as `host:port`.
+    /// The address for peer connections, `host:port`.
     pub peer_addr: String,
-    /// The address of its dashboard, as browsers reach it.
+    /// The URL of its dashboard as browsers reach it.
     pub public_url: String,
 }
 
 impl Action {
-    /// The names that the `type` field takes.
+    /// The values of the `type` field.
     pub const TYPES: &[&str] = &[
         "transfer_leadership",
         "add_node",
@@ -94,7 +94,7 @@ impl Action {
         }
     }
 
-    /// What follows `ringmaster apply` or `ringmaster plan` on a command line.
+    /// The arguments of `ringmaster apply` and `ringmaster plan`.
     pub fn cli_arguments(&self) -> String {
         match self {
             Action::TransferLeadership { group, to } => {
@@ -129,16 +129,20 @@ impl Action {
     }
 }
 
-/// In a few words, for lists and the audit.
+/// A short form for lists and the audit.
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Action::TransferLeadership { group: GroupId::CLUSTER, to } => {
-                write!(f, "hand the cluster group to node {to}")
+                write!(f, "transfer leadership of the cluster group to node {to}")
             }
-            Action::TransferLeadership { group, to } => write!(f, "hand group {group} to node {to}"),
+            Action::TransferLeadership { group, to } => {
+                write!(f, "transfer leadership of group {group} to node {to}")
+            }
             Action::AddNode { node } => write!(f, "add node {} ({})", node.id, node.name),
-            Action::ChangeVoters { voters } => write!(f, "have nodes {} vote", listed(voters, ", ")),
+            Action::ChangeVoters { voters } => {
+                write!(f, "change the voters to nodes {}", listed(voters, ", "))
+            }
             Action::RemoveNode { node } => write!(f, "remove node {node}"),
             Action::DrainNode { node } => write!(f, "drain node {node}"),
             Action::ActivateNode { node } => write!(f, "activate node {node}"),
@@ -158,7 +162,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// As a shell takes it. Names hold no NUL, the only thing that cannot be quoted.
+/// Quotes for a shell. Names contain no NUL, the only character that cannot be quoted.
 fn quoted(name: &str) -> Cow<'_, str> {
     shlex::try_quote(name).unwrap_or(Cow::Borrowed(name))
 }

@@ -1,40 +1,86 @@
 //! Errors as every client sees them: RFC 9457 problem documents with a stable code.
+//!
+//! A code that this version does not know, in a record or from a peer of a newer version, is kept as it is
+//! ([`UnknownCode`]): it is no error, and is written again as it was read.
 
-use crate::string_enum::string_enum;
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 /// The media type of a [`Problem`].
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $code:literal, $status:literal, $title:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $(#[cfg($cfg:meta)])? $name:ident = $code:literal, $status:literal, $title:literal;)*) => {
         /// The kind of an error, as one stable word. Codes are never renamed.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code {
-            $($(#[$doc])* $name,)*
+            $($(#[doc = $doc])* $(#[cfg($cfg)])? $name,)*
+            /// A code of another version.
+            Unknown(UnknownCode),
         }
 
         impl Code {
-            /// Every code, for documentation and tests.
-            pub const ALL: &[Code] = &[$(Code::$name),*];
+            /// Every code of this version, for documentation and tests.
+            pub const ALL: &[Code] = &[$($(#[cfg($cfg)])? Code::$name),*];
 
             /// The code as it stands in a problem document.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Code::$name => $code,)* }
+            pub fn as_str(&self) -> &str {
+                match self {
+                    $($(#[cfg($cfg)])? Code::$name => $code,)*
+                    Code::Unknown(code) => code.as_str(),
+                }
             }
 
             /// The HTTP status that goes with it.
-            pub fn status(self) -> u16 {
-                match self { $(Code::$name => $status,)* }
+            pub fn status(&self) -> u16 {
+                match self {
+                    $($(#[cfg($cfg)])? Code::$name => $status,)*
+                    Code::Unknown(_) => 500,
+                }
             }
 
             /// A short noun phrase, the same for every occurrence.
-            pub fn title(self) -> &'static str {
-                match self { $(Code::$name => $title,)* }
+            pub fn title(&self) -> &'static str {
+                match self {
+                    $($(#[cfg($cfg)])? Code::$name => $title,)*
+                    Code::Unknown(_) => "Error of another version",
+                }
             }
         }
     };
+}
+
+/// The longest code of any version, in bytes.
+pub const MAX_CODE_BYTES: usize = 39;
+
+/// A code that this version does not know. It is small, and copied like the others.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnknownCode {
+    bytes: [u8; MAX_CODE_BYTES],
+    length: u8,
+}
+
+impl UnknownCode {
+    /// None where the text is no code of any version: one is a short word in ASCII.
+    fn new(text: &str) -> Option<UnknownCode> {
+        let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        if text.is_empty() || text.len() > MAX_CODE_BYTES || !text.bytes().all(is_word) {
+            return None;
+        }
+        let mut bytes = [0; MAX_CODE_BYTES];
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        Some(UnknownCode { bytes, length: text.len() as u8 })
+    }
+
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..usize::from(self.length)]).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for UnknownCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 codes! {
@@ -74,7 +120,7 @@ codes! {
     IdempotencyKeyReused = "idempotency_key_reused", 409, "Idempotency key reused";
     /// In an operation's error: a step outlasted its bound.
     StepTimeout = "step_timeout", 409, "Step timeout";
-    /// In an operation's error: the election that the hand-over caused had another winner.
+    /// In an operation's error: the election that the transfer caused had another winner.
     TransferNotTaken = "transfer_not_taken", 409, "Leadership not transferred";
     /// In an operation's error: what the plan observed no longer holds.
     PreflightFailed = "preflight_failed", 409, "Preflight check failed";
@@ -108,6 +154,9 @@ codes! {
     InvalidUpstream = "invalid_upstream", 422, "Invalid upstream";
     InvalidRoute = "invalid_route", 422, "Invalid route";
     LimitReached = "limit_reached", 422, "Limit reached";
+    /// What a version before this one refuses as `limit_reached`.
+    #[cfg(feature = "next-version")]
+    LockDepthReached = "lock_depth_reached", 422, "Lock entered too often";
     Overloaded = "overloaded", 429, "Too many concurrent requests";
     /// The route lets no more requests through.
     RateLimited = "rate_limited", 429, "Rate limit of the route exceeded";
@@ -127,7 +176,21 @@ codes! {
     GatewayTimeout = "gateway_timeout", 504, "Gateway timeout";
 }
 
-string_enum!(Code);
+impl Serialize for Code {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = Cow::<str>::deserialize(deserializer)?;
+        if let Some(known) = Code::ALL.iter().find(|known| known.as_str() == word) {
+            return Ok(*known);
+        }
+        UnknownCode::new(&word).map(Code::Unknown).ok_or_else(|| serde::de::Error::custom("this is no code"))
+    }
+}
 
 #[cfg(feature = "openapi")]
 impl utoipa::PartialSchema for Code {
@@ -232,5 +295,31 @@ impl From<Refusal> for Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.code, self.detail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_code_is_kept_as_it_is() {
+        let json = r#"{"code":"of_a_later_version","detail":"so it was"}"#;
+        let refusal: Refusal = serde_json::from_str(json).unwrap();
+        assert_eq!((refusal.code.as_str(), refusal.code.status()), ("of_a_later_version", 500));
+        assert_eq!(serde_json::to_string(&refusal).unwrap(), json);
+        for other in ["", "Not a code", &"x".repeat(MAX_CODE_BYTES + 1)] {
+            let json = format!(r#"{{"code":{other:?},"detail":""}}"#);
+            assert!(serde_json::from_str::<Refusal>(&json).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn each_code_is_read_as_it_is_written() {
+        for code in Code::ALL {
+            assert!(code.as_str().len() <= MAX_CODE_BYTES, "{code} is longer than other versions read");
+            let json = serde_json::to_string(code).unwrap();
+            assert_eq!(serde_json::from_str::<Code>(&json).unwrap(), *code);
+        }
     }
 }

@@ -28,7 +28,7 @@ pub struct EventBatch {
     pub at: Timestamp,
     /// The requester.
     pub actor: String,
-    /// The request that caused it, as it stands in logs and in the audit.
+    /// The id of the request that caused the events, as in logs and in the audit.
     pub request_id: String,
     pub events: Vec<Event>,
 }
@@ -44,14 +44,14 @@ pub enum Event {
         incarnation: Incarnation,
         feature_level: u32,
     },
-    /// Every member can do as much.
+    /// All members support this level.
     FeatureLevelRaised {
         level: u32,
     },
     NodeJoined {
         node: Node,
     },
-    /// It is a member no more, and its id is never given again.
+    /// The node is no longer a member, and its id is never reused.
     NodeLeft {
         node: NodeId,
     },
@@ -83,7 +83,7 @@ pub enum Event {
         blocked: bool,
     },
     OperationStarted {
-        operation: Operation,
+        operation: Box<Operation>,
     },
     /// The step at position `step` is now this one.
     StepChanged {

@@ -1,10 +1,9 @@
-//! Headers of ours, in answers of the API.
+//! Response headers of the API.
 
-/// The revision that the answering node had applied when it read what it answers with.
+/// The revision of the state that the answer was read from.
 pub const REVISION: &str = "ringmaster-revision";
-/// How old that may be, in milliseconds: 0 where the leader vouched for it, else how long ago the node last
-/// heard of a leader. Left out where it never did.
+/// The maximum age of that state in milliseconds: 0 if the leader confirmed it, otherwise the time since the node last
+/// had contact with a leader. Absent if it never had.
 pub const AGE_MS: &str = "ringmaster-age-ms";
-/// The id of a request that changes something: its idempotency key, or the one that the node made up. Logs,
-/// events and the audit name it.
+/// The id of a write: its idempotency key, or one that the node generated. Logs, events and the audit contain it.
 pub const REQUEST_ID: &str = "ringmaster-request-id";

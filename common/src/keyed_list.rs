@@ -90,11 +90,6 @@ impl<T: Keyed> KeyedList<T> {
             self.0.remove(position);
         }
     }
-
-    /// Keeps the last `count` items and drops those with lower keys.
-    pub fn keep_last(&mut self, count: usize) {
-        self.0.drain(..self.0.len().saturating_sub(count));
-    }
 }
 
 impl<T> KeyedList<T> {

@@ -1,12 +1,12 @@
 //! Locks: holders, leases and queues of waiters.
 //!
 //! A grant is a lease with a fencing token. Tokens come from one counter of the whole cluster and only
-//! grow, so a resource that keeps the highest token it has seen can refuse everybody who was overtaken,
-//! paused or cut off. Without such a resource a lock is advice: no lease can stop a holder that does
-//! not know that its time is over.
+//! grow, so a resource that stores the highest token it has seen can reject holders that were replaced
+//! while they were paused or disconnected. Without such a resource a lock is only advice: no lease can
+//! stop a holder that does not know that its lease has expired.
 //!
-//! Whoever asks counts the TTL from before they sent the request. The cluster counts it from when the
-//! leader ordered the request, which is later, so the holder stops first.
+//! The client counts the TTL from before it sent the request. The cluster counts from the moment at which
+//! the leader ordered the request, which is later, so the holder stops first.
 
 use crate::{
     Timestamp,

@@ -36,12 +36,12 @@ pub struct Node {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
 pub enum NodeStatus {
-    /// Known, and not yet heard from.
+    /// Added, and not yet heard from.
     Joining,
     Up,
-    /// A majority of the voters has not heard from it lately.
+    /// A majority of the voters has not received a message from it recently.
     Suspect,
-    /// A majority of the voters has not heard from it for too long.
+    /// A majority of the voters has not received a message from it for longer than the limit.
     Down,
     Draining,
     Drained,
@@ -158,7 +158,7 @@ impl Node {
         self.status_revision = revision;
     }
 
-    /// Replaces what `observer` says of the node. Opinions are kept in the order of observers.
+    /// Replaces the opinion of `observer`. Opinions are ordered by observer.
     pub fn set_opinion(&mut self, observer: NodeId, sees: Liveness, since: Timestamp) {
         let opinion = Opinion { observer, sees, since };
         match self.opinions.binary_search_by_key(&observer, |known| known.observer) {
@@ -167,7 +167,7 @@ impl Node {
         }
     }
 
-    /// Drops what a former member said of the node.
+    /// Removes the opinion of a former member.
     pub fn forget_observer(&mut self, gone: NodeId) {
         self.opinions.retain(|opinion| opinion.observer != gone);
     }

@@ -5,6 +5,7 @@ use crate::{
     action::Action,
     error::Refusal,
     id::{OperationId, PlanId, Revision},
+    plan::Scope,
     string_enum::string_enum,
 };
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,8 @@ pub struct Operation {
     pub id: OperationId,
     pub plan: PlanId,
     pub action: Action,
-    /// What happens, as one sentence.
+    pub scope: Scope,
+    /// The change, as one sentence.
     pub summary: String,
     pub status: OperationStatus,
     pub steps: Vec<Step>,
@@ -26,12 +28,12 @@ pub struct Operation {
     pub started_at: Timestamp,
     pub ended_at: Option<Timestamp>,
     pub keep_within_ms: Option<u64>,
-    /// While the operation waits to be kept: when it reverts by itself.
+    /// While the operation waits to be kept: when it reverts automatically.
     pub keep_until: Option<Timestamp>,
     pub undoable: bool,
-    /// The operation that this one takes back.
+    /// The operation that this one undoes.
     pub undo_of: Option<OperationId>,
-    /// The operation that took this one back.
+    /// The operation that undid this one.
     pub undone_by: Option<OperationId>,
     /// The revision of the last change of this operation.
     pub revision: Revision,
@@ -41,7 +43,7 @@ pub struct Operation {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
 pub enum OperationStatus {
     Running,
-    /// All is done, and will be reverted unless the operator keeps it.
+    /// All steps succeeded; they are reverted unless the operator keeps the operation.
     AwaitingKeep,
     Succeeded,
     Failed,
@@ -55,14 +57,14 @@ string_enum!(OperationStatus: Running AwaitingKeep Succeeded Failed Aborted Reve
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Step {
-    /// A stable word, such as `hand_over`.
+    /// A stable word, such as `transfer_leadership`.
     pub name: String,
     pub title: String,
     pub bound_ms: u64,
     pub status: StepStatus,
     pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
-    /// What was measured, or why it failed.
+    /// The measured result, or the reason of the failure.
     pub detail: Option<String>,
 }
 
@@ -73,14 +75,14 @@ pub enum StepStatus {
     Running,
     Succeeded,
     Failed,
-    /// The operation ended before its turn came.
+    /// The operation ended before the step began.
     Skipped,
 }
 
 string_enum!(StepStatus: Pending Running Succeeded Failed Skipped);
 
 impl OperationStatus {
-    /// Whether nothing more will happen.
+    /// Whether the operation has ended.
     pub fn is_final(self) -> bool {
         !matches!(self, OperationStatus::Running | OperationStatus::AwaitingKeep)
     }
@@ -110,7 +112,7 @@ impl StepStatus {
 }
 
 impl Step {
-    /// How long the step took, by the wall clocks of those who ran it.
+    /// How long the step took, by the wall clocks of the leaders that ran it.
     pub fn took_ms(&self) -> Option<u64> {
         let (start, end) = (self.started_at?, self.ended_at?);
         Some(end.as_millisecond().saturating_sub(start.as_millisecond()).max(0).cast_unsigned())

@@ -10,6 +10,7 @@ use crate::{
     lock::LockHolder,
 };
 use serde::{Deserialize, Serialize};
+use std::{borrow::Cow, fmt, str::FromStr};
 
 /// A proposed change, with its consequences.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,6 +20,7 @@ pub struct Plan {
     /// The revision that the plan was computed at.
     pub revision: Revision,
     pub action: Action,
+    pub scope: Scope,
     /// What will happen, as one sentence.
     pub summary: String,
     pub footprint: Vec<Fact>,
@@ -35,6 +37,77 @@ pub struct Plan {
     /// The operation that runs or ran the plan, once it was applied.
     pub operation: Option<OperationId>,
 }
+
+/// The part of the cluster that an operation changes. Operations of one scope run one after the other; those of
+/// different scopes run side by side.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// Members, voters and leadership of the cluster group.
+    Cluster,
+    /// One upstream and its endpoints.
+    Upstream(String),
+    /// One lock.
+    Lock(String),
+}
+
+/// As JSON and sentences have it: `cluster`, `upstream/web`, `lock/jobs`.
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Scope::Cluster => f.write_str("cluster"),
+            Scope::Upstream(name) => write!(f, "upstream/{name}"),
+            Scope::Lock(name) => write!(f, "lock/{name}"),
+        }
+    }
+}
+
+/// There is no such scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownScope;
+
+impl fmt::Display for UnknownScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a scope is cluster, upstream/NAME or lock/NAME")
+    }
+}
+
+impl FromStr for Scope {
+    type Err = UnknownScope;
+
+    fn from_str(text: &str) -> Result<Self, UnknownScope> {
+        match text.split_once('/') {
+            None if text == "cluster" => Ok(Scope::Cluster),
+            Some(("upstream", name)) => Ok(Scope::Upstream(name.to_owned())),
+            Some(("lock", name)) => Ok(Scope::Lock(name.to_owned())),
+            _ => Err(UnknownScope),
+        }
+    }
+}
+
+impl Serialize for Scope {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Scope {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Cow::<str>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for Scope {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .description(Some("The part of the cluster that an operation changes: `cluster`, `upstream/NAME` or `lock/NAME`."))
+            .into()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for Scope {}
 
 /// Something replicated that a plan has read, and the version at which it read it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +132,7 @@ pub struct Observation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PlannedStep {
-    /// A stable word, such as `hand_over`.
+    /// A stable word, such as `transfer_leadership`.
     pub name: String,
     /// The step as a sentence.
     pub title: String,
@@ -67,7 +140,7 @@ pub struct PlannedStep {
     pub bound_ms: u64,
 }
 
-/// The blast radius, in figures. A figure that nothing measures is null.
+/// The blast radius in numbers. A number that was not measured is null.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Impact {
@@ -92,49 +165,49 @@ pub struct Impact {
     pub upstream: Option<UpstreamImpact>,
 }
 
-/// How many endpoints are left for requests.
+/// How many endpoints keep serving.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UpstreamImpact {
     pub upstream: String,
     pub endpoints: u64,
-    /// Those that take requests, by what the cluster says of them.
-    pub taking_before: u64,
-    pub taking_after: u64,
+    /// How many of them serve requests.
+    pub serving_before: u64,
+    pub serving_after: u64,
     /// The routes that lead to it.
     pub routes: Vec<String>,
 }
 
-/// Who loses a lock, and who gets it.
+/// The holders that lose a lock, and those that are granted it next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LockImpact {
-    /// Those whom it is taken away from.
+    /// The holders that lose it.
     pub holders: Vec<LockHolder>,
-    /// Those who are granted it next, with the tokens that they would get now.
+    /// The owners that are granted it next, with the tokens that they would get now.
     pub promoted: Vec<LockHolder>,
     /// The next grant has this token or a higher one; lower ones of those who lose it are void.
     pub next_token: Token,
 }
 
-/// A thing to know before going on.
+/// A risk to know before the plan is applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Warning {
     pub code: String,
     pub detail: String,
-    /// What it is about, for example `node/3`.
+    /// Its subject, for example `node/3`.
     pub subject: String,
 }
 
-/// A thing that forbids going on.
+/// A reason why the plan cannot be applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Blocker {
     pub code: String,
     pub detail: String,
     pub subject: String,
-    /// What would lift it.
+    /// How to lift it.
     pub lifted_by: String,
 }
 
@@ -151,7 +224,7 @@ pub struct PlanRequest {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
-    /// Reverts by itself unless it is kept within this time.
+    /// The operation reverts automatically unless it is kept within this time.
     #[serde(default)]
     pub keep_within_ms: Option<u64>,
 }

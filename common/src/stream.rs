@@ -1,9 +1,9 @@
 //! The messages of `GET /v1/stream`.
 //!
-//! The first message is a [`ServerMessage::View`], or, where `?after=` could be honoured, a
-//! [`ServerMessage::Resumed`] and the events that follow what the client has. Then comes one
-//! [`ServerMessage::Events`] for each revision that made events; `prev` names the one before it, so
-//! that a gap can be seen. A client that falls behind gets a fresh view instead of an unbounded queue.
+//! The first message is a [`ServerMessage::View`], or a [`ServerMessage::Resumed`] if the history still holds the
+//! revision of `?after=`. Then one [`ServerMessage::Events`] follows for each revision with events; `prev` names the
+//! revision before it, so that a client detects a gap. A client that falls behind gets a fresh view instead of an
+//! unbounded queue.
 //!
 //! Messages are JSON text, unless the client asks for the WebSocket subprotocol [`PACKED`]: then each is
 //! the same object as MessagePack, in raw DEFLATE, in a binary message. Collections that can grow without bound are
@@ -21,14 +21,14 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
-/// The version of these messages; it stands in the first one.
+/// The version of these messages, sent in the first one.
 pub const STREAM_FORMAT: u32 = 1;
 
-/// The subprotocol of messages as JSON, which is also what is spoken where none is asked for.
+/// The subprotocol for messages as JSON, the default.
 pub const JSON: &str = "ringmaster.json.v1";
-/// The subprotocol of messages as MessagePack in raw DEFLATE.
+/// The subprotocol for messages as MessagePack in raw DEFLATE.
 pub const PACKED: &str = "ringmaster.packed.v1";
-/// How many entries of a topic a client is first given, at the most.
+/// The maximum number of entries of a topic in its first message.
 pub const MAX_FOLLOWED: usize = 200;
 
 /// From a client to a node.
@@ -38,19 +38,19 @@ pub const MAX_FOLLOWED: usize = 200;
 pub enum ClientMessage {
     Follow {
         topic: Topic,
-        /// How many: of the audit, of the latest entries to begin with; of the locks, of those that are shown.
+        /// Audit: the number of latest entries in the first message. Locks: the size of the page.
         #[serde(default)]
         limit: Option<usize>,
-        /// Of the locks: only those whose names begin with this.
+        /// Locks: only names that start with this.
         #[serde(default)]
         prefix: String,
-        /// Of the locks: only those whose names are behind this one.
+        /// Locks: only names after this one.
         #[serde(default)]
         after: Option<String>,
-        /// Of the locks: only those with waiters.
+        /// Locks: only those with waiters.
         #[serde(default)]
         contended: bool,
-        /// Of the traffic: the upstream whose endpoints are included.
+        /// Traffic: the upstream whose endpoints are included.
         #[serde(default)]
         upstream: Option<String>,
     },

@@ -75,7 +75,7 @@ pub struct Link {
     pub sees: Liveness,
     /// The latest round-trip time, in microseconds.
     pub rtt_us: Option<u64>,
-    /// Since anything was heard of it.
+    /// The time since the last message from the peer.
     pub silent_ms: Option<u64>,
     /// The fault of the link, as half a sentence that names both nodes; null for a link that works.
     #[serde(default)]

@@ -1,12 +1,11 @@
 //! Traffic: the routing of requests to endpoints.
 //!
-//! An *upstream* is a service, its *endpoints* are the addresses that it is served at, and a *route* says
-//! which requests go to which upstream. All three are configuration: they are put, under ETags. What an
-//! operator does to an endpoint (drain, maintenance) and which one of a pair is primary are states, and
-//! change by plans alone; a put never touches them.
+//! An *upstream* is a service, its *endpoints* are the addresses that serve it, and a *route* maps requests to
+//! an upstream. All three are configuration, written by PUT with ETags. The state of an endpoint (drain,
+//! maintenance) and the primary of an upstream change only by plans; a PUT never changes them.
 //!
-//! Each node's proxy routes by what the log says and by what it sees itself. Rates, latencies and
-//! ejections are telemetry of the node that measured them.
+//! Each node's proxy combines the replicated table with its own observations. Rates, latencies and ejections
+//! are telemetry of the node that measured them.
 
 pub mod health;
 pub mod import;

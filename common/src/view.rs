@@ -21,7 +21,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
-/// How many of the latest operations the view holds.
+/// How many of the latest operations the view holds. Those that are unfinished stay in it, however old they are.
 pub const VIEW_OPERATIONS: usize = 50;
 
 /// The state of the cluster group, as every browser holds it.
@@ -41,7 +41,7 @@ pub struct ClusterView {
     pub nodes: KeyedList<Node>,
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Setting>))]
     pub settings: KeyedList<Setting>,
-    /// The latest [`VIEW_OPERATIONS`] operations.
+    /// The latest [`VIEW_OPERATIONS`] operations, and all that are unfinished.
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Operation>))]
     pub operations: KeyedList<Operation>,
     #[serde(default)]
@@ -62,6 +62,16 @@ pub struct Election {
     pub leader: NodeId,
     pub at: crate::Timestamp,
     pub revision: Revision,
+}
+
+/// A digest of the whole replicated state of one node, to compare nodes that have applied the same entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StateDigest {
+    /// The last entry that the node has applied.
+    pub revision: Revision,
+    /// SHA-256 of the state's canonical encoding, in hexadecimal digits.
+    pub digest: String,
 }
 
 impl ClusterView {
@@ -119,8 +129,8 @@ impl ClusterView {
                 self.settings.put(setting.clone());
             }
             Event::OperationStarted { operation } => {
-                self.operations.put(operation.clone());
-                self.operations.keep_last(VIEW_OPERATIONS);
+                self.operations.put(operation.as_ref().clone());
+                self.hide_oldest_ended();
             }
             Event::StepChanged { operation, position, step } => {
                 if let Some(operation) = self.operations.get_mut(operation) {
@@ -197,6 +207,15 @@ impl ClusterView {
             Event::Audited { count } => self.audit_count = *count,
             // Plans are asked for one at a time; the view does not hold them.
             Event::PlanCreated { .. } => {}
+        }
+    }
+
+    fn hide_oldest_ended(&mut self) {
+        if self.operations.values().len() > VIEW_OPERATIONS
+            && let Some(id) =
+                self.operations.values().find(|known| known.status.is_final()).map(|known| known.id)
+        {
+            self.operations.remove(&id);
         }
     }
 

@@ -1,17 +1,11 @@
-//! Who asked for what, and what came of it. Written in the same log entry as what it tells of, so
-//! neither can be without the other; refusals are told too.
+//! The audit: each operator's request and its outcome, refusals too. It is written in the same log entry as the change,
+//! so neither can be without the other.
 
-use crate::{
-    Context,
-    command::{Outcome, Request},
-};
+use crate::{Context, outcome::Outcome, request::Request};
 use imbl::Vector;
 use ringmaster_common::event::{AuditEntry, Event};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-
-/// How many of the latest entries are kept.
-pub const AUDIT_ENTRIES: usize = 8192;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Audit {
@@ -45,7 +39,7 @@ impl Audit {
                 _ => None,
             },
         }));
-        if self.entries.len() > AUDIT_ENTRIES {
+        if self.entries.len() > context.limits.audit_entries {
             self.entries.pop_front();
         }
         context.emit(Event::Audited { count: self.count });

@@ -5,40 +5,34 @@
 //! A command that this version does not know cannot be decoded, and stops the node; it is never
 //! skipped, because then this node's state would differ from that of the others.
 
-use crate::version::{self, Formats, UnknownFormat};
 use crate::{
-    locks::Attachment,
+    encoding::encode,
+    limits::Limits,
+    locks::SessionRef,
     plans::Draft,
+    settings,
     traffic::{self, TrafficCommand},
+    version::{self, Formats, UnknownFormat},
+};
+// The types that come with a command, under one path.
+pub use crate::{
+    membership::{OpinionChange, StatusChange},
+    outcome::{Outcome, Resource, Response, Stored},
+    precondition::Precondition,
+    request::{Actor, Request, fingerprint},
+    time::ClusterTime,
 };
 use bytes::Bytes;
 use ringmaster_common::{
     Timestamp,
     action::{Action, NewNode},
-    cluster::{Liveness, NodeStatus},
-    duration::millis,
-    error::Refusal,
-    id::{Incarnation, NodeId, OperationId, PlanId, Revision, Token},
-    lock::{AcquireLock, LockGrant, ReleaseLock, RenewLock},
-    operation::Operation,
-    plan::Plan,
-    setting::Setting,
+    error::{Code, Refusal},
+    id::{Incarnation, NodeId, OperationId, PlanId, Token},
+    lock::{AcquireLock, ReleaseLock, RenewLock, check_ttl},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{collections::BTreeSet, fmt, time::Duration};
-
-/// Milliseconds of cluster time: the leader's monotonic clock, carried on from leader to leader.
-/// It never runs faster than any real clock, and never backwards.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ClusterTime(pub u64);
-
-impl ClusterTime {
-    pub fn after(self, duration: Duration) -> ClusterTime {
-        ClusterTime(self.0.saturating_add(millis(duration)))
-    }
-}
+use std::collections::BTreeSet;
 
 /// One command, as the leader submitted it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,41 +45,6 @@ pub struct Record {
     pub wall: Timestamp,
     pub request: Request,
     pub command: Command,
-}
-
-/// Who asks, and under which id.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Request {
-    /// A repeat under the same id is answered with the first outcome.
-    pub id: String,
-    pub actor: Actor,
-    /// Whether the client chose the id, and so may repeat the request itself.
-    pub repeatable: bool,
-    /// Where the node that has the client sends it again: its first attempt is ordered after this, if at all.
-    #[serde(default)]
-    pub resent_after: Option<Revision>,
-}
-
-/// Who asked for a command.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Actor {
-    /// Somebody outside; what they do is audited.
-    Operator(String),
-    /// A controller on this node.
-    Node(NodeId),
-    /// openraft itself, which writes entries of its own.
-    Consensus,
-}
-
-impl fmt::Display for Actor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Actor::Operator(name) => f.write_str(name),
-            Actor::Node(node) => write!(f, "node {node}"),
-            Actor::Consensus => f.write_str("consensus"),
-        }
-    }
 }
 
 /// A change to the state.
@@ -102,6 +61,10 @@ pub enum Command {
     /// Every member can do more than the cluster did so far.
     RaiseFeatureLevel {
         level: u32,
+        /// A field that the version before this one does not know. It is written once the cluster is at the new level.
+        #[cfg(feature = "next-version")]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by_version: Option<u32>,
     },
     /// The first command of each leader.
     RecordElection {
@@ -143,6 +106,14 @@ pub enum Command {
         term: u64,
         result: Result<String, Refusal>,
     },
+    /// A change that the step at `position` makes, as its runner of `term` executes it. Nothing is changed unless that
+    /// step runs.
+    ForStep {
+        operation: OperationId,
+        position: u32,
+        term: u64,
+        command: Box<Command>,
+    },
     AbortOperation {
         operation: OperationId,
     },
@@ -152,22 +123,22 @@ pub enum Command {
     /// The same request again is the same holder, or the same waiter.
     AcquireLock {
         acquire: AcquireLock,
-        attachment: Attachment,
+        session: SessionRef,
     },
     RenewLock(RenewLock),
     ReleaseLock(ReleaseLock),
     /// The client of this connection is gone.
     LeaveLock {
         name: String,
-        attachment: Attachment,
+        session: SessionRef,
         /// Whether it may send its request again, by another node.
         #[serde(default)]
         may_return: bool,
     },
     /// The node has started, and knows nothing of the clients that it had.
-    DetachWaiters {
+    DisconnectWaiters {
         node: NodeId,
-        lifetime: u64,
+        boot_id: u64,
     },
     /// A step of an operation takes the lock away from these.
     ForceRelease {
@@ -177,69 +148,6 @@ pub enum Command {
     Traffic(Box<TrafficCommand>),
     /// Lets time pass: what is due is done.
     Tick,
-    /// What a version before this one does not understand.
-    #[cfg(feature = "next-version")]
-    Novelty,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OpinionChange {
-    pub observer: NodeId,
-    pub subject: NodeId,
-    pub sees: Liveness,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StatusChange {
-    pub node: NodeId,
-    pub status: NodeStatus,
-    pub reason: String,
-}
-
-/// The version that a conditional write expects.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precondition {
-    #[default]
-    None,
-    /// `If-Match` with versions.
-    AnyOf(Vec<Revision>),
-    /// `If-Match: *`
-    Exists,
-    /// `If-None-Match: *`
-    Absent,
-}
-
-/// What became of a command.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Response {
-    /// Where the log holds the command that was carried out; for a repeat, the first one.
-    pub revision: Revision,
-    pub outcome: Outcome,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    Done,
-    Refused(Refusal),
-    Setting {
-        setting: Setting,
-        created: bool,
-    },
-    /// What was put is in the state, where whoever asked reads it.
-    Configured {
-        created: bool,
-    },
-    Plan(Box<Plan>),
-    LockGranted(LockGrant),
-    /// They wait; their node is told what becomes of it.
-    LockQueued,
-    /// `started` tells whether this very command started it.
-    Operation {
-        operation: Box<Operation>,
-        started: bool,
-    },
 }
 
 /// Bytes that this version cannot read: damage, or a record of a newer version.
@@ -263,45 +171,45 @@ impl Record {
     }
 }
 
-impl Response {
-    pub fn encode(&self) -> Bytes {
-        encode(self)
-    }
-
-    pub fn decode(bytes: &[u8]) -> Result<Response, DecodeError> {
-        Ok(rmp_serde::from_slice(bytes)?)
-    }
-}
-
-/// Room for most of what is encoded, so that it need not be moved as it grows.
-const USUAL_BYTES: usize = 1024;
-
-fn encode(value: &impl Serialize) -> Bytes {
-    let mut bytes = Vec::with_capacity(USUAL_BYTES);
-    rmp_serde::encode::write_named(&mut bytes, value).expect("plain data encodes");
-    bytes.into()
-}
-
 impl Command {
-    /// What makes a repeat of a request the same request. A plan is known by what it was asked for:
-    /// what it measured differs at each try.
-    pub fn fingerprint(&self) -> u32 {
-        let bytes = match self {
-            Command::CreatePlan { draft } => return Command::fingerprint_of_plan(&draft.action),
-            command => encode(command),
-        };
-        crc32fast::hash(&bytes)
+    pub fn raise_feature_level(level: u32) -> Command {
+        Command::RaiseFeatureLevel {
+            level,
+            #[cfg(feature = "next-version")]
+            by_version: None,
+        }
     }
 
+    /// The fingerprint of a request that comes from no client's bytes.
+    pub fn fingerprint(&self) -> u32 {
+        fingerprint(&[&encode(self)])
+    }
+
+    /// That of a request for a plan. A plan is known by its action: its measurements differ at each try.
     pub fn fingerprint_of_plan(action: &Action) -> u32 {
-        crc32fast::hash(&encode(action))
+        fingerprint(&[&encode(action)])
+    }
+
+    /// Whether the command is well-formed, by the limits of the cluster's feature level. The node that accepts it checks
+    /// that before it proposes it; `apply` does not, so that versions with other rules apply the same log alike.
+    pub fn check_form(&self, limits: &Limits) -> Result<(), Refusal> {
+        let invalid = |detail: String| Refusal::new(Code::InvalidRequest, detail);
+        match self {
+            Command::PutSetting { key, value, .. } => settings::check_at(limits, key, value),
+            Command::AcquireLock { acquire, .. } => acquire.check().map_err(invalid),
+            Command::RenewLock(renew) => check_ttl(renew.ttl_ms).map_err(invalid),
+            Command::Traffic(command) => command.check_form(),
+            Command::ForStep { command, .. } => command.check_form(limits),
+            _ => Ok(()),
+        }
     }
 
     /// The feature level at which all members can read it; 0 where they always could.
     pub fn level(&self) -> u32 {
         match self {
             Command::Traffic(_) => traffic::LEVEL,
-            Command::CreatePlan { draft } => draft.goal.level(),
+            Command::CreatePlan { draft } => draft.level(),
+            Command::ForStep { command, .. } => command.level(),
             _ => 0,
         }
     }
@@ -342,16 +250,15 @@ impl Command {
             | Command::DismissNode { .. }
             | Command::CreatePlan { .. }
             | Command::ReportStep { .. }
+            | Command::ForStep { .. }
             | Command::RaiseFeatureLevel { .. }
             | Command::AcquireLock { .. }
             | Command::RenewLock(_)
             | Command::ReleaseLock(_)
             | Command::LeaveLock { .. }
-            | Command::DetachWaiters { .. }
+            | Command::DisconnectWaiters { .. }
             | Command::ForceRelease { .. }
             | Command::Tick => None,
-            #[cfg(feature = "next-version")]
-            Command::Novelty => None,
         }
     }
 }
@@ -374,7 +281,7 @@ mod tests {
             rmp_serde::to_vec_named(&Reshaped { shards: vec![7], format, command: "split" }).unwrap()
         };
         let newest = Formats::NEWEST.record;
-        let newer = Record::decode(&reshaped(newest + 1)).expect_err("nobody knows its fields");
+        let newer = Record::decode(&reshaped(newest + 1)).expect_err("its fields are unknown");
         assert!(matches!(newer, DecodeError::Format(_)), "{newer}");
         assert_eq!(
             newer.to_string(),

@@ -3,27 +3,31 @@
 //! The history is replicated with the state: it survives a restart, comes with a snapshot, and is
 //! the same on every node.
 
+use crate::{encoding::encoded_len, limits::Limits};
 use imbl::Vector;
 use ringmaster_common::{event::EventBatch, id::Revision};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// How many revisions with events the history holds.
-pub const HISTORY_REVISIONS: usize = 8192;
-
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
     batches: Vector<Arc<EventBatch>>,
+    /// The size of all batches.
+    bytes: u64,
     /// The revision of the last batch that was dropped; 0 while none was.
     dropped: Revision,
 }
 
 impl History {
-    pub fn push(&mut self, batch: Arc<EventBatch>) {
+    pub(super) fn push(&mut self, batch: Arc<EventBatch>, limits: &Limits) {
+        self.bytes += encoded_len(&batch);
         self.batches.push_back(batch);
-        if self.batches.len() > HISTORY_REVISIONS
-            && let Some(oldest) = self.batches.pop_front()
+        // The latest batch stays, however large it is.
+        while self.batches.len() > limits.history_revisions
+            || (self.bytes > limits.history_bytes && self.batches.len() > 1)
         {
+            let Some(oldest) = self.batches.pop_front() else { return };
+            self.bytes = self.bytes.saturating_sub(encoded_len(&oldest));
             self.dropped = oldest.revision;
         }
     }

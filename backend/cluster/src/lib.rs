@@ -14,41 +14,54 @@
 
 pub mod audit;
 pub mod command;
+mod digest;
+mod encoding;
 pub mod history;
+pub mod limits;
 pub mod locks;
 pub mod membership;
+pub mod observations;
 pub mod operations;
-pub mod planner;
+pub mod outcome;
 pub mod plans;
+pub mod precondition;
+pub mod request;
 pub mod requests;
 pub mod routes;
 pub mod settings;
+pub mod steps;
 #[cfg(test)]
 mod tests;
+pub mod time;
 pub mod traffic;
 pub mod upstreams;
 pub mod version;
 pub mod view;
 
 use audit::Audit;
-use command::{Actor, ClusterTime, Command, OpinionChange, Outcome, Record, Request, Response, StatusChange};
+use command::{Command, Record};
 use history::History;
-use locks::{Locks, Notice};
-use membership::Membership;
+use limits::Limits;
+use locks::{LockNotification, Locks};
+use membership::{Membership, OpinionChange, StatusChange};
 use operations::Operations;
+use outcome::{Outcome, Response};
 use plans::Plans;
+use request::{Actor, Request};
 use requests::Requests;
 use ringmaster_common::{
     Timestamp,
     cluster::{Node, NodeStatus},
     event::{Event, EventBatch},
     id::{Incarnation, NodeId, Revision},
+    setting::PLAN_TTL,
     view::Election,
 };
 use routes::Routes;
 use serde::{Deserialize, Serialize};
 use settings::Settings;
 use std::{collections::BTreeSet, sync::Arc};
+use time::ClusterTime;
 use upstreams::Upstreams;
 
 /// All that the cluster group has agreed on.
@@ -102,12 +115,14 @@ pub enum Body {
 /// When and by whom an entry was made: what all commands need to know of it.
 #[derive(Clone, Debug)]
 struct Context {
+    /// What the cluster's feature level says, before the entry is applied.
+    limits: &'static Limits,
     revision: Revision,
     now: ClusterTime,
     wall: Timestamp,
     actor: Actor,
     events: Vec<Event>,
-    notices: Vec<Notice>,
+    notices: Vec<LockNotification>,
 }
 
 /// What came of an entry.
@@ -117,7 +132,7 @@ pub struct Effect {
     /// The events it made, if any.
     pub batch: Option<Arc<EventBatch>>,
     /// For those on this node who wait for a lock. They are no part of the state.
-    pub notices: Vec<Notice>,
+    pub notices: Vec<LockNotification>,
     /// Whether it is more than what clients write.
     pub concerns_controllers: bool,
 }
@@ -148,7 +163,8 @@ impl State {
                 context.actor = record.request.actor.clone();
                 request_id.clone_from(&record.request.id);
                 of_clients = record.command.is_of_clients();
-                self.operations.expire(&mut context);
+                let failed = self.operations.expire(&mut context);
+                self.clean_up(&mut context, failed);
                 self.locks.expire(&mut context);
                 self.answer(&mut context, *record)
             }
@@ -169,14 +185,26 @@ impl State {
             })
         });
         if let Some(batch) = &batch {
-            self.history.push(batch.clone());
+            self.history.push(batch.clone(), context.limits);
         }
         Effect { response, batch, notices: context.notices, concerns_controllers }
+    }
+
+    /// What the state is bounded by, at its feature level.
+    pub fn limits(&self) -> &'static Limits {
+        Limits::at(self.feature_level)
+    }
+
+    /// A stable digest of the whole state. Members that have applied the same entries have the same, whatever version
+    /// they run.
+    pub fn digest(&self) -> String {
+        digest::of(self)
     }
 
     /// The moment that the state stands at.
     fn context(&self) -> Context {
         Context {
+            limits: self.limits(),
             revision: self.revision,
             now: self.clock,
             wall: self.wall,
@@ -193,8 +221,7 @@ impl State {
             let outcome = self.execute(context, &request, command);
             return Arc::new(Response { revision: context.revision, outcome });
         }
-        let fingerprint = command.fingerprint();
-        if let Some(answer) = self.requests.find(&request, fingerprint) {
+        if let Some(answer) = self.requests.find(&request) {
             return answer.unwrap_or_else(|refusal| {
                 Arc::new(Response { revision: context.revision, outcome: Outcome::Refused(refusal) })
             });
@@ -205,7 +232,7 @@ impl State {
         if let Some(asked) = audited_as {
             self.audit.record(context, &request, asked, &response.outcome);
         }
-        self.requests.remember(request, fingerprint, response.clone());
+        self.requests.remember(request, response.clone(), context.limits);
         response
     }
 
@@ -222,7 +249,7 @@ impl State {
                 }
                 Outcome::Done
             }
-            // A leader that was paused may tell of an election that was long ago.
+            // A leader that was paused may record an election that was long ago.
             Command::RecordElection { term, .. }
                 if self.election.as_ref().is_some_and(|latest| latest.term >= term) =>
             {
@@ -231,12 +258,13 @@ impl State {
             Command::RecordElection { term, leader } => {
                 self.election = Some(Election { term, leader, at: context.wall, revision: context.revision });
                 context.emit(Event::LeaderElected { term, leader });
-                self.operations.leader_elected(context, term, leader);
+                let failed = self.operations.leader_elected(context, term, leader);
+                self.clean_up(context, failed);
                 Outcome::Done
             }
             Command::RecordHealth { opinions, statuses } => {
                 Arc::make_mut(&mut self.membership).record_health(context, &opinions, &statuses);
-                self.mind_attachments(context, &opinions, &statuses);
+                self.update_sessions(context, &opinions, &statuses);
                 Outcome::Done
             }
             Command::AdmitNode { node } => {
@@ -249,7 +277,7 @@ impl State {
             }
             Command::DismissNode { node } => {
                 Arc::make_mut(&mut self.membership).dismiss(context, node);
-                self.locks.detach(context, node, None);
+                self.locks.disconnect(context, node, None);
                 self.upstreams.forget_observer(node);
                 Outcome::Done
             }
@@ -257,17 +285,27 @@ impl State {
                 self.settings.put(context, key, value, &precondition).unwrap_or_else(Outcome::Refused)
             }
             Command::CreatePlan { draft } => {
-                let ttl = self.settings.number(&ringmaster_common::setting::PLAN_TTL);
+                let ttl = self.settings.number_at(context.limits, PLAN_TTL.key);
                 Outcome::Plan(Box::new(self.plans.create(context, *draft, ttl)))
             }
             Command::StartOperation { plan, keep_within_ms } => {
                 self.start_operation(context, plan, keep_within_ms).unwrap_or_else(Outcome::Refused)
             }
             Command::ReportStep { operation, position, term, result } => {
-                let current_term = self.election.as_ref().map_or(0, |election| election.term);
-                self.operations
-                    .report_step(context, current_term, operation, position, term, result)
-                    .map_or_else(Outcome::Refused, |()| Outcome::Done)
+                let current_term = self.term();
+                match self.operations.report_step(context, current_term, operation, position, term, result) {
+                    Ok(failed) => {
+                        self.clean_up(context, failed);
+                        Outcome::Done
+                    }
+                    Err(refusal) => Outcome::Refused(refusal),
+                }
+            }
+            Command::ForStep { operation, position, term, command } => {
+                match self.operations.check_running(self.term(), operation, position, term) {
+                    Ok(_) => self.execute(context, request, *command),
+                    Err(refusal) => Outcome::Refused(refusal),
+                }
             }
             Command::AbortOperation { operation } => {
                 self.operations.abort(context, operation).unwrap_or_else(Outcome::Refused)
@@ -275,42 +313,37 @@ impl State {
             Command::KeepOperation { operation } => {
                 self.operations.keep(context, operation).unwrap_or_else(Outcome::Refused)
             }
-            Command::RaiseFeatureLevel { level } => {
+            Command::RaiseFeatureLevel { level, .. } => {
                 if level > self.feature_level {
                     self.feature_level = level;
                     context.emit(Event::FeatureLevelRaised { level });
                 }
                 Outcome::Done
             }
-            Command::AcquireLock { acquire, attachment } => {
-                self.locks.acquire(context, &request.id, attachment, acquire).unwrap_or_else(Outcome::Refused)
+            Command::AcquireLock { acquire, session } => {
+                self.locks.acquire(context, &request.id, session, acquire).unwrap_or_else(Outcome::Refused)
             }
             Command::RenewLock(renew) => self.locks.renew(context, &renew).unwrap_or_else(Outcome::Refused),
             Command::ReleaseLock(release) => {
                 self.locks.release(context, &request.id, &release).unwrap_or_else(Outcome::Refused)
             }
-            Command::LeaveLock { name, attachment, may_return } => {
-                self.locks.leave(context, &name, attachment, may_return);
+            Command::LeaveLock { name, session, may_return } => {
+                self.locks.leave(context, &name, session, may_return);
                 Outcome::Done
             }
-            Command::DetachWaiters { node, lifetime } => {
-                self.locks.detach(context, node, Some(lifetime));
+            Command::DisconnectWaiters { node, boot_id } => {
+                self.locks.disconnect(context, node, Some(boot_id));
                 Outcome::Done
             }
-            Command::ForceRelease { name, tokens } => {
-                self.locks.force(context, &name, &tokens);
-                Outcome::Done
-            }
+            Command::ForceRelease { name, tokens } => self.locks.force(context, &name, &tokens),
             Command::Traffic(command) => self.change_traffic(context, *command),
             Command::Tick => Outcome::Done,
-            #[cfg(feature = "next-version")]
-            Command::Novelty => Outcome::Done,
         }
     }
 
-    /// Clients of a node that most others find dead may come back by another; those of one that is up
-    /// again are where they were. What an operator has ordered a node to be says nothing of that.
-    fn mind_attachments(
+    /// Clients of a node that most others find dead may reconnect through another; those of a node that is up again are
+    /// where they were. An operator's order about a node has no effect on that.
+    fn update_sessions(
         &mut self,
         context: &mut Context,
         opinions: &[OpinionChange],
@@ -321,20 +354,24 @@ impl State {
         let concerned: BTreeSet<NodeId> = subjects.chain(statuses.iter().map(|change| change.node)).collect();
         let gone: Vec<NodeId> = concerned.into_iter().filter(lost).collect();
         for node in gone {
-            self.locks.detach(context, node, None);
+            self.locks.disconnect(context, node, None);
         }
         for back in statuses.iter().filter(|change| change.status == NodeStatus::Up) {
-            self.locks.reattach(context, back.node);
+            self.locks.reconnect(context, back.node);
         }
     }
 
     /// When time has to pass in the log, because something is due.
     pub fn next_due(&self) -> Option<ClusterTime> {
-        let operation = self.operations.current().and_then(|record| record.due);
-        operation.into_iter().chain(self.locks.next_due()).min()
+        self.operations.next_due().into_iter().chain(self.locks.next_due()).min()
     }
 
-    /// Who the log last told to lead.
+    /// The term of the latest election that the log records.
+    fn term(&self) -> u64 {
+        self.election.as_ref().map_or(0, |election| election.term)
+    }
+
+    /// The winner of the latest election that the log records.
     pub fn leader(&self) -> Option<NodeId> {
         self.election.as_ref().map(|election| election.leader)
     }

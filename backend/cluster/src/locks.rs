@@ -3,14 +3,14 @@
 //! What always holds:
 //! - An exclusive holder is alone; sharers are no more than their limit allows.
 //! - Every grant has a token of its own, from a counter that only grows.
-//! - Whoever came first is granted first; nobody passes a queue, not even to share.
+//! - Requests are granted in the order in which they came; none passes the queue, not even to share.
 //! - A lease runs on cluster time. It may end late, never early.
-//! - Who waits or holds is known by the id of their request, so a repeat finds its own place again.
+//! - A holder or waiter is known by the id of its request, so a repeat finds its own place again.
 //!
-//! A waiter's client is connected to some node, its *attachment*. That node is told of the grant
-//! ([`Notice`]), and answers its client once it has *claimed* the grant by the same request again. A
-//! grant that nobody claims within [`CLAIM_WITHIN`] goes to the next in the queue, so a waiter whose
-//! client and node are gone holds nobody up for a whole TTL.
+//! A waiter's client is connected to some node, its *session*. That node is notified of the grant
+//! ([`LockNotification`]), and answers its client once it has *claimed* the grant by the same request again. A
+//! grant that is not claimed within [`claim_within`](crate::limits::Limits::claim_within) goes to the next in the queue, so a waiter whose
+//! client and node are gone delays the queue for less than a TTL.
 //!
 //! Locks make no events: there may be thousands of grants a second, and no browser wants them all.
 //! Each lock keeps a short history instead, and all of them are counted.
@@ -18,48 +18,28 @@
 mod lock;
 mod waits;
 
-use crate::{
-    Context,
-    command::{ClusterTime, Outcome},
-};
+use crate::{Context, State, outcome::Outcome, time::ClusterTime};
 use imbl::{OrdMap, OrdSet};
-use lock::{Ask, Lock, Turn};
+use lock::{AcquireRequest, Lock, LockTx};
 use ringmaster_common::{
     error::{Code, Refusal},
     id::{NodeId, Revision, Token},
     lock::{
         self as api, AcquireLock, LockCounts, LockDetail, LockFact, LockVerdict, MAX_HOLDERS, ReleaseLock,
-        RenewLock, check_ttl,
+        RenewLock,
     },
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, ops::Bound, sync::Arc, time::Duration};
-
-/// How many locks may be in use at a time.
-pub const MAX_LOCKS: usize = 200_000;
-/// How many may wait for one lock.
-pub const MAX_WAITERS: usize = 1000;
-/// How many locks that nobody uses are remembered, for their history.
-pub const MAX_FREE: usize = 4096;
-/// How many entries the history of a lock has.
-pub const MAX_RECORDS: usize = 32;
-/// How many ends of leases a lock remembers, to answer a release that is repeated.
-pub const MAX_ENDED: usize = 8;
-/// How long a grant to a waiter is kept for its node to claim it.
-pub const CLAIM_WITHIN: Duration = Duration::from_secs(2);
-/// How long a waiter whose node is gone keeps its place, for its client to come back by another.
-pub const REATTACH_WITHIN: Duration = Duration::from_secs(2);
-/// How many locks are looked after in one log entry because something of theirs was due.
-const MAX_DUE: usize = 1000;
+use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Locks {
     by_name: OrdMap<Arc<str>, Arc<Lock>>,
     /// When each lock has to be looked after.
     due: OrdSet<(ClusterTime, Arc<str>)>,
-    /// Those that somebody waits for.
+    /// Those with waiters.
     contended: OrdSet<Arc<str>>,
-    /// Those that nobody uses, by when they became free.
+    /// Those without holder and waiter, by when they became free.
     free: OrdSet<(Revision, Arc<str>)>,
     last_token: Token,
     counts: LockCounts,
@@ -69,23 +49,23 @@ pub struct Locks {
 
 /// Where a client is connected: the node, which of its lifetimes, and which of the connections in that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attachment {
+pub struct SessionRef {
     pub node: NodeId,
-    pub lifetime: u64,
-    pub serial: u64,
+    pub boot_id: u64,
+    pub seq: u64,
 }
 
-/// What the node of a waiter is told.
+/// What the node of a waiter is notified of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
+pub struct LockNotification {
     pub lock: Arc<str>,
     /// The id of the waiter's request.
     pub request: Arc<str>,
-    pub fate: Fate,
+    pub result: WaitResult,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum WaitResult {
     /// It is theirs, once it is claimed.
     Granted,
     /// They wait no more.
@@ -93,7 +73,7 @@ pub enum Fate {
 }
 
 /// What a new request finds.
-enum Place {
+enum AcquireCase {
     Holder(usize),
     Waiter(usize),
     Reentry(usize),
@@ -125,88 +105,98 @@ impl Locks {
         &mut self,
         context: &mut Context,
         request: &str,
-        attachment: Attachment,
+        session: SessionRef,
         acquire: AcquireLock,
     ) -> Result<Outcome, Refusal> {
-        acquire.check().map_err(|detail| Refusal::new(Code::InvalidRequest, detail))?;
         let name = acquire.name.clone();
-        match self.place(context, request, &acquire)? {
-            Place::Holder(position) => Ok(self.change(context, &name, |lock, turn| {
-                lock.claim(turn, position, request, attachment);
-                Outcome::LockGranted(lock.grant_at(position, &name, turn.context.now))
+        match self.case_of(context, request, &acquire)? {
+            AcquireCase::Holder(position) => Ok(self.update(context, &name, |lock, tx| {
+                lock.claim(tx, position, request, session);
+                Outcome::LockGranted(lock.grant_at(position, &name, tx.context.now))
             })),
-            Place::Waiter(position) => Ok(self.change(context, &name, |lock, turn| {
-                lock.attach(turn, position, attachment, acquire.wait_ms);
+            AcquireCase::Waiter(position) => Ok(self.update(context, &name, |lock, tx| {
+                lock.connect(tx, position, session, acquire.wait_ms);
                 Outcome::LockQueued
             })),
-            Place::Reentry(position) => Ok(self.change(context, &name, |lock, turn| {
-                let ask = Arc::new(Ask { request: request.into(), acquire });
-                lock.reenter(turn, position, ask, attachment);
-                Outcome::LockGranted(lock.grant_at(position, &name, turn.context.now))
+            AcquireCase::Reentry(position) => Ok(self.update(context, &name, |lock, tx| {
+                let request = Arc::new(AcquireRequest { id: request.into(), acquire });
+                lock.reenter(tx, position, request, session);
+                Outcome::LockGranted(lock.grant_at(position, &name, tx.context.now))
             })),
-            Place::Free => Ok(self.change(context, &name, |lock, turn| {
+            AcquireCase::Free => Ok(self.update(context, &name, |lock, tx| {
                 let position =
-                    lock.grant(turn, Arc::new(Ask { request: request.into(), acquire }), attachment, true);
-                Outcome::LockGranted(lock.grant_at(position, &name, turn.context.now))
+                    lock.grant(tx, Arc::new(AcquireRequest { id: request.into(), acquire }), session, true);
+                Outcome::LockGranted(lock.grant_at(position, &name, tx.context.now))
             })),
-            Place::Behind => Ok(self.change(context, &name, |lock, turn| {
-                lock.queue(turn, Arc::new(Ask { request: request.into(), acquire }), attachment);
+            AcquireCase::Behind => Ok(self.update(context, &name, |lock, tx| {
+                lock.queue(tx, Arc::new(AcquireRequest { id: request.into(), acquire }), session);
                 Outcome::LockQueued
             })),
         }
     }
 
-    fn place(&self, context: &Context, request: &str, acquire: &AcquireLock) -> Result<Place, Refusal> {
+    fn case_of(
+        &self,
+        context: &Context,
+        request: &str,
+        acquire: &AcquireLock,
+    ) -> Result<AcquireCase, Refusal> {
         let name = &acquire.name;
         let Some(lock) = self.by_name.get(name.as_str()) else {
             // Those that are free make room by themselves.
-            return if self.by_name.len() < MAX_LOCKS + MAX_FREE {
-                Ok(Place::Free)
+            let most = context.limits.locks;
+            return if self.by_name.len() < most + context.limits.free_locks {
+                Ok(AcquireCase::Free)
             } else {
                 Err(Refusal::new(
                     Code::LimitReached,
-                    format!("{MAX_LOCKS} locks are in use, as many as a cluster holds"),
+                    format!("{most} locks are in use, as many as a cluster holds"),
                 ))
             };
         };
         if let Some((position, entry)) = lock.holder_by_request(request) {
-            return entry.ask.repeated_by(acquire).map(|()| Place::Holder(position));
+            return entry.request.repeated_by(acquire).map(|()| AcquireCase::Holder(position));
         }
         if let Some(position) = lock.waiter_by_request(request) {
-            return lock.waiters[position].ask.repeated_by(acquire).map(|()| Place::Waiter(position));
+            return lock.waiters[position]
+                .request
+                .repeated_by(acquire)
+                .map(|()| AcquireCase::Waiter(position));
         }
         if let Some(limit) = lock.limit_other_than(acquire) {
             return Err(Refusal::new(
                 Code::LockLimitDiffers,
-                format!("{name} is in use with {limit}; ask for the same, or wait until nobody uses it"),
+                format!(
+                    "{name} is in use with {limit}; ask for the same limit, or wait until the lock is free"
+                ),
             ));
         }
         if acquire.reentrant
-            && let Some(position) = lock.reentry(&acquire.owner, acquire.mode())?
+            && let Some(position) = lock.reentry(context.limits, &acquire.owner, acquire.mode())?
         {
-            return Ok(Place::Reentry(position));
+            return Ok(AcquireCase::Reentry(position));
         }
-        if lock.waiters.is_empty() && lock.admits(acquire, context.now) {
-            return Ok(Place::Free);
+        if lock.waiters.is_empty() && lock.admits(context.limits, acquire, context.now) {
+            return Ok(AcquireCase::Free);
         }
         if acquire.wait_ms == 0 {
             return Err(lock.held(name, context.now));
         }
-        if lock.waiters.len() >= MAX_WAITERS {
+        let most = context.limits.waiters;
+        if lock.waiters.len() >= most {
             return Err(Refusal::new(
                 Code::LimitReached,
-                format!("{MAX_WAITERS} wait for {name} already, as many as a queue holds"),
+                format!("{name} has {most} waiters, as many as a queue holds"),
             ));
         }
-        Ok(Place::Behind)
+        Ok(AcquireCase::Behind)
     }
 
     pub(super) fn renew(&mut self, context: &mut Context, renew: &RenewLock) -> Result<Outcome, Refusal> {
-        check_ttl(renew.ttl_ms).map_err(|detail| Refusal::new(Code::InvalidRequest, detail))?;
         let position = self.held_by(&renew.name, &renew.owner, renew.token)?;
-        Ok(self.change(context, &renew.name, |lock, turn| {
-            lock.renew(turn, position, renew.ttl_ms);
-            Outcome::LockGranted(lock.grant_at(position, &renew.name, turn.context.now))
+        Ok(self.update(context, &renew.name, |lock, tx| {
+            lock.renew(tx, position, renew.ttl_ms);
+            Outcome::LockGranted(lock.grant_at(position, &renew.name, tx.context.now))
         }))
     }
 
@@ -219,7 +209,7 @@ impl Locks {
     ) -> Result<Outcome, Refusal> {
         match self.held_by(&release.name, &release.owner, release.token) {
             Ok(position) => {
-                self.change(context, &release.name, |lock, turn| lock.release(turn, position, request));
+                self.update(context, &release.name, |lock, tx| lock.release(tx, position, request));
                 Ok(Outcome::Done)
             }
             Err(_) if self.was_released(release) => Ok(Outcome::Done),
@@ -235,17 +225,17 @@ impl Locks {
     fn held_by(&self, name: &str, owner: &str, token: Token) -> Result<usize, Refusal> {
         let lost = |why: String| Err(Refusal::new(Code::LockLost, why));
         let Some(lock) = self.by_name.get(name) else {
-            return lost(format!("token {token} does not hold {name}: nobody does"));
+            return lost(format!("token {token} does not hold {name}: the lock has no holder"));
         };
-        match lock.holders.iter().position(|hold| hold.token == token) {
-            Some(position) if lock.holders[position].ask.acquire.owner == owner => Ok(position),
+        match lock.holders.iter().position(|lease| lease.token == token) {
+            Some(position) if lock.holders[position].request.acquire.owner == owner => Ok(position),
             Some(position) => {
-                let holder = &lock.holders[position].ask.acquire.owner;
+                let holder = &lock.holders[position].request.acquire.owner;
                 lost(format!("token {token} of {name} belongs to {holder}, not to {owner}"))
             }
             None => lost(match lock.end_of(token) {
                 Some(record) => format!(
-                    "token {token} does not hold {name} any more: {} at revision {}",
+                    "token {token} no longer holds {name}: {} at revision {}",
                     record.what.as_str(),
                     record.revision
                 ),
@@ -255,76 +245,72 @@ impl Locks {
     }
 
     /// The client of a connection is gone: it does not wait any more, and a grant that it was not
-    /// told of is nobody's, unless it may come back by another.
-    pub(super) fn leave(
-        &mut self,
-        context: &mut Context,
-        name: &str,
-        attachment: Attachment,
-        may_return: bool,
-    ) {
+    /// answered with ends, unless the client may come back by another.
+    pub(super) fn leave(&mut self, context: &mut Context, name: &str, session: SessionRef, may_return: bool) {
         let Some(lock) = self.by_name.get(name) else { return };
-        if lock.is_attached(attachment) {
-            self.change(context, name, |lock, turn| lock.leave(turn, attachment, may_return));
+        if lock.has_session(session) {
+            self.update(context, name, |lock, tx| lock.leave(tx, session, may_return));
         }
     }
 
     /// A node that was gone is there again.
-    pub(super) fn reattach(&mut self, context: &mut Context, node: NodeId) {
+    pub(super) fn reconnect(&mut self, context: &mut Context, node: NodeId) {
         for name in self.waited_for_at(|at| at.node == node) {
-            self.change(context, &name, |lock, _| lock.reattach(node));
+            self.update(context, &name, |lock, _| lock.reconnect(node));
         }
     }
 
-    fn waited_for_at(&self, is_there: impl Fn(&Attachment) -> bool + Copy) -> Vec<Arc<str>> {
+    fn waited_for_at(&self, is_there: impl Fn(&SessionRef) -> bool + Copy) -> Vec<Arc<str>> {
         let waited_for =
             |name: &&Arc<str>| self.by_name.get(*name).is_some_and(|lock| lock.has_waiter_at(is_there));
         self.contended.iter().filter(waited_for).cloned().collect()
     }
 
-    /// A node is gone, or has started a new `lifetime`: the waiters that it had may come back by another.
-    pub(super) fn detach(&mut self, context: &mut Context, node: NodeId, lifetime: Option<u64>) {
-        let gone = |at: &Attachment| at.node == node && lifetime.is_none_or(|new| at.lifetime != new);
+    /// A node is gone, or has started a new `boot_id`: the waiters that it had may come back by another.
+    pub(super) fn disconnect(&mut self, context: &mut Context, node: NodeId, boot_id: Option<u64>) {
+        let gone = |at: &SessionRef| at.node == node && boot_id.is_none_or(|new| at.boot_id != new);
         for name in self.waited_for_at(gone) {
-            self.change(context, &name, |lock, turn| lock.detach(turn, gone));
+            self.update(context, &name, |lock, tx| lock.disconnect(tx, gone));
         }
     }
 
-    /// An operator takes the lock away from those who hold it by these tokens.
-    pub(super) fn force(&mut self, context: &mut Context, name: &str, tokens: &BTreeSet<Token>) {
+    /// An operator takes the lock away from the holders with these tokens.
+    pub(super) fn force(&mut self, context: &mut Context, name: &str, tokens: &BTreeSet<Token>) -> Outcome {
         if self.by_name.contains_key(name) {
-            self.change(context, name, |lock, turn| lock.force(turn, tokens));
+            self.update(context, name, |lock, tx| lock.force(tx, tokens));
         }
+        let next = self.by_name.get(name).filter(|lock| !lock.holders.is_empty());
+        Outcome::LockForced { next: next.map(|lock| lock.grant_at(0, name, context.now)) }
     }
 
     /// Does what is due, for so many locks as one log entry may.
     pub(super) fn expire(&mut self, context: &mut Context) {
-        for _ in 0..MAX_DUE {
+        for _ in 0..context.limits.due_locks {
             let Some((due, name)) = self.due.get_min().cloned() else { return };
             if due > context.now {
                 return;
             }
-            self.change(context, &name, |lock, turn| lock.expire(turn));
+            self.update(context, &name, |lock, tx| lock.expire(tx));
         }
     }
 
-    /// Changes one lock, grants it to whoever is next, and brings the indexes up to date.
-    fn change<T>(
+    /// Changes one lock, grants it to the next waiters, and brings the indexes up to date.
+    fn update<T>(
         &mut self,
         context: &mut Context,
         name: &str,
-        work: impl FnOnce(&mut Lock, &mut Turn<'_>) -> T,
+        work: impl FnOnce(&mut Lock, &mut LockTx<'_>) -> T,
     ) -> T {
         let known = self.by_name.get_key_value(name).map(|(key, lock)| (key.clone(), lock.clone()));
         let (key, mut lock) = known.unwrap_or_else(|| (Arc::from(name), Arc::default()));
-        let before = Standing::of(&lock);
-        let revision = context.revision;
+        let before = LockIndexEntry::of(&lock);
+        let (revision, most_free) = (context.revision, context.limits.free_locks);
         let changing = Arc::make_mut(&mut lock);
-        let mut turn =
-            Turn { name: key.clone(), context, last_token: &mut self.last_token, counts: &mut self.counts };
-        let outcome = work(changing, &mut turn);
-        changing.settle(&mut turn);
-        let after = Standing::of(&lock);
+        let mut tx =
+            LockTx { name: key.clone(), context, last_token: &mut self.last_token, counts: &mut self.counts };
+        let outcome = work(changing, &mut tx);
+        changing.grant_next(&mut tx);
+        let after = LockIndexEntry::of(&lock);
         self.counts.held = self.counts.held + u64::from(after.held) - u64::from(before.held);
         self.counts.holders = self.counts.holders + after.holders - before.holders;
         self.counts.waiting = self.counts.waiting + after.waiters - before.waiters;
@@ -346,21 +332,21 @@ impl Locks {
             self.free.insert((after.version, key.clone()));
         }
         self.by_name.insert(key, lock);
-        self.forget();
+        self.forget(most_free);
         self.revision = revision;
         outcome
     }
 
     /// Lets go of the locks that were free for longest.
-    fn forget(&mut self) {
-        while self.free.len() > MAX_FREE
+    fn forget(&mut self, most_free: usize) {
+        while self.free.len() > most_free
             && let Some((_, name)) = self.free.remove_min()
         {
             self.by_name.remove(&name);
         }
     }
 
-    /// The refusal of somebody whose wait has passed.
+    /// The refusal of a waiter whose wait has passed.
     pub fn not_granted(&self, name: &str, now: ClusterTime) -> Refusal {
         let in_use =
             self.by_name.get(name).filter(|lock| !lock.holders.is_empty() || lock.delayed_until.is_some());
@@ -381,13 +367,13 @@ impl Locks {
         LockVerdict {
             name: name.to_owned(),
             token,
-            valid: lock.is_some_and(|lock| lock.holders.iter().any(|hold| hold.token == token)),
+            valid: lock.is_some_and(|lock| lock.holders.iter().any(|lease| lease.token == token)),
             fence: self.fence(lock),
         }
     }
 
     fn fence(&self, lock: Option<&Arc<Lock>>) -> Token {
-        let lowest = lock.and_then(|lock| lock.holders.iter().map(|hold| hold.token).min());
+        let lowest = lock.and_then(|lock| lock.holders.iter().map(|lease| lease.token).min());
         lowest.unwrap_or_else(|| self.next_token())
     }
 
@@ -417,7 +403,7 @@ impl Locks {
         let deadlocked = self.deadlocked();
         let prefix = prefix.to_owned();
         names.take_while(move |name| name.starts_with(&prefix)).filter_map(move |name| {
-            let lock = self.by_name.get(name).filter(|lock| !Standing::of(lock).is_free())?;
+            let lock = self.by_name.get(name).filter(|lock| !LockIndexEntry::of(lock).is_free())?;
             Some(self.shown(name, lock, api::LISTED, &deadlocked, now))
         })
     }
@@ -438,21 +424,30 @@ impl Locks {
         name: &str,
         lock: &Arc<Lock>,
         most: usize,
-        deadlocked: &waits::Circles,
+        deadlocked: &waits::Deadlocks,
         now: ClusterTime,
     ) -> api::Lock {
         api::Lock {
             name: name.to_owned(),
             limit: lock.limit(),
-            holders: lock.holders.iter().take(most).map(|hold| hold.shown(now)).collect(),
+            holders: lock.holders.iter().take(most).map(|lease| lease.shown(now)).collect(),
             held_by: lock.holders.len() as u64,
             waiters: lock.waiters.iter().take(most).map(|waiter| waiter.shown(now)).collect(),
             waited_by: lock.waiters.len() as u64,
             fence: self.fence(Some(lock)),
             delayed_for_ms: lock.delayed_until.map(|until| until.0.saturating_sub(now.0)),
-            deadlocked: deadlocked.touch(name),
+            deadlocked: deadlocked.involves(name),
             version: lock.version,
         }
+    }
+}
+
+impl State {
+    /// The lock as it would stand if it were taken away from the holders with these tokens: tried out on a copy.
+    pub fn lock_without(&self, name: &str, tokens: &BTreeSet<Token>) -> Option<api::Lock> {
+        let mut locks = self.locks.clone();
+        locks.force(&mut self.context(), name, tokens);
+        Some(locks.detail(name, self.clock)?.lock)
     }
 }
 
@@ -463,19 +458,19 @@ impl Locks {
         let mut counts = LockCounts { held: 0, holders: 0, waiting: 0, ..self.counts };
         let (mut due, mut contended) = (OrdSet::new(), OrdSet::new());
         for (name, lock) in &self.by_name {
-            let standing = Standing::of(lock);
-            counts.held += u64::from(standing.held);
-            counts.holders += standing.holders;
-            counts.waiting += standing.waiters;
-            due.extend(standing.due.map(|due| (due, name.clone())));
-            contended.extend((standing.waiters > 0).then(|| name.clone()));
+            let entry = LockIndexEntry::of(lock);
+            counts.held += u64::from(entry.held);
+            counts.holders += entry.holders;
+            counts.waiting += entry.waiters;
+            due.extend(entry.due.map(|due| (due, name.clone())));
+            contended.extend((entry.waiters > 0).then(|| name.clone()));
         }
         assert_eq!((self.counts, &self.due, &self.contended), (counts, &due, &contended));
     }
 }
 
 /// What the indexes know of a lock.
-struct Standing {
+struct LockIndexEntry {
     held: bool,
     holders: u64,
     waiters: u64,
@@ -484,9 +479,9 @@ struct Standing {
     version: Revision,
 }
 
-impl Standing {
-    fn of(lock: &Lock) -> Standing {
-        Standing {
+impl LockIndexEntry {
+    fn of(lock: &Lock) -> LockIndexEntry {
+        LockIndexEntry {
             held: !lock.holders.is_empty(),
             holders: lock.holders.len() as u64,
             waiters: lock.waiters.len() as u64,

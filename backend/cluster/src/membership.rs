@@ -1,13 +1,10 @@
 //! Members: who they are, who votes, and how they are.
 
-use crate::{
-    Context,
-    command::{OpinionChange, StatusChange},
-};
+use crate::Context;
 use imbl::OrdMap;
 use ringmaster_common::{
     action::NewNode,
-    cluster::{Node, NodeStatus},
+    cluster::{Liveness, Node, NodeStatus},
     event::Event,
     id::{NodeId, Revision},
 };
@@ -27,6 +24,20 @@ pub struct Membership {
     pub departed: BTreeSet<NodeId>,
     /// The revision that last changed voters or learners.
     pub version: Revision,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpinionChange {
+    pub observer: NodeId,
+    pub subject: NodeId,
+    pub sees: Liveness,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusChange {
+    pub node: NodeId,
+    pub status: NodeStatus,
+    pub reason: String,
 }
 
 impl Membership {
@@ -102,7 +113,7 @@ impl Membership {
             return;
         }
         // The very first members come before there is a cluster, and before any stamp: creating the
-        // cluster tells of them.
+        // cluster emits them.
         if !self.nodes.is_empty() {
             context.emit(Event::MembershipChanged {
                 voters: voters.iter().copied().collect(),

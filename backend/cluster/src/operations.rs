@@ -1,95 +1,79 @@
 //! Operations: plans being run.
 //!
-//! A step is a desired state. That it runs is committed first, its effect is brought about by the
-//! leader's runner and may be brought about twice, and its end is reported into the log. So an
-//! operation outlives its runner: the next leader finds the running step, and goes on with it.
+//! A step is a desired state. That it runs is committed first, its effect is brought about by the leader's runner and
+//! may be brought about twice, and its end is reported into the log. So an operation outlives its runner: the next
+//! leader finds the running step and executes it.
 //!
 //! What always holds:
-//! - One operation is under way at a time, from its start until it is final.
+//! - Unfinished operations have disjoint scopes, and their number is bounded ([`Limits::unfinished_operations`]).
 //! - A running operation has exactly one running step, with a deadline in cluster time.
-//! - A runner of an older term is not listened to.
-//! - A hand-over ends with the election that it caused, whoever wins.
+//! - A report or a change for a step is refused unless that step runs, and comes from the leader of the latest term.
+//! - A transfer of leadership ends with the election that it caused, whichever node wins.
 
 use crate::{
-    Context, State,
-    command::{ClusterTime, Outcome},
-    plans::{Goal, StepKind},
+    Context, State, limits::Limits, outcome::Outcome, plans::DraftStep, steps::StepSpec, time::ClusterTime,
 };
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use ringmaster_common::{
+    action::Action,
     error::{Code, Refusal},
     event::Event,
     id::{NodeId, OperationId, PlanId},
     operation::{Operation, OperationStatus, Step, StepStatus},
-    plan::PlannedStep,
+    plan::Scope,
+    view::VIEW_OPERATIONS,
 };
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 
-/// How many of the latest operations are kept.
-pub const MAX_OPERATIONS: usize = 1000;
-/// The longest that an operator may wait before keeping an operation.
-pub const MAX_KEEP_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
-/// The shortest: less would revert before anybody could have looked.
-pub const MIN_KEEP_WITHIN: Duration = Duration::from_secs(1);
+mod start;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Operations {
     by_id: OrdMap<OperationId, Arc<OperationRecord>>,
     last: OperationId,
-    /// The one that is under way.
-    current: Option<OperationId>,
+    /// Those that are running or wait to be kept.
+    unfinished: OrdSet<OperationId>,
+    /// Those that clients see in the view: the latest, and all that are unfinished.
+    shown: OrdSet<OperationId>,
 }
 
 /// An operation, and what only the server needs to know of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OperationRecord {
     pub operation: Operation,
-    pub goal: Goal,
-    /// While it takes itself back: the goal of that. Its steps stand behind those of `goal`.
-    pub reverting: Option<Goal>,
-    /// When the running step has failed, or the operation is reverted unless it is kept.
+    /// What each step of the operation brings about.
+    steps: Vec<StepSpec>,
+    /// The steps that take it back. They are added to the others when it reverts.
+    revert: Option<Vec<DraftStep>>,
+    /// The action that undoes it.
+    pub undo: Option<Action>,
+    /// While it reverts: the position of the first step that does.
+    reverts_from: Option<u32>,
+    /// When the running step has failed, or the operation reverts unless it is kept.
     pub due: Option<ClusterTime>,
 }
 
-/// The step that the runner has to bring about.
+/// The step that the runner has to execute.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunningStep {
     pub operation: OperationId,
     pub position: u32,
-    pub kind: StepKind,
-    pub goal: Goal,
+    pub spec: StepSpec,
+    pub bound: Duration,
+    /// What stays behind if the step fails, as a sentence.
+    pub left_behind: Option<String>,
 }
 
-/// What an operation that was given up may leave behind, and what to do about it.
-fn what_is_left(goal: &Goal) -> String {
-    match goal {
-        Goal::AddNode { node, .. } => format!(
-            "; node {0} is a member all the same, and goes on joining if it is started; to take it out: ringmaster \
-             apply remove_node --node {0}",
-            node.id
-        ),
-        Goal::ChangeVoters { .. } | Goal::RemoveNode { voters: Some(_), .. } => {
-            "; the change of voters may still come about; look at who votes before you plan again".to_owned()
-        }
-        _ => String::new(),
-    }
+/// A step that ended without reaching its state. Its operation has failed with it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct FailedStep {
+    pub operation: OperationId,
+    pub spec: StepSpec,
+    pub why: String,
 }
 
 impl OperationRecord {
-    fn goal_of(&self, position: usize) -> (&Goal, usize) {
-        let forward = self.goal.steps().len();
-        match &self.reverting {
-            Some(goal) if position >= forward => (goal, position - forward),
-            _ => (&self.goal, position),
-        }
-    }
-
-    fn kind(&self, position: usize) -> Option<StepKind> {
-        let (goal, position) = self.goal_of(position);
-        goal.steps().get(position).copied()
-    }
-
     fn running_position(&self) -> Option<usize> {
         self.operation.steps.iter().position(|step| step.status == StepStatus::Running)
     }
@@ -99,9 +83,25 @@ impl OperationRecord {
         Some(RunningStep {
             operation: self.operation.id,
             position: position.try_into().ok()?,
-            kind: self.kind(position)?,
-            goal: self.goal_of(position).0.clone(),
+            spec: self.steps.get(position)?.clone(),
+            bound: Duration::from_millis(self.operation.steps.get(position)?.bound_ms),
+            left_behind: self.left_behind(position),
         })
+    }
+
+    /// The steps of the present direction that have begun, up to the one at `position`.
+    fn begun(&self, position: usize) -> &[StepSpec] {
+        let first = self.reverts_from.map_or(0, |first| first as usize);
+        self.steps.get(first..=position).unwrap_or_default()
+    }
+
+    fn left_behind(&self, position: usize) -> Option<String> {
+        self.begun(position).iter().find_map(StepSpec::left_behind)
+    }
+
+    /// Whether nothing was changed yet.
+    fn is_abortable(&self, position: usize) -> bool {
+        self.reverts_from.is_none() && self.begun(position).iter().all(StepSpec::only_checks)
     }
 
     fn set_step(
@@ -159,7 +159,7 @@ impl OperationRecord {
         self.set_step(context, position, StepStatus::Succeeded, Some(detail));
         if position + 1 < self.operation.steps.len() {
             self.set_step(context, position + 1, StepStatus::Running, None);
-        } else if self.reverting.is_some() {
+        } else if self.reverts_from.is_some() {
             let error = self.operation.error.clone();
             self.set_status(context, OperationStatus::Reverted, error);
         } else if self.operation.keep_within_ms.is_some() {
@@ -169,7 +169,13 @@ impl OperationRecord {
         }
     }
 
-    /// The running step failed, or was given up, and what would have followed is skipped.
+    fn fail(&mut self, context: &mut Context, position: usize, why: Refusal) -> Option<FailedStep> {
+        let (operation, detail) = (self.operation.id, why.detail.clone());
+        self.stop(context, position, OperationStatus::Failed, why);
+        Some(FailedStep { operation, spec: self.steps.get(position)?.clone(), why: detail })
+    }
+
+    /// The running step failed, or was aborted, and the steps behind it are skipped.
     fn stop(&mut self, context: &mut Context, position: usize, status: OperationStatus, why: Refusal) {
         let step = if status == OperationStatus::Failed { StepStatus::Failed } else { StepStatus::Skipped };
         self.set_step(context, position, step, Some(why.detail.clone()));
@@ -180,18 +186,53 @@ impl OperationRecord {
     }
 
     fn revert(&mut self, context: &mut Context, why: Refusal) {
-        let Some(inverse) = self.goal.inverse() else { return };
+        let Some(revert) = self.revert.take() else { return };
         let first = self.operation.steps.len();
-        let steps: Vec<Step> = inverse
-            .planned_steps()
-            .into_iter()
-            .map(|planned| pending(PlannedStep { name: format!("revert_{}", planned.name), ..planned }))
+        let steps: Vec<Step> = revert
+            .iter()
+            .map(|step| {
+                let planned = step.planned();
+                Step { name: format!("revert_{}", planned.name), ..start::pending(planned) }
+            })
             .collect();
-        self.reverting = Some(inverse);
+        self.reverts_from = first.try_into().ok();
+        self.steps.extend(revert.into_iter().map(|step| step.spec));
         self.operation.steps.extend_from_slice(&steps);
         context.emit(Event::StepsAdded { operation: self.operation.id, steps });
         self.set_status(context, OperationStatus::Running, Some(why));
         self.set_step(context, first, StepStatus::Running, None);
+    }
+
+    /// What an election does to the running step.
+    fn elected(&mut self, context: &mut Context, term: u64, leader: NodeId) -> Option<FailedStep> {
+        let position = self.running_position()?;
+        let won = format!("node {leader} won the election of term {term}");
+        let not_taken = |why: String| Refusal::new(Code::TransferNotTaken, why);
+        let why = match self.steps.get(position)? {
+            StepSpec::TransferLeadership { to, .. } if to.contains(&leader) => {
+                self.succeed(context, position, won);
+                return None;
+            }
+            StepSpec::TransferLeadership { to, .. } => match to.first().filter(|_| to.len() == 1) {
+                Some(to) => not_taken(format!("{won}, not node {to}")),
+                None => not_taken(format!("{won}, and must not lead after this operation")),
+            },
+            StepSpec::VerifyLeader { node } if *node != leader => {
+                not_taken(format!("{won}, not node {node}"))
+            }
+            _ => {
+                // A transfer that was planned from another leader cannot be executed any more.
+                let mut later = self.steps.iter().skip(position + 1);
+                let upset = later.any(|step| {
+                    matches!(step, StepSpec::TransferLeadership { from: Some(from), .. } if *from != leader)
+                });
+                if !upset {
+                    return None;
+                }
+                Refusal::new(Code::PreflightFailed, format!("{won} before the transfer of leadership"))
+            }
+        };
+        self.fail(context, position, why)
     }
 }
 
@@ -215,9 +256,23 @@ impl Operations {
             .map(|record| record.operation.id)
     }
 
-    /// The operation that is under way.
-    pub fn current(&self) -> Option<&OperationRecord> {
-        self.by_id.get(&self.current?).map(Arc::as_ref)
+    /// Those that are running or wait to be kept, oldest first.
+    pub fn unfinished(&self) -> impl Iterator<Item = &OperationRecord> {
+        self.unfinished.iter().filter_map(|id| self.by_id.get(id)).map(Arc::as_ref)
+    }
+
+    /// The steps that the runner has to execute, at most one of each operation.
+    pub fn running_steps(&self) -> impl Iterator<Item = RunningStep> {
+        self.unfinished().filter_map(OperationRecord::running_step)
+    }
+
+    /// The unfinished operation of the same scope, which has to end first.
+    pub fn in_scope(&self, scope: &Scope) -> Option<&Operation> {
+        self.unfinished().map(|record| &record.operation).find(|operation| operation.scope == *scope)
+    }
+
+    pub fn next_due(&self) -> Option<ClusterTime> {
+        self.unfinished().filter_map(|record| record.due).min()
     }
 
     /// Newest first, below `id`.
@@ -225,20 +280,44 @@ impl Operations {
         self.by_id.range(..id).rev().map(|(_, record)| &record.operation)
     }
 
+    /// Newest first.
     pub fn latest(&self, count: usize) -> impl Iterator<Item = &Operation> {
         self.by_id.values().rev().take(count).map(|record| &record.operation)
+    }
+
+    /// Those that clients see in the view, oldest first.
+    pub fn shown(&self) -> impl Iterator<Item = &Operation> {
+        self.shown.iter().filter_map(|id| self.get(*id))
     }
 
     fn edit<T>(&mut self, id: OperationId, change: impl FnOnce(&mut OperationRecord) -> T) -> Option<T> {
         let record = Arc::make_mut(self.by_id.get_mut(&id)?);
         let result = change(record);
-        if record.operation.status.is_final() && self.current == Some(id) {
-            self.current = None;
+        if record.operation.status.is_final() {
+            self.unfinished.remove(&id);
         }
         Some(result)
     }
 
-    /// An undo that succeeded is noted at what it undid.
+    fn insert(&mut self, record: OperationRecord, limits: &Limits) {
+        let id = record.operation.id;
+        self.by_id.insert(id, Arc::new(record));
+        self.unfinished.insert(id);
+        self.shown.insert(id);
+        let has_ended = |id: &&OperationId| !self.unfinished.contains(*id);
+        let hidden =
+            self.shown.iter().find(has_ended).filter(|_| self.shown.len() > VIEW_OPERATIONS).copied();
+        let dropped =
+            self.by_id.keys().find(has_ended).filter(|_| self.by_id.len() > limits.operations).copied();
+        if let Some(id) = hidden {
+            self.shown.remove(&id);
+        }
+        if let Some(id) = dropped {
+            self.by_id.remove(&id);
+        }
+    }
+
+    /// An undo that succeeded is noted at the operation that it undid.
     fn note_undone(&mut self, context: &mut Context, id: OperationId) {
         let done = self.get(id).filter(|operation| operation.status == OperationStatus::Succeeded);
         let Some(undone) = done.and_then(|operation| operation.undo_of) else { return };
@@ -249,57 +328,53 @@ impl Operations {
         });
     }
 
-    /// Does what has become due: a step past its deadline has failed, an operation that nobody kept
-    /// is reverted.
-    pub(super) fn expire(&mut self, context: &mut Context) {
-        let Some(record) = self.current() else { return };
-        if record.due.is_none_or(|due| due > context.now) {
-            return;
-        }
-        let id = record.operation.id;
-        let left = record.running_step().map(|step| what_is_left(&step.goal)).unwrap_or_default();
-        self.edit(id, |record| match record.running_position() {
-            Some(position) => {
-                let step = &record.operation.steps[position];
-                let why = Refusal::new(
-                    Code::StepTimeout,
-                    format!("the step {} did not end within {} ms{left}", step.name, step.bound_ms),
-                );
-                record.stop(context, position, OperationStatus::Failed, why);
-            }
-            None => {
-                let why = Refusal::new(Code::NotKept, "nobody kept it in time");
-                record.revert(context, why);
-            }
-        });
+    /// Does what has become due: a step past its deadline has failed, an operation that was not kept reverts.
+    pub(super) fn expire(&mut self, context: &mut Context) -> Vec<FailedStep> {
+        let is_due = |record: &&OperationRecord| record.due.is_some_and(|due| due <= context.now);
+        let due: Vec<_> = self.unfinished().filter(is_due).map(|record| record.operation.id).collect();
+        let expire = |record: &mut OperationRecord, context: &mut Context| {
+            let Some(position) = record.running_position() else {
+                record.revert(context, Refusal::new(Code::NotKept, "it was not kept in time"));
+                return None;
+            };
+            let left = record.left_behind(position).map_or_else(String::new, |left| format!("; {left}"));
+            let step = &record.operation.steps[position];
+            let why = format!("the step {} did not end within {} ms{left}", step.name, step.bound_ms);
+            record.fail(context, position, Refusal::new(Code::StepTimeout, why))
+        };
+        due.into_iter().filter_map(|id| self.edit(id, |record| expire(record, context))?).collect()
     }
 
-    /// An election ends a hand-over, and upsets a transfer that was planned from another leader.
-    pub(super) fn leader_elected(&mut self, context: &mut Context, term: u64, leader: NodeId) {
-        let Some(running) = self.current().and_then(OperationRecord::running_step) else { return };
-        let RunningStep { operation, position, kind, goal } = running;
-        let won = format!("node {leader} won the election of term {term}");
-        let failed = match (kind, &goal) {
-            (StepKind::HandOver, _) if goal.may_lead(leader) => None,
-            (StepKind::HandOver | StepKind::Verify, Goal::TransferLeadership { to, .. }) if leader != *to => {
-                Some(Refusal::new(Code::TransferNotTaken, format!("{won}, not node {to}")))
-            }
-            (StepKind::HandOver, _) => {
-                Some(Refusal::new(Code::TransferNotTaken, format!("{won}, and is not to lead any more")))
-            }
-            (StepKind::Preflight | StepKind::CatchUp, Goal::TransferLeadership { from, .. })
-                if leader != *from =>
-            {
-                Some(Refusal::new(Code::PreflightFailed, format!("{won} before the hand-over")))
-            }
-            // The step goes on under the new term.
-            _ => return,
-        };
-        let position = position as usize;
-        self.edit(operation, |record| match failed {
-            None => record.succeed(context, position, won),
-            Some(why) => record.stop(context, position, OperationStatus::Failed, why),
-        });
+    /// An election ends a transfer of leadership, and upsets one that was planned from another leader.
+    pub(super) fn leader_elected(
+        &mut self,
+        context: &mut Context,
+        term: u64,
+        leader: NodeId,
+    ) -> Vec<FailedStep> {
+        let ids: Vec<_> = self.unfinished.iter().copied().collect();
+        ids.into_iter()
+            .filter_map(|id| self.edit(id, |record| record.elected(context, term, leader))?)
+            .collect()
+    }
+
+    /// Whether the step runs, and `term` is the latest: else the runner that asks is late.
+    pub(super) fn check_running(
+        &self,
+        current_term: u64,
+        id: OperationId,
+        position: u32,
+        term: u64,
+    ) -> Result<usize, Refusal> {
+        let record = self.find(id)?;
+        let wanted = position as usize;
+        if term == current_term && record.running_position() == Some(wanted) {
+            return Ok(wanted);
+        }
+        Err(Refusal::new(
+            Code::StaleReport,
+            format!("step {position} of operation {id} is not run by a runner of term {term}"),
+        ))
     }
 
     pub(super) fn report_step(
@@ -310,42 +385,35 @@ impl Operations {
         position: u32,
         term: u64,
         result: Result<String, Refusal>,
-    ) -> Result<(), Refusal> {
-        let record = self.find(id)?;
-        let position = position as usize;
-        if term != current_term || record.running_position() != Some(position) {
-            return Err(Refusal::new(
-                Code::StaleReport,
-                format!("step {position} of operation {id} is not run by a runner of term {term}"),
-            ));
-        }
-        self.edit(id, |record| match result {
-            Ok(detail) => record.succeed(context, position, detail),
-            Err(why) => record.stop(context, position, OperationStatus::Failed, why),
+    ) -> Result<Option<FailedStep>, Refusal> {
+        let position = self.check_running(current_term, id, position, term)?;
+        let failed = self.edit(id, |record| match result {
+            Ok(detail) => {
+                record.succeed(context, position, detail);
+                None
+            }
+            Err(why) => record.fail(context, position, why),
         });
         self.note_undone(context, id);
-        Ok(())
+        Ok(failed.flatten())
     }
 
     pub(super) fn abort(&mut self, context: &mut Context, id: OperationId) -> Result<Outcome, Refusal> {
         let record = self.find(id)?;
         let why = Refusal::new(Code::AbortedByOperator, format!("{} aborted it", context.actor));
-        match (record.operation.status, record.running_step()) {
+        match (record.operation.status, record.running_position()) {
             (OperationStatus::AwaitingKeep, _) => {
                 self.edit(id, |record| record.revert(context, why));
             }
-            (OperationStatus::Running, Some(running))
-                if running.kind.abortable() && record.reverting.is_none() && !record.joined(&running) =>
-            {
-                let position = running.position as usize;
+            (OperationStatus::Running, Some(position)) if record.is_abortable(position) => {
                 self.edit(id, |record| record.stop(context, position, OperationStatus::Aborted, why));
             }
-            (OperationStatus::Running, Some(running)) => {
+            (OperationStatus::Running, Some(position)) => {
                 return Err(Refusal::new(
                     Code::NotAbortable,
                     format!(
-                        "operation {id} is at the step {}, from which there is no way back; wait for its outcome",
-                        running.kind.name()
+                        "operation {id} is at the step {} and can no longer be aborted; wait for its outcome",
+                        record.operation.steps[position].name
                     ),
                 ));
             }
@@ -356,7 +424,7 @@ impl Operations {
                 ));
             }
         }
-        self.answer(id, false)
+        self.outcome(id, false)
     }
 
     pub(super) fn keep(&mut self, context: &mut Context, id: OperationId) -> Result<Outcome, Refusal> {
@@ -369,135 +437,32 @@ impl Operations {
         }
         self.edit(id, |record| record.set_status(context, OperationStatus::Succeeded, None));
         self.note_undone(context, id);
-        self.answer(id, false)
+        self.outcome(id, false)
     }
 
-    fn answer(&self, id: OperationId, started: bool) -> Result<Outcome, Refusal> {
+    fn outcome(&self, id: OperationId, started: bool) -> Result<Outcome, Refusal> {
         Ok(Outcome::Operation { operation: Box::new(self.find(id)?.operation.clone()), started })
     }
 }
 
-impl OperationRecord {
-    /// Whether the running step comes after the node became a member.
-    fn joined(&self, running: &RunningStep) -> bool {
-        matches!(running.goal, Goal::AddNode { .. }) && running.position > 0
-    }
-}
-
 impl State {
-    pub(super) fn start_operation(
-        &mut self,
-        context: &mut Context,
-        id: PlanId,
-        keep_within_ms: Option<u64>,
-    ) -> Result<Outcome, Refusal> {
-        // It may be known longer than its plan.
-        if let Some(operation) = self.operations.of_plan(id) {
-            return self.operations.answer(operation, false);
-        }
-        let record = self.plans.find(id)?;
-        let plan = &record.plan;
-        if context.now >= record.expires {
-            return Err(Refusal::new(
-                Code::PlanExpired,
-                format!("plan {id} could be applied until {}; plan again", plan.expires_at),
-            ));
-        }
-        if let [first, ..] = plan.blockers.as_slice() {
-            return Err(Refusal::new(Code::PlanBlocked, format!("plan {id} is blocked: {}", first.detail)));
-        }
-        if let Some(current) = self.operations.current() {
-            return Err(Refusal::new(
-                Code::OperationRunning,
-                format!(
-                    "operation {} is under way ({}); {}",
-                    current.operation.id,
-                    current.operation.action,
-                    if current.operation.status == OperationStatus::AwaitingKeep {
-                        "keep or abort it first"
-                    } else {
-                        "wait for its outcome"
-                    }
-                ),
-            ));
-        }
-        let facts = self.drift(&plan.footprint);
-        if !facts.is_empty() {
-            let names: Vec<_> = facts.iter().map(|fact| fact.fact.as_str()).collect();
-            return Err(Refusal {
-                facts: facts.clone(),
-                ..Refusal::new(
-                    Code::PlanStale,
-                    format!("{} changed since plan {id} was made; plan again", names.join(", ")),
-                )
+    /// Takes back what a failed step may not leave behind: an upstream whose failover ended before there was a new
+    /// primary has its old one again. One primary that may be down is better than none.
+    pub(super) fn clean_up(&mut self, context: &mut Context, failed: impl IntoIterator<Item = FailedStep>) {
+        for FailedStep { operation, spec, why } in failed {
+            let (StepSpec::ClearPrimary { upstream, from: Some(from), .. }
+            | StepSpec::FencePrimary { upstream, from: Some(from) }) = spec
+            else {
+                continue;
+            };
+            let has_none = self.upstreams.get(&upstream).is_some_and(|record| {
+                record.upstream.primary.as_ref().is_some_and(|primary| primary.endpoint.is_none())
             });
+            if has_none {
+                let reason = format!("operation {operation} failed: {why}");
+                // The endpoint may be gone; the upstream has no primary then, as after any such removal.
+                let _ = self.upstreams.set_primary(context, &upstream, Some(from), &reason);
+            }
         }
-        check_keep(record.goal.inverse().is_some(), keep_within_ms)?;
-        let operations = &mut self.operations;
-        operations.last = OperationId(operations.last.0 + 1);
-        let operation = Operation {
-            id: operations.last,
-            plan: id,
-            action: plan.action.clone(),
-            summary: plan.summary.clone(),
-            status: OperationStatus::Running,
-            steps: plan.steps.iter().cloned().map(pending).collect(),
-            error: None,
-            started_by: context.actor.to_string(),
-            started_at: context.wall,
-            ended_at: None,
-            keep_within_ms,
-            keep_until: None,
-            undoable: plan.undoable,
-            undo_of: record.undoes,
-            undone_by: None,
-            revision: context.revision,
-        };
-        let record = OperationRecord { operation, goal: record.goal.clone(), reverting: None, due: None };
-        context.emit(Event::OperationStarted { operation: record.operation.clone() });
-        let started = operations.last;
-        operations.by_id.insert(started, Arc::new(record));
-        operations.current = Some(started);
-        operations.edit(started, |record| record.set_step(context, 0, StepStatus::Running, None));
-        if operations.by_id.len() > MAX_OPERATIONS
-            && let Some(&(oldest, _)) = operations.by_id.get_min()
-        {
-            operations.by_id.remove(&oldest);
-        }
-        self.plans.applied(id, started);
-        self.operations.answer(started, true)
-    }
-}
-
-fn check_keep(reverts: bool, keep_within_ms: Option<u64>) -> Result<(), Refusal> {
-    let Some(ms) = keep_within_ms else { return Ok(()) };
-    if !reverts {
-        return Err(Refusal::new(
-            Code::NotUndoable,
-            "what this plan does cannot revert by itself; apply it without keep_within_ms",
-        ));
-    }
-    if !(MIN_KEEP_WITHIN..=MAX_KEEP_WITHIN).contains(&Duration::from_millis(ms)) {
-        return Err(Refusal::new(
-            Code::InvalidRequest,
-            format!(
-                "keep_within_ms takes {} to {}, not {ms}",
-                MIN_KEEP_WITHIN.as_millis(),
-                MAX_KEEP_WITHIN.as_millis()
-            ),
-        ));
-    }
-    Ok(())
-}
-
-fn pending(planned: PlannedStep) -> Step {
-    Step {
-        name: planned.name,
-        title: planned.title,
-        bound_ms: planned.bound_ms,
-        status: StepStatus::Pending,
-        started_at: None,
-        ended_at: None,
-        detail: None,
     }
 }

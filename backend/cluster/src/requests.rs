@@ -1,9 +1,9 @@
-//! What was answered to whom: a repeated request gets the first outcome again.
+//! The answers that were given: a repeated request gets the first outcome again.
 //!
 //! Requests whose id the client chose are kept apart from those that a node named, so that a flood
 //! of plain writes cannot push out an operator's idempotency key.
 
-use crate::command::{Request, Response};
+use crate::{encoding::encoded_len, limits::Limits, outcome::Response, request::Request};
 use imbl::{OrdMap, Vector};
 use ringmaster_common::{
     error::{Code, Refusal},
@@ -12,11 +12,6 @@ use ringmaster_common::{
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// How many answers under ids that clients chose are remembered.
-pub const REMEMBERED_REPEATABLE: usize = 8192;
-/// How many answers under ids that nodes made up are remembered. They matter only while the node
-/// itself tries again.
-pub const REMEMBERED_PLAIN: usize = 2048;
 /// The longest idempotency key, in bytes.
 pub const MAX_REQUEST_ID_BYTES: usize = 128;
 
@@ -31,6 +26,8 @@ struct Answers {
     by_id: OrdMap<Arc<str>, Answer>,
     /// Oldest first.
     ids: Vector<Arc<str>>,
+    /// The size of all answers.
+    bytes: u64,
     /// Answers up to here may have been forgotten.
     #[serde(default)]
     forgotten: Revision,
@@ -38,14 +35,14 @@ struct Answers {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Answer {
-    fingerprint: u32,
+    fingerprint: Option<u32>,
     response: Arc<Response>,
 }
 
 impl Requests {
     /// The answer that was given before under this id, or a refusal if it was to another request, or
-    /// if nobody can tell any more whether it was answered.
-    pub fn find(&self, request: &Request, fingerprint: u32) -> Option<Result<Arc<Response>, Refusal>> {
+    /// if it is no longer known whether it was answered.
+    pub fn find(&self, request: &Request) -> Option<Result<Arc<Response>, Refusal>> {
         let answers = if request.repeatable { &self.repeatable } else { &self.plain };
         let Some(answer) = answers.by_id.get(request.id.as_str()) else {
             // Carried out again, it might undo what others did in between.
@@ -57,7 +54,7 @@ impl Requests {
                 ))
             });
         };
-        Some(if answer.fingerprint == fingerprint {
+        Some(if answer.fingerprint == request.fingerprint {
             Ok(answer.response.clone())
         } else {
             Err(Refusal::new(
@@ -70,21 +67,23 @@ impl Requests {
         })
     }
 
-    pub fn remember(&mut self, request: Request, fingerprint: u32, response: Arc<Response>) {
-        let (answers, bound) = if request.repeatable {
-            (&mut self.repeatable, REMEMBERED_REPEATABLE)
+    pub(super) fn remember(&mut self, request: Request, response: Arc<Response>, limits: &Limits) {
+        let (answers, most, most_bytes) = if request.repeatable {
+            (&mut self.repeatable, limits.repeatable_answers, limits.repeatable_bytes)
         } else {
-            (&mut self.plain, REMEMBERED_PLAIN)
+            (&mut self.plain, limits.plain_answers, limits.plain_bytes)
         };
         let id: Arc<str> = request.id.into();
-        let answer = Answer { fingerprint, response };
-        answers.by_id.insert(id.clone(), answer);
+        answers.bytes += encoded_len(&response);
+        answers.by_id.insert(id.clone(), Answer { fingerprint: request.fingerprint, response });
         answers.ids.push_back(id);
-        if answers.ids.len() > bound
-            && let Some(oldest) = answers.ids.pop_front()
-            && let Some(forgotten) = answers.by_id.remove(&oldest)
-        {
-            answers.forgotten = forgotten.response.revision;
+        // The latest answer stays, however large it is.
+        while answers.ids.len() > most || (answers.bytes > most_bytes && answers.ids.len() > 1) {
+            let Some(oldest) = answers.ids.pop_front() else { return };
+            if let Some(forgotten) = answers.by_id.remove(&oldest) {
+                answers.bytes = answers.bytes.saturating_sub(encoded_len(&forgotten.response));
+                answers.forgotten = forgotten.response.revision;
+            }
         }
     }
 }

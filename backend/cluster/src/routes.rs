@@ -5,8 +5,9 @@
 
 use crate::{
     Context,
-    command::{Outcome, Precondition},
     membership::Membership,
+    outcome::{Outcome, Resource},
+    precondition::Precondition,
     upstreams::Upstreams,
 };
 use imbl::OrdMap;
@@ -15,7 +16,7 @@ use ringmaster_common::{
     event::Event,
     id::Revision,
     traffic::{
-        MAX_ROUTES, check_name,
+        check_name,
         route::{Route, RouteSpec},
     },
 };
@@ -58,14 +59,13 @@ impl Routes {
         name: String,
         spec: RouteSpec,
         precondition: &Precondition,
-        around: Around<'_>,
+        route_context: RouteContext<'_>,
     ) -> Result<Outcome, Refusal> {
-        check(&name, &spec)?;
         let stored = self.get(&name).map(|route| route.version);
         precondition.check(&format!("route {name}"), stored)?;
-        around.upstreams.find(&spec.upstream)?;
+        route_context.upstreams.find(&spec.upstream)?;
         if let Some(listener) = &spec.listener {
-            check_listener(listener, around.membership)?;
+            check_listener(listener, route_context.membership)?;
         }
         if let Some(other) = self.iter().find(|other| other.name != name && other.spec.shadows(&spec)) {
             return Err(Refusal::new(
@@ -76,10 +76,11 @@ impl Routes {
                 ),
             ));
         }
-        if stored.is_none() && self.by_name.len() >= MAX_ROUTES {
+        let most = context.limits.routes;
+        if stored.is_none() && self.by_name.len() >= most {
             return Err(Refusal::new(
                 Code::LimitReached,
-                format!("a cluster has {MAX_ROUTES} routes, and all are in use"),
+                format!("a cluster has {most} routes, and all are in use"),
             ));
         }
         let route = Route {
@@ -90,11 +91,11 @@ impl Routes {
             updated_by: context.actor.to_string(),
         };
         self.by_name.insert(name.into(), Arc::new(route.clone()));
-        context.emit(Event::RoutePut { route: Box::new(route) });
-        Ok(Outcome::Configured { created: stored.is_none() })
+        context.emit(Event::RoutePut { route: Box::new(route.clone()) });
+        Ok(Outcome::stored(Resource::Route(route), context.revision, stored.is_none()))
     }
 
-    /// As if there were none of these, so that what is put together stands in nobody's way but that of the others.
+    /// The routes without these, so that those of one import conflict only with the others.
     pub(super) fn without<'a>(&self, names: impl Iterator<Item = &'a str>) -> Routes {
         let mut rest = self.clone();
         for name in names {
@@ -119,7 +120,7 @@ impl Routes {
 
 /// What a route has to fit in with, beside other routes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Around<'a> {
+pub(super) struct RouteContext<'a> {
     pub upstreams: &'a Upstreams,
     pub membership: &'a Membership,
 }

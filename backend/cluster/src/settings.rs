@@ -2,14 +2,17 @@
 
 use crate::{
     Context,
-    command::{Outcome, Precondition},
+    limits::Limits,
+    outcome::{Outcome, Resource},
+    precondition::Precondition,
+    version::FEATURE_LEVEL,
 };
 use imbl::OrdMap;
 use ringmaster_common::{
     error::{Code, Refusal},
     event::Event,
     id::Revision,
-    setting::{DOWN_AFTER, Known, MAX_SETTINGS, MAX_VALUE_BYTES, SUSPECT_AFTER, Setting, check_key},
+    setting::{DOWN_AFTER, Known, SUSPECT_AFTER, Setting, check_key},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -30,12 +33,11 @@ impl Settings {
         self.by_key.values().map(Arc::as_ref)
     }
 
-    /// The value of a known setting, or its default.
+    /// The value of a known setting, or its default, as this version knows them.
     pub fn number(&self, known: &Known) -> u64 {
         self.get(known.key).and_then(|setting| known.check(&setting.value).ok()).unwrap_or(known.default)
     }
 
-    /// Whether the setting is a new one is told, too.
     pub(super) fn put(
         &mut self,
         context: &mut Context,
@@ -43,16 +45,16 @@ impl Settings {
         value: Value,
         precondition: &Precondition,
     ) -> Result<Outcome, Refusal> {
-        check(&key, &value)?;
-        self.check_order(&key, &value)?;
+        self.check_order(context.limits, &key, &value)?;
         let stored = self.get(&key).map(|setting| setting.version);
         // A setting that Ringmaster knows is always there, at least with its default.
-        let version = stored.or_else(|| Known::find(&key).map(|_| Revision(0)));
+        let version = stored.or_else(|| known(context.limits, &key).map(|_| Revision(0)));
         precondition.check(&key, version)?;
-        if stored.is_none() && self.by_key.len() >= MAX_SETTINGS {
+        let most = context.limits.settings;
+        if stored.is_none() && self.by_key.len() >= most {
             return Err(Refusal::new(
                 Code::LimitReached,
-                format!("a cluster holds {MAX_SETTINGS} settings, and all are in use"),
+                format!("a cluster holds {most} settings, and all are in use"),
             ));
         }
         let setting = Setting {
@@ -64,14 +66,21 @@ impl Settings {
         };
         self.by_key.insert(key.into(), Arc::new(setting.clone()));
         context.emit(Event::SettingChanged { setting: setting.clone() });
-        Ok(Outcome::Setting { setting, created: version.is_none() })
+        Ok(Outcome::stored(Resource::Setting(setting), context.revision, version.is_none()))
+    }
+
+    /// The value of a known setting, or its default at the cluster's feature level. A value is in its range: the leader
+    /// that wrote it has checked that.
+    pub(super) fn number_at(&self, limits: &Limits, key: &str) -> u64 {
+        let default = || known(limits, key).map_or(0, |known| known.default);
+        self.get(key).and_then(|setting| setting.value.as_u64()).unwrap_or_else(default)
     }
 
     /// A node is suspected before it is down.
-    fn check_order(&self, key: &str, value: &Value) -> Result<(), Refusal> {
+    fn check_order(&self, limits: &Limits, key: &str, value: &Value) -> Result<(), Refusal> {
         let number = |known: &Known| match value.as_u64() {
             Some(value) if key == known.key => value,
-            _ => self.number(known),
+            _ => self.number_at(limits, known.key),
         };
         let (suspect, down) = (number(&SUSPECT_AFTER), number(&DOWN_AFTER));
         let concerned = key == SUSPECT_AFTER.key || key == DOWN_AFTER.key;
@@ -91,15 +100,21 @@ impl Settings {
 /// What can be said of a setting without knowing the others. The API asks it before it proposes,
 /// so that what is plainly wrong never reaches the log.
 pub fn check(key: &str, value: &Value) -> Result<(), Refusal> {
+    check_at(Limits::at(FEATURE_LEVEL), key, value)
+}
+
+/// The same in a cluster with these limits.
+pub(super) fn check_at(limits: &Limits, key: &str, value: &Value) -> Result<(), Refusal> {
     check_key(key).map_err(|detail| Refusal::new(Code::InvalidRequest, detail))?;
     let length = value.to_string().len();
-    if length > MAX_VALUE_BYTES {
+    let most = limits.setting_bytes;
+    if length > most {
         return Err(Refusal::new(
             Code::ValueTooLarge,
-            format!("the value of {key} has {length} bytes; a setting holds up to {MAX_VALUE_BYTES}"),
+            format!("the value of {key} has {length} bytes; a setting holds up to {most}"),
         ));
     }
-    match Known::find(key) {
+    match known(limits, key) {
         Some(known) => {
             known.check(value).map(drop).map_err(|detail| Refusal::new(Code::InvalidSetting, detail))
         }
@@ -107,21 +122,6 @@ pub fn check(key: &str, value: &Value) -> Result<(), Refusal> {
     }
 }
 
-impl Precondition {
-    pub(super) fn check(&self, what: &str, version: Option<Revision>) -> Result<(), Refusal> {
-        let holds = match self {
-            Precondition::None => true,
-            Precondition::AnyOf(versions) => version.is_some_and(|version| versions.contains(&version)),
-            Precondition::Exists => version.is_some(),
-            Precondition::Absent => version.is_none(),
-        };
-        if holds {
-            return Ok(());
-        }
-        let stands = match version {
-            Some(version) => format!("{what} is at version {version}"),
-            None => format!("{what} does not exist"),
-        };
-        Err(Refusal::new(Code::PreconditionFailed, format!("{stands}; read it again and decide anew")))
-    }
+fn known<'l>(limits: &'l Limits, key: &str) -> Option<&'l Known> {
+    limits.known_settings.iter().find(|known| known.key == key)
 }

@@ -5,16 +5,17 @@
 
 use crate::{
     Context, State,
-    command::{Outcome, Precondition},
-    routes::Around,
-    upstreams::health::HealthChange,
+    outcome::Outcome,
+    precondition::Precondition,
+    routes::{self, RouteContext},
+    upstreams::{self, health::HealthChange},
 };
 use ringmaster_common::{
     action::Action,
     error::{Code, Refusal},
     id::Revision,
     traffic::{
-        import::{Import, Put},
+        import::{Import, Imported, Put, PutResult},
         register::Register,
         route::RouteSpec,
         upstream::{EndpointSpec, EndpointState, UpstreamSpec},
@@ -98,6 +99,19 @@ pub enum TrafficCommand {
 }
 
 impl TrafficCommand {
+    /// Whether it is well-formed; see [`crate::command::Command::check_form`].
+    pub(super) fn check_form(&self) -> Result<(), Refusal> {
+        let invalid = |detail: String| Refusal::new(Code::InvalidUpstream, detail);
+        match self {
+            TrafficCommand::PutUpstream { name, spec, .. } => upstreams::check(name, spec),
+            TrafficCommand::PutEndpoint { endpoint, .. } => endpoint.check().map_err(invalid),
+            TrafficCommand::PutRoute { name, spec, .. } => routes::check(name, spec),
+            TrafficCommand::Import(import) => check_import_form(import),
+            TrafficCommand::Register { register, .. } => register.check().map_err(invalid),
+            _ => Ok(()),
+        }
+    }
+
     /// In a few words, for the audit; none for what no operator asks for.
     pub fn audited_as(&self) -> Option<String> {
         match self {
@@ -123,7 +137,19 @@ impl TrafficCommand {
     }
 }
 
-/// What is there twice would be put upon itself.
+fn check_import_form(import: &Import) -> Result<(), Refusal> {
+    named_once("upstream", import.upstreams.iter().map(|put| put.name.as_str()))?;
+    named_once("route", import.routes.iter().map(|put| put.name.as_str()))?;
+    for Put { name, spec, .. } in &import.upstreams {
+        upstreams::check(name, spec).map_err(|refusal| refusal.of(&format!("upstream {name}")))?;
+    }
+    for Put { name, spec, .. } in &import.routes {
+        routes::check(name, spec).map_err(|refusal| refusal.of(&format!("route {name}")))?;
+    }
+    Ok(())
+}
+
+/// A name that stands there twice would be put upon itself.
 fn named_once<'n>(what: &str, names: impl Iterator<Item = &'n str>) -> Result<(), Refusal> {
     let mut seen = BTreeSet::new();
     for name in names {
@@ -137,18 +163,19 @@ fn named_once<'n>(what: &str, names: impl Iterator<Item = &'n str>) -> Result<()
 impl State {
     /// What the import would be refused for, by what this state holds.
     pub fn check_import(&self, import: Import) -> Result<(), Refusal> {
+        check_import_form(&import)?;
         self.clone().import(&mut self.context(), import).map(drop)
     }
 
     /// Upstreams come first, because routes lead to them.
     fn import(&mut self, context: &mut Context, import: Import) -> Result<Outcome, Refusal> {
         let Import { upstreams, routes } = import;
-        named_once("upstream", upstreams.iter().map(|put| put.name.as_str()))?;
-        named_once("route", routes.iter().map(|put| put.name.as_str()))?;
         let (known, emitted) = ((self.upstreams.clone(), self.routes.clone()), context.events.len());
+        let mut imported = Imported { version: context.revision, upstreams: Vec::new(), routes: Vec::new() };
         let put_all = || {
             for Put { name, version, spec } in upstreams {
                 let of = format!("upstream {name}");
+                imported.upstreams.push(PutResult { name: name.clone(), created: version.is_none() });
                 self.upstreams
                     .put(context, name, spec, &expecting(version))
                     .map_err(|refusal| refusal.of(&of))?;
@@ -158,14 +185,15 @@ impl State {
             self.routes = before.without(routes.iter().map(|route| route.name.as_str()));
             for Put { name, version, spec } in routes {
                 let of = format!("route {name}");
+                imported.routes.push(PutResult { name: name.clone(), created: version.is_none() });
                 let stored = before.get(&name).map(|route| route.version);
-                let around = Around { upstreams: &self.upstreams, membership: &self.membership };
+                let route_context = RouteContext { upstreams: &self.upstreams, membership: &self.membership };
                 expecting(version)
                     .check(&of, stored)
-                    .and_then(|()| self.routes.put(context, name, spec, &Precondition::Absent, around))
+                    .and_then(|()| self.routes.put(context, name, spec, &Precondition::Absent, route_context))
                     .map_err(|refusal| refusal.of(&of))?;
             }
-            Ok(Outcome::Done)
+            Ok(Outcome::Imported(imported))
         };
         let outcome = put_all();
         if outcome.is_err() {
@@ -189,7 +217,8 @@ impl State {
                 self.upstreams.put(context, name, spec, &precondition)
             }
             TrafficCommand::DeleteUpstream { name, precondition } => {
-                self.upstreams.remove(context, &name, &precondition, &self.routes)
+                let routes = self.routes.leading_to(&name).map(|route| route.name.as_str());
+                self.upstreams.remove(context, &name, &precondition, routes)
             }
             TrafficCommand::PutEndpoint { upstream, endpoint, precondition } => {
                 self.upstreams.put_endpoint(context, &upstream, &endpoint, &precondition)
@@ -199,8 +228,8 @@ impl State {
                 self.upstreams.remove_endpoint(context, &upstream, &endpoint, &reason, &precondition)
             }
             TrafficCommand::PutRoute { name, spec, precondition } => {
-                let around = Around { upstreams: &self.upstreams, membership: &self.membership };
-                self.routes.put(context, name, spec, &precondition, around)
+                let route_context = RouteContext { upstreams: &self.upstreams, membership: &self.membership };
+                self.routes.put(context, name, spec, &precondition, route_context)
             }
             TrafficCommand::DeleteRoute { name, precondition } => {
                 self.routes.remove(context, &name, &precondition)
@@ -226,7 +255,7 @@ impl State {
     }
 }
 
-/// It is still as whoever imports has seen it.
+/// The resource is still at the version that the import names.
 fn expecting(version: Option<Revision>) -> Precondition {
     version.map_or(Precondition::Absent, |version| Precondition::AnyOf(vec![version]))
 }

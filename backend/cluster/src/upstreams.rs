@@ -1,14 +1,14 @@
 //! Upstreams: configuration under ETags, and the states of their endpoints.
 //!
-//! What is configured is put; what became of it is not. What always holds:
-//! - A put changes no endpoint's state and no health, unless the endpoint's address is another one: of
-//!   that nobody has found out anything yet.
-//! - Who registered itself outlasts a put, and goes with its registration alone.
-//! - An upstream that has one primary keeps it through a put. Where the primary itself is taken out, there is
-//!   none, until another one takes over. Epochs come from one counter of the whole cluster that only grows.
+//! A PUT replaces the configuration and keeps the states. What always holds:
+//! - A PUT changes no endpoint's state and no health, unless the endpoint's address changes: the health of a new
+//!   address is unknown.
+//! - A registered endpoint outlasts a PUT, and goes with its registration alone.
+//! - An active-standby upstream keeps its primary through a PUT. Where the primary itself is removed, there is none
+//!   until another endpoint takes over. Epochs come from one counter of the whole cluster that only grows.
 //!
-//! The version of an upstream is that of its configuration. What plans stand on changes with states and
-//! primaries, too, but not with health, which comes and goes.
+//! The version of an upstream is that of its configuration. The version that plans read changes with states and
+//! primaries, too, but not with health, which fluctuates.
 
 pub mod health;
 mod primary;
@@ -16,8 +16,10 @@ pub mod registration;
 
 use crate::{
     Context,
-    command::{ClusterTime, Outcome, Precondition},
-    routes::Routes,
+    limits::Limits,
+    outcome::{Outcome, Resource},
+    precondition::Precondition,
+    time::ClusterTime,
 };
 use imbl::OrdMap;
 use ringmaster_common::{
@@ -26,7 +28,7 @@ use ringmaster_common::{
     event::Event,
     id::Revision,
     traffic::{
-        MAX_ENDPOINTS, MAX_UPSTREAMS, check_name,
+        check_name,
         health::{EndpointHealth, HealthRecord},
         upstream::{Endpoint, EndpointDetail, EndpointSpec, EndpointState, Upstream, UpstreamSpec},
     },
@@ -49,11 +51,11 @@ pub struct UpstreamRecord {
     pub changed: Revision,
     /// The revision that last changed anything.
     pub touched: Revision,
-    /// Who changed their mind about which endpoint, oldest first.
+    /// Changes of opinion about each endpoint, oldest first.
     health_history: BTreeMap<String, Vec<HealthRecord>>,
     /// With which revision each registration came that is in force.
     registered: BTreeMap<String, Revision>,
-    /// When the cluster fails over by itself.
+    /// When the cluster fails over automatically.
     fails_over: Option<ClusterTime>,
     /// When another endpoint last became the primary.
     last_failover: Option<ClusterTime>,
@@ -98,14 +100,14 @@ impl Upstreams {
         spec: UpstreamSpec,
         precondition: &Precondition,
     ) -> Result<Outcome, Refusal> {
-        check(&name, &spec)?;
         let known = self.by_name.get(name.as_str()).cloned();
         precondition
             .check(&format!("upstream {name}"), known.as_ref().map(|known| known.upstream.version))?;
-        if known.is_none() && self.by_name.len() >= MAX_UPSTREAMS {
+        let most = context.limits.upstreams;
+        if known.is_none() && self.by_name.len() >= most {
             return Err(Refusal::new(
                 Code::LimitReached,
-                format!("a cluster has {MAX_UPSTREAMS} upstreams, and all are in use"),
+                format!("a cluster has {most} upstreams, and all are in use"),
             ));
         }
         let created = known.is_none();
@@ -116,29 +118,30 @@ impl Upstreams {
         }
         let registered = record.upstream.config.endpoints.iter().filter(|known| known.registered.is_some());
         endpoints.extend(registered.cloned());
-        check_count(&name, endpoints.len())?;
+        check_count(context.limits, &name, endpoints.len())?;
         record.upstream.config = spec.with_endpoints(endpoints);
         record.upstream.configured(context.revision, context.wall, &context.actor.to_string());
-        self.settle_primary(&mut record.upstream, context.wall);
-        record.arm(context);
+        self.assign_primary(&mut record.upstream, context.wall);
+        record.update_countdown(context);
         record.changes(context.revision);
         record.forget_the_gone();
-        context.emit(Event::UpstreamPut { upstream: Box::new(record.upstream.clone()) });
+        let stored = record.upstream.clone();
+        context.emit(Event::UpstreamPut { upstream: Box::new(stored.clone()) });
         self.by_name.insert(name.into(), Arc::new(record));
-        Ok(Outcome::Configured { created })
+        Ok(Outcome::stored(Resource::Upstream(stored), context.revision, created))
     }
 
-    pub(super) fn remove(
+    /// `routes` are the names of those that lead to it.
+    pub(super) fn remove<'r>(
         &mut self,
         context: &mut Context,
         name: &str,
         precondition: &Precondition,
-        routes: &Routes,
+        routes: impl Iterator<Item = &'r str>,
     ) -> Result<Outcome, Refusal> {
         let version = self.find(name)?.upstream.version;
         precondition.check(&format!("upstream {name}"), Some(version))?;
-        let leading: Vec<_> =
-            routes.leading_to(name).take(NAMED_IN_REFUSALS).map(|route| route.name.as_str()).collect();
+        let leading: Vec<_> = routes.take(NAMED_IN_REFUSALS).collect();
         if !leading.is_empty() {
             return Err(Refusal::new(
                 Code::UpstreamInUse,
@@ -157,7 +160,6 @@ impl Upstreams {
         spec: &EndpointSpec,
         precondition: &Precondition,
     ) -> Result<Outcome, Refusal> {
-        spec.check().map_err(invalid)?;
         let record = self.find(name)?;
         precondition.check(&format!("upstream {name}"), Some(record.upstream.version))?;
         let others = record.upstream.config.endpoints.iter().filter(|other| other.id != spec.id);
@@ -167,7 +169,7 @@ impl Upstreams {
                 format!("endpoint {} of {name} has the address {} already", other.id, spec.addr),
             ));
         }
-        check_count(name, others.count() + 1)?;
+        check_count(context.limits, name, others.count() + 1)?;
         let mut record = record.clone();
         let created = record.upstream.endpoint(&spec.id).is_none();
         let endpoint = record.configure(spec, context.wall)?;
@@ -175,7 +177,7 @@ impl Upstreams {
         record.upstream.configured(context.revision, context.wall, &context.actor.to_string());
         context.emit(Event::EndpointPut { upstream: name.to_owned(), endpoint });
         self.store(context, record, "it is the first endpoint");
-        Ok(Outcome::Configured { created })
+        self.stored_endpoint(name, &spec.id, created)
     }
 
     pub(super) fn remove_endpoint(
@@ -214,27 +216,32 @@ impl Upstreams {
         let Some(endpoint) = record.upstream.endpoint_mut(id) else {
             return Err(unknown_endpoint(&record.upstream, id));
         };
-        if endpoint.state == state {
-            return Ok(Outcome::Done);
+        if endpoint.state != state {
+            endpoint.state = state;
+            endpoint.state_since = context.wall;
+            record.changes(context.revision);
+            context.emit(Event::EndpointStateChanged {
+                upstream: name.to_owned(),
+                endpoint: id.to_owned(),
+                state,
+            });
+            self.keep(record);
         }
-        endpoint.state = state;
-        endpoint.state_since = context.wall;
-        record.changes(context.revision);
-        context.emit(Event::EndpointStateChanged {
-            upstream: name.to_owned(),
-            endpoint: id.to_owned(),
-            state,
-        });
-        self.by_name.insert(name.into(), Arc::new(record));
-        Ok(Outcome::Done)
+        self.stored_endpoint(name, id, false)
     }
 
-    /// Keeps what was changed, and tells where the primary is another one by that.
+    /// The outcome of a write that stored one endpoint. Its version is that of its upstream.
+    fn stored_endpoint(&self, name: &str, id: &str, created: bool) -> Result<Outcome, Refusal> {
+        let record = self.find(name)?;
+        Ok(Outcome::stored(Resource::Endpoint(record.detail(id)?), record.upstream.version, created))
+    }
+
+    /// Stores the changed upstream, and emits the change of its primary, if there is one.
     fn store(&mut self, context: &mut Context, mut record: UpstreamRecord, reason: &str) {
         let before = record.upstream.primary.clone();
-        self.settle_primary(&mut record.upstream, context.wall);
-        record.arm(context);
-        record.tell_primary(context, before.as_ref(), reason);
+        self.assign_primary(&mut record.upstream, context.wall);
+        record.update_countdown(context);
+        record.emit_primary(context, before.as_ref(), reason);
         record.changes(context.revision);
         record.forget_the_gone();
         self.keep(record);
@@ -324,14 +331,15 @@ pub fn check(name: &str, spec: &UpstreamSpec) -> Result<(), Refusal> {
     check_name("an upstream", name).and_then(|()| spec.check()).map_err(invalid)
 }
 
-fn check_count(name: &str, count: usize) -> Result<(), Refusal> {
-    if count <= MAX_ENDPOINTS {
+fn check_count(limits: &Limits, name: &str, count: usize) -> Result<(), Refusal> {
+    let most = limits.endpoints;
+    if count <= most {
         return Ok(());
     }
     Err(Refusal::new(
         Code::LimitReached,
         format!(
-            "upstream {name} would have {count} endpoints with those that registered themselves, and may have {MAX_ENDPOINTS}"
+            "upstream {name} would have {count} endpoints with those that registered themselves, and may have {most}"
         ),
     ))
 }

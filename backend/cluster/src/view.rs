@@ -1,7 +1,7 @@
 //! From the state to what clients see of it.
 
 use crate::State;
-use ringmaster_common::view::{ClusterView, VIEW_OPERATIONS};
+use ringmaster_common::view::ClusterView;
 
 /// The view of a state. Folding the events of later entries keeps it equal to the view of the
 /// state that those entries lead to.
@@ -15,7 +15,7 @@ pub fn view(state: &State) -> ClusterView {
         elected: state.election.clone(),
         nodes: state.membership.nodes.iter().map(|(_, node)| node.as_ref().clone()).collect(),
         settings: state.settings.iter().cloned().collect(),
-        operations: state.operations.latest(VIEW_OPERATIONS).cloned().collect(),
+        operations: state.operations.shown().cloned().collect(),
         upstreams: state.upstreams.iter().cloned().collect(),
         routes: state.routes.iter().cloned().collect(),
         audit_count: state.audit.count,

@@ -5,11 +5,12 @@ use bytes::Bytes;
 use ringmaster_cluster::{
     self as state, Body, State,
     command::{ClusterTime, Command, Record, Request, Response},
-    locks::Notice,
+    locks::LockNotification,
     version::{self, Formats},
 };
 use ringmaster_common::{
     action::Action,
+    error::{Code, Refusal},
     id::{NodeId, Revision},
 };
 use ringmaster_replication::application::{self, Application, Effect, Entry, LeaderCall, Stamp};
@@ -29,7 +30,7 @@ pub struct ClusterApplication {
     pub(crate) waiters: LockWaiters,
 }
 
-/// A command, and who asks for it.
+/// A command, with the request that asks for it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Proposal {
     pub request: Request,
@@ -89,7 +90,12 @@ impl Application for ClusterApplication {
     type Query = Query;
     type Answer = Answer;
     type State = State;
-    type Notice = Notice;
+    type Notice = LockNotification;
+
+    fn admit(&self, state: &State, proposal: &Proposal) -> Result<(), Refusal> {
+        check_level(state, proposal.command.level())?;
+        proposal.command.check_form(state.limits())
+    }
 
     fn encode(&self, state: &State, Proposal { request, command }: Proposal, stamp: Stamp) -> Bytes {
         let format = Formats::at(state.feature_level).record;
@@ -146,7 +152,7 @@ impl Application for ClusterApplication {
         Ok(state)
     }
 
-    fn notify(&self, notices: Vec<Notice>) {
+    fn notify(&self, notices: Vec<LockNotification>) {
         self.waiters.notify(notices);
     }
 
@@ -159,6 +165,21 @@ impl Application for ClusterApplication {
     fn may_lead(&self, state: &State, node: NodeId) -> bool {
         !state.membership.get(node).is_some_and(|node| node.status.is_ordered())
     }
+}
+
+/// Refuses what not every member could read. A node may learn late that all can by now.
+pub(crate) fn check_level(state: &State, needed: u32) -> Result<(), Refusal> {
+    let level = state.feature_level;
+    if needed <= level {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Code::UpgradeUnfinished,
+        format!(
+            "the cluster is at feature level {level}, and this takes level {needed}; the level rises automatically \
+             once every node runs a version that can do it"
+        ),
+    ))
 }
 
 /// `format` stays the first field: it is read from the first bytes alone.

@@ -21,7 +21,7 @@ pub use self::{
 pub use ringmaster_replication::{Applied, Consistency, GroupStatus};
 
 use self::{
-    application::{Answer, Proposal, Query},
+    application::{Answer, Proposal, Query, check_level},
     locks::Waiters,
     observations::RatesSource,
     queries::Queries,
@@ -41,7 +41,7 @@ use ringmaster_common::{
     plan::Plan,
 };
 use ringmaster_net::latencies::Latencies;
-use ringmaster_replication::{Published, RaftGroup};
+use ringmaster_replication::{Published, RaftGroup, application::Application};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -108,12 +108,15 @@ impl ClusterGroup {
         command: Command,
         deadline: Instant,
     ) -> Result<Response, Refusal> {
-        self.check_level(command.level())?;
-        accepted(self.0.raft.propose(Proposal { request, command }, deadline).await?)
+        let computed = || command.is_remembered().then(|| command.fingerprint());
+        let request = Request { fingerprint: request.fingerprint.or_else(computed), ..request };
+        let proposal = Proposal { request, command };
+        // The leader does so, too; here it costs no call.
+        self.0.raft.application().admit(&self.state(), &proposal)?;
+        accepted(self.0.raft.propose(proposal, deadline).await?)
     }
 
-    /// Proposes what follows from leading in `term`, in that term alone: what a later leader has to do, it decides
-    /// itself.
+    /// Proposes a command that follows from leading in `term`, in that term alone: a later leader decides for itself.
     pub async fn propose_in(
         &self,
         term: u64,
@@ -121,13 +124,14 @@ impl ClusterGroup {
         command: Command,
         deadline: Instant,
     ) -> Result<Response, Refusal> {
-        self.check_level(command.level())?;
         accepted(self.0.raft.propose_if_term(term, Proposal { request, command }, deadline).await?)
     }
 
     /// Asks the leader to make a plan.
     pub async fn plan(&self, request: Request, action: Action, deadline: Instant) -> Result<Plan, Refusal> {
-        self.check_level(traffic::level_of(&action))?;
+        check_level(&self.state(), traffic::level_of(&action))?;
+        let fingerprint = request.fingerprint.or_else(|| Some(Command::fingerprint_of_plan(&action)));
+        let request = Request { fingerprint, ..request };
         let Answer::Plan(response) = self.0.raft.query(Query::Plan { request, action }, deadline).await?
         else {
             return Err(unexpected_answer());
@@ -161,21 +165,6 @@ impl ClusterGroup {
     /// Waits until this node has applied `revision`.
     pub async fn wait_applied(&self, revision: Revision, deadline: Instant) -> Result<(), Refusal> {
         self.0.raft.wait_applied(revision, deadline).await
-    }
-
-    /// Refuses a request that not every member could read. This node may learn late that all can by now.
-    fn check_level(&self, needed: u32) -> Result<(), Refusal> {
-        let level = self.state().feature_level;
-        if needed <= level {
-            return Ok(());
-        }
-        Err(Refusal::new(
-            Code::UpgradeUnfinished,
-            format!(
-                "the cluster is at feature level {level}, and this takes level {needed}; the level rises automatically \
-                 once every node runs a version that can do it"
-            ),
-        ))
     }
 
     /// Every node to keep a link with: the members in the state, and those that consensus already counts, which may be

@@ -3,7 +3,7 @@
 //! The queue of a lock is replicated; which connection waits is known here alone. Clients do not poll: applying an
 //! entry notifies those that it concerns. A client enters before its request is proposed, so it misses no notification.
 
-use ringmaster_cluster::locks::{Fate, Notice};
+use ringmaster_cluster::locks::{LockNotification, WaitResult};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 pub enum Wakeup {
     #[default]
     None,
-    Result(Fate),
+    Result(WaitResult),
     /// A snapshot has replaced entries: the state has to be looked at.
     Recheck,
 }
@@ -52,11 +52,11 @@ impl LockWaiters {
         WaitHandle { waiters: self, key, wakeup: entry.wakeup.subscribe() }
     }
 
-    pub fn notify(&self, notices: Vec<Notice>) {
+    pub fn notify(&self, notices: Vec<LockNotification>) {
         let waiting = self.lock();
-        for Notice { lock, request, fate } in notices {
+        for LockNotification { lock, request, result } in notices {
             if let Some(entry) = waiting.get(&(lock, request)) {
-                entry.wakeup.send_replace(Wakeup::Result(fate));
+                entry.wakeup.send_replace(Wakeup::Result(result));
             }
         }
     }

@@ -10,7 +10,7 @@
 use crate::{ClusterGroup, lock_waiters::Wakeup, unexpected_answer};
 use ringmaster_cluster::{
     command::{Actor, ClusterTime, Command, Outcome, Request},
-    locks::{Attachment, Fate},
+    locks::{SessionRef, WaitResult},
 };
 use ringmaster_common::{
     duration::millis,
@@ -39,8 +39,8 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Names the clients that wait here, and limits how many propose at a time.
 #[derive(Debug)]
 pub(crate) struct Waiters {
-    lifetime: u64,
-    serial: AtomicU64,
+    boot_id: u64,
+    seq: AtomicU64,
     turns: Semaphore,
 }
 
@@ -48,8 +48,8 @@ impl Default for Waiters {
     fn default() -> Self {
         Waiters {
             // Random, and below 2^53.
-            lifetime: uuid::Uuid::new_v4().as_u64_pair().0 >> 11,
-            serial: AtomicU64::new(0),
+            boot_id: uuid::Uuid::new_v4().as_u64_pair().0 >> 11,
+            seq: AtomicU64::new(0),
             turns: Semaphore::new(MAX_PROPOSING_WAITERS),
         }
     }
@@ -60,14 +60,13 @@ impl ClusterGroup {
     /// before, the client leaves the queue.
     pub async fn acquire(&self, request: Request, acquire: AcquireLock) -> Result<LockGrant, Refusal> {
         let waiters = &self.0.waiters;
-        let attachment = Attachment {
+        let session = SessionRef {
             node: self.me(),
-            lifetime: waiters.lifetime,
-            serial: waiters.serial.fetch_add(1, Ordering::Relaxed),
+            boot_id: waiters.boot_id,
+            seq: waiters.seq.fetch_add(1, Ordering::Relaxed),
         };
         let may_return = request.repeatable;
-        let mut departure =
-            Departure { group: self, name: &acquire.name, attachment, may_return, is_due: true };
+        let mut departure = Departure { group: self, name: &acquire.name, session, may_return, is_due: true };
         let mut waiting = self.0.raft.application().waiters.enter(&acquire.name, &request.id);
         let waits_until = clock::now() + Duration::from_millis(acquire.wait_ms);
         let (mut queued, mut granted) = (false, false);
@@ -78,7 +77,7 @@ impl ClusterGroup {
             let asked = clock::now();
             let left = waits_until.saturating_duration_since(asked);
             let acquire = AcquireLock { wait_ms: millis(left), ..acquire.clone() };
-            let command = Command::AcquireLock { acquire, attachment };
+            let command = Command::AcquireLock { acquire, session };
             let outcome = self.propose(request.clone(), command, asked + PROPOSAL_DEADLINE).await;
             drop(turn);
             match outcome.map(|response| response.outcome) {
@@ -100,19 +99,19 @@ impl ClusterGroup {
                 }
             }
             match timeout_at((waits_until + WAIT_GRACE).into(), waiting.wakeup()).await {
-                Ok(Wakeup::Result(Fate::GaveUp)) if clock::now() >= waits_until => {
+                Ok(Wakeup::Result(WaitResult::GaveUp)) if clock::now() >= waits_until => {
                     departure.is_due = false;
                     let state = self.state();
                     return Err(state.locks.not_granted(departure.name, self.cluster_time_here()));
                 }
                 // The grant has to be claimed, or the place in the queue was lost with time left, or it is not known.
-                Ok(wakeup) => granted = matches!(wakeup, Wakeup::Result(Fate::Granted)),
+                Ok(wakeup) => granted = matches!(wakeup, Wakeup::Result(WaitResult::Granted)),
                 Err(_) => return Err(self.0.raft.unanswered(true)),
             }
         }
     }
 
-    /// Cluster time as far as this node can tell: to show what is left of a lease.
+    /// Cluster time as far as this node knows: to show what is left of a lease.
     pub fn cluster_time_here(&self) -> ClusterTime {
         self.cluster_time().unwrap_or_else(|| {
             let since = self.published().applied().at.map(|at| clock::now().saturating_duration_since(at));
@@ -122,7 +121,7 @@ impl ClusterGroup {
 
     /// Announces that this node has started, and has none of its former clients.
     pub async fn announce_start(self) {
-        let command = Command::DetachWaiters { node: self.me(), lifetime: self.0.waiters.lifetime };
+        let command = Command::DisconnectWaiters { node: self.me(), boot_id: self.0.waiters.boot_id };
         loop {
             let announced =
                 self.propose(self.own_request(), command.clone(), clock::now() + PROPOSAL_DEADLINE).await;
@@ -138,6 +137,7 @@ impl ClusterGroup {
             id: uuid::Uuid::new_v4().to_string(),
             actor: Actor::Node(self.me()),
             repeatable: false,
+            fingerprint: None,
             resent_after: None,
         }
     }
@@ -147,7 +147,7 @@ impl ClusterGroup {
 struct Departure<'a> {
     group: &'a ClusterGroup,
     name: &'a str,
-    attachment: Attachment,
+    session: SessionRef,
     /// Whether the client named its request, and so can come back with it.
     may_return: bool,
     is_due: bool,
@@ -160,7 +160,7 @@ impl Drop for Departure<'_> {
         }
         let command = Command::LeaveLock {
             name: self.name.to_owned(),
-            attachment: self.attachment,
+            session: self.session,
             may_return: self.may_return,
         };
         let group = self.group.clone();

@@ -1,7 +1,7 @@
-//! What the leader observes, for planners and controllers.
+//! Observations of the leader, for planners and controllers.
 
 use crate::ClusterGroup;
-use ringmaster_cluster::planner::{EndpointRates, Observations, PeerObservation};
+use ringmaster_cluster::observations::{EndpointRates, Observations, PeerObservation};
 use ringmaster_common::id::NodeId;
 use ringmaster_peer::LinkState;
 use std::{collections::BTreeSet, fmt, sync::OnceLock, time::Duration};
@@ -29,7 +29,7 @@ impl ClusterGroup {
         let _ = self.0.rates.0.set(Box::new(read));
     }
 
-    /// What the leader measured, for planners and for the first step of an operation.
+    /// The leader's measurements, for planners and for the first step of an operation.
     pub fn observations(&self) -> Observations {
         let replica = self.0.raft.replica();
         let links = replica.peers().links();

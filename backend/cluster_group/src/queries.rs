@@ -5,11 +5,9 @@ use crate::{
     application::{Answer, ClusterApplication, Proposal, Query},
 };
 use futures::future::BoxFuture;
-use ringmaster_cluster::{
-    command::{Command, Request},
-    planner,
-};
+use ringmaster_cluster::command::{Command, Request};
 use ringmaster_common::action::Action;
+use ringmaster_planner as planner;
 use ringmaster_replication::application::{LeaderAnswer, QueryHandler};
 use std::{
     sync::{Arc, Weak},
@@ -38,7 +36,7 @@ impl ClusterGroup {
         }
         let state = self.state();
         // A repeat gets the first answer: planned again, it might be refused.
-        match state.requests.find(&request, Command::fingerprint_of_plan(&action)) {
+        match state.requests.find(&request) {
             Some(Ok(response)) => return LeaderAnswer::Answer(Answer::Plan(Arc::clone(&response))),
             Some(Err(refusal)) => return LeaderAnswer::Refused(refusal),
             None => {}

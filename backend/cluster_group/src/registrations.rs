@@ -6,11 +6,11 @@
 
 use crate::{
     ClusterGroup,
-    application::{Answer, Query},
+    application::{Answer, Query, check_level},
     unexpected_answer,
 };
 use ringmaster_cluster::traffic;
-use ringmaster_cluster::upstreams::registration::Standing;
+use ringmaster_cluster::upstreams::registration::ActiveRegistration;
 use ringmaster_common::{error::Refusal, id::Revision};
 use ringmaster_net::clock;
 use ringmaster_replication::application::LeaderAnswer;
@@ -46,7 +46,7 @@ impl Renewals {
 
 impl InTerm {
     /// False if its end was decided.
-    fn renew(&mut self, standing: Standing, now: Instant) -> bool {
+    fn renew(&mut self, standing: ActiveRegistration, now: Instant) -> bool {
         let renewed = self.renewed.entry(key(&standing)).or_insert(Some(now));
         match renewed {
             Some(at) => {
@@ -58,7 +58,7 @@ impl InTerm {
     }
 
     /// Those that were not renewed for their TTL.
-    fn ended(&mut self, standing: Vec<Standing>, now: Instant) -> Vec<Standing> {
+    fn ended(&mut self, standing: Vec<ActiveRegistration>, now: Instant) -> Vec<ActiveRegistration> {
         let mut renewed = BTreeMap::new();
         let mut ended = Vec::new();
         for standing in standing {
@@ -77,7 +77,7 @@ impl InTerm {
     }
 }
 
-fn key(standing: &Standing) -> Key {
+fn key(standing: &ActiveRegistration) -> Key {
     (standing.upstream.clone(), standing.endpoint.clone(), standing.revision)
 }
 
@@ -89,7 +89,7 @@ impl ClusterGroup {
         endpoint: &str,
         deadline: Instant,
     ) -> Result<bool, Refusal> {
-        self.check_level(traffic::LEVEL)?;
+        check_level(&self.state(), traffic::LEVEL)?;
         let query = Query::Renew { upstream: upstream.to_owned(), endpoint: endpoint.to_owned() };
         match self.0.raft.query(query, deadline).await? {
             Answer::Renewed(active) => Ok(active),
@@ -106,7 +106,7 @@ impl ClusterGroup {
     }
 
     /// The registrations that were not renewed for their TTL, as far as the leader of `term` knows.
-    pub fn ended_registrations(&self, term: u64) -> Vec<Standing> {
+    pub fn ended_registrations(&self, term: u64) -> Vec<ActiveRegistration> {
         let standing = self.state().upstreams.registrations().collect();
         self.0.renewals.of(term).ended(standing, clock::now())
     }
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_registration_ends_only_where_it_was_not_renewed_for_its_ttl() {
-        let standing = |revision| Standing {
+        let standing = |revision| ActiveRegistration {
             upstream: "web".to_owned(),
             endpoint: "e1".to_owned(),
             revision: Revision(revision),

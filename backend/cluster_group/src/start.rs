@@ -2,6 +2,7 @@
 
 use crate::{ClusterApplication, ClusterGroup};
 use ringmaster_common::id::GroupId;
+use ringmaster_net::supervisor::Supervisor;
 use ringmaster_peer::{Local, Peers, Service};
 use ringmaster_replication::{GroupHost, elections::Elections};
 use ringmaster_storage::{data_dir::DataDir, journal::Journal};
@@ -25,8 +26,9 @@ pub async fn start(
     elections: &Elections,
     snapshot_every: u64,
     others: Vec<Arc<dyn Service>>,
+    supervisor: &Supervisor,
 ) -> io::Result<Started> {
-    let host = GroupHost::start(data_dir, local, listener, *elections, others)?;
+    let host = GroupHost::start(data_dir, local, listener, *elections, others, supervisor)?;
     let group = host.open(GroupId::CLUSTER, ClusterApplication::default(), snapshot_every).await?;
     let group = ClusterGroup::new(group);
     // The first links are those to the log's members, until the state is known: without them there is no election.

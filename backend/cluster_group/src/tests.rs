@@ -9,7 +9,7 @@ use ringmaster_cluster::{
     version::PEER_FORMATS,
 };
 use ringmaster_common::id::{GroupId, Incarnation, NodeId};
-use ringmaster_net::clock;
+use ringmaster_net::{clock, supervisor::Supervisor};
 use ringmaster_peer::Local;
 use ringmaster_replication::{Consistency, GroupHost, RaftGroup, elections::Elections};
 use ringmaster_storage::{data_dir::DataDir, journal::Journal};
@@ -59,7 +59,8 @@ impl Node {
             election_timeout_max: ELECTIONS.timeout_max,
             formats: PEER_FORMATS,
         };
-        let host = GroupHost::start(&data_dir, local, listener, ELECTIONS, Vec::new()).unwrap();
+        let host =
+            GroupHost::start(&data_dir, local, listener, ELECTIONS, Vec::new(), &Supervisor::new()).unwrap();
         let cluster = host.open(GroupId::CLUSTER, ClusterApplication::default(), SNAPSHOT_EVERY).await;
         let application = Counters::default();
         let replaced = application.replaced.clone();
@@ -82,6 +83,7 @@ impl Node {
             id: uuid::Uuid::new_v4().to_string(),
             actor: Actor::Operator("test".to_owned()),
             repeatable: false,
+            fingerprint: None,
             resent_after: None,
         };
         let command = Command::PutSetting {
@@ -137,7 +139,7 @@ async fn two_applications_share_journal_and_links() {
     let nodes = nodes().await;
     for (node, total) in nodes.iter().zip(1..) {
         assert_eq!(node.add("visits", 1).await, total, "from node {}", node.id);
-        assert!(matches!(node.put_setting("a.b", total).await, Outcome::Setting { .. }));
+        assert!(matches!(node.put_setting("a.b", total).await, Outcome::Stored(_)));
         for reader in &nodes {
             assert_eq!(reader.read("visits").await, total, "at node {}", reader.id);
         }

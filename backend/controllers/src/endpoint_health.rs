@@ -1,13 +1,13 @@
-//! The health of endpoints: from what each node's checks say to what the cluster says.
+//! Endpoint health: turns the results of each node's checks into the cluster's verdict.
 //!
-//! Each node reports what it sees, as telemetry. The leader has it recorded where somebody changed their mind,
-//! with the verdict that follows: that of the majority of those nodes that report and have an opinion. Where they
-//! are evenly split, the verdict stays as it was, and so it does while nobody reports.
+//! Each node reports its opinions as telemetry. The leader records changed opinions, with the verdict that follows:
+//! that of the majority of the nodes that report and have an opinion. On a tie the verdict stays, and so it does while
+//! no node reports.
 //!
-//! A node that has only just started has no opinion of an endpoint yet. What it said before stays on record until
-//! it has one, and does not count.
+//! A node that has just started has no opinion of an endpoint yet. Its earlier opinion stays on record until it has a
+//! new one, and does not count.
 
-use crate::{PROPOSAL_DEADLINE, request};
+use crate::reconcile::{self, Controller, Leadership, NextLook};
 use ringmaster_cluster::{
     State,
     command::Command,
@@ -22,48 +22,53 @@ use ringmaster_common::{
         upstream::{Endpoint, EndpointState, Upstream},
     },
 };
-use ringmaster_net::clock;
-use ringmaster_telemetry::{SeenByNode, Telemetry};
+use ringmaster_telemetry::{NodeOpinions, Telemetry};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-/// An observer whose report is older than this has no say.
-const FRESH: Duration = Duration::from_millis(1_500);
-/// How often the leader looks even if no report came in.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How many endpoints one log entry tells of. The rest follows in the next.
+/// The opinions in an older report do not count.
+const MAX_REPORT_AGE: Duration = Duration::from_millis(1_500);
+/// How often the leader looks even if no report comes.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// How many endpoints one log entry changes. Further ones follow in the next.
 const MAX_CHANGES: usize = 256;
 
 pub async fn run(group: ClusterGroup, telemetry: Arc<Telemetry>) {
-    let mut reports = telemetry.watch();
-    loop {
-        let term = group.until_leading().await;
-        let state = group.state();
+    let changes = telemetry.watch();
+    reconcile::run(group, changes, EndpointHealth { telemetry }).await;
+}
+
+struct EndpointHealth {
+    telemetry: Arc<Telemetry>,
+}
+
+impl Controller for EndpointHealth {
+    async fn reconcile(&mut self, leadership: &Leadership) -> NextLook {
+        let state = leadership.state();
         if state.feature_level >= traffic::LEVEL {
-            let changes = judge(&state, &telemetry.seen_of_endpoints());
+            let changes = judge(&state, &self.telemetry.endpoint_opinions());
             if !changes.is_empty() {
                 let command = Command::Traffic(Box::new(TrafficCommand::RecordHealth { changes }));
-                let deadline = clock::now() + PROPOSAL_DEADLINE;
-                if let Err(refusal) = group.propose_in(term, request(group.me()), command, deadline).await {
-                    tracing::debug!(%refusal, "a change of endpoints' health was not recorded; the leader looks again");
+                if let Err(refusal) = leadership.propose(command).await {
+                    tracing::debug!(%refusal, "a change of endpoint health was not recorded; the leader tries again");
                 }
             }
         }
-        if let Ok(Err(_)) = tokio::time::timeout(LOOK_EVERY, reports.changed()).await {
-            return;
-        }
+        NextLook::within(POLL_INTERVAL)
     }
 }
 
-/// What the nodes that count say of each endpoint.
-type Said<'a> = BTreeMap<(&'a str, &'a str), Vec<(NodeId, &'a EndpointOpinion)>>;
+/// The opinions that count, by upstream and endpoint.
+type Opinions<'a> = BTreeMap<(&'a str, &'a str), Vec<(NodeId, &'a EndpointOpinion)>>;
 
-fn judge(state: &State, seen: &[SeenByNode]) -> Vec<HealthChange> {
-    let mut said = Said::new();
-    let fresh = seen.iter().filter(|seen| seen.age <= FRESH && state.membership.get(seen.node).is_some());
-    for seen in fresh {
-        for opinion in seen.endpoints.iter() {
+/// The changes to record, in the order of upstreams and endpoints.
+fn judge(state: &State, reported: &[NodeOpinions]) -> Vec<HealthChange> {
+    let mut opinions = Opinions::new();
+    let counts =
+        |report: &&NodeOpinions| report.age <= MAX_REPORT_AGE && state.membership.get(report.node).is_some();
+    for report in reported.iter().filter(counts) {
+        for opinion in report.endpoints.iter() {
             let key = (opinion.upstream.as_str(), opinion.endpoint.as_str());
-            said.entry(key).or_default().push((seen.node, opinion));
+            opinions.entry(key).or_default().push((report.node, opinion));
         }
     }
     let endpoints = state
@@ -72,40 +77,42 @@ fn judge(state: &State, seen: &[SeenByNode]) -> Vec<HealthChange> {
         .flat_map(|upstream| upstream.config.endpoints.iter().map(move |one| (upstream, one)));
     endpoints
         .filter_map(|(upstream, endpoint)| {
-            let said = said.get(&(upstream.name.as_str(), endpoint.id.as_str()));
-            judge_one(upstream, endpoint, said.map_or(&[], Vec::as_slice))
+            let opinions = opinions.get(&(upstream.name.as_str(), endpoint.id.as_str()));
+            judge_one(upstream, endpoint, opinions.map_or(&[], Vec::as_slice))
         })
         .take(MAX_CHANGES)
         .collect()
 }
 
-/// What changed about one endpoint, if anything.
+/// The change of one endpoint's health, if there is one.
 fn judge_one(
     upstream: &Upstream,
     endpoint: &Endpoint,
-    said: &[(NodeId, &EndpointOpinion)],
+    reported: &[(NodeId, &EndpointOpinion)],
 ) -> Option<HealthChange> {
     let known = &endpoint.health;
     let is_checked = upstream.config.health_check.is_some() && endpoint.state != EndpointState::Maintenance;
     let (opinions, verdict): (Vec<_>, _) = if is_checked {
-        // What was found out of another address says nothing of this one.
-        let said = said.iter().filter(|(_, opinion)| opinion.addr == endpoint.addr);
-        let held = |observer: NodeId| known.opinions.iter().find(|held| held.observer == observer);
-        let changed = said
+        // An opinion of another address says nothing about this one.
+        let reported = reported.iter().filter(|(_, opinion)| opinion.addr == endpoint.addr);
+        let recorded = |observer: NodeId| known.opinions.iter().find(|opinion| opinion.observer == observer);
+        let changed = reported
             .clone()
-            .filter(|(observer, said)| held(*observer).is_none_or(|held| held.verdict != said.verdict))
-            .map(|(observer, said)| OpinionOfEndpoint {
+            .filter(|(observer, opinion)| {
+                recorded(*observer).is_none_or(|known| known.verdict != opinion.verdict)
+            })
+            .map(|(observer, opinion)| OpinionOfEndpoint {
                 observer: *observer,
-                verdict: said.verdict,
-                detail: said.detail.clone(),
+                verdict: opinion.verdict,
+                detail: opinion.detail.clone(),
             });
-        let verdicts: Vec<_> = said.clone().map(|(_, opinion)| opinion.verdict).collect();
+        let verdicts: Vec<_> = reported.clone().map(|(_, opinion)| opinion.verdict).collect();
         (changed.collect(), majority(&verdicts).unwrap_or(known.verdict))
     } else {
-        let forgotten = known.opinions.iter().map(|held| OpinionOfEndpoint {
-            observer: held.observer,
+        let forgotten = known.opinions.iter().map(|opinion| OpinionOfEndpoint {
+            observer: opinion.observer,
             verdict: Verdict::Unknown,
-            detail: "it is not checked any more".to_owned(),
+            detail: "it is no longer checked".to_owned(),
         });
         (forgotten.collect(), Verdict::Unknown)
     };
@@ -121,7 +128,7 @@ fn judge_one(
     })
 }
 
-/// What more than half of them say.
+/// The verdict of more than half of them.
 fn majority(verdicts: &[Verdict]) -> Option<Verdict> {
     [Verdict::Healthy, Verdict::Unhealthy]
         .into_iter()
@@ -164,48 +171,48 @@ mod tests {
             endpoint: "e1".to_owned(),
             addr: addr.to_owned(),
             verdict,
-            detail: "so it is".to_owned(),
+            detail: "answered 200".to_owned(),
         }
     }
 
-    /// Judges, records as the log would, and gives the verdict and how many changed their minds.
-    fn judged(upstream: &mut Upstream, said: &[(u64, Verdict, &str)]) -> (Verdict, usize) {
+    /// Judges and records as the log would; returns the verdict and the number of changed opinions.
+    fn judged(upstream: &mut Upstream, reported: &[(u64, Verdict, &str)]) -> (Verdict, usize) {
         let opinions: Vec<_> =
-            said.iter().map(|(node, verdict, addr)| (NodeId(*node), opinion(*verdict, addr))).collect();
-        let said: Vec<_> = opinions.iter().map(|(node, opinion)| (*node, opinion)).collect();
-        let change = judge_one(upstream, &upstream.config.endpoints[0], &said);
+            reported.iter().map(|(node, verdict, addr)| (NodeId(*node), opinion(*verdict, addr))).collect();
+        let reported: Vec<_> = opinions.iter().map(|(node, opinion)| (*node, opinion)).collect();
+        let change = judge_one(upstream, &upstream.config.endpoints[0], &reported);
         let health = &mut upstream.config.endpoints[0].health;
         let Some(change) = change else { return (health.verdict, 0) };
-        for said in &change.opinions {
-            health.set_opinion(said.observer, said.verdict, &said.detail, Timestamp::UNIX_EPOCH);
+        for opinion in &change.opinions {
+            health.set_opinion(opinion.observer, opinion.verdict, &opinion.detail, Timestamp::UNIX_EPOCH);
         }
         health.verdict = change.verdict;
         (health.verdict, change.opinions.len())
     }
 
     #[test]
-    fn the_majority_of_those_that_report_decides() {
+    fn the_majority_of_the_reporting_nodes_decides() {
         use Verdict::{Healthy, Unhealthy, Unknown};
         let mut web = upstream();
         assert_eq!(judged(&mut web, &[]), (Unknown, 0));
-        assert_eq!(judged(&mut web, &[(1, Healthy, ADDR)]), (Healthy, 1), "of one, that one decides");
+        assert_eq!(judged(&mut web, &[(1, Healthy, ADDR)]), (Healthy, 1), "one observer alone decides");
         let all = |one, two, three| [(1, one, ADDR), (2, two, ADDR), (3, three, ADDR)];
         assert_eq!(judged(&mut web, &all(Healthy, Healthy, Unhealthy)), (Healthy, 2));
         assert_eq!(judged(&mut web, &all(Healthy, Healthy, Unhealthy)), (Healthy, 0), "nothing is new");
         assert_eq!(judged(&mut web, &all(Healthy, Unhealthy, Unhealthy)), (Unhealthy, 1));
-        // Node 3 falls silent: one says so, the other not, and the verdict stays.
+        // Node 3 falls silent: the other two disagree, and the verdict stays.
         assert_eq!(judged(&mut web, &all(Healthy, Unhealthy, Unhealthy)[..2]), (Unhealthy, 0));
-        assert_eq!(judged(&mut web, &[]), (Unhealthy, 0), "nobody reports: nothing changes");
+        assert_eq!(judged(&mut web, &[]), (Unhealthy, 0), "without a report nothing changes");
     }
 
     #[test]
-    fn what_was_found_of_another_address_does_not_count() {
+    fn an_opinion_of_another_address_does_not_count() {
         let mut web = upstream();
         assert_eq!(judged(&mut web, &[(1, Verdict::Unhealthy, "127.0.0.1:1")]), (Verdict::Unknown, 0));
     }
 
     #[test]
-    fn nobody_knows_of_what_is_not_checked() {
+    fn opinions_of_an_endpoint_that_is_not_checked_are_forgotten() {
         let mut web = upstream();
         judged(&mut web, &[(1, Verdict::Unhealthy, ADDR)]);
         web.config.endpoints[0].state = EndpointState::Maintenance;

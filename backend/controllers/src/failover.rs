@@ -1,77 +1,115 @@
-//! Failing over without being asked: where the countdown of an active-standby upstream has run out.
+//! Automatic failover, once the countdown of an active-standby upstream has run out.
 //!
-//! The countdown is in the state, so a new leader goes on with it. At its end the leader does what an operator would: it
-//! plans, and applies the plan if nothing forbids it. What did not succeed is tried again after a pause.
+//! The countdown is in the state, so a new leader continues it. At its end the leader does the same as an operator: it
+//! makes a plan, and applies it unless it has blockers. A failover that did not succeed is tried again after a pause.
 
-use crate::{PROPOSAL_DEADLINE, REST, request};
+use crate::{
+    IDLE_INTERVAL,
+    reconcile::{self, Controller, Leadership, NextLook},
+};
 use ringmaster_cluster::{
-    command::{Command, Outcome},
-    planner,
+    State,
+    command::{ClusterTime, Command, Outcome},
 };
 use ringmaster_cluster_group::ClusterGroup;
 use ringmaster_common::{action::Action, error::Refusal};
 use ringmaster_net::clock;
+use ringmaster_planner as planner;
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-/// How often the leader looks while a countdown runs. It looks when something was applied, too, four times as often
-/// at the most.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// After a try that did not succeed, it waits this long before the next.
-const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// How often the leader looks while a countdown runs.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// The shortest time between two looks.
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+/// How long an upstream is left alone after a failover was started, or was refused.
+const RETRY_PAUSE: Duration = Duration::from_secs(10);
 
 pub async fn run(group: ClusterGroup) {
-    let mut applied = group.published().watch_control();
-    let mut tried = BTreeMap::<String, Instant>::new();
-    loop {
-        let term = group.until_leading().await;
-        let state = group.state();
-        if let Some(now) = group.cluster_time() {
-            let due: Vec<_> = state.upstreams.due_to_fail_over(now).map(|due| due.name.clone()).collect();
-            tried.retain(|name, at| {
-                due.contains(name) && clock::now().saturating_duration_since(*at) < TRY_AGAIN_AFTER
-            });
-            // One operation runs at a time; the others' turn comes after it.
-            if state.operations.current().is_none()
-                && let Some(name) = due.into_iter().find(|name| !tried.contains_key(name))
-            {
-                match fail_over(&group, term, name.clone()).await {
-                    Ok(true) => drop(tried.insert(name, clock::now())),
-                    // Something forbids it as yet; the plan would say what.
-                    Ok(false) => {}
-                    Err(refusal) => {
-                        tracing::info!(upstream = name, %refusal, "the leader's own failover was not started");
-                        tried.insert(name, clock::now());
-                    }
+    let changes = group.published().watch_control();
+    reconcile::run(group, changes, Failover::default()).await;
+}
+
+#[derive(Default)]
+struct Failover {
+    attempts: Attempts,
+}
+
+impl Controller for Failover {
+    async fn reconcile(&mut self, leadership: &Leadership) -> NextLook {
+        let state = leadership.state();
+        let due = leadership.cluster_time().map_or_else(Vec::new, |now| due(&state, now));
+        for upstream in self.attempts.open(&due, clock::now()) {
+            match fail_over(leadership, upstream.clone()).await {
+                Ok(true) => self.attempts.record(upstream, clock::now()),
+                // A blocker may be gone at the next look.
+                Ok(false) => {}
+                Err(refusal) => {
+                    tracing::info!(upstream, %refusal, "the automatic failover was not started");
+                    self.attempts.record(upstream, clock::now());
                 }
             }
         }
-        // A countdown that begins is applied first.
-        let pause = if state.upstreams.counts_down() { LOOK_EVERY } else { REST };
-        match tokio::time::timeout(pause, applied.changed()).await {
-            Ok(Err(_)) => return,
-            // What is applied comes in bursts; a look costs little, and still one in so long is enough.
-            Ok(Ok(())) => tokio::time::sleep(LOOK_EVERY / 4).await,
-            Err(_) => {}
-        }
+        // A countdown begins with an entry, so it is seen as a change.
+        let interval = if state.upstreams.counts_down() { POLL_INTERVAL } else { IDLE_INTERVAL };
+        NextLook::within(interval).not_before(MIN_PAUSE)
     }
 }
 
-/// Whether it was started; not where something forbids it.
-async fn fail_over(group: &ClusterGroup, term: u64, upstream: String) -> Result<bool, Refusal> {
+/// When each upstream was last failed over, or was to be. It holds upstreams that are due, and no others.
+#[derive(Default)]
+struct Attempts(BTreeMap<String, Instant>);
+
+impl Attempts {
+    /// The upstreams among those that are due that were not tried lately.
+    fn open(&mut self, due: &[String], now: Instant) -> Vec<String> {
+        let is_recent = |at: &Instant| now.saturating_duration_since(*at) < RETRY_PAUSE;
+        self.0.retain(|name, at| due.contains(name) && is_recent(at));
+        due.iter().filter(|name| !self.0.contains_key(*name)).cloned().collect()
+    }
+
+    fn record(&mut self, upstream: String, now: Instant) {
+        self.0.insert(upstream, now);
+    }
+}
+
+/// The upstreams whose countdown has run out. The plan of one with an unfinished operation is blocked until that ends.
+fn due(state: &State, now: ClusterTime) -> Vec<String> {
+    state.upstreams.due_to_fail_over(now).map(|due| due.name.clone()).collect()
+}
+
+/// Whether it was started; false where the plan has blockers.
+async fn fail_over(leadership: &Leadership, upstream: String) -> Result<bool, Refusal> {
     let action = Action::FailOverUpstream { upstream, to: None };
-    let draft = planner::plan(&group.state(), &group.observations(), action)?;
+    let draft = planner::plan(&leadership.state(), &leadership.observations(), action)?;
     if !draft.blockers.is_empty() {
         return Ok(false);
     }
-    let propose = async |command| {
-        group.propose_in(term, request(group.me()), command, clock::now() + PROPOSAL_DEADLINE).await
-    };
-    let planned = propose(Command::CreatePlan { draft: Box::new(draft) }).await?;
+    let planned = leadership.propose(Command::CreatePlan { draft: Box::new(draft) }).await?;
     if let Outcome::Plan(plan) = planned.outcome {
-        propose(Command::StartOperation { plan: plan.id, keep_within_ms: None }).await?;
+        leadership.propose(Command::StartOperation { plan: plan.id, keep_within_ms: None }).await?;
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failover_is_tried_again_after_a_pause() {
+        let (mut attempts, start) = (Attempts::default(), clock::now());
+        let (both, one) = (["cache".to_owned(), "db".to_owned()], ["db".to_owned()]);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(attempts.open(&both, at(0)), both);
+        attempts.record("cache".to_owned(), at(0));
+        assert_eq!(attempts.open(&both, at(9)), one);
+        assert_eq!(attempts.open(&both, at(10)), both, "the pause is over");
+        attempts.record("cache".to_owned(), at(10));
+        // An upstream that was not due in between begins anew.
+        assert_eq!(attempts.open(&one, at(11)), one);
+        assert_eq!(attempts.open(&both, at(12)), both);
+    }
 }

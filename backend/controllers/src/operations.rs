@@ -1,238 +1,251 @@
-//! The runner: brings about the running step of the operation that is under way.
+//! The runner: executes the running step of each unfinished operation, all of them side by side.
 //!
-//! What the log says comes first: a step is committed as running before anything is done for it, and
-//! its end is reported into the log. A new leader's runner finds the running step and brings it
-//! about again; that does no harm, because a step is a desired state. The deadline of a step is
-//! watched by the log, not here.
+//! The log comes first: a step is committed as running before anything is done for it, and its end is reported into the
+//! log. A new leader's runner finds the running steps and executes them again; that does no harm, because a step is a
+//! desired state. The deadline of a step is watched by the log, not here.
+//!
+//! What always holds: once its operation has ended, or another term has begun, the execution of a step is dropped where
+//! it stands, and the log refuses what it may have proposed until then. There are never more executions than the state
+//! has unfinished operations, which is bounded there.
 
 mod failover;
 mod members;
 
-use crate::{PROPOSAL_DEADLINE, REST, request};
+use crate::{IDLE_INTERVAL, PROPOSAL_DEADLINE, request};
+use futures::{StreamExt, stream::FuturesUnordered};
 use ringmaster_cluster::{
-    command::{Command, StatusChange},
+    command::{Command, Outcome, Response, StatusChange},
     operations::RunningStep,
-    planner,
-    plans::{Goal, StepKind},
+    steps::{Check, StepSpec},
     traffic::TrafficCommand,
 };
 use ringmaster_cluster_group::ClusterGroup;
 use ringmaster_common::{
     cluster::NodeStatus,
     error::{Code, Refusal},
+    id::NodeId,
 };
 use ringmaster_net::clock;
+use ringmaster_planner as planner;
 use ringmaster_telemetry::Telemetry;
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, future, sync::Arc, time::Duration};
 
-/// How often a step looks whether what it waits for has come.
-const POLL_EVERY: Duration = Duration::from_millis(5);
-/// How often the runner looks even if nothing was applied, while an operation is under way: for the report that was
-/// not taken.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often a step checks whether the state that it waits for has come.
+const STEP_POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// How often the runner looks for steps even if nothing was applied, while an operation is unfinished.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 pub async fn run(group: ClusterGroup, telemetry: Arc<Telemetry>) {
     let mut applied = group.published().watch_control();
-    // The step that was last brought about, and in which term; another term does it again.
-    let mut done = None;
     loop {
-        group.until_leading().await;
-        if let Some((term, step)) = runnable(&group) {
-            let this = (term, step.operation, step.position);
-            if done != Some(this) {
-                done = Some(this);
-                tracing::info!(operation = %step.operation, step = step.kind.name(), term, "running a step");
-                if bring_about(&group, &telemetry, term, &step).await {
-                    continue;
+        let term = group.until_leading().await;
+        let mut executions = FuturesUnordered::new();
+        let mut executing = BTreeSet::new();
+        // Another term drops all executions and begins anew.
+        while group.leading() == Some(term) {
+            let steps = runnable(&group, term);
+            let pause = if steps.is_empty() { IDLE_INTERVAL } else { POLL_INTERVAL };
+            for step in steps {
+                if executing.insert((step.operation, step.position)) {
+                    executions.push(execute(Execution { group: &group, telemetry: &telemetry, term, step }));
                 }
-                // What was not taken is tried again, after a pause.
-                done = None;
             }
-        }
-        let pause = if group.state().operations.current().is_some() { LOOK_EVERY } else { REST };
-        if let Ok(Err(_)) = tokio::time::timeout(pause, applied.changed()).await {
-            return;
+            tokio::select! {
+                Some(ended) = executions.next() => {
+                    executing.remove(&ended);
+                }
+                changed = applied.changed() => {
+                    // A closed channel means that the node is shutting down.
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                () = tokio::time::sleep(pause) => {}
+            }
         }
     }
 }
 
-/// The running step, if this node is to run it: it leads, and the log has said so.
-fn runnable(group: &ClusterGroup) -> Option<(u64, RunningStep)> {
-    let term = group.leading()?;
+/// The running steps, if this node is to run them: it leads, and the log has recorded its election.
+fn runnable(group: &ClusterGroup, term: u64) -> Vec<RunningStep> {
     let state = group.state();
-    state.election.as_ref().filter(|election| election.term == term)?;
-    Some((term, state.operations.current()?.running_step()?))
-}
-
-/// Whether nothing is left to do for the step: its end is in the log, or will come by itself.
-async fn bring_about(group: &ClusterGroup, telemetry: &Telemetry, term: u64, step: &RunningStep) -> bool {
-    let result = match step.kind {
-        StepKind::Preflight => preflight(group, &step.goal),
-        _ if matches!(step.goal, Goal::FailOver { .. }) => {
-            failover::bring_about(group, telemetry, term, step).await
-        }
-        StepKind::Fence => Err(out_of_place(step)),
-        StepKind::CatchUp => catch_up(group, term, step).await,
-        StepKind::HandOver if step.goal.may_lead(group.me()) => {
-            Ok(format!("node {} leads, and goes on leading", group.me()))
-        }
-        StepKind::HandOver => match hand_over(group, &step.goal).await {
-            // Its end is the election; whoever wins it records that.
-            Ok(()) => return true,
-            Err(refusal) => Err(refusal),
-        },
-        // The report is a write that the new leader takes: that it is committed is the proof.
-        StepKind::Verify => Ok(format!("node {} took this write", group.me())),
-        StepKind::Join | StepKind::Promote | StepKind::ChangeVoters | StepKind::Leave => {
-            let bound = step.goal.bound(step.kind);
-            match tokio::time::timeout(bound, members::bring_about(group, term, step)).await {
-                Ok(result) => result,
-                Err(_) => {
-                    Err(Refusal::new(Code::StepTimeout, "the change of members was not committed in time"))
-                }
-            }
-        }
-        StepKind::Drain => {
-            order(group, term, step, NodeStatus::Draining, "it is being emptied of its duties").await
-        }
-        StepKind::Settle => order(group, term, step, NodeStatus::Drained, "it can be stopped").await,
-        StepKind::ReleaseLock => release_lock(group, term, step).await,
-        StepKind::SetEndpointState => set_endpoint_state(group, term, step).await,
-        StepKind::Activate => order(group, term, step, NodeStatus::Up, "it was activated").await,
-    };
-    report(group, term, step, result).await
-}
-
-fn preflight(group: &ClusterGroup, goal: &Goal) -> Result<String, Refusal> {
-    let observations = group.observations();
-    match planner::preflight(&group.state(), &observations, goal).as_slice() {
-        [] => Ok(match goal {
-            Goal::TransferLeadership { to, .. } => {
-                let lag = observations.peers.get(to).and_then(|peer| peer.lag).unwrap_or_default();
-                format!("node {to} is up and lacks {lag} entries")
-            }
-            _ => "nothing speaks against it".to_owned(),
-        }),
-        [first, ..] => Err(Refusal::new(Code::PreflightFailed, first.detail.clone())),
+    if state.election.as_ref().is_none_or(|election| election.term != term) {
+        return Vec::new();
     }
+    state.operations.running_steps().collect()
 }
 
-async fn hand_over(group: &ClusterGroup, goal: &Goal) -> Result<(), Refusal> {
-    let to = match goal {
-        Goal::TransferLeadership { to, .. } => *to,
-        _ => planner::successor(&group.state(), &group.observations(), |id| goal.may_lead(id)).ok_or_else(
-            || {
+/// The execution of one step, in one term.
+struct Execution<'a> {
+    group: &'a ClusterGroup,
+    telemetry: &'a Telemetry,
+    term: u64,
+    step: RunningStep,
+}
+
+/// Executes the step and reports its end, unless it ends otherwise before.
+async fn execute(execution: Execution<'_>) -> (ringmaster_common::id::OperationId, u32) {
+    let RunningStep { operation, position, spec, .. } = &execution.step;
+    tracing::info!(%operation, step = spec.name(), term = execution.term, "executing a step");
+    tokio::select! {
+        biased;
+        () = execution.until_over() => {}
+        () = async { execution.report(execution.execute_step().await).await } => {}
+    }
+    (*operation, *position)
+}
+
+impl Execution<'_> {
+    /// Waits until the step does not run any more, or another term has begun.
+    async fn until_over(&self) {
+        let mut applied = self.group.published().watch_control();
+        loop {
+            let runs = self.group.leading() == Some(self.term)
+                && self.group.state().operations.running_steps().any(|running| running == self.step);
+            if !runs {
+                return;
+            }
+            // A closed channel means that the node is shutting down, which drops this.
+            if let Ok(Err(_)) = tokio::time::timeout(POLL_INTERVAL, applied.changed()).await {
+                future::pending::<()>().await;
+            }
+        }
+    }
+
+    async fn execute_step(&self) -> Result<String, Refusal> {
+        match &self.step.spec {
+            StepSpec::Preflight(check) => self.preflight(check),
+            StepSpec::CatchUp { nodes } => self.catch_up(nodes).await,
+            StepSpec::TransferLeadership { to, .. } => self.transfer_leadership(to).await,
+            // The report is a write that the new leader commits: that it is committed is the proof.
+            StepSpec::VerifyLeader { .. } => Ok(format!("node {} committed this write", self.group.me())),
+            StepSpec::AddLearner { node } => self.add_learner(node).await,
+            StepSpec::PromoteLearner { node } => self.promote_learner(*node).await,
+            StepSpec::ChangeVoters { voters } => self.change_voters(voters).await,
+            StepSpec::RemoveMember { node } => self.remove_member(*node).await,
+            StepSpec::DrainNode { node } => {
+                self.order(*node, NodeStatus::Draining, "it gives up its duties").await
+            }
+            StepSpec::MarkDrained { node } => {
+                self.order(*node, NodeStatus::Drained, "it can be stopped").await
+            }
+            StepSpec::ActivateNode { node } => self.order(*node, NodeStatus::Up, "it was activated").await,
+            StepSpec::ReleaseLock { name, tokens } => {
+                let command = Command::ForceRelease { name: name.clone(), tokens: tokens.clone() };
+                Ok(match self.propose(command).await?.outcome {
+                    Outcome::LockForced { next: Some(next) } => {
+                        format!("{} holds {name} now, by token {}", next.owner, next.token)
+                    }
+                    _ => format!("{name} has no holder"),
+                })
+            }
+            StepSpec::SetEndpointState { upstream, endpoint, state } => {
+                self.propose_traffic(TrafficCommand::SetEndpointState {
+                    upstream: upstream.clone(),
+                    endpoint: endpoint.clone(),
+                    state: *state,
+                })
+                .await?;
+                Ok(format!("endpoint {endpoint} of {upstream} is in state {}", state.as_str()))
+            }
+            StepSpec::ClearPrimary { upstream, from, to } => {
+                self.clear_primary(upstream, from.as_deref(), to).await
+            }
+            StepSpec::FencePrimary { upstream, from } => self.fence(upstream, from.as_deref()).await,
+            StepSpec::SetPrimary { upstream, endpoint } => self.promote_endpoint(upstream, endpoint).await,
+            StepSpec::VerifyPrimary { upstream, endpoint } => self.verify_primary(upstream, endpoint).await,
+        }
+    }
+
+    fn preflight(&self, check: &Check) -> Result<String, Refusal> {
+        let observations = self.group.observations();
+        match planner::preflight(&self.group.state(), &observations, check).as_slice() {
+            [] => Ok(match check {
+                Check::LeadershipTarget { node } => {
+                    let lag = observations.peers.get(node).and_then(|peer| peer.lag).unwrap_or_default();
+                    format!("node {node} is up and lacks {lag} entries")
+                }
+                _ => "no objection".to_owned(),
+            }),
+            [first, ..] => Err(Refusal::new(Code::PreflightFailed, first.detail.clone())),
+        }
+    }
+
+    /// Waits until these nodes have every entry that the log held when the step began. Under load they never have all
+    /// at once; later entries they get on the way.
+    async fn catch_up(&self, nodes: &BTreeSet<NodeId>) -> Result<String, Refusal> {
+        let goal = self.group.status().last_log_index;
+        loop {
+            let replication = self.group.status().replication;
+            let has_all = |id: &NodeId| {
+                *id == self.group.me()
+                    || replication.iter().any(|peer| peer.node == *id && peer.matched_index >= goal)
+            };
+            if nodes.iter().all(has_all) {
+                return Ok(match nodes.len() {
+                    0 => "no node had to".to_owned(),
+                    1 => format!("it has every entry up to {goal}"),
+                    _ => format!("they have every entry up to {goal}"),
+                });
+            }
+            tokio::time::sleep(STEP_POLL_INTERVAL).await;
+        }
+    }
+
+    async fn transfer_leadership(&self, to: &BTreeSet<NodeId>) -> Result<String, Refusal> {
+        let me = self.group.me();
+        if to.contains(&me) {
+            return Ok(format!("node {me} leads and continues to lead"));
+        }
+        let target = match to.first() {
+            Some(only) if to.len() == 1 => *only,
+            _ => planner::successor(&self.group.state(), &self.group.observations(), |id| to.contains(&id))
+                .ok_or_else(|| {
                 Refusal::new(
                     Code::PreflightFailed,
-                    "no other voter can lead now: none is up and close behind",
+                    "no other voter can lead now: none is up and has nearly caught up",
                 )
-            },
-        )?,
-    };
-    group.transfer(to).await.map_err(|error| Refusal::new(Code::TransferNotTaken, error))
-}
-
-/// Orders the status of the node that the step is about.
-async fn order(
-    group: &ClusterGroup,
-    term: u64,
-    step: &RunningStep,
-    status: NodeStatus,
-    reason: &str,
-) -> Result<String, Refusal> {
-    let (Goal::DrainNode { node } | Goal::ActivateNode { node }) = step.goal else {
-        return Err(out_of_place(step));
-    };
-    let change = StatusChange { node, status, reason: format!("{reason} (operation {})", step.operation) };
-    let deadline = clock::now() + PROPOSAL_DEADLINE;
-    group.propose_in(term, request(group.me()), Command::OrderStatus { change }, deadline).await?;
-    Ok(format!("node {node} is {}", status.as_str()))
-}
-
-/// Takes a lock away from those whom the plan named, if they hold it still.
-async fn release_lock(group: &ClusterGroup, term: u64, step: &RunningStep) -> Result<String, Refusal> {
-    let Goal::ReleaseLock { name, tokens } = &step.goal else { return Err(out_of_place(step)) };
-    let command = Command::ForceRelease { name: name.clone(), tokens: tokens.clone() };
-    let deadline = clock::now() + PROPOSAL_DEADLINE;
-    group.propose_in(term, request(group.me()), command, deadline).await?;
-    let state = group.state();
-    let holders = state.locks.detail(name, state.clock).map(|detail| detail.lock.holders).unwrap_or_default();
-    Ok(match holders.as_slice() {
-        [] => format!("nobody holds {name}"),
-        [first, ..] => format!("{} holds {name} now, by token {}", first.owner, first.token),
-    })
-}
-
-async fn set_endpoint_state(group: &ClusterGroup, term: u64, step: &RunningStep) -> Result<String, Refusal> {
-    let Goal::SetEndpointState { upstream, endpoint, after, .. } = &step.goal else {
-        return Err(out_of_place(step));
-    };
-    let command = TrafficCommand::SetEndpointState {
-        upstream: upstream.clone(),
-        endpoint: endpoint.clone(),
-        state: *after,
-    };
-    let deadline = clock::now() + PROPOSAL_DEADLINE;
-    group.propose_in(term, request(group.me()), Command::Traffic(Box::new(command)), deadline).await?;
-    Ok(format!("endpoint {endpoint} of {upstream} is in state {}", after.as_str()))
-}
-
-/// A goal has the steps that it has; a log that says otherwise was written by another version.
-fn out_of_place(step: &RunningStep) -> Refusal {
-    Refusal::new(
-        Code::Internal,
-        format!("there is no step {} to this goal in this version", step.kind.name()),
-    )
-}
-
-/// Waits until those who are to lead or to vote have all that the log held when the step began.
-/// Under load they never have all at once; what comes later they get on the way.
-async fn catch_up(group: &ClusterGroup, term: u64, step: &RunningStep) -> Result<String, Refusal> {
-    let goal = group.status().last_log_index;
-    let started = clock::now();
-    loop {
-        let replication = group.status().replication;
-        let mut behind = step.goal.catching_up();
-        behind.retain(|id| {
-            let matched = replication.iter().find(|replication| replication.node == *id);
-            *id != group.me() && matched.is_none_or(|replication| replication.matched_index < goal)
-        });
-        let Some(slowest) = behind.first() else {
-            return Ok(match step.goal.catching_up().len() {
-                0 => "nobody had to".to_owned(),
-                1 => format!("it has all up to {goal}"),
-                _ => format!("they have all up to {goal}"),
-            });
+            })?,
         };
-        let still_wanted = runnable(group).is_some_and(|(now, running)| now == term && running == *step);
-        if !still_wanted || clock::now().saturating_duration_since(started) > step.goal.bound(step.kind) {
-            // The log has ended the step, or is about to; the report will be refused.
-            let then = match step.goal {
-                Goal::AddNode { .. } => "; it stays a learner: see to its process, or remove the node",
-                _ => "",
-            };
-            let why = format!("node {slowest} did not catch up to entry {goal}{then}");
-            return Err(Refusal::new(Code::StepTimeout, why));
-        }
-        tokio::time::sleep(POLL_EVERY).await;
+        self.group.transfer(target).await.map_err(|error| Refusal::new(Code::TransferNotTaken, error))?;
+        // The election ends the step; its winner records that.
+        future::pending().await
     }
-}
 
-async fn report(
-    group: &ClusterGroup,
-    term: u64,
-    step: &RunningStep,
-    result: Result<String, Refusal>,
-) -> bool {
-    let command = Command::ReportStep { operation: step.operation, position: step.position, term, result };
-    let deadline = clock::now() + PROPOSAL_DEADLINE;
-    match group.propose_in(term, request(group.me()), command, deadline).await {
-        Ok(_) => true,
-        Err(refusal) => {
-            // A stale report: the log ended the step first, or another leader runs it now. What was
-            // not taken for another reason is brought about and reported again.
-            tracing::info!(operation = %step.operation, %refusal, "a report was not taken");
-            refusal.code == Code::StaleReport
+    async fn order(&self, node: NodeId, status: NodeStatus, reason: &str) -> Result<String, Refusal> {
+        let reason = format!("{reason} (operation {})", self.step.operation);
+        let change = StatusChange { node, status, reason };
+        self.propose(Command::OrderStatus { change }).await?;
+        Ok(format!("node {node} is {}", status.as_str()))
+    }
+
+    /// Proposes a change that the log refuses unless the step runs.
+    async fn propose(&self, command: Command) -> Result<Response, Refusal> {
+        let RunningStep { operation, position, .. } = self.step;
+        let command = Command::ForStep { operation, position, term: self.term, command: Box::new(command) };
+        self.propose_plain(command).await
+    }
+
+    async fn propose_traffic(&self, command: TrafficCommand) -> Result<Response, Refusal> {
+        self.propose(Command::Traffic(Box::new(command))).await
+    }
+
+    async fn propose_plain(&self, command: Command) -> Result<Response, Refusal> {
+        let deadline = clock::now() + PROPOSAL_DEADLINE;
+        self.group.propose_in(self.term, request(self.group.me()), command, deadline).await
+    }
+
+    /// Reports the end of the step until the log has it.
+    async fn report(&self, result: Result<String, Refusal>) {
+        let RunningStep { operation, position, .. } = self.step;
+        loop {
+            let report = Command::ReportStep { operation, position, term: self.term, result: result.clone() };
+            let Err(refusal) = self.propose_plain(report).await else { return };
+            tracing::info!(%operation, %refusal, "the report of a step was not accepted");
+            if refusal.code == Code::StaleReport {
+                return;
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Families of metrics that are read when somebody asks, as the library has them written.
+//! Families of metrics whose values are read at the moment of a scrape.
 
 use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet},
@@ -61,16 +61,16 @@ impl Families<'_> {
         name: &str,
         help: &str,
         labels: [Label; N],
-        seconds: &Histogram,
+        durations: &Histogram,
     ) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
         if labels.is_empty() {
-            return seconds.encode(family);
+            return durations.encode(family);
         }
-        seconds.encode(family.encode_family(&labels)?)
+        durations.encode(family.encode_family(&labels)?)
     }
 
-    /// With labels, sum, and how many are in each bucket, by its upper bound.
+    /// Each with its labels, its sum, and the number of values in each bucket by upper bound.
     pub fn histograms<const N: usize>(
         &mut self,
         name: &str,

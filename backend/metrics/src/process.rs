@@ -1,5 +1,5 @@
-//! What the kernel says of this process, under the names that every process has. What it does not
-//! say is left out.
+//! Metrics of this process, as the kernel has them, under the standard names of Prometheus. Values that the kernel does
+//! not give are left out.
 
 use super::families::Families;
 use nix::sys::{
@@ -13,29 +13,34 @@ use ringmaster_telemetry::resident_bytes;
 use std::fmt;
 
 #[derive(Debug)]
-pub struct Process {
+pub struct ProcessCollector {
     started: Timestamp,
 }
 
-impl Process {
+impl ProcessCollector {
     pub fn starting() -> Self {
-        Process { started: clock::wall() }
+        ProcessCollector { started: clock::wall() }
     }
 }
 
-impl Collector for Process {
+impl Collector for ProcessCollector {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Families(encoder);
         let started = self.started.as_millisecond() as f64 / 1e3;
         out.gauge(
             "process_start_time",
-            "When the process started, in seconds since 1970",
+            "Start time of the process since the Unix epoch",
             Some(&Unit::Seconds),
             started,
         )?;
-        out.gauge("process_resident_memory", "Resident memory", Some(&Unit::Bytes), resident_bytes() as f64)?;
+        out.gauge(
+            "process_resident_memory",
+            "Resident memory size",
+            Some(&Unit::Bytes),
+            resident_bytes() as f64,
+        )?;
         if let Some(seconds) = cpu_seconds() {
-            out.float_counter("process_cpu", "Processor time that was used", &Unit::Seconds, seconds)?;
+            out.float_counter("process_cpu", "User and system CPU time spent", &Unit::Seconds, seconds)?;
         }
         if let Some(open) = open_fds() {
             out.gauge("process_open_fds", "Open file descriptors", None, open as f64)?;
@@ -44,14 +49,14 @@ impl Collector for Process {
     }
 }
 
-/// Processor time that was used, in seconds.
+/// User and system CPU time spent.
 fn cpu_seconds() -> Option<f64> {
     let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
     let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
     Some(micros as f64 / 1e6)
 }
 
-/// Open file descriptors: files, sockets and what else there is.
+/// Open file descriptors: files, sockets and others.
 fn open_fds() -> Option<u64> {
     let open = std::fs::read_dir("/proc/self/fd").ok()?.count() as u64;
     // One of them is the directory that was read.

@@ -1,10 +1,10 @@
 use super::*;
 
 #[test]
-fn both_formats_tell_the_same() {
-    let metrics = Metrics::counted();
-    metrics.answered("/v1/nodes/{id}", "GET", 200, Duration::from_millis(2));
-    metrics.answered("/v1/nodes/{id}", "GET", 404, Duration::from_millis(2));
+fn both_formats_have_the_same_samples() {
+    let metrics = Metrics::counters();
+    metrics.record_request("/v1/nodes/{id}", "GET", 200, Duration::from_millis(2));
+    metrics.record_request("/v1/nodes/{id}", "GET", 404, Duration::from_millis(2));
     let samples = |text: &str| -> Vec<String> {
         text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
     };
@@ -21,11 +21,11 @@ fn both_formats_tell_the_same() {
 }
 
 #[test]
-fn a_reader_lags_while_its_guard_lives() {
-    let metrics = Arc::new(Metrics::counted());
-    let lagging = |metrics: &Metrics| metrics.streams_lagging.get();
-    let guard = metrics.lagging();
-    assert_eq!(lagging(&metrics), 1);
+fn a_stream_is_slow_while_its_guard_lives() {
+    let metrics = Arc::new(Metrics::counters());
+    let slow = |metrics: &Metrics| metrics.slow_streams.get();
+    let guard = metrics.slow_stream();
+    assert_eq!(slow(&metrics), 1);
     drop(guard);
-    assert_eq!(lagging(&metrics), 0);
+    assert_eq!(slow(&metrics), 0);
 }

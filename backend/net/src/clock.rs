@@ -1,7 +1,7 @@
 //! The only reader of time.
 //!
-//! [`now`] measures durations and decides; [`wall`] is for people to read and decides nothing. What is done
-//! again and again goes by [`ticks`]: to wake up costs an idle node more than what it does then.
+//! [`now`] measures durations, and decisions rest on it; [`wall`] is for people to read, and no decision rests on it.
+//! Periodic work uses [`ticks`]: on an idle node, waking up costs more than the work itself.
 
 use ringmaster_common::Timestamp;
 use std::{
@@ -10,7 +10,7 @@ use std::{
 };
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
-/// What all ticks are counted from.
+/// All ticks are counted from here.
 static FIRST_TICK: LazyLock<Instant> = LazyLock::new(now);
 
 /// The monotonic clock.
@@ -19,15 +19,15 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// The wall clock, in whole milliseconds. One that stands before 1970 is taken to stand at 1970.
+/// The wall clock, in whole milliseconds. A clock set before 1970 is read as 1970.
 #[expect(clippy::disallowed_methods, reason = "this is the only reader of the wall clock")]
 pub fn wall() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::UNIX_EPOCH + since
 }
 
-/// Ticks every `period`, together with all others whose periods it shares: who wakes together wakes up once.
-/// The first comes within a period; those that were missed are left out.
+/// Ticks every `period`, at the same moments as all other tickers of that period, so that the process wakes up once
+/// for all of them. The first tick comes within a period; missed ticks are skipped.
 pub fn ticks(period: Duration) -> Interval {
     let first = *FIRST_TICK;
     let passed = now().saturating_duration_since(first).as_nanos() / period.as_nanos() + 1;
@@ -43,10 +43,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn whoever_begins_when_falls_in_with_the_beat() {
-        let (first, beat) = (*FIRST_TICK, Duration::from_millis(20));
+    async fn tickers_of_one_period_tick_together_whenever_they_begin() {
+        let (first, unit) = (*FIRST_TICK, Duration::from_millis(20));
         for periods in [1, 2, 3] {
-            let period = periods * beat;
+            let period = periods * unit;
             tokio::time::sleep(Duration::from_millis(7)).await;
             let asked = now();
             let mut ticks = ticks(period);
@@ -60,14 +60,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ticks_that_were_missed_are_left_out() {
+    async fn missed_ticks_are_skipped() {
         let period = Duration::from_millis(10);
         let mut ticks = ticks(period);
         let first = ticks.tick().await;
         tokio::time::sleep(10 * period).await;
         let late = ticks.tick().await;
         let next = ticks.tick().await;
-        assert!(late < now().into(), "one of the missed comes at once");
-        assert!(next > first + 9 * period, "and the others never");
+        assert!(late < now().into(), "one of the missed ticks comes at once");
+        assert!(next > first + 9 * period, "the others never come");
     }
 }

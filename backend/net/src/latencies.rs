@@ -1,7 +1,6 @@
-//! How long commands take, as a leader sees it, over the last few seconds.
+//! How long commands take, as a leader measures it: over the last few seconds, and since the start.
 
-use crate::clock;
-use hdrhistogram::Histogram;
+use crate::{clock, histogram::WindowedHistogram};
 use prometheus_client::metrics::histogram::Histogram as Buckets;
 use ringmaster_common::duration::micros;
 use std::{
@@ -12,21 +11,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long commands took from proposing to applied: over the last few seconds, and ever.
+/// How long commands took from the proposal to the application of their entry.
 #[derive(Debug)]
 pub struct Latencies {
+    recent: WindowedHistogram,
     window: Mutex<Option<Window>>,
     seconds: Buckets,
     proposals: AtomicU64,
 }
 
-/// Two histograms: the one that fills, and the one before it.
+/// When the histogram was turned last, and what the turn before covers.
 #[derive(Debug)]
 struct Window {
-    filling: Histogram<u64>,
-    full: Histogram<u64>,
     since: Instant,
-    full_for: Duration,
+    previous: Duration,
 }
 
 /// A summary of [`Latencies`].
@@ -37,17 +35,22 @@ pub struct LatencySummary {
     pub p99: Option<Duration>,
 }
 
-/// How long a histogram fills. A summary covers one to two of these.
+/// How long one set of buckets fills. A summary covers one to two of these.
 const WINDOW: Duration = Duration::from_secs(2);
-/// The longest latency that is told apart from longer ones.
-const LONGEST: Duration = Duration::from_secs(60);
+/// The shortest time that a rate is computed over.
+const MIN_COVERED: Duration = Duration::from_millis(500);
 /// Upper bounds of the buckets, in seconds.
 const BUCKETS: [f64; 13] =
     [0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.5, 1.0, 3.0];
 
 impl Default for Latencies {
     fn default() -> Self {
-        Latencies { window: Mutex::default(), seconds: Buckets::new(BUCKETS), proposals: AtomicU64::new(0) }
+        Latencies {
+            recent: WindowedHistogram::default(),
+            window: Mutex::default(),
+            seconds: Buckets::new(BUCKETS),
+            proposals: AtomicU64::new(0),
+        }
     }
 }
 
@@ -68,46 +71,37 @@ impl Latencies {
 
     pub fn record(&self, latency: Duration) {
         self.seconds.observe(latency.as_secs_f64());
-        let now = clock::now();
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        let window = window.get_or_insert_with(|| Window::new(now));
-        window.turn(now);
-        window.filling.saturating_record(micros(latency));
+        self.turn(clock::now(), true);
+        self.recent.record(micros(latency));
     }
 
     pub fn summary(&self, now: Instant) -> LatencySummary {
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(window) = window.as_mut() else { return LatencySummary::default() };
-        window.turn(now);
-        let mut all = window.full.clone();
-        all.add(&window.filling).expect("both have the same bounds");
-        let covered = window.full_for + now.saturating_duration_since(window.since);
-        let at = |quantile| (!all.is_empty()).then(|| Duration::from_micros(all.value_at_quantile(quantile)));
+        let Some(covered) = self.turn(now, false) else { return LatencySummary::default() };
+        let counts = self.recent.recent();
+        let quantile = |quantile| counts.quantile(quantile).map(Duration::from_micros);
         LatencySummary {
-            per_second: all.len() as f64 / covered.as_secs_f64().max(0.5),
-            p50: at(0.5),
-            p99: at(0.99),
+            per_second: counts.count() as f64 / covered.max(MIN_COVERED).as_secs_f64(),
+            p50: quantile(0.5),
+            p99: quantile(0.99),
         }
     }
-}
 
-impl Window {
-    fn new(now: Instant) -> Self {
-        let empty = Histogram::new_with_bounds(1, micros(LONGEST), 2).expect("the bounds are in order");
-        Window { filling: empty.clone(), full: empty, since: now, full_for: Duration::ZERO }
-    }
-
-    fn turn(&mut self, now: Instant) {
-        let age = now.saturating_duration_since(self.since);
+    /// Turns the histogram where that is due, and says how long it covers; none before the first record.
+    fn turn(&self, now: Instant, begin: bool) -> Option<Duration> {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if begin && window.is_none() {
+            *window = Some(Window { since: now, previous: Duration::ZERO });
+        }
+        let window = window.as_mut()?;
+        let age = now.saturating_duration_since(window.since);
         if age >= WINDOW {
-            std::mem::swap(&mut self.filling, &mut self.full);
-            self.filling.reset();
+            self.recent.turn();
             if age >= 2 * WINDOW {
-                self.full.reset();
+                self.recent.turn();
             }
-            self.full_for = WINDOW;
-            self.since = now;
+            *window = Window { since: now, previous: WINDOW };
         }
+        Some(window.previous + now.saturating_duration_since(window.since))
     }
 }
 
@@ -116,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn latencies_cover_the_last_seconds_and_forget() {
+    fn a_summary_covers_the_last_seconds_and_forgets() {
         let latencies = Latencies::default();
         assert_eq!(latencies.summary(clock::now()), LatencySummary::default());
         for _ in 0..99 {
@@ -124,7 +118,8 @@ mod tests {
         }
         latencies.record(Duration::from_millis(100));
         let summary = latencies.summary(clock::now());
-        assert_eq!(summary.p50.map(|p50| p50.as_millis()), Some(1));
+        let p50 = summary.p50.expect("there are latencies");
+        assert!(p50.abs_diff(Duration::from_millis(1)) < Duration::from_micros(125), "{p50:?}");
         assert!(summary.per_second > 1.0, "{summary:?}");
         let later = clock::now() + 3 * WINDOW;
         assert_eq!(latencies.summary(later).p50, None);

@@ -53,7 +53,7 @@ async fn read(
     mut take: impl FnMut(Frame) -> Result<(), Ended>,
 ) -> Ended {
     loop {
-        // What has arrived is read before the time-out is looked at: a process that was paused
+        // Messages that have arrived are read before the time-out is looked at: a process that was paused
         // does not take its own silence for the peer's.
         let message = match timeout(SILENCE_LIMIT, stream.next()).await {
             Err(_) => return Ended::Silent,

@@ -31,7 +31,7 @@ pub(super) const HEADER_BYTES: usize = 36;
 /// The largest body that fits into a frame.
 pub const MAX_BODY_BYTES: usize = MAX_FRAME_BYTES - HEADER_BYTES;
 
-/// What a body is about. Each user of the links owns a few numbers.
+/// The subject of a body. Each user of the links owns a few numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Channel(pub u8);
 
@@ -96,7 +96,7 @@ pub enum FailureCode {
     Malformed,
     /// Not now; later perhaps.
     Unavailable,
-    /// Whoever serves the channel has stopped.
+    /// The service of the channel has stopped.
     Stopped,
     /// The request was dropped without an answer.
     Unanswered,

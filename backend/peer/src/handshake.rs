@@ -1,8 +1,8 @@
-//! The handshake: before any frame, both ends make sure who they are.
+//! The handshake: before any frame, both ends check each other's identity.
 //!
 //! The dialler upgrades a TCP connection to a WebSocket at `/peer` and says [`Hello`]; the other end
-//! answers that it is [`Welcome`], or [`Refused`]. Whoever knows the other to be wrong says why, so
-//! that the log of either node explains it. Both speak several formats of frames, those of the version
+//! answers that it is [`Welcome`], or [`Refused`]. The end that finds the other to be wrong says why,
+//! so that the log of either node explains it. Both speak several formats of frames, those of the version
 //! before theirs among them; the connection has the newest that is common to both.
 //!
 //! ```text
@@ -15,7 +15,7 @@
 //! ```
 //!
 //! This is for ever: the messages have no format of their own, they only get further fields, with a
-//! default. So any version understands who any other is, and why it is refused.
+//! default. So any version understands the identity of any other, and why it is refused.
 //!
 //! It proves no identity to an attacker; it keeps honest nodes from talking to the wrong ones.
 
@@ -52,11 +52,11 @@ pub(super) struct Open<P> {
     pub(super) socket: Socket,
     /// Of frames, in both directions.
     pub(super) format: u8,
-    /// What the other end said of itself.
+    /// The other end's message.
     pub(super) peer: P,
 }
 
-/// What the dialler says of itself, and whom it means to have dialled.
+/// The identity of the dialler, and of the node that it means to have dialled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hello {
     pub(super) cluster_id: String,
@@ -67,7 +67,7 @@ pub(super) struct Hello {
     pub(super) to: NodeId,
 }
 
-/// What the accepting end says of itself.
+/// The message of the accepting end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Welcome {
     pub(super) cluster_id: String,
@@ -121,7 +121,7 @@ pub(super) enum HandshakeError {
     RefusedByPeer(Refused),
     #[error("refused the peer, {refused}")]
     RefusedHere {
-        /// Who the peer claims to be.
+        /// The id that the peer claims to have.
         peer: NodeId,
         refused: Refused,
     },
@@ -159,7 +159,7 @@ pub(super) async fn dial(
     .unwrap_or(Err(HandshakeError::TimedOut))
 }
 
-/// The accepting end's part. A wrong peer has been told so when this returns.
+/// The accepting end's part. When this returns, a wrong peer has been refused.
 pub(super) async fn accept(
     stream: TcpStream,
     local: &Local,
@@ -267,7 +267,7 @@ impl Local {
 
     fn check_history(&self, cluster_id: &str, incarnation: Incarnation) -> Result<(), Refused> {
         if cluster_id != self.cluster_id {
-            // Somebody else's words go into a log: not many of them.
+            // A foreign text goes into a log: only the beginning of it.
             let theirs: String = cluster_id.chars().take(64).collect();
             return Err(Refused::new(
                 RefusalCode::ForeignCluster,
@@ -331,7 +331,7 @@ async fn receive(socket: &mut Socket) -> Result<Bytes, HandshakeError> {
     }
 }
 
-/// What the dialler says first.
+/// The first message of the dialler.
 pub(super) fn encode_hello(formats: &RangeInclusive<u8>, hello: &Hello) -> Result<Bytes, HandshakeError> {
     encode(&[*formats.start(), *formats.end()], hello)
 }

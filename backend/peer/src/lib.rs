@@ -4,8 +4,8 @@
 //! each ordered pair. Requests go out on the connection that one has dialled, answers come back on
 //! it. So a node that can be reached but cannot reach, and one that can reach but not be reached,
 //! look different, as they should. A frame is a WebSocket message ([`frame`]); the first message
-//! each way is the [`handshake`]. Beside the connections go [`beat`]s, by which a cut of one way is told
-//! from a cut of both.
+//! each way is the [`handshake`]. Beside the connections go [`probe`]s, which show a cut of one way
+//! as different from a cut of both.
 //!
 //! What always holds:
 //! - Calls to a peer are queued in the order in which they were made, urgent ones before bulk, and
@@ -19,12 +19,12 @@
 
 mod accept;
 mod arrivals;
-mod beat;
 mod connection;
 mod frame;
 mod handshake;
 mod link;
 mod outgoing;
+mod probe;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -40,7 +40,7 @@ use ringmaster_common::{
     id::{GroupId, Incarnation, NodeId},
     telemetry::Reachability,
 };
-use ringmaster_net::clock;
+use ringmaster_net::{clock, supervisor::Supervisor};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
@@ -55,7 +55,7 @@ use tokio::{
     time::timeout,
 };
 
-/// Where peers upgrade to a WebSocket.
+/// The path at which peers upgrade to a WebSocket.
 const PATH: &str = "/peer";
 /// The largest frame, header and all.
 pub const MAX_FRAME_BYTES: usize = 16 << 20;
@@ -87,14 +87,14 @@ pub const SILENCE_LIMIT: Duration = Duration::from_secs(1);
 /// How many changes a slow listener may be behind.
 const CHANGES_KEPT: usize = 256;
 
-/// Who this node is.
+/// The identity of this node.
 #[derive(Clone, Debug)]
 pub struct Local {
     pub cluster_id: String,
     pub node_id: NodeId,
     /// Nodes of another incarnation hold another history; they are refused.
     pub incarnation: Incarnation,
-    /// What this process could do if all could. Told to peers, and judged by others.
+    /// The feature level of this process. Peers learn it, and compare it elsewhere.
     pub feature_level: u32,
     /// For how long it stands by a leader. Nodes with another time-out are refused: leases rest on it.
     pub election_timeout_max: Duration,
@@ -106,9 +106,10 @@ pub struct Local {
 #[derive(Clone, Debug)]
 pub struct Peers {
     shared: Arc<Shared>,
-    /// What all links run on, whoever has them dialled.
+    /// The runtime of all links.
     runtime: Handle,
-    listener: AbortHandle,
+    supervisor: Supervisor,
+    listening: [AbortHandle; 2],
 }
 
 /// A request to a peer.
@@ -170,14 +171,14 @@ pub struct LinkState {
     pub rtt: Option<Duration>,
     /// Since anything was heard of the peer, on the connection either has dialled.
     pub silent_for: Option<Duration>,
-    /// How odd that silence is, by how regularly the peer was heard of before: 3 means that it would
-    /// be as long by chance once in a thousand times.
+    /// The phi-accrual suspicion for that silence, by how regularly the peer was heard before: 3 means that it would be
+    /// as long by chance once in a thousand times.
     pub phi: f64,
-    /// What the peer's process could do, as it last said.
+    /// The feature level of the peer's process, as it last said.
     pub feature_level: Option<u32>,
     /// Why there is no connection.
     pub trouble: Option<String>,
-    /// Which ways beats pass.
+    /// The directions in which probes arrive.
     pub reachability: Reachability,
 }
 
@@ -188,7 +189,7 @@ pub struct LinkChange {
     pub connected: bool,
 }
 
-/// What the tasks of all connections share.
+/// The data that the tasks of all connections share.
 #[derive(Debug)]
 struct Shared {
     local: Local,
@@ -199,7 +200,7 @@ struct Shared {
     departed: watch::Sender<Arc<BTreeSet<NodeId>>>,
     /// Whether a peer has said that this node is a former member itself.
     dismissed: watch::Sender<bool>,
-    /// What was told the last peer that took this node for a member of its own cluster.
+    /// The answer to the last peer that took this node for a member of its own cluster.
     stranger: watch::Sender<Option<String>>,
 }
 
@@ -210,8 +211,13 @@ struct Dialled {
 }
 
 impl Peers {
-    /// Starts to listen, on this runtime. Nobody is dialled before [`Peers::set_members`].
-    pub fn start(local: Local, listener: TcpListener, services: Vec<Arc<dyn Service>>) -> Peers {
+    /// Starts to listen, on this runtime. No peer is dialled before [`Peers::set_members`].
+    pub fn start(
+        local: Local,
+        listener: TcpListener,
+        services: Vec<Arc<dyn Service>>,
+        supervisor: &Supervisor,
+    ) -> Peers {
         let shared = Arc::new(Shared {
             local,
             links: RwLock::default(),
@@ -221,19 +227,23 @@ impl Peers {
             dismissed: watch::Sender::default(),
             stranger: watch::Sender::default(),
         });
-        let beats = beat::exchange(listener.local_addr(), Arc::clone(&shared));
+        let probes = probe::exchange(listener.local_addr(), Arc::clone(&shared));
         let connections = accept::listen(listener, Arc::clone(&shared), services.into());
-        let listening = tokio::spawn(async { tokio::join!(connections, beats) });
-        Peers { shared, runtime: Handle::current(), listener: listening.abort_handle() }
+        let listening = [
+            supervisor.spawn_loop("peer-listener", connections),
+            // They end at once where there is no UDP socket.
+            supervisor.spawn_job("peer-probes", probes),
+        ];
+        Peers { shared, runtime: Handle::current(), supervisor: supervisor.clone(), listening }
     }
 
-    /// Who this node is.
+    /// The identity of this node.
     pub fn local(&self) -> &Local {
         &self.shared.local
     }
 
-    /// Dials who is new, lets go of who is gone, and dials anew whose address has changed. This
-    /// node itself is passed over.
+    /// Dials new members, ends the links to former ones, and dials members anew whose address has changed. This node
+    /// itself is ignored.
     pub fn set_members(&self, members: &[(NodeId, String)]) {
         let mut links = self.shared.links.write().unwrap_or_else(PoisonError::into_inner);
         let mut before = std::mem::take(&mut *links);
@@ -296,7 +306,7 @@ impl Peers {
         async move { timeout(limit, started?).await.unwrap_or(Err(CallError::TimedOut(limit))) }
     }
 
-    /// Tells `to` something, and forgets about it. What finds no room or no connection is dropped.
+    /// Sends a request that is not answered. Without room or connection it is dropped.
     pub fn cast(&self, to: NodeId, request: Request) {
         if let Err(error) = self.link(to).and_then(|link| link.cast(request)) {
             tracing::trace!(peer = %to, %error, "a cast was dropped");
@@ -308,20 +318,21 @@ impl Peers {
         self.shared.read_links().values().map(|dialled| dialled.link.state()).collect()
     }
 
-    /// What happens to links from now on.
+    /// The changes of links from now on.
     pub fn changes(&self) -> broadcast::Receiver<LinkChange> {
         self.shared.changes.subscribe()
     }
 
     /// Ends every connection, stops listening, and fails what is unanswered.
     pub fn shutdown(&self) {
-        self.listener.abort();
+        self.listening.iter().for_each(AbortHandle::abort);
         self.set_members(&[]);
     }
 
     fn dial(&self, id: NodeId, addr: String) -> Dialled {
         let link = Arc::new(Link::new(id, addr));
-        let task = self.runtime.spawn(Arc::clone(&link).run(Arc::clone(&self.shared))).abort_handle();
+        let running = Arc::clone(&link).run(Arc::clone(&self.shared));
+        let task = self.supervisor.spawn_loop_on(&self.runtime, "peer-link", running);
         Dialled { link, task }
     }
 
@@ -348,7 +359,7 @@ impl Shared {
     }
 
     fn changed(&self, change: LinkChange) {
-        // Nobody may be listening.
+        // There may be no listener.
         let _ = self.changes.send(change);
     }
 

@@ -8,12 +8,12 @@ use super::{
     CallError, DIAL_TIMEOUT, LinkChange, LinkState, MAX_REDIAL_DELAY, MEASURE_INTERVAL, MIN_REDIAL_DELAY,
     PING_INTERVAL, Request, Shared,
     arrivals::Arrivals,
-    beat::Beats,
     connection::{Ended, converse},
     frame::{Failure, FailureCode, Frame, Kind, Lane, MAX_BODY_BYTES},
     handshake::{self, Open, Welcome},
     in_flight_limit, lock,
     outgoing::{Outgoing, PushError, queue},
+    probe::Probes,
 };
 use bytes::Bytes;
 use ringmaster_common::id::NodeId;
@@ -36,7 +36,7 @@ pub(super) struct Link {
     pub(super) peer: NodeId,
     pub(super) addr: String,
     state: Mutex<State>,
-    pub(super) beats: Mutex<Beats>,
+    pub(super) probes: Mutex<Probes>,
     /// There is reason to believe that the peer can be reached now.
     redial: Notify,
 }
@@ -70,7 +70,7 @@ struct Unanswered {
 
 impl Link {
     pub(super) fn new(peer: NodeId, addr: String) -> Link {
-        Link { peer, addr, state: Mutex::default(), beats: Mutex::default(), redial: Notify::new() }
+        Link { peer, addr, state: Mutex::default(), probes: Mutex::default(), redial: Notify::new() }
     }
 
     /// Keeps the link up until its task is ended.
@@ -89,7 +89,7 @@ impl Link {
                 }
                 Err(trouble) => self.note(trouble),
             }
-            // Jitter, so that nodes that lost each other do not go on in step.
+            // Jitter, so that nodes that lost each other do not redial in step.
             let jittered = delay.mul_f64(rand::random_range(0.5..1.0));
             delay = (delay * 2).min(MAX_REDIAL_DELAY);
             tokio::select! {
@@ -137,7 +137,7 @@ impl Link {
                 }
                 last = Some(now);
                 *lock(&pinged) = Some((id, now));
-                // No room for a ping: others are on their way, and answers will tell.
+                // No room for a ping: other frames are on their way, and their answers show the same.
                 let _ = outgoing.push(&Frame::bare(Kind::Ping, id));
             }
         };
@@ -204,7 +204,7 @@ impl Link {
             phi: state.arrivals.phi(now),
             feature_level: state.feature_level,
             trouble: state.trouble.clone(),
-            reachability: lock(&self.beats).reachability(),
+            reachability: lock(&self.probes).reachability(),
         }
     }
 
@@ -243,11 +243,11 @@ impl Link {
         }
     }
 
-    /// Fails what is unanswered, and tells whoever listens. False where there was no connection.
+    /// Fails the unanswered calls, and reports the change. False if there was no connection.
     fn hang_up(&self, shared: &Shared) -> bool {
         let Some(connection) = self.lock().connection.take() else { return false };
         for unanswered in connection.unanswered.into_values() {
-            // Whoever called may have given up.
+            // The caller may have given up.
             let _ = unanswered.answer.send(Err(CallError::Disconnected));
         }
         shared.changed(LinkChange { peer: self.peer, connected: false });

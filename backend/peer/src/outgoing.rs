@@ -1,8 +1,8 @@
-//! The queue of frames that wait to be written to one connection: two lanes, both bounded. What goes in is
-//! encoded in the connection's format.
+//! The queue of frames that wait to be written to one connection: two lanes, both bounded. Frames
+//! are encoded in the connection's format.
 //!
-//! Putting a frame in never waits: a full lane refuses. So whoever puts frames in one after the
-//! other gets them onto the wire in that order, lane by lane.
+//! Putting a frame in never waits: a full lane refuses. So frames that are put in one after the other go onto the wire
+//! in that order, lane by lane.
 
 use super::{
     MAX_QUEUED_BULK, MAX_QUEUED_BULK_BYTES, MAX_QUEUED_URGENT,
@@ -76,7 +76,7 @@ impl Outgoing {
 }
 
 impl Queue {
-    /// Waits for a frame; none once nobody can put one in.
+    /// Waits for a frame; none once all senders are gone.
     pub(super) async fn next(&mut self) -> Option<Bytes> {
         tokio::select! {
             biased;

@@ -39,7 +39,7 @@ pub struct Incoming {
     pub answer: Answer,
 }
 
-/// The way back to whoever asks. Dropped unused, it answers that there was no answer.
+/// The way back to the caller. Dropped unused, it answers that there was no answer.
 pub struct Answer {
     to: Option<Return>,
     /// The request counts against the bound of its link until this is dropped.
@@ -106,8 +106,8 @@ impl Return {
     fn send(self, kind: Kind, body: Bytes) {
         let Return { outgoing, lane, channel, group, id, trace } = self;
         let frame = Frame { kind, lane, channel, group, id, trace, body };
-        // A queue that is full or closed belongs to a connection that is lost: whoever asks learns
-        // of it by that, or by its time-out.
+        // A queue that is full or closed belongs to a connection that is lost: the caller learns of it by that, or by
+        // its time-out.
         if outgoing.push(&frame).is_err() {
             tracing::debug!(id, "an answer was dropped: its connection takes no more");
         }

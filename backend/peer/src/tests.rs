@@ -16,9 +16,9 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 const ECHO: Channel = Channel(200);
 /// Keeps requests unanswered for as long as the connection lives.
 const HOLD: Channel = Channel(201);
-const NOBODY: Channel = Channel(255);
+const UNSERVED: Channel = Channel(255);
 
-/// Tells the test what arrived.
+/// Reports to the test what arrived.
 struct TestService {
     received: mpsc::UnboundedSender<(NodeId, Bytes)>,
 }
@@ -77,7 +77,7 @@ async fn start_at(local: Local, addr: SocketAddr) -> TestNode {
     let addr = listener.local_addr().unwrap();
     let (sender, received) = mpsc::unbounded_channel();
     let service: Arc<dyn Service> = Arc::new(TestService { received: sender });
-    TestNode { peers: Peers::start(local, listener, vec![service]), addr, received }
+    TestNode { peers: Peers::start(local, listener, vec![service], &Supervisor::new()), addr, received }
 }
 
 /// Nodes 1 and 2, connected both ways.
@@ -134,7 +134,7 @@ async fn a_call_is_answered_both_ways() {
 
     let unknown = one.peers.call(NodeId(9), bulk(ECHO, "x"), CALL_LIMIT).await;
     assert_eq!(unknown, Err(CallError::UnknownPeer));
-    let unserved = one.peers.call(NodeId(2), bulk(NOBODY, "x"), CALL_LIMIT).await;
+    let unserved = one.peers.call(NodeId(2), bulk(UNSERVED, "x"), CALL_LIMIT).await;
     assert!(matches!(unserved, Err(CallError::Failed(Failure { code: FailureCode::UnknownChannel, .. }))));
 }
 
@@ -159,7 +159,7 @@ async fn casts_arrive_and_have_no_answer() {
     let (one, mut two) = pair().await;
     one.peers.cast(NodeId(2), bulk(ECHO, "told"));
     assert_eq!(two.received.recv().await, Some((NodeId(1), Bytes::from_static(b"told"))));
-    // To nobody, and without a connection: no error, no panic.
+    // To no peer, and without a connection: no error, no panic.
     one.peers.cast(NodeId(9), bulk(ECHO, "lost"));
 }
 
@@ -303,7 +303,7 @@ async fn open(node: &TestNode, first: Bytes) -> ClientSocket {
     socket
 }
 
-/// What comes next; none once the node has hung up.
+/// The next message; none once the node has hung up.
 async fn next(socket: &mut ClientSocket) -> Option<Bytes> {
     match socket.next().await {
         Some(Ok(Message::Binary(bytes))) => Some(bytes),
@@ -370,7 +370,7 @@ async fn neighbouring_versions_understand_each_other() {
     }
 }
 
-/// What a later version may say: fields that nobody knows yet, and a refusal that has no name here.
+/// The words of a later version: fields that are not known yet, and a refusal that has no name here.
 #[tokio::test]
 async fn what_later_versions_add_to_the_handshake_is_passed_over() {
     let node = start(local(1)).await;

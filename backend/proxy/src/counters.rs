@@ -7,10 +7,10 @@ pub use crate::outcome::ErrorKind;
 use crate::{
     Proxy,
     coarse_clock::CoarseInstant,
-    histogram::Counts,
     selection::{Ineligible, SlotSet},
     upstream::Upstream,
 };
+use ringmaster_net::histogram::Counts;
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 /// How many upstreams, and how many endpoints of all upstreams together, have series of their own.
@@ -124,12 +124,13 @@ mod tests {
         upstream::tests::upstream,
     };
     use ringmaster_common::id::NodeId;
+    use ringmaster_net::supervisor::Supervisor;
 
     #[tokio::test]
     async fn series_beyond_the_bound_are_summed_up() {
         let settings =
             Settings { node: NodeId(1), listen: None, data_dir: None, workers: Some(1), connections: 100 };
-        let proxy = Proxy::start(settings).unwrap();
+        let proxy = Proxy::start(settings, &Supervisor::new()).unwrap();
         let all: Vec<_> = (0..300).map(|n| upstream(&format!("u{n:03}"), &[("a", 1), ("b", 1)])).collect();
         proxy.set_table(all.iter(), [].into_iter());
         for upstream in proxy.0.table.load().upstreams() {

@@ -67,12 +67,13 @@ mod tests {
     use super::*;
     use crate::{Settings, upstream::tests::upstream};
     use ringmaster_common::{id::NodeId, traffic::upstream::EndpointState};
+    use ringmaster_net::supervisor::Supervisor;
 
     #[tokio::test]
     async fn eligible_endpoints_are_found() {
         let settings =
             Settings { node: NodeId(1), listen: None, data_dir: None, workers: Some(1), connections: 100 };
-        let proxy = Proxy::start(settings).unwrap();
+        let proxy = Proxy::start(settings, &Supervisor::new()).unwrap();
         let mut web = upstream("web.v2", &[("a", 1), ("b.1", 2), ("c", 1)]);
         web.config.endpoints[0].state = EndpointState::Drain;
         web.config.endpoints[1].addr = "[::1]:80".to_owned();

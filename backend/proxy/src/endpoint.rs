@@ -8,12 +8,12 @@ use crate::{
     coarse_clock::CoarseInstant,
     ewma::PeakEwma,
     hash::hash,
-    histogram::Histogram,
     last_heartbeat::LastHeartbeat,
     outcome::{AttemptOutcome, ErrorKind, ResponseEnd},
     pool::Pool,
 };
 use ringmaster_common::traffic::{health::Verdict, warnings::RECENT_S};
+use ringmaster_net::histogram::WindowedHistogram;
 use std::{
     collections::VecDeque,
     sync::{
@@ -35,7 +35,7 @@ pub struct Endpoint {
     /// Responses, by the first digit of their status.
     classes: [AtomicU64; 5],
     errors: [AtomicU64; ErrorKind::ALL.len()],
-    pub latency: Histogram,
+    pub latency: WindowedHistogram,
     pub ewma: PeakEwma,
     pub consecutive_failures: AtomicU32,
     /// When an ejection ends, as a [`CoarseInstant`].
@@ -94,7 +94,7 @@ impl Endpoint {
             in_flight: AtomicU32::new(0),
             classes: Default::default(),
             errors: Default::default(),
-            latency: Histogram::default(),
+            latency: WindowedHistogram::default(),
             ewma: PeakEwma::default(),
             consecutive_failures: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),

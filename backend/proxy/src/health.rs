@@ -22,7 +22,7 @@ use ringmaster_common::traffic::{
     health::{EndpointOpinion, HealthCheck, Rhythm, Verdict},
     upstream::{EndpointState, Protocol},
 };
-use ringmaster_net::clock;
+use ringmaster_net::{clock, flap_damper::FlapDamper, supervisor::Supervisor};
 use std::{
     collections::HashMap,
     io,
@@ -42,11 +42,6 @@ use tokio::{
 const FIRST_WITHIN: Duration = Duration::from_millis(500);
 /// How often the age of heartbeats is checked.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
-
-/// A failure within this time after a recovery counts as flapping.
-const FLAP_WINDOW: Duration = Duration::from_secs(60);
-/// How long an endpoint must pass after it flapped once; doubles with each time.
-const FIRST_HOLD: Duration = Duration::from_millis(500);
 
 const USER_AGENT: &str = "ringmaster-health-check";
 
@@ -72,7 +67,13 @@ struct Target {
 
 impl Checks {
     /// Starts new checks and stops removed ones. `changes` grows with every opinion that changes.
-    pub fn follow(&mut self, table: &Table, runtime: &Handle, changes: &watch::Sender<u64>) {
+    pub fn follow(
+        &mut self,
+        table: &Table,
+        supervisor: &Supervisor,
+        runtime: &Handle,
+        changes: &watch::Sender<u64>,
+    ) {
         let mut before = std::mem::take(&mut self.0);
         for upstream in table.upstreams() {
             let Some(check) = &upstream.config.health_check else { continue };
@@ -100,7 +101,7 @@ impl Checks {
                         };
                         let task =
                             run(target.clone(), check.clone(), endpoint.next_checker(), changes.clone());
-                        let task = runtime.spawn(task).abort_handle();
+                        let task = supervisor.spawn_loop_on(runtime, "health-check", task);
                         Running { check: check.clone(), target, task }
                     }
                 };
@@ -155,13 +156,11 @@ async fn run(target: Target, check: HealthCheck, checker: u64, changes: watch::S
 struct Streak {
     good: bool,
     count: u32,
-    since: Option<Instant>,
-    /// How often it failed soon after it had recovered.
-    flaps: u32,
-    /// Since when its verdict is healthy, if it is.
-    healthy_since: Option<Instant>,
-    /// Its verdict was healthy before it became unhealthy.
+    /// Its verdict is healthy.
+    is_healthy: bool,
+    /// Its verdict was healthy and became unhealthy, at least once.
     has_failed: bool,
+    damper: FlapDamper,
 }
 
 impl Streak {
@@ -176,41 +175,38 @@ impl Streak {
             Ok(detail) => (true, detail),
             Err(detail) => (false, detail),
         };
-        if self.good != good || self.since.is_none() {
-            (self.good, self.count, self.since) = (good, 0, Some(now));
+        if self.good != good {
+            (self.good, self.count) = (good, 0);
         }
         self.count = self.count.saturating_add(1);
-        let age = |at: Option<Instant>| at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
         if !good {
+            self.damper.looks_failed();
             if self.count < rhythm.fall {
                 return None;
             }
-            if let Some(since) = self.healthy_since.take() {
-                let soon = self.has_failed && age(Some(since)) < FLAP_WINDOW;
-                self.flaps = if soon { self.flaps.saturating_add(1) } else { 0 };
+            if std::mem::take(&mut self.is_healthy) {
+                self.damper.failed(now);
                 self.has_failed = true;
             }
             return Some((Verdict::Unhealthy, detail));
         }
-        let hold = self.hold(rhythm);
-        if self.count < rhythm.rise || self.healthy_since.is_none() && age(self.since) < hold {
+        let max_hold = Duration::from_millis(rhythm.max_hold_ms);
+        let is_steady = self.is_healthy || self.damper.looks_healthy(now, max_hold);
+        if self.count < rhythm.rise || !is_steady {
             return None;
         }
-        let detail = match self.flaps {
+        let detail = match self.damper.flaps() {
             0 => detail,
-            flaps => format!("{detail}, for {} ms; it had flapped {} times", hold.as_millis(), flaps + 1),
+            flaps => {
+                let hold = self.damper.hold(max_hold).as_millis();
+                format!("{detail}, for {hold} ms; it had flapped {flaps} times")
+            }
         };
-        self.healthy_since.get_or_insert(now);
-        Some((Verdict::Healthy, detail))
-    }
-
-    fn hold(&self, rhythm: Rhythm) -> Duration {
-        match self.flaps {
-            0 => Duration::ZERO,
-            flaps => FIRST_HOLD
-                .saturating_mul(1 << (flaps - 1).min(16))
-                .min(Duration::from_millis(rhythm.max_hold_ms)),
+        if !self.is_healthy && self.has_failed {
+            self.damper.recovered(now);
         }
+        self.is_healthy = true;
+        Some((Verdict::Healthy, detail))
     }
 }
 
@@ -338,6 +334,7 @@ fn opinion_of(upstream: &str, endpoint: &Endpoint) -> Option<EndpointOpinion> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringmaster_net::flap_damper::FLAP_WINDOW;
 
     #[test]
     fn an_opinion_takes_a_number_of_consecutive_results() {
@@ -363,13 +360,14 @@ mod tests {
         let (mut streak, mut now) = (Streak::default(), clock::now());
         let mut waits = Vec::new();
         for _ in 0..12 {
+            let first_good = now + Duration::from_millis(100);
             let well = loop {
                 now += Duration::from_millis(100);
                 if let Some((_, detail)) = streak.count(Ok("status 200".to_owned()), rhythm, now) {
                     break detail;
                 }
             };
-            waits.push(now.saturating_duration_since(streak.since.unwrap()).as_millis());
+            waits.push(now.saturating_duration_since(first_good).as_millis());
             assert_eq!(well.contains("flapped"), waits.len() > 2, "{well}");
             now += Duration::from_millis(100);
             assert!(

@@ -27,7 +27,6 @@ mod forward;
 mod hash;
 mod health;
 mod heartbeats;
-mod histogram;
 mod last_heartbeat;
 mod limits;
 mod listen;
@@ -68,6 +67,7 @@ use ringmaster_common::{
         warnings::{FailedListener, MAX_NAMED_ROUTES},
     },
 };
+use ringmaster_net::supervisor::Supervisor;
 use std::{
     io,
     net::{SocketAddr, TcpListener},
@@ -115,6 +115,7 @@ struct Inner {
     opinions: watch::Sender<Arc<[EndpointOpinion]>>,
     metrics: watch::Sender<Arc<[UpstreamMetrics]>>,
     checks: Mutex<Checks>,
+    supervisor: Supervisor,
     persisted: watch::Sender<Option<Arc<PersistedTable>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     runtime: Handle,
@@ -122,7 +123,7 @@ struct Inner {
 
 impl Proxy {
     /// Starts with the persisted table, or with an empty one. Checks run on the runtime that this is called from.
-    pub fn start(settings: Settings) -> io::Result<Proxy> {
+    pub fn start(settings: Settings, supervisor: &Supervisor) -> io::Result<Proxy> {
         if let Some(addr) = settings.listen {
             // The listeners of workers allow sharing the address, also with another process. This one does not.
             drop(TcpListener::bind(addr)?);
@@ -140,6 +141,7 @@ impl Proxy {
             opinions: watch::Sender::new(Arc::from([])),
             metrics: watch::Sender::new(Arc::from([])),
             checks: Mutex::default(),
+            supervisor: supervisor.clone(),
             persisted: watch::Sender::default(),
             threads: Mutex::default(),
             runtime: Handle::current(),
@@ -153,18 +155,20 @@ impl Proxy {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let Inner { table, listeners, refusals, .. } = &*proxy.0;
             let context = Arc::new(WorkerContext::new(index, table.clone(), refusals.clone()));
-            let worker = Worker::new(context, listeners.clone(), settings.connections / workers);
+            let connections = settings.connections / workers;
+            let worker = Worker::new(context, listeners.clone(), connections, supervisor.clone());
             let (orders, listen) = (proxy.0.orders.subscribe(), settings.listen);
-            let thread = thread::Builder::new()
-                .name(format!("proxy-{index}"))
-                .spawn(move || runtime.block_on(worker.run(listen, orders)))?;
+            let work = move || runtime.block_on(worker.run(listen, orders));
+            let thread = supervisor.spawn_thread(format!("proxy-{index}"), work)?;
             proxy.threads().push(thread);
         }
         let Inner { table, orders, metrics, changes, opinions, persisted, .. } = &*proxy.0;
-        tokio::spawn(metrics::run(settings.node, table.clone(), orders.subscribe(), metrics.clone()));
-        tokio::spawn(health::publish(changes.subscribe(), opinions.clone(), table.clone()));
+        let measuring = metrics::run(settings.node, table.clone(), orders.subscribe(), metrics.clone());
+        supervisor.spawn_loop("proxy-metrics", measuring);
+        let publishing = health::publish(changes.subscribe(), opinions.clone(), table.clone());
+        supervisor.spawn_loop("health-opinions", publishing);
         if let Some(dir) = settings.data_dir {
-            tokio::spawn(persist::run(dir, persisted.subscribe()));
+            supervisor.spawn_loop("routing-table-persistence", persist::run(dir, persisted.subscribe()));
         }
         Ok(proxy)
     }
@@ -185,7 +189,7 @@ impl Proxy {
         let mut checks = self.0.checks.lock().unwrap_or_else(PoisonError::into_inner);
         let table = self.0.table.load().next(new.upstreams.iter(), new.routes.iter(), self.0.workers);
         let table = Arc::new(table);
-        checks.follow(&table, &self.0.runtime, &self.0.changes);
+        checks.follow(&table, &self.0.supervisor, &self.0.runtime, &self.0.changes);
         // A new upstream has metrics at once: all zero.
         let known = self.0.metrics.borrow().clone();
         let is_new = |upstream: &&Arc<upstream::Upstream>| {
@@ -247,9 +251,8 @@ impl Proxy {
         let threads = std::mem::take(&mut *self.threads());
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
-                if thread.join().is_err() {
-                    tracing::error!("a worker of the proxy had panicked");
-                }
+                // The supervisor has reported a panic.
+                let _ = thread.join();
             }
         });
         // It fails only with the runtime itself.

@@ -1,12 +1,13 @@
 //! What each upstream does right now, measured once a second; and the housekeeping of the same rhythm.
 
-use crate::{coarse_clock::CoarseInstant, histogram::Counts, table::Table, upstream::Upstream};
+use crate::{coarse_clock::CoarseInstant, table::Table, upstream::Upstream};
 use arc_swap::ArcSwap;
 use ringmaster_common::{
     duration::millis,
     id::NodeId,
     traffic::live::{EndpointMetrics, UpstreamMetrics},
 };
+use ringmaster_net::histogram::Counts;
 use std::{
     sync::{
         Arc, PoisonError,
@@ -47,7 +48,7 @@ pub async fn run(
 }
 
 pub fn measure(upstream: &Upstream, node: NodeId, now: CoarseInstant) -> UpstreamMetrics {
-    let mut all = Counts::none();
+    let mut all = Counts::default();
     let mut seconds = 0f64;
     let endpoints: Vec<_> = upstream
         .slots
@@ -62,7 +63,7 @@ pub fn measure(upstream: &Upstream, node: NodeId, now: CoarseInstant) -> Upstrea
             let (requests_per_s, failures_per_s) =
                 (per_s(requests, reported.requests), per_s(failures, reported.failures));
             let (recent_requests, recent_failures) = reported.update(now, requests, failures);
-            let counts = endpoint.latency.counts();
+            let counts = endpoint.latency.recent();
             all.add(&counts);
             let opinion = endpoint.opinion();
             EndpointMetrics {

@@ -53,7 +53,7 @@ impl Fixture {
             workers: Some(2),
             connections: 1000,
         };
-        let proxy = Proxy::start(settings).unwrap();
+        let proxy = Proxy::start(settings, &Supervisor::new()).unwrap();
         let fixture = Fixture { proxy, addr, upstream, route };
         fixture.apply();
         until("the proxy listens", || std::net::TcpStream::connect(addr).is_ok()).await;

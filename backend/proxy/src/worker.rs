@@ -7,7 +7,10 @@ use crate::{
     conn::{self, context::WorkerContext},
     listen::{Listeners, Open},
 };
-use ringmaster_net::accept::{self, WhenFull};
+use ringmaster_net::{
+    accept::{self, WhenFull},
+    supervisor::Supervisor,
+};
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     sync::{Semaphore, watch},
@@ -24,6 +27,7 @@ pub struct Worker {
     listeners: Arc<Listeners>,
     /// How many connections of clients it serves.
     connections: u32,
+    supervisor: Supervisor,
 }
 
 /// What the proxy asks of all workers.
@@ -36,9 +40,14 @@ pub struct Orders {
 }
 
 impl Worker {
-    pub fn new(context: Arc<WorkerContext>, listeners: Arc<Listeners>, connections: usize) -> Worker {
+    pub fn new(
+        context: Arc<WorkerContext>,
+        listeners: Arc<Listeners>,
+        connections: usize,
+        supervisor: Supervisor,
+    ) -> Worker {
         let connections = connections.clamp(1, MAX_CONNECTIONS) as u32;
-        Worker { context, listeners, connections }
+        Worker { context, listeners, connections, supervisor }
     }
 
     /// Serves until it is asked to close, and then until all requests have ended or the time is up. `own` is the
@@ -69,7 +78,7 @@ impl Worker {
                 listening.entry(listener.clone()).or_insert_with(|| {
                     let (listeners, context) = (self.listeners.clone(), self.context.clone());
                     let accepting = accept(listeners, listener, addr, permits.clone(), context);
-                    tokio::spawn(accepting).abort_handle()
+                    self.supervisor.spawn_loop("proxy-listener", accepting)
                 });
             }
             if orders.changed().await.is_err() {

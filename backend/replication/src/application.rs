@@ -1,4 +1,4 @@
-//! What a Raft group replicates.
+//! Applications: the state machines that Raft groups replicate.
 //!
 //! An [`Application`] is a set of functions over a state. The state lives in the group's state machine; the
 //! application itself is shared by all tasks of the node, and may know things that are not replicated, such as the
@@ -48,9 +48,9 @@ pub trait LeaderCall: Message {
 
 /// See the module.
 pub trait Application: Debug + Send + Sync + Sized + 'static {
-    /// A change to the state, and who asks for it.
+    /// A change to the state, with the request that asks for it.
     type Command: LeaderCall;
-    /// What came of a command.
+    /// The result of a command.
     type Outcome: Message;
     /// A question that only the leader answers, besides proposals and reads.
     type Query: LeaderCall;
@@ -59,6 +59,13 @@ pub trait Application: Debug + Send + Sync + Sized + 'static {
     type State: Clone + Debug + Default + Send + Sync + 'static;
     /// A notification for waiters on this node; no part of the state.
     type Notice: Send + Sync + 'static;
+
+    /// Refuses a command that must not be ordered, such as one that not every member could read. The leader asks, with
+    /// the state that it has applied.
+    fn admit(&self, state: &Self::State, command: &Self::Command) -> Result<(), Refusal> {
+        let _ = (state, command);
+        Ok(())
+    }
 
     /// Encodes the log entry of a command. The leader calls it, with the state that it has applied.
     fn encode(&self, state: &Self::State, command: Self::Command, stamp: Stamp) -> Bytes;
@@ -113,11 +120,11 @@ pub enum Body<'a> {
     Blank,
     /// The members of the group have changed.
     Membership { voters: BTreeSet<NodeId>, learners: BTreeSet<NodeId> },
-    /// What [`Application::encode`] encoded.
+    /// The bytes of [`Application::encode`].
     Command(&'a [u8]),
 }
 
-/// What came of an entry.
+/// The result of an entry.
 #[derive(Debug)]
 pub struct Effect<A: Application> {
     pub outcome: A::Outcome,
@@ -131,7 +138,7 @@ pub trait QueryHandler<A: Application>: Send + Sync + 'static {
     fn answer(&self, query: A::Query, deadline: Instant) -> BoxFuture<'_, LeaderAnswer<A::Answer>>;
 }
 
-/// How a node answers what only a leader can do.
+/// A node's answer to a call that only a leader can serve.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LeaderAnswer<T> {
     Answer(T),

@@ -4,10 +4,13 @@ mod leases;
 mod recorder;
 
 use super::{
+    compaction::LogBounds,
     elections::Elections,
     group::{Consistency, RaftGroup},
     host::GroupHost,
     network::Network,
+    snapshot_file::SnapshotFile,
+    snapshot_store::MAX_SNAPSHOT_BYTES,
     types::{TypeConfig, Vote},
     wire::{self, SNAPSHOT_PIECE_BYTES, SnapshotMessage},
 };
@@ -26,12 +29,13 @@ use ringmaster_common::{
     cluster::Role,
     id::{GroupId, Incarnation, NodeId},
 };
-use ringmaster_net::clock;
+use ringmaster_net::{clock, supervisor::Supervisor};
 use ringmaster_peer::{CallError, Channel, Failure, FailureCode, Lane, Local, Peers, Request, Trace};
 use ringmaster_storage::{data_dir::DataDir, journal::Journal};
 use std::{
     collections::BTreeSet,
     future,
+    io::Write,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -71,8 +75,16 @@ impl TestNode {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap().to_string();
         let local = local(id, ELECTIONS);
-        let host =
-            GroupHost::start_quietly(&data_dir, local, listener, ELECTIONS, Vec::new(), quiet).unwrap();
+        let host = GroupHost::start_quietly(
+            &data_dir,
+            local,
+            listener,
+            ELECTIONS,
+            Vec::new(),
+            &Supervisor::new(),
+            quiet,
+        )
+        .unwrap();
         let recorder = Recorder::default();
         let installed = recorder.replaced.clone();
         let group = host.open(GROUP, recorder, snapshot_every).await.unwrap();
@@ -187,7 +199,7 @@ async fn writes_are_pipelined_to_every_node_in_one_order() {
     let rate = write_many(&nodes[0], 1_000, 64).await;
     eprintln!("{rate:.0} writes/s with 64 clients");
     same_commands(&nodes, 1_000).await;
-    assert_eq!(term(&nodes[0]), before, "nobody was elected meanwhile");
+    assert_eq!(term(&nodes[0]), before, "there was no election meanwhile");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -307,6 +319,86 @@ async fn a_follower_that_was_away_catches_up() {
     same_commands(&nodes, 201).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_leaves_a_node_keeps_its_vote_alone() {
+    let nodes = cluster(10).await;
+    for _ in 0..30 {
+        nodes[0].write("before").await;
+    }
+    same_commands(&nodes, 30).await;
+    let (gone, journal) = (&nodes[2], nodes[2].host.journal());
+    nodes[0].group.replica().change_voters([NodeId(1), NodeId(2)].into()).await.unwrap();
+    nodes[0].group.replica().remove_learner(NodeId(3)).await.unwrap();
+    let vote = journal.read(GROUP, |log| log.vote.clone());
+    gone.host.drop_group(GROUP).await.unwrap();
+    let left = journal.read(GROUP, |log| (log.vote.clone(), log.next_index()));
+    assert_eq!(left, (vote, None));
+    assert!(gone.group.replica().snapshots().load().unwrap().is_none());
+    let request = wire::encode(&VoteRequest::<TypeConfig>::new(Vote::new(99, NodeId(1)), None)).unwrap();
+    let request = Request {
+        channel: wire::VOTE,
+        group: GROUP,
+        trace: Trace::default(),
+        lane: Lane::Bulk,
+        body: request,
+    };
+    let refused = failure(nodes[0].peers().call(gone.id, request, DEADLINE).await);
+    assert_eq!(refused.code, FailureCode::UnknownGroup);
+
+    // It may come back, and gets all from the leader.
+    let again = gone.host.open(GROUP, Recorder::default(), 10).await.unwrap();
+    nodes[0].group.replica().add_learner(NodeId(3), &gone.addr).await.unwrap();
+    nodes[0].write("after").await;
+    eventually("all of it", || again.state().commands.len() == 31).await;
+    again.replica().shutdown().await;
+}
+
+/// One node, with other bounds.
+async fn single_node(log: LogBounds, max_snapshot_bytes: u64, snapshot_every: u64) -> TestNode {
+    let mut node = TestNode::start(1, Duration::ZERO, NO_SNAPSHOTS).await;
+    node.host.drop_group(GROUP).await.unwrap();
+    node.host.set_bounds(log, max_snapshot_bytes);
+    node.group = node.host.open(GROUP, Recorder::default(), snapshot_every).await.unwrap();
+    initialize(std::slice::from_ref(&node)).await;
+    node
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_no_node_could_install_is_not_taken() {
+    const MAX: u64 = 100 << 10;
+    let node = single_node(LogBounds::default(), MAX, 10).await;
+    for _ in 0..60 {
+        node.write(vec![7u8; 4 << 10]).await;
+    }
+    let snapshot = node.group.replica().snapshots().load().unwrap();
+    let (meta, body) = snapshot.expect("the first ones are small enough");
+    assert!(body.bytes() <= MAX);
+    let purged =
+        node.host.journal().read(GROUP, |log| log.purged.as_ref().map_or(0, |(through, _)| *through));
+    let index = meta.last_log_id.map_or(0, |id| id.index);
+    assert!((1..30).contains(&index) && purged <= index, "snapshot at {index}, purged through {purged}");
+    assert_eq!(node.group.replica().status().failed, None);
+    assert_eq!(node.commands().len(), 60);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_is_bounded_by_bytes() {
+    const KIB: u64 = 1 << 10;
+    let bounds = LogBounds { group: 256 * KIB, all: 1024 * KIB, kept: 32 * KIB };
+    let node = single_node(bounds, MAX_SNAPSHOT_BYTES, NO_SNAPSHOTS).await;
+    let bytes = || node.host.journal().read(GROUP, |log| log.bytes());
+    for _ in 0..20 {
+        for _ in 0..10 {
+            node.write(vec![7u8; 4 << 10]).await;
+        }
+        eventually("room for more", || bytes() < 320 * KIB).await;
+    }
+    assert!(node.group.replica().status().snapshot_index > 50);
+    eventually("what is kept", || bytes() < 256 * KIB).await;
+    assert!(bytes() >= 16 * KIB, "a follower that is a little behind finds {} bytes", bytes());
+    assert_eq!(node.commands().len(), 200);
+}
+
 async fn eventually_leader(nodes: &[TestNode]) -> &TestNode {
     eventually("a leader", || nodes.iter().any(leads)).await;
     nodes.iter().find(|node| leads(node)).unwrap()
@@ -419,10 +511,13 @@ async fn a_sender_leaves_out_what_is_there_already() {
     send(SnapshotMessage::Piece { transfer: 1, offset: 0, data: data.slice(..SNAPSHOT_PIECE_BYTES + 7) })
         .await;
 
-    // Whoever begins at the beginning again is refused, and whoever has not read that part has another sum.
+    // A sender that begins at the beginning again is refused, and one that has not read that part has another sum.
     let mut network = Network::new(nodes[0].peers().clone(), GROUP);
     let mut client = network.new_client(nodes[1].id, &BasicNode::new(&nodes[1].addr)).await;
-    let snapshot = Snapshot { meta: Default::default(), snapshot: data };
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(b"before it").unwrap();
+    file.write_all(&data).unwrap();
+    let snapshot = Snapshot { meta: Default::default(), snapshot: SnapshotFile::new(file, 9, bytes) };
     let sent = client.full_snapshot(vote, snapshot, future::pending(), RPCOption::new(DEADLINE)).await;
     sent.expect("it is sent at the first try");
 }
@@ -457,7 +552,7 @@ async fn a_snapshot_that_is_not_whole_is_not_installed() {
     let nothing = failure(send(piece(1, 0)).await);
     assert!(nothing.detail.contains("no transfer"), "{nothing}");
 
-    let huge = failure(send(begin(wire::MAX_SNAPSHOT_BYTES + 1)).await);
+    let huge = failure(send(begin(MAX_SNAPSHOT_BYTES + 1)).await);
     assert_eq!(huge.code, FailureCode::Malformed, "{huge}");
 
     send(begin(8)).await.unwrap();

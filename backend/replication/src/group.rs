@@ -13,6 +13,7 @@ use crate::{
     published::Published,
     registry::Member,
     replica::{RETRY_PAUSE, Replica, Submitted},
+    snapshot_store::SnapshotStore,
     state_machine::RaftHandle,
 };
 use bytes::Bytes;
@@ -49,7 +50,7 @@ pub enum Consistency {
     /// The same as long as no clock runs faster than others by more than the lease allows for: the
     /// leader trusts its lease.
     Lease,
-    /// Whatever this node has applied.
+    /// The state that this node has applied.
     Stale,
 }
 
@@ -63,7 +64,7 @@ impl<A: Application> RaftGroup<A> {
         let _ = self.0.queries.set(Box::new(handler));
     }
 
-    /// What consensus reports of this node's part in the group, and membership changes.
+    /// This node's replica: status, clock, membership changes.
     pub fn replica(&self) -> &Replica {
         &self.0.replica
     }
@@ -92,8 +93,7 @@ impl<A: Application> RaftGroup<A> {
         }
     }
 
-    /// Proposes what follows from leading in `term`, in that term alone: what a later leader has to do, it decides
-    /// itself.
+    /// Proposes a command that follows from leading in `term`, in that term alone: a later leader decides for itself.
     pub async fn propose_if_term(
         &self,
         term: u64,
@@ -101,11 +101,12 @@ impl<A: Application> RaftGroup<A> {
         deadline: Instant,
     ) -> Result<A::Outcome, Refusal> {
         match self.submit(command, Some(term), deadline).await {
-            Submitted::Applied { revision, outcome } => {
+            LeaderAnswer::Answer((revision, outcome)) => {
                 self.await_local_apply(revision, &outcome, deadline).await
             }
-            Submitted::Unknown => Err(self.unanswered(true)),
-            Submitted::NotLeader => Err(Refusal::new(
+            LeaderAnswer::Refused(refusal) => Err(refusal),
+            LeaderAnswer::Unknown => Err(self.unanswered(true)),
+            LeaderAnswer::NotLeader => Err(Refusal::new(
                 Code::NoLeader,
                 format!("node {} does not lead term {term} any more", self.0.replica.node()),
             )),
@@ -115,10 +116,11 @@ impl<A: Application> RaftGroup<A> {
     /// Proposes a command on this node alone, for a query handler.
     pub async fn propose_here(&self, command: A::Command, deadline: Instant) -> LeaderAnswer<A::Outcome> {
         match self.submit(command, None, deadline).await {
-            Submitted::Applied { outcome, .. } => decode_outcome::<A>(&outcome)
+            LeaderAnswer::Answer((_, outcome)) => decode_outcome::<A>(&outcome)
                 .map_or_else(|_| LeaderAnswer::Refused(unexpected_reply()), LeaderAnswer::Answer),
-            Submitted::NotLeader => LeaderAnswer::NotLeader,
-            Submitted::Unknown => LeaderAnswer::Unknown,
+            LeaderAnswer::Refused(refusal) => LeaderAnswer::Refused(refusal),
+            LeaderAnswer::NotLeader => LeaderAnswer::NotLeader,
+            LeaderAnswer::Unknown => LeaderAnswer::Unknown,
         }
     }
 
@@ -176,7 +178,7 @@ impl<A: Application> RaftGroup<A> {
         let replica = &self.0.replica;
         tracing::debug!(request = call.request_id(), node = %replica.node(), "a request for the leader");
         let mut sent = false;
-        // Whatever becomes of the first attempt, it is ordered after this.
+        // If the first attempt is ordered, it is ordered after this.
         let first_sent = replica.progress().applied().revision;
         loop {
             if sent {
@@ -205,13 +207,10 @@ impl<A: Application> RaftGroup<A> {
     /// Answers a call on this node, if it leads.
     async fn handle_call(&self, call: CallOf<A>, deadline: Instant) -> LeaderAnswer<ReplyOf<A>> {
         match call {
-            Call::Propose(command) => match self.submit(command, None, deadline).await {
-                Submitted::Applied { revision, outcome } => {
-                    LeaderAnswer::Answer(Reply::Applied { revision, outcome })
-                }
-                Submitted::NotLeader => LeaderAnswer::NotLeader,
-                Submitted::Unknown => LeaderAnswer::Unknown,
-            },
+            Call::Propose(command) => self
+                .submit(command, None, deadline)
+                .await
+                .map(|(revision, outcome)| Reply::Applied { revision, outcome }),
             Call::ReadIndex { lease } => match self.0.replica.read_index(lease, deadline).await {
                 Some(revision) => LeaderAnswer::Answer(Reply::ReadIndex(revision)),
                 None => LeaderAnswer::NotLeader,
@@ -223,12 +222,26 @@ impl<A: Application> RaftGroup<A> {
         }
     }
 
-    async fn submit(&self, command: A::Command, if_term: Option<u64>, deadline: Instant) -> Submitted {
+    /// Submits a command on this node, if it leads: the revision at which it was applied, and its encoded outcome.
+    async fn submit(
+        &self,
+        command: A::Command,
+        if_term: Option<u64>,
+        deadline: Instant,
+    ) -> LeaderAnswer<(Revision, Bytes)> {
         let replica = &self.0.replica;
-        let Some(turn) = replica.turn(if_term, deadline).await else { return Submitted::NotLeader };
-        // What this node has applied is committed: every member can read what that state allows.
-        let entry = self.application().encode(&self.state(), command, turn.stamp);
-        replica.submit(turn, entry, deadline).await
+        let Some(turn) = replica.turn(if_term, deadline).await else { return LeaderAnswer::NotLeader };
+        // An applied state is committed, so every member can read a command that it allows.
+        let state = self.state();
+        if let Err(refusal) = self.application().admit(&state, &command) {
+            return LeaderAnswer::Refused(refusal);
+        }
+        let entry = self.application().encode(&state, command, turn.stamp);
+        match replica.submit(turn, entry, deadline).await {
+            Submitted::Applied { revision, outcome } => LeaderAnswer::Answer((revision, outcome)),
+            Submitted::NotLeader => LeaderAnswer::NotLeader,
+            Submitted::Unknown => LeaderAnswer::Unknown,
+        }
     }
 
     /// Why a request has no answer: `sent` means that it may have taken effect.
@@ -261,6 +274,10 @@ impl<A: Application> RaftGroup<A> {
 impl<A: Application> Member for RaftGroup<A> {
     fn raft(&self) -> &RaftHandle {
         self.0.replica.raft()
+    }
+
+    fn snapshots(&self) -> &Arc<SnapshotStore> {
+        self.0.replica.snapshots()
     }
 
     fn handle_forwarded(&self, body: Bytes) -> BoxFuture<'static, Bytes> {

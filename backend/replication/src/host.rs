@@ -2,6 +2,7 @@
 
 use crate::{
     application::Application,
+    compaction::{self, LogBounds},
     elections::Elections,
     fast_election,
     group::RaftGroup,
@@ -12,12 +13,12 @@ use crate::{
     registry::Registry,
     replica::Replica,
     service::{RaftService, VoteGuard},
-    snapshot_store::SnapshotStore,
+    snapshot_store::{MAX_SNAPSHOT_BYTES, SnapshotStore},
     state_machine::StateMachine,
 };
 use openraft::{Config, Raft, SnapshotPolicy};
 use ringmaster_common::{duration::millis, id::GroupId};
-use ringmaster_net::clock;
+use ringmaster_net::{clock, supervisor::Supervisor};
 use ringmaster_peer::{Local, Peers, Service};
 use ringmaster_storage::{data_dir::DataDir, journal::Journal};
 use std::{
@@ -26,13 +27,15 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{net::TcpListener, time::sleep_until};
+use tokio::{net::TcpListener, sync::Semaphore, task::spawn_blocking, time::sleep_until};
 
 /// The share of the entries behind a snapshot that is kept, one in so many: a follower that is a little behind does not
 /// need the snapshot then.
 const KEPT_ONE_IN: u64 = 5;
 /// How many entries one append carries, at the most.
 const MAX_APPEND_ENTRIES: u64 = 512;
+/// How many snapshots are built at a time, for all groups: each writes the whole state of its group.
+const SNAPSHOT_BUILDS: usize = 2;
 /// How long a follower may take to store one piece of a snapshot.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -43,6 +46,10 @@ pub struct GroupHost {
     journal: Arc<Journal>,
     peers: Peers,
     groups: Registry,
+    snapshot_builds: Arc<Semaphore>,
+    log_bounds: LogBounds,
+    max_snapshot_bytes: u64,
+    supervisor: Supervisor,
     elections: Elections,
     /// Until when this node neither votes nor campaigns.
     quiet_until: Instant,
@@ -56,8 +63,10 @@ impl GroupHost {
         listener: TcpListener,
         elections: Elections,
         others: Vec<Arc<dyn Service>>,
+        supervisor: &Supervisor,
     ) -> io::Result<GroupHost> {
-        GroupHost::start_quietly(data_dir, local, listener, elections, others, Duration::ZERO)
+        let quiet = Duration::ZERO;
+        GroupHost::start_quietly(data_dir, local, listener, elections, others, supervisor, quiet)
     }
 
     /// The same, but it neither votes nor campaigns for `quiet` at least.
@@ -67,18 +76,38 @@ impl GroupHost {
         listener: TcpListener,
         elections: Elections,
         others: Vec<Arc<dyn Service>>,
+        supervisor: &Supervisor,
         quiet: Duration,
     ) -> io::Result<GroupHost> {
-        let journal = Journal::open(data_dir.path()).map_err(io::Error::other)?;
+        let journal = Journal::open_supervised(data_dir.path(), supervisor).map_err(io::Error::other)?;
         // A node with a past may have acknowledged a leader just before it stopped.
         let quiet = if journal.has_past() { quiet.max(elections.timeout_max) } else { quiet };
         let quiet_until = clock::now() + quiet;
         let groups = Registry::default();
         let service = RaftService::new(groups.clone(), VoteGuard::until(quiet_until));
         let services = others.into_iter().chain([Arc::new(service) as _]).collect();
-        let peers = Peers::start(local, listener, services);
+        let peers = Peers::start(local, listener, services, supervisor);
         let data_dir = data_dir.path().to_owned();
-        Ok(GroupHost { data_dir, journal, peers, groups, elections, quiet_until })
+        let (snapshot_builds, log_bounds) = (Arc::new(Semaphore::new(SNAPSHOT_BUILDS)), LogBounds::default());
+        let supervisor = supervisor.clone();
+        Ok(GroupHost {
+            data_dir,
+            journal,
+            peers,
+            groups,
+            supervisor,
+            snapshot_builds,
+            log_bounds,
+            max_snapshot_bytes: MAX_SNAPSHOT_BYTES,
+            elections,
+            quiet_until,
+        })
+    }
+
+    /// For the groups that are opened from now on.
+    #[cfg(test)]
+    pub(crate) fn set_bounds(&mut self, log: LogBounds, max_snapshot_bytes: u64) {
+        (self.log_bounds, self.max_snapshot_bytes) = (log, max_snapshot_bytes);
     }
 
     pub fn peers(&self) -> &Peers {
@@ -98,26 +127,41 @@ impl GroupHost {
     ) -> io::Result<RaftGroup<A>> {
         let node = self.peers.local().node_id;
         let log = LogStore::new(self.journal.clone(), id);
-        let snapshots = Arc::new(SnapshotStore::open(&self.data_dir, id)?);
+        let snapshots = Arc::new(SnapshotStore::open(&self.data_dir, id, self.max_snapshot_bytes)?);
         let (machine, published) = machine::new(application);
-        let state_machine = StateMachine::open(machine, snapshots).await?;
+        let (builds, bounds) = (self.snapshot_builds.clone(), self.log_bounds);
+        let state_machine = StateMachine::open(machine, snapshots.clone(), log.clone(), builds).await?;
         let config = self.config(snapshot_every)?;
         let network = Network::new(self.peers.clone(), id);
         let raft = Raft::new(node, config, network, log, state_machine).await.map_err(io::Error::other)?;
         let lease = self.elections.timeout_max;
-        let replica = Replica::new(node, id, raft, published.clone(), self.peers.clone(), lease);
+        let replica = Replica::new(node, id, raft, published.clone(), snapshots, self.peers.clone(), lease);
         let group = RaftGroup::new(replica.clone(), published);
         self.groups.insert(id, Arc::new(group.clone()));
-        tokio::spawn(idle_ticks::run(replica.clone(), self.elections));
-        tokio::spawn(follow_may_lead(replica.clone(), self.quiet_until));
+        // They end when Raft has stopped, which the group reports.
+        self.supervisor.spawn_job("idle-ticks", idle_ticks::run(replica.clone(), self.elections));
+        let (journal, groups) = (self.journal.clone(), self.groups.clone());
+        self.supervisor.spawn_job("compaction", compaction::run(replica.clone(), journal, groups, bounds));
+        self.supervisor.spawn_job("campaign", follow_may_lead(replica.clone(), self.quiet_until));
         // Subscribed now, so that no lost connection is missed.
         let elections = fast_election::run(replica, self.peers.changes(), lease);
         let quiet_until = self.quiet_until;
-        tokio::spawn(async move {
+        self.supervisor.spawn_job("fast-election", async move {
             sleep_until(quiet_until.into()).await;
             elections.await;
         });
         Ok(group)
+    }
+
+    /// Stops this node's replica of a group, and removes all of it but its vote: a replica that comes back must not vote
+    /// twice.
+    pub async fn drop_group(&self, id: GroupId) -> io::Result<()> {
+        let Some(group) = self.groups.remove(id) else { return Ok(()) };
+        group.raft().shutdown().await.map_err(io::Error::other)?;
+        // First the log: a log without the snapshot before it has a hole.
+        self.journal.drop_group(id).await?;
+        let snapshots = group.snapshots().clone();
+        spawn_blocking(move || snapshots.remove_all()).await.map_err(io::Error::other)?
     }
 
     fn config(&self, snapshot_every: u64) -> io::Result<Arc<Config>> {

@@ -6,6 +6,7 @@
 pub mod application;
 #[cfg(test)]
 mod cluster_tests;
+mod compaction;
 pub mod elections;
 mod fast_election;
 mod group;
@@ -19,6 +20,7 @@ mod published;
 mod registry;
 mod replica;
 mod service;
+mod snapshot_file;
 mod snapshot_store;
 mod state_machine;
 mod types;

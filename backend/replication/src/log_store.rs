@@ -11,14 +11,14 @@ use crate::{
     wire,
 };
 use bytes::Bytes;
-use futures::{Stream, stream};
+use futures::{Stream, TryStreamExt, stream};
 use openraft::{
     OptionalSend, RaftLogReader,
     entry::RaftEntry,
     storage::{IOFlushed, LogState, RaftLogStorage},
 };
 use ringmaster_common::id::GroupId;
-use ringmaster_storage::journal::Journal;
+use ringmaster_storage::journal::{Entries, GroupLog, Journal};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     fmt::Debug,
@@ -26,8 +26,9 @@ use std::{
     ops::{Bound, Range, RangeBounds},
     sync::Arc,
 };
+use tokio::task::spawn_blocking;
 
-/// How many entries, and how many of their bytes, are read at a time for a follower. One entry is
+/// How many entries are read at a time for a follower, and how many bytes of them at a time for anything. One entry is
 /// always read, whatever its size.
 const READ_ENTRIES: u64 = 512;
 const READ_BYTES: usize = 4 << 20;
@@ -44,9 +45,9 @@ impl LogStore {
         LogStore { journal, group }
     }
 
-    /// The encoded entries of a range, as far as the log has them, at one moment.
-    fn encoded(&self, range: Range<u64>) -> Vec<Bytes> {
-        self.journal.read(self.group, |log| log.entries(range).cloned().collect())
+    /// The entries up to `through` are applied: they need not be in memory any more.
+    pub fn release(&self, through: u64) {
+        self.journal.release(self.group, through);
     }
 }
 
@@ -61,6 +62,15 @@ fn decode<T: DeserializeOwned>(bytes: &Bytes) -> io::Result<T> {
             format!("the log holds what this version cannot read ({error}): run the version that wrote it");
         io::Error::new(io::ErrorKind::InvalidData, text)
     })
+}
+
+/// Reads entries on a thread of its own, if they are on disk.
+async fn load(entries: Entries) -> io::Result<Vec<Bytes>> {
+    if entries.are_on_disk() {
+        spawn_blocking(move || entries.read()).await.map_err(io::Error::other)?
+    } else {
+        entries.read()
+    }
 }
 
 /// The indexes of a range, as those from the first to before the last.
@@ -83,10 +93,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
     where
         R: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        self.encoded(indexes(&range)).iter().map(decode).collect()
+        let entries = self.journal.read(self.group, |log| log.entries(indexes(&range)));
+        load(entries).await?.iter().map(decode).collect()
     }
 
-    /// Decodes one at a time: a range that is being applied may be long.
+    /// Reads some at a time, and decodes one at a time: a range that is being applied may be long.
     async fn entries_stream<R>(
         &mut self,
         range: R,
@@ -94,25 +105,34 @@ impl RaftLogReader<TypeConfig> for LogStore {
     where
         R: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        stream::iter(self.encoded(indexes(&range)).into_iter().map(|entry| decode(&entry)))
+        let (log, Range { start, end }) = (self.clone(), indexes(&range));
+        let end = end.min(log.journal.read(log.group, GroupLog::next_index).unwrap_or(0));
+        let chunks = stream::try_unfold(start, move |start| {
+            let log = log.clone();
+            async move {
+                let (first, entries) = log
+                    .journal
+                    .read(log.group, |log| (log.first_index(), log.entries_within(start..end, READ_BYTES)));
+                if entries.is_empty() {
+                    return io::Result::Ok(None);
+                }
+                let next = start.max(first.unwrap_or(start)) + entries.len() as u64;
+                let entries = load(entries).await?.into_iter().map(|entry| decode::<Entry>(&entry));
+                Ok(Some((stream::iter(entries), next)))
+            }
+        });
+        Box::pin(chunks.try_flatten())
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
         let chunk = start..end.min(start.saturating_add(READ_ENTRIES));
-        let (first, entries) = self.journal.read(self.group, |log| {
-            let mut bytes = 0;
-            let fits = |entry: &&Bytes| {
-                let fits = bytes == 0 || bytes + entry.len() <= READ_BYTES;
-                bytes += entry.len();
-                fits
-            };
-            (log.first_index(), log.entries(chunk).take_while(fits).cloned().collect::<Vec<_>>())
-        });
+        let (first, entries) =
+            self.journal.read(self.group, |log| (log.first_index(), log.entries_within(chunk, READ_BYTES)));
         if start < end && first.is_some_and(|first| start < first) {
             // A follower would be sent entries with a hole before them.
             return Err(io::Error::new(io::ErrorKind::NotFound, format!("entry {start} is purged")));
         }
-        entries.iter().map(decode).collect()
+        load(entries).await?.iter().map(decode).collect()
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -124,14 +144,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     type LogReader = LogStore;
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
-        self.journal.read(self.group, |log| {
-            let purged = log.purged.as_ref().map(|(_, id)| decode::<LogId>(id)).transpose()?;
-            let last = log.last_entry().map(decode::<Entry>).transpose()?;
-            Ok(LogState {
-                last_purged_log_id: purged,
-                last_log_id: last.map(|entry| entry.log_id()).or(purged),
-            })
-        })
+        let (purged, last) = self.journal.read(self.group, |log| {
+            let next = log.next_index().unwrap_or(0);
+            (log.purged.clone(), log.entries(next.saturating_sub(1)..next))
+        });
+        let purged = purged.map(|(_, id)| decode::<LogId>(&id)).transpose()?;
+        let last = load(last).await?.first().map(decode::<Entry>).transpose()?;
+        Ok(LogState { last_purged_log_id: purged, last_log_id: last.map(|entry| entry.log_id()).or(purged) })
     }
 
     async fn get_log_reader(&mut self) -> LogStore {

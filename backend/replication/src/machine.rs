@@ -46,7 +46,7 @@ struct Typed<A: Application> {
     pending: Pending<A>,
 }
 
-/// What publishing delivers.
+/// The effects that are delivered when the state is published.
 struct Pending<A: Application> {
     notices: Vec<A::Notice>,
     control: bool,

@@ -1,18 +1,19 @@
 //! The sending side of Raft between nodes: openraft's network traits over [`Peers`].
 //!
 //! Appends are pipelined: up to [`APPENDS_UNDER_WAY`] are on their way to a follower, in order, and
-//! their answers come back in order. What is proposed meanwhile goes into the next one together. Heartbeats, votes and transfers of leadership go in the urgent
-//! lane, so that neither a large append nor a snapshot delays them. A snapshot goes piece by piece.
+//! their answers come back in order. Commands that are proposed meanwhile go into the next one together. Heartbeats,
+//! votes and transfers of leadership go in the urgent lane, so that neither a large append nor a snapshot delays them.
+//! A snapshot goes piece by piece.
 //!
-//! Time-outs: what is small is waited for as long as openraft says (`soft_ttl`). An append waits for
-//! the follower's disk, and a slow disk is no dead follower: sending again what it already writes
-//! would only make it slower. So an append is given [`APPEND_PATIENCE`], and whether the follower
-//! lives is for the link to tell: it fails every call as soon as the peer is silent for too long.
+//! Time-outs: small messages have the time-out of openraft (`soft_ttl`). An append waits for the follower's disk, and a
+//! slow disk is no dead follower: to send the append again would only make the disk slower. So an append has
+//! [`APPEND_TIMEOUT`]. The link decides whether the follower lives: it fails every call as soon as the peer is silent
+//! for too long.
 //!
-//! A node's address in the membership is not used: who is dialled where is said by
-//! [`Peers::set_members`].
+//! A node's address in the membership is not used: [`Peers::set_members`] sets the addresses of the links.
 
-use super::{
+use crate::{
+    snapshot_file::SnapshotFile,
     types::{TypeConfig, Vote},
     wire::{self, APPEND_WINDOW, Append, SNAPSHOT_PIECE_BYTES, SnapshotMessage},
 };
@@ -39,15 +40,15 @@ use openraft::{
 use ringmaster_common::id::{GroupId, NodeId};
 use ringmaster_peer::{CallError, Channel, FailureCode, Lane, Peers, Request, Trace};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{iter, pin::pin, time::Duration};
-use tokio::task::yield_now;
+use std::{io, iter, pin::pin, time::Duration};
+use tokio::task::spawn_blocking;
 
 /// How long openraft waits before it tries an unreachable node again.
 const BACKOFF: Duration = Duration::from_millis(30);
 /// How long an append may take on a link that lives.
-const APPEND_PATIENCE: Duration = Duration::from_secs(5);
+const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a follower may take to install a snapshot that it has got, on a link that lives.
-const INSTALL_PATIENCE: Duration = Duration::from_secs(60);
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// How many appends may be unanswered: one that the follower's disk works on, and one that waits for the
 /// disk. With more of them each would carry less, and nothing would be durable any sooner.
 const APPENDS_UNDER_WAY: usize = 2;
@@ -71,7 +72,7 @@ pub struct Client {
     appends: Appends,
 }
 
-/// What a client's appends are.
+/// The kind of a client's appends.
 #[derive(Clone, Copy, Debug)]
 enum Appends {
     Entries,
@@ -141,7 +142,7 @@ impl Client {
     ) -> impl Future<Output = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>> + Send + use<>
     {
         let (channel, lane, limit) = match self.appends {
-            Appends::Entries => (wire::APPEND, Lane::Bulk, soft_ttl.max(APPEND_PATIENCE)),
+            Appends::Entries => (wire::APPEND, Lane::Bulk, soft_ttl.max(APPEND_TIMEOUT)),
             Appends::Heartbeats => (wire::HEARTBEAT, Lane::Urgent, soft_ttl),
         };
         let bytes = wire::ENTRY_OVERHEAD + request.entries.iter().map(wire::entry_bytes).sum::<usize>();
@@ -152,27 +153,34 @@ impl Client {
         &self,
         transfer: u64,
         vote: Vote,
-        snapshot: SnapshotOf<TypeConfig, Bytes>,
+        snapshot: SnapshotOf<TypeConfig, SnapshotFile>,
         soft_ttl: Duration,
     ) -> Result<SnapshotResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let data = snapshot.snapshot;
-        let begin = SnapshotMessage::Begin { transfer, vote, meta: snapshot.meta, bytes: data.len() as u64 };
-        let there: u64 = self.ask_snapshot(&begin, soft_ttl).await?;
-        // Whoever claims to have more than there is, will not have the checksum.
-        let there = usize::try_from(there).map_or(data.len(), |there| there.min(data.len()));
+        let body = snapshot.snapshot;
+        let bytes = body.bytes();
+        let begin = SnapshotMessage::Begin { transfer, vote, meta: snapshot.meta, bytes };
+        // A receiver that claims to have more than there is will not have the checksum.
+        let there = self.ask_snapshot::<u64>(&begin, soft_ttl).await?.min(bytes);
         let mut checksum = crc32fast::Hasher::new();
-        for piece in data[..there].chunks(SNAPSHOT_PIECE_BYTES) {
-            checksum.update(piece);
-            yield_now().await;
-        }
-        for offset in (there..data.len()).step_by(SNAPSHOT_PIECE_BYTES) {
-            let piece = data.slice(offset..data.len().min(offset + SNAPSHOT_PIECE_BYTES));
+        let mut offset = 0;
+        while offset < bytes {
+            // The part that has arrived is read for the checksum alone.
+            let end = if offset < there { there } else { bytes };
+            let max = usize::try_from(end - offset).unwrap_or(usize::MAX).min(SNAPSHOT_PIECE_BYTES);
+            let read = body.clone();
+            let piece = spawn_blocking(move || read.piece(offset, max)).await;
+            let piece =
+                piece.map_err(io::Error::other).flatten().map_err(|error| NetworkError::new(&error))?;
             checksum.update(&piece);
-            let piece = SnapshotMessage::Piece { transfer, offset: offset as u64, data: piece };
-            let () = self.ask_snapshot(&piece, soft_ttl).await?;
+            let next = offset + piece.len() as u64;
+            if offset >= there {
+                let piece = SnapshotMessage::Piece { transfer, offset, data: piece };
+                let () = self.ask_snapshot(&piece, soft_ttl).await?;
+            }
+            offset = next;
         }
         let finish = SnapshotMessage::Finish { transfer, checksum: checksum.finalize() };
-        self.ask_snapshot(&finish, soft_ttl.max(INSTALL_PATIENCE)).await
+        self.ask_snapshot(&finish, soft_ttl.max(INSTALL_TIMEOUT)).await
     }
 
     fn ask_snapshot<T: DeserializeOwned>(
@@ -210,7 +218,7 @@ impl NetStreamAppend<TypeConfig> for Client {
             .flat_map(|request| stream::iter(parts(request)))
             .map(move |part| client.append(&part, option.soft_ttl()))
             .buffered(APPENDS_UNDER_WAY);
-        // The first error is the last answer: what was sent after it is of no use.
+        // The first error is the last answer: appends that were sent after it are of no use.
         let until_error = stream::unfold(Some(answers), |answers| async {
             let mut answers = answers?;
             let answer = answers.next().await?;
@@ -252,20 +260,20 @@ impl NetTransferLeader<TypeConfig> for Client {
 }
 
 impl NetSnapshot<TypeConfig> for Client {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotFile;
 
     async fn full_snapshot(
         &mut self,
         vote: Vote,
-        snapshot: SnapshotOf<TypeConfig, Bytes>,
+        snapshot: SnapshotOf<TypeConfig, SnapshotFile>,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        // Tells pieces of this transfer from those of one that was broken off.
+        // It differs from that of a transfer that was broken off.
         let transfer = rand::random();
         let sending = self.send_snapshot(transfer, vote, snapshot, option.soft_ttl());
         match select(pin!(cancel), pin!(sending)).await {
-            // What was broken off goes on when it is tried again.
+            // A transfer that was broken off continues when it is tried again.
             Either::Right((sent, _)) => sent.map_err(StreamingError::from),
             Either::Left((closed, _)) => Err(StreamingError::Closed(closed)),
         }

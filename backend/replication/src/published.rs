@@ -51,7 +51,7 @@ pub struct Published<A: Application> {
     progress: Progress,
 }
 
-/// What consensus asks of the published state, whatever the application is.
+/// The published state as consensus sees it, for any application.
 pub(crate) trait AppliedState: Send + Sync {
     fn progress(&self) -> &Progress;
     fn clock_ms(&self) -> u64;

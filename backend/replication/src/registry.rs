@@ -1,6 +1,6 @@
 //! The Raft groups that this node is a member of, whatever their applications are.
 
-use crate::state_machine::RaftHandle;
+use crate::{snapshot_store::SnapshotStore, state_machine::RaftHandle};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use ringmaster_common::id::GroupId;
@@ -10,11 +10,13 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-/// What peers ask of a group.
+/// A group, as peers reach it.
 pub trait Member: Send + Sync + 'static {
     fn raft(&self) -> &RaftHandle;
 
-    /// Answers what another node forwards to the leader. It is not forwarded again.
+    fn snapshots(&self) -> &Arc<SnapshotStore>;
+
+    /// Answers a call that another node forwards to the leader. It is not forwarded again.
     fn handle_forwarded(&self, body: Bytes) -> BoxFuture<'static, Bytes>;
 }
 
@@ -29,11 +31,20 @@ impl Registry {
         self.groups.write().unwrap_or_else(PoisonError::into_inner).insert(id, group);
     }
 
+    /// From now on the requests of peers for this group are refused.
+    pub fn remove(&self, id: GroupId) -> Option<Arc<dyn Member>> {
+        self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(&id)
+    }
+
     pub fn get(&self, id: GroupId) -> Result<Arc<dyn Member>, Failure> {
         let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
         let group = groups.get(&id).map(Arc::clone);
         group.ok_or_else(|| {
             Failure::new(FailureCode::UnknownGroup, format!("this node is not a member of group {id}"))
         })
+    }
+
+    pub fn count(&self) -> usize {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 }

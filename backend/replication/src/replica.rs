@@ -1,6 +1,6 @@
 //! This node's replica of a Raft group, whatever the group's application is.
 //!
-//! Everything that is asked of openraft is asked here, in terms of bytes, indexes and terms.
+//! All calls into openraft are here, in terms of bytes, indexes and terms.
 
 mod members;
 mod status;
@@ -11,6 +11,7 @@ use crate::{
     application::Stamp,
     leader_clock::LeaderClock,
     published::{AppliedState, Progress},
+    snapshot_store::SnapshotStore,
     state_machine::RaftHandle,
     types::{Payload, TypeConfig},
 };
@@ -48,6 +49,7 @@ struct Inner {
     group: GroupId,
     raft: RaftHandle,
     state: Arc<dyn AppliedState>,
+    snapshots: Arc<SnapshotStore>,
     peers: Peers,
     clock: LeaderClock,
     latencies: Latencies,
@@ -63,7 +65,7 @@ pub struct Turn {
     since: Instant,
 }
 
-/// What became of a command that was submitted.
+/// The fate of a command that was submitted.
 #[derive(Debug)]
 pub enum Submitted {
     Applied {
@@ -81,11 +83,12 @@ impl Replica {
         group: GroupId,
         raft: RaftHandle,
         state: Arc<dyn AppliedState>,
+        snapshots: Arc<SnapshotStore>,
         peers: Peers,
         lease: Duration,
     ) -> Replica {
         let (clock, latencies) = (LeaderClock::default(), Latencies::default());
-        Replica(Arc::new(Inner { node, group, raft, state, peers, clock, latencies, lease }))
+        Replica(Arc::new(Inner { node, group, raft, state, snapshots, peers, clock, latencies, lease }))
     }
 
     pub fn node(&self) -> NodeId {
@@ -98,6 +101,10 @@ impl Replica {
 
     pub(crate) fn raft(&self) -> &RaftHandle {
         &self.0.raft
+    }
+
+    pub(crate) fn snapshots(&self) -> &Arc<SnapshotStore> {
+        &self.0.snapshots
     }
 
     pub fn progress(&self) -> &Progress {
@@ -230,8 +237,13 @@ impl Replica {
         (acked.elapsed() < sure).then(|| Revision(read.index()))
     }
 
+    /// The index of the latest snapshot.
+    pub(crate) fn snapshot_index(&self) -> u64 {
+        self.0.raft.metrics().borrow_watched().snapshot.map_or(0, |id| id.index)
+    }
+
     /// Takes a snapshot, whatever the policy is.
-    pub async fn take_snapshot(&self) -> Result<(), Fatal<TypeConfig>> {
+    pub(crate) async fn take_snapshot(&self) -> Result<(), Fatal<TypeConfig>> {
         self.0.raft.trigger().snapshot().await
     }
 

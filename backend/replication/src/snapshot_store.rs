@@ -11,22 +11,29 @@
 //!     12     4  length of the meta data
 //!     16     8  length of the body
 //!     24     …  meta data, in postcard
-//!      …     …  body: the state machine's own
+//!      …     …  body: the application's own
 //!      …     4  CRC-32 of all before
 //! ```
 //!
+//! A body is written and read in pieces, and none is larger than [`MAX_SNAPSHOT_BYTES`]: what is larger could not be
+//! installed on another node. A snapshot that arrives from a leader is collected in `<group>.incoming`, which is never
+//! renamed: it is copied when it is whole.
+//!
 //! Everything here blocks; in async code it belongs into `spawn_blocking`.
 
-use crate::types::SnapshotMeta;
-use bytes::Bytes;
+use crate::{snapshot_file::SnapshotFile, types::SnapshotMeta};
 use ringmaster_common::id::GroupId;
 use ringmaster_storage::atomic_file;
 use std::{
-    fs,
-    io::{self, Write},
+    fs::{self, File},
+    io::{self, BufWriter, Read, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
+
+/// The largest body.
+pub const MAX_SNAPSHOT_BYTES: u64 = 1 << 30;
 
 const DIRECTORY: &str = "snapshots";
 const MAGIC: [u8; 8] = *b"RMsnapsh";
@@ -34,22 +41,34 @@ const MAGIC: [u8; 8] = *b"RMsnapsh";
 const FORMAT: u32 = 1;
 const HEADER_BYTES: usize = 24;
 const CRC_BYTES: usize = 4;
+/// How much is written to the file, or read from it, at once.
+const BUFFER_BYTES: usize = 256 << 10;
 
 /// The snapshots of one group.
 #[derive(Debug)]
 pub struct SnapshotStore {
     dir: PathBuf,
     group: GroupId,
+    max_bytes: u64,
     /// One is built while another may be installed: they are saved one at a time.
     newest: Mutex<Option<Name>>,
 }
 
-/// What the name of a file tells. Names are ordered as the snapshots are.
+/// Why a snapshot was not saved.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    #[error("the snapshot is larger than {0} bytes, and no node could install it")]
+    TooLarge(u64),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// The parts of a file's name. Names are ordered as the snapshots are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Name {
     term: u64,
     index: u64,
-    /// Tells apart snapshots of one log id.
+    /// Differs for snapshots of one log id.
     n: u64,
 }
 
@@ -68,42 +87,78 @@ impl Name {
 }
 
 impl SnapshotStore {
-    /// Opens the snapshots of `group` in the data directory `dir`.
-    pub fn open(dir: &Path, group: GroupId) -> io::Result<Self> {
+    /// Opens the snapshots of `group` in the data directory `dir`. No body is larger than `max_bytes`.
+    pub fn open(dir: &Path, group: GroupId, max_bytes: u64) -> io::Result<Self> {
         let dir = dir.join(DIRECTORY);
         atomic_file::create_dir(&dir)?;
         let newest = names(&dir, group)?.into_iter().max();
         // A rename may not have become durable before the last process ended.
         atomic_file::sync_dir(&dir)?;
-        Ok(SnapshotStore { dir, group, newest: Mutex::new(newest) })
+        let _ = fs::remove_file(dir.join(format!("{group}.incoming")));
+        Ok(SnapshotStore { dir, group, max_bytes, newest: Mutex::new(newest) })
     }
 
-    /// Makes a snapshot durable, unless there is a newer one.
-    pub fn save(&self, meta: &SnapshotMeta, body: &[u8]) -> io::Result<()> {
+    /// Makes a snapshot durable, unless there is a newer one, and returns its body.
+    pub fn save(
+        &self,
+        meta: &SnapshotMeta,
+        write_body: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<SnapshotFile, SaveError> {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         let (term, index) = meta.last_log_id.map_or((0, 0), |id| (id.leader_id.term, id.index));
         let n = newest.map_or(0, |newest| newest.n + 1);
         let name = Name { term, index, n };
-        if newest.is_some_and(|newest| (newest.term, newest.index) > (term, index)) {
-            return Ok(());
+        if let Some(newest) = *newest
+            && (newest.term, newest.index) > (term, index)
+        {
+            return Ok(open(&newest.path(&self.dir, self.group))?.1);
         }
         let meta = postcard::to_stdvec(meta).map_err(io::Error::other)?;
-        let mut header = Vec::with_capacity(HEADER_BYTES);
-        header.extend_from_slice(&MAGIC);
-        header.extend_from_slice(&FORMAT.to_le_bytes());
-        header.extend_from_slice(&u32::try_from(meta.len()).map_err(io::Error::other)?.to_le_bytes());
-        header.extend_from_slice(&(body.len() as u64).to_le_bytes());
-        let mut crc = crc32fast::Hasher::new();
-        atomic_file::create(&name.path(&self.dir, self.group), |file| {
-            for part in [&header, &meta, body] {
-                crc.update(part);
-                file.write_all(part)?;
-            }
-            file.write_all(&crc.finalize().to_le_bytes())
-        })?;
+        let path = name.path(&self.dir, self.group);
+        let mut body_bytes = 0;
+        let mut too_large = false;
+        let created = atomic_file::create(&path, |file| {
+            let body_start = HEADER_BYTES + meta.len();
+            file.write_all(&[0; HEADER_BYTES])?;
+            file.write_all(&meta)?;
+            let (body_crc, bytes, written) = {
+                let mut body = Body {
+                    file: BufWriter::with_capacity(BUFFER_BYTES, &mut *file),
+                    crc: crc32fast::Hasher::new(),
+                    bytes: 0,
+                    max_bytes: self.max_bytes,
+                };
+                let written = write_body(&mut body);
+                let written = written.and_then(|()| body.flush());
+                (body.crc.clone(), body.bytes, written)
+            };
+            too_large = bytes > self.max_bytes;
+            written?;
+            // Its length is known now, and with it the header.
+            let mut header = Vec::with_capacity(body_start);
+            header.extend_from_slice(&MAGIC);
+            header.extend_from_slice(&FORMAT.to_le_bytes());
+            header.extend_from_slice(&u32::try_from(meta.len()).map_err(io::Error::other)?.to_le_bytes());
+            header.extend_from_slice(&bytes.to_le_bytes());
+            file.write_all_at(&header, 0)?;
+            header.extend_from_slice(&meta);
+            let mut crc = crc32fast::Hasher::new();
+            crc.update(&header);
+            crc.combine(&body_crc);
+            file.write_all_at(&crc.finalize().to_le_bytes(), body_start as u64 + bytes)?;
+            body_bytes = bytes;
+            Ok(())
+        });
+        if too_large {
+            // The unfinished file only takes room.
+            let _ = fs::remove_file(path.with_extension("tmp"));
+            return Err(SaveError::TooLarge(self.max_bytes));
+        }
+        created?;
         *newest = Some(name);
         self.remove_older_than(name);
-        Ok(())
+        let start = (HEADER_BYTES + meta.len()) as u64;
+        Ok(SnapshotFile::new(File::open(path)?, start, body_bytes))
     }
 
     fn remove_older_than(&self, newest: Name) {
@@ -117,15 +172,51 @@ impl SnapshotStore {
     }
 
     /// The newest snapshot, checked.
-    pub fn load(&self) -> io::Result<Option<(SnapshotMeta, Bytes)>> {
+    pub fn load(&self) -> io::Result<Option<(SnapshotMeta, SnapshotFile)>> {
         let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(name) = *newest else { return Ok(None) };
-        let path = name.path(&self.dir, self.group);
-        let bytes = Bytes::from(fs::read(&path)?);
-        parse(&bytes).map(Some).map_err(|why| {
-            let text = format!("the snapshot {} {why}", path.display());
-            io::Error::new(io::ErrorKind::InvalidData, text)
-        })
+        newest.map(|name| open(&name.path(&self.dir, self.group))).transpose()
+    }
+
+    /// An empty file to collect a snapshot in that arrives. It has no name, and so is gone when it is closed.
+    pub fn incoming(&self) -> io::Result<File> {
+        let path = self.dir.join(format!("{}.incoming", self.group));
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+        fs::remove_file(&path)?;
+        Ok(file)
+    }
+
+    /// Removes all snapshots: the group has left this node.
+    pub fn remove_all(&self) -> io::Result<()> {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in names(&self.dir, self.group)? {
+            fs::remove_file(name.path(&self.dir, self.group))?;
+        }
+        *newest = None;
+        atomic_file::sync_dir(&self.dir)
+    }
+}
+
+/// Counts and sums what is written, and refuses what is too much.
+struct Body<'a> {
+    file: BufWriter<&'a mut File>,
+    crc: crc32fast::Hasher,
+    bytes: u64,
+    max_bytes: u64,
+}
+
+impl Write for Body<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes += bytes.len() as u64;
+        if self.bytes > self.max_bytes {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+        }
+        self.file.write_all(bytes)?;
+        self.crc.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 
@@ -138,38 +229,69 @@ fn names(dir: &Path, group: GroupId) -> io::Result<Vec<Name>> {
     Ok(names)
 }
 
-fn parse(bytes: &Bytes) -> Result<(SnapshotMeta, Bytes), String> {
+fn open(path: &Path) -> io::Result<(SnapshotMeta, SnapshotFile)> {
+    let mut file = File::open(path)?;
+    let (meta, start, bytes) = check(&mut file)?.map_err(|why| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("the snapshot {} {why}", path.display()))
+    })?;
+    Ok((meta, SnapshotFile::new(file, start, bytes)))
+}
+
+/// The meta data, and where the body is; or why the file is no snapshot.
+fn check(file: &mut File) -> io::Result<Result<(SnapshotMeta, u64, u64), String>> {
     let damaged = |what: &str| {
-        format!(
+        Ok(Err(format!(
             "is damaged: {what}. What it held may be nowhere else on this node, so the node does not start. Remove \
              it from the cluster, and let it join again with an empty data directory and a new id; if most nodes are \
              damaged, restore a backup"
-        )
+        )))
     };
-    let header = bytes.get(..HEADER_BYTES).ok_or_else(|| damaged("its header is cut off"))?;
+    let length = file.metadata()?.len();
+    if length < HEADER_BYTES as u64 {
+        return damaged("its header is cut off");
+    }
+    let mut header = [0; HEADER_BYTES];
+    file.read_exact(&mut header)?;
     if header[..8] != MAGIC {
-        return Err(damaged("it does not begin as one"));
+        return damaged("it does not begin as one");
     }
     let four = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes are four"));
     // First the format: in another one the lengths may be elsewhere.
     if four(8) != FORMAT {
         let found = four(8);
-        return Err(format!(
+        return Ok(Err(format!(
             "has format {found}, and this version reads format {FORMAT}: run the version that wrote it"
-        ));
+        )));
     }
-    let meta_end = HEADER_BYTES + four(12) as usize;
-    let body_length = u64::from_le_bytes(header[16..24].try_into().expect("eight bytes are eight"));
-    let crc_at = bytes.len().saturating_sub(CRC_BYTES);
-    if (meta_end as u64).checked_add(body_length) != Some(crc_at as u64) {
-        return Err(damaged("its length is not what it says"));
+    let meta_bytes = u64::from(four(12));
+    let body_bytes = u64::from_le_bytes(header[16..24].try_into().expect("eight bytes are eight"));
+    let start = HEADER_BYTES as u64 + meta_bytes;
+    let crc_at = length.saturating_sub(CRC_BYTES as u64);
+    if start.checked_add(body_bytes) != Some(crc_at) {
+        return damaged("its length is not what it says");
     }
-    if bytes[crc_at..] != crc32fast::hash(&bytes[..crc_at]).to_le_bytes() {
-        return Err(damaged("its checksum differs"));
+    let mut meta = vec![0; usize::try_from(meta_bytes).map_err(io::Error::other)?];
+    file.read_exact(&mut meta)?;
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&header);
+    crc.update(&meta);
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut body = (&mut *file).take(body_bytes);
+    loop {
+        match body.read(&mut buffer)? {
+            0 => break,
+            read => crc.update(&buffer[..read]),
+        }
     }
-    let meta = postcard::from_bytes(&bytes[HEADER_BYTES..meta_end])
-        .map_err(|error| damaged(&format!("its meta data makes no sense ({error})")))?;
-    Ok((meta, bytes.slice(meta_end..crc_at)))
+    let mut expected = [0; CRC_BYTES];
+    file.read_exact(&mut expected)?;
+    if expected != crc.finalize().to_le_bytes() {
+        return damaged("its checksum differs");
+    }
+    match postcard::from_bytes(&meta) {
+        Ok(meta) => Ok(Ok((meta, start, body_bytes))),
+        Err(error) => damaged(&format!("its meta data makes no sense ({error})")),
+    }
 }
 
 #[cfg(test)]
@@ -187,6 +309,19 @@ mod tests {
         }
     }
 
+    fn save(store: &SnapshotStore, meta: &SnapshotMeta, body: &[u8]) {
+        store.save(meta, |to| body.chunks(3).try_for_each(|part| to.write_all(part))).unwrap();
+    }
+
+    fn load(store: &SnapshotStore) -> Option<(SnapshotMeta, String)> {
+        let (meta, file) = store.load().unwrap()?;
+        let mut body = String::new();
+        file.reader().read_to_string(&mut body).unwrap();
+        assert_eq!(body.len() as u64, file.bytes());
+        assert_eq!(file.piece(1, 4).unwrap(), body[1..body.len().min(5)]);
+        Some((meta, body))
+    }
+
     fn files(dir: &tempfile::TempDir) -> Vec<String> {
         let entries = fs::read_dir(dir.path().join(DIRECTORY)).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -195,52 +330,76 @@ mod tests {
     #[test]
     fn the_newest_is_kept_and_found_again() {
         let dir = tempfile::tempdir().unwrap();
-        let store = SnapshotStore::open(dir.path(), GROUP).unwrap();
-        let other = SnapshotStore::open(dir.path(), GroupId(33)).unwrap();
+        let store = SnapshotStore::open(dir.path(), GROUP, MAX_SNAPSHOT_BYTES).unwrap();
+        let other = SnapshotStore::open(dir.path(), GroupId(33), MAX_SNAPSHOT_BYTES).unwrap();
         assert!(store.load().unwrap().is_none());
-        other.save(&meta(1, 1), b"another group's").unwrap();
+        save(&other, &meta(1, 1), b"another group's");
         // Not in the order of their names, nor the later one always newer.
         for (term, index) in [(1, 9), (2, 10), (2, 100), (2, 100), (2, 20), (1, 500)] {
-            store.save(&meta(term, index), format!("{term} {index}").as_bytes()).unwrap();
+            save(&store, &meta(term, index), format!("{term} {index}").as_bytes());
         }
-        let expected = Some((meta(2, 100), Bytes::from("2 100")));
-        assert_eq!(store.load().unwrap(), expected);
-        assert_eq!(SnapshotStore::open(dir.path(), GROUP).unwrap().load().unwrap(), expected);
-        assert_eq!(other.load().unwrap(), Some((meta(1, 1), Bytes::from("another group's"))));
+        let expected = Some((meta(2, 100), "2 100".to_owned()));
+        assert_eq!(load(&store), expected);
+        assert_eq!(load(&SnapshotStore::open(dir.path(), GROUP, MAX_SNAPSHOT_BYTES).unwrap()), expected);
+        assert_eq!(load(&other), Some((meta(1, 1), "another group's".to_owned())));
         assert_eq!(files(&dir).len(), 2, "{:?}", files(&dir));
+        store.remove_all().unwrap();
+        assert!(store.load().unwrap().is_none());
+        assert_eq!(files(&dir).len(), 1, "those of another group stay");
     }
 
     #[test]
-    fn what_a_crash_leaves_is_no_obstacle() {
+    fn a_snapshot_that_no_node_could_install_is_not_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let store = SnapshotStore::open(dir.path(), GROUP).unwrap();
-        store.save(&meta(1, 5), b"old").unwrap();
+        let store = SnapshotStore::open(dir.path(), GROUP, 8).unwrap();
+        save(&store, &meta(1, 5), b"eight by");
+        let larger =
+            store.save(&meta(1, 6), |to| b"nine byte".chunks(3).try_for_each(|part| to.write_all(part)));
+        assert!(matches!(larger, Err(SaveError::TooLarge(8))), "{larger:?}");
+        assert_eq!(load(&store), Some((meta(1, 5), "eight by".to_owned())));
+        assert_eq!(files(&dir), ["3-1-5-0.snap"]);
+        let failed = store.save(&meta(1, 6), |_| Err(io::Error::other("no state")));
+        assert_eq!(failed.expect_err("its error is passed on").to_string(), "no state");
+    }
+
+    #[test]
+    fn a_crash_leaves_nothing_in_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(dir.path(), GROUP, MAX_SNAPSHOT_BYTES).unwrap();
+        save(&store, &meta(1, 5), b"old");
         let old = fs::read(dir.path().join("snapshots/3-1-5-0.snap")).unwrap();
         // Before the rename.
         fs::write(dir.path().join("snapshots/3-1-8-1.tmp"), &old[..old.len() / 2]).unwrap();
-        let store = SnapshotStore::open(dir.path(), GROUP).unwrap();
-        assert_eq!(store.load().unwrap(), Some((meta(1, 5), Bytes::from("old"))));
+        let store = SnapshotStore::open(dir.path(), GROUP, MAX_SNAPSHOT_BYTES).unwrap();
+        assert_eq!(load(&store), Some((meta(1, 5), "old".to_owned())));
         // Behind the rename, before the old one is removed.
-        store.save(&meta(1, 8), b"new").unwrap();
+        save(&store, &meta(1, 8), b"new");
         fs::write(dir.path().join("snapshots/3-1-5-0.snap"), old).unwrap();
-        let store = SnapshotStore::open(dir.path(), GROUP).unwrap();
-        assert_eq!(store.load().unwrap(), Some((meta(1, 8), Bytes::from("new"))));
-        store.save(&meta(1, 9), b"newer").unwrap();
+        let store = SnapshotStore::open(dir.path(), GROUP, MAX_SNAPSHOT_BYTES).unwrap();
+        assert_eq!(load(&store), Some((meta(1, 8), "new".to_owned())));
+        save(&store, &meta(1, 9), b"newer");
+        assert_eq!(files(&dir), ["3-1-9-2.snap"]);
+        // One that arrives has no name, so that nothing is left of it.
+        let incoming = store.incoming().unwrap();
+        incoming.write_all_at(b"piece", 0).unwrap();
         assert_eq!(files(&dir), ["3-1-9-2.snap"]);
     }
 
     #[test]
     fn a_damaged_newest_one_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let store = SnapshotStore::open(dir.path(), GROUP).unwrap();
-        store.save(&meta(1, 5), b"the state").unwrap();
+        let store = SnapshotStore::open(dir.path(), GROUP, MAX_SNAPSHOT_BYTES).unwrap();
+        save(&store, &meta(1, 5), b"the state");
         let path = dir.path().join("snapshots/3-1-5-0.snap");
         let whole = fs::read(&path).unwrap();
         for byte in 0..whole.len() {
             let mut damaged = whole.clone();
             damaged[byte] ^= 1;
             fs::write(&path, damaged).unwrap();
-            let error = SnapshotStore::open(dir.path(), GROUP).unwrap().load().expect_err("damage is seen");
+            let error = SnapshotStore::open(dir.path(), GROUP, MAX_SNAPSHOT_BYTES)
+                .unwrap()
+                .load()
+                .expect_err("damage is seen");
             let advice = if (8..12).contains(&byte) { "run the version" } else { "join again" };
             assert!(error.to_string().contains(advice), "byte {byte}: {error}");
         }

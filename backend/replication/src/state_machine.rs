@@ -5,8 +5,10 @@
 
 use crate::{
     application::{Body, Entry as ApplicationEntry},
+    log_store::LogStore,
     machine::{Machine, WriteSnapshot},
-    snapshot_store::SnapshotStore,
+    snapshot_file::SnapshotFile,
+    snapshot_store::{SaveError, SnapshotStore},
     types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig},
 };
 use bytes::Bytes;
@@ -19,6 +21,7 @@ use openraft::{
 };
 use ringmaster_common::id::Revision;
 use std::{fmt, io, sync::Arc};
+use tokio::sync::Semaphore;
 
 /// How many entries are applied before the state is published, at the most.
 const PUBLISH_EVERY: usize = 256;
@@ -33,16 +36,26 @@ pub struct StateMachine {
     last_applied: Option<LogId>,
     membership: StoredMembership,
     snapshots: Arc<SnapshotStore>,
+    log: LogStore,
+    builds: Arc<Semaphore>,
 }
 
 impl StateMachine {
-    /// Starts from the latest snapshot, or from the beginning. The log brings the rest.
-    pub async fn open(machine: Box<dyn Machine>, snapshots: Arc<SnapshotStore>) -> io::Result<Self> {
+    /// Starts from the latest snapshot, or from the beginning. The log brings the rest. `builds` limits how many
+    /// snapshots are built at a time.
+    pub async fn open(
+        machine: Box<dyn Machine>,
+        snapshots: Arc<SnapshotStore>,
+        log: LogStore,
+        builds: Arc<Semaphore>,
+    ) -> io::Result<Self> {
         let mut opened = StateMachine {
             machine,
             last_applied: None,
             membership: StoredMembership::default(),
             snapshots: snapshots.clone(),
+            log,
+            builds,
         };
         if let Some((meta, body)) = blocking(move || snapshots.load()).await? {
             opened.restore(&meta, &body).await?;
@@ -50,9 +63,9 @@ impl StateMachine {
         Ok(opened)
     }
 
-    async fn restore(&mut self, meta: &SnapshotMeta, body: &Bytes) -> io::Result<()> {
+    async fn restore(&mut self, meta: &SnapshotMeta, body: &SnapshotFile) -> io::Result<()> {
         let (read, body) = (self.machine.read_snapshot(), body.clone());
-        let state = blocking(move || read(&mut &body[..])).await?;
+        let state = blocking(move || read(&mut body.reader())).await?;
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         let (revision, term) = self.applied();
@@ -84,7 +97,7 @@ impl StateMachine {
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotFile;
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
@@ -108,6 +121,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             for (responder, outcome) in answers {
                 responder.send(outcome);
             }
+            self.log.release(revision.0);
         }
         Ok(())
     }
@@ -117,16 +131,22 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             write: self.machine.snapshot(),
             meta: SnapshotMeta { last_log_id: self.last_applied, last_membership: self.membership.clone() },
             snapshots: self.snapshots.clone(),
+            builds: self.builds.clone(),
         }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, body: Bytes) -> Result<(), io::Error> {
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, body: SnapshotFile) -> Result<(), io::Error> {
         self.restore(meta, &body).await?;
         let (snapshots, meta) = (self.snapshots.clone(), meta.clone());
-        blocking(move || snapshots.save(&meta, &body)).await
+        let copy = move || {
+            snapshots.save(&meta, |to| io::copy(&mut body.reader(), to).map(drop)).map_err(io::Error::other)
+        };
+        blocking(copy).await.map(drop)
     }
 
-    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, Bytes>>, io::Error> {
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<SnapshotOf<TypeConfig, SnapshotFile>>, io::Error> {
         let snapshots = self.snapshots.clone();
         let latest = blocking(move || snapshots.load()).await?;
         Ok(latest.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
@@ -138,21 +158,37 @@ pub struct SnapshotBuilder {
     write: WriteSnapshot,
     meta: SnapshotMeta,
     snapshots: Arc<SnapshotStore>,
+    builds: Arc<Semaphore>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotFile;
 
-    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, Bytes>, io::Error> {
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotFile>, io::Error> {
         let (write, meta, snapshots) = (self.write.clone(), self.meta.clone(), self.snapshots.clone());
+        let turn = self.builds.clone().acquire_owned().await.map_err(io::Error::other)?;
         blocking(move || {
-            let mut body = Vec::new();
-            write(&mut body)?;
-            let snapshot = Bytes::from(body);
-            snapshots.save(&meta, &snapshot)?;
-            Ok(Snapshot { meta, snapshot })
+            let _turn = turn;
+            match snapshots.save(&meta, &*write) {
+                Ok(snapshot) => Ok(Snapshot { meta, snapshot }),
+                Err(SaveError::TooLarge(bytes)) => too_large(&snapshots, bytes),
+                Err(SaveError::Io(error)) => Err(error),
+            }
         })
         .await
+    }
+}
+
+/// The node keeps the log instead, and the snapshot that it has: openraft takes an older one for none.
+fn too_large(snapshots: &SnapshotStore, bytes: u64) -> io::Result<SnapshotOf<TypeConfig, SnapshotFile>> {
+    let error = SaveError::TooLarge(bytes);
+    tracing::error!(%error, "no snapshot was taken, and the log grows: remove some of the state");
+    match snapshots.load()? {
+        Some((meta, snapshot)) => Ok(Snapshot { meta, snapshot }),
+        None => {
+            let nothing = SnapshotFile::new(snapshots.incoming()?, 0, 0);
+            Ok(Snapshot { meta: SnapshotMeta::default(), snapshot: nothing })
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! openraft's types as this project uses them.
 //!
 //! One set of types serves every Raft group. To openraft a command and its response are bytes:
-//! they are encoded once by whoever proposes, and travel through log and network untouched.
+//! the leader encodes a command once, and it travels through log and network untouched.
 
 use bytes::Bytes;
 use openraft::{BasicNode, impls::leader_id_std, type_config::alias};

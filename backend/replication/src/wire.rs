@@ -1,7 +1,7 @@
-//! What Raft nodes say to each other over peer links: a channel for each kind of message.
+//! The messages of Raft between nodes, over peer links: a channel for each kind.
 //!
-//! Every body is postcard. A reply's body is what the comment on its channel says; a request that
-//! cannot be served is answered with a [`Failure`] instead.
+//! Every body is postcard. The comment on a channel says what the body of a reply is; a request that cannot be served is
+//! answered with a [`Failure`] instead.
 //!
 //! Most of what they hold are openraft's own types, some of which are in journals and snapshots, too. Their
 //! forms are those that the test below has written down. Where a release of openraft changes one, the
@@ -36,14 +36,12 @@ pub const FORWARD: Channel = Channel(16);
 pub const APPEND_WINDOW: usize = 64;
 /// The largest piece of a snapshot: it must not hold up for long what is queued behind it.
 pub const SNAPSHOT_PIECE_BYTES: usize = 1 << 20;
-/// The largest snapshot that a node takes. It is put together in memory.
-pub const MAX_SNAPSHOT_BYTES: u64 = 1 << 30;
 
 /// A snapshot travels as one `Begin`, its pieces in order, and one `Finish`. The next is sent when
 /// the last was answered, so that at most one piece is on its way.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum SnapshotMessage {
-    /// Goes on where the same snapshot was broken off, or else replaces what had arrived for this group.
+    /// Continues where the same snapshot was broken off, or else replaces what had arrived for this group.
     Begin {
         transfer: u64,
         vote: Vote,
@@ -62,7 +60,7 @@ pub enum SnapshotMessage {
     },
 }
 
-/// What an entry takes beside its command, at most; of a membership, roughly.
+/// The size of an entry beside its command, at most; of a membership, roughly.
 pub const ENTRY_OVERHEAD: usize = 64;
 const MEMBERSHIP_BYTES: usize = 4096;
 

@@ -79,6 +79,7 @@ mod tests {
         id::NodeId,
         traffic::{health::HealthCheck, upstream::Upstream},
     };
+    use ringmaster_net::supervisor::Supervisor;
     use ringmaster_proxy::Settings;
     use serde_json::json;
     use tokio::io::AsyncWrite;
@@ -117,7 +118,7 @@ mod tests {
     async fn a_line_is_a_heartbeat() {
         let settings =
             Settings { node: NodeId(1), listen: None, data_dir: None, workers: Some(1), connections: 100 };
-        let proxy = Proxy::start(settings).unwrap();
+        let proxy = Proxy::start(settings, &Supervisor::new()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         tokio::spawn(serve(listener, proxy.clone()));

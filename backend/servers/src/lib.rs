@@ -1,4 +1,4 @@
-//! The doors of a node: the HTTP API with its dashboard, DNS, and lines of text by which endpoints say that they live.
+//! The doors of a node: the HTTP API with its dashboard, DNS, and heartbeats of endpoints as lines of text.
 
 pub mod demo_child;
 pub mod dns;

@@ -58,13 +58,18 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
         .map_err(failed)?;
     // With more than two cores, one core is left to consensus. Fewer threads also cause fewer wake-ups.
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.saturating_sub(1).max(MIN_WORKERS))
         .enable_all()
         .build()
-        .map_err(failed)?
-        .block_on(node::run(config, consensus.handle()))
-        .map_err(|error| CliError::Failed(error.to_string()))
+        .map_err(failed)?;
+    let ended = runtime.block_on(node::run(config, consensus.handle()));
+    if ended.is_err() {
+        // A task that blocks its thread must not keep a failed node alive.
+        runtime.shutdown_background();
+        consensus.shutdown_background();
+    }
+    ended.map_err(|error| CliError::Failed(error.to_string()))
 }
 
 /// The options that a restarted node takes from its data directory.

@@ -1,8 +1,8 @@
-//! Becoming a member: the node makes a plan for that, like anybody else, and applies it.
+//! Joins a cluster: the node makes a plan that adds it, and applies the plan, as an operator would.
 //!
-//! A node whose directory is empty does so before it takes its identity down, so that two that come at
-//! the same moment do not both believe to be node 4. What does not work now is tried again, less and
-//! less often: every try is written into the cluster's history.
+//! A node with an empty directory does so before it writes its identity, so that two that come at the same moment do not
+//! both become node 4. A failed attempt is repeated after longer and longer pauses: each is an entry in the cluster's
+//! history.
 
 use super::NodeError;
 use ringmaster_client::{Address, Client, ClientError};
@@ -13,23 +13,23 @@ use ringmaster_common::{
     error::Code,
     operation::Operation,
     page::Page,
-    plan::{ApplyRequest, Plan, PlanRequest},
+    plan::{ApplyRequest, Plan, PlanRequest, Scope},
 };
 use ringmaster_net::clock;
 use std::time::{Duration, Instant};
 
-/// How long to wait before looking again for what changes by itself.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The pause before the next look or the first repeated attempt.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// The longest wait between two plans.
 const MAX_BACK_OFF: Duration = Duration::from_secs(30);
-/// How long an operation may take to make this node a member before it is looked into again.
-const MEMBER_PATIENCE: Duration = Duration::from_secs(10);
-/// A reason for not getting on is logged again after this long.
+/// How long the operation may take before the node checks on it.
+const MEMBER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the reason for waiting is logged.
 const LOG_EVERY: Duration = Duration::from_secs(5);
-/// Blockers that no waiting lifts.
+/// Blockers that waiting does not lift.
 const FINAL: [&str; 2] = ["id_departed", "address_in_use"];
 
-/// How a try to join went.
+/// The result of an attempt to join.
 enum Joining {
     Started,
     /// The id belongs to another member.
@@ -42,73 +42,80 @@ fn client(urls: &[String]) -> Client {
     Client::new(urls.iter().filter_map(|url| url.parse::<Address>().ok())).named("node")
 }
 
-/// Says why it does not get on, not too often.
+/// Logs why the node waits, not too often.
 #[derive(Default)]
 struct Log(Option<Instant>);
 
 impl Log {
-    fn why(&mut self, what: &str, why: &str) {
+    fn waiting(&mut self, message: &str, reason: &str) {
         let now = clock::now();
         if self.0.is_none_or(|last| now.saturating_duration_since(last) >= LOG_EVERY) {
             self.0 = Some(now);
-            tracing::info!(why, "{what}");
+            tracing::info!(reason, "{message}");
         }
     }
 }
 
-/// Waits until one of the URLs answers for a cluster.
+/// Waits until one of the URLs answers with a cluster.
 pub async fn find_cluster(urls: &[String]) -> Cluster {
     let client = client(urls);
     let mut log = Log::default();
     loop {
-        let why = match client.get::<Cluster>("/v1/cluster").await {
+        let waits_for = match client.get::<Cluster>("/v1/cluster").await {
             Ok(cluster) if !cluster.id.is_empty() => return cluster,
             Ok(_) => "it has not been created yet".to_owned(),
             Err(error) => reason(&error),
         };
-        log.why("waiting for the cluster to join", &why);
-        tokio::time::sleep(PAUSE).await;
+        log.waiting("waiting for the cluster to join", &waits_for);
+        tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
 
-/// Has a node admitted that has no identity yet. False where its id was given to another meanwhile.
+/// Gets a node admitted that has no identity yet. False where another node has taken its id meanwhile.
 pub async fn admit(urls: &[String], node: &NewNode) -> Result<bool, NodeError> {
     let client = client(urls);
-    let (mut log, mut back_off) = (Log::default(), PAUSE);
+    let (mut log, mut back_off) = (Log::default(), RETRY_PAUSE);
     loop {
         match start(&client, node).await? {
             Joining::Started => return Ok(true),
             Joining::IdTaken => return Ok(false),
-            Joining::NotNow(why) => log.why("not a member yet; trying again", &why),
+            Joining::NotNow(why) => log.waiting("not a member yet; trying again", &why),
         }
         tokio::time::sleep(back_off).await;
         back_off = (2 * back_off).min(MAX_BACK_OFF);
     }
 }
 
-/// Makes sure that the node becomes a member: what was started may have failed, or been cut short.
+/// Waits until the node is a member, and starts the operation again if it failed or was cut short.
 pub async fn run(group: ClusterGroup, urls: Vec<String>, node: NewNode) -> Result<(), NodeError> {
     let client = client(&urls);
     let mut applied = group.published().watch();
-    let (mut log, mut back_off) = (Log::default(), PAUSE);
+    let (mut log, mut back_off) = (Log::default(), RETRY_PAUSE);
     loop {
         let member = applied.wait_for(|_| group.state().membership.get(node.id).is_some());
-        if tokio::time::timeout(MEMBER_PATIENCE, member).await.is_ok() {
+        if tokio::time::timeout(MEMBER_TIMEOUT, member).await.is_ok() {
             return Ok(());
         }
         match start(&client, &node).await? {
             Joining::Started => {}
-            Joining::IdTaken => log.why("waiting to hear of the cluster", "this node is a member already"),
-            Joining::NotNow(why) => log.why("not a member yet; trying again", &why),
+            Joining::IdTaken => {
+                log.waiting("waiting for the state of the cluster", "this node is a member already")
+            }
+            Joining::NotNow(why) => log.waiting("not a member yet; trying again", &why),
         }
         tokio::time::sleep(back_off).await;
         back_off = (2 * back_off).min(MAX_BACK_OFF);
     }
 }
 
-/// Plans and applies. An error is one that no waiting mends.
+/// Whether it is unfinished, and another change of the cluster has to wait for it.
+fn changes_members(operation: &Operation) -> bool {
+    operation.scope == Scope::Cluster && !operation.status.is_final()
+}
+
+/// Plans and applies. An error is one that waiting does not mend.
 async fn start(client: &Client, node: &NewNode) -> Result<Joining, NodeError> {
-    // The answer to an earlier try may have been lost with the leader that gave it.
+    // The answer to an earlier attempt may have been lost with the leader that gave it.
     match client.get::<Cluster>("/v1/cluster").await {
         Ok(cluster) if cluster.nodes.iter().any(|info| is_expected(&info.node, node)) => {
             return Ok(Joining::Started);
@@ -116,13 +123,13 @@ async fn start(client: &Client, node: &NewNode) -> Result<Joining, NodeError> {
         Ok(_) => {}
         Err(error) => return Ok(Joining::NotNow(reason(&error))),
     }
-    // A plan that could not be applied now would only be noise in the history.
-    match client.get::<Page<Operation>>("/v1/operations?limit=1").await {
-        Ok(latest) => match latest.items.iter().find(|operation| !operation.status.is_final()) {
+    // A plan that cannot be applied now would only be noise in the history.
+    match client.get::<Page<Operation>>("/v1/operations?limit=50").await {
+        Ok(latest) => match latest.items.iter().find(|operation| changes_members(operation)) {
             Some(Operation { action: Action::AddNode { node: added }, .. }) if added == node => {
                 return Ok(Joining::Started);
             }
-            Some(other) => return Ok(Joining::NotNow(format!("operation {} is under way", other.id))),
+            Some(other) => return Ok(Joining::NotNow(format!("operation {} changes the cluster", other.id))),
             None => {}
         },
         Err(error) => return Ok(Joining::NotNow(reason(&error))),
@@ -154,8 +161,8 @@ async fn start(client: &Client, node: &NewNode) -> Result<Joining, NodeError> {
     }
 }
 
-/// Whether the cluster waits for this very node to come. One that it has heard of before may have lost
-/// what it once acknowledged, and is not expected in the same place.
+/// Whether the cluster waits for this node to come for the first time. One that it has heard from may have lost entries
+/// that it had acknowledged.
 fn is_expected(member: &Node, node: &NewNode) -> bool {
     member.id == node.id && member.peer_addr == node.peer_addr && member.status == NodeStatus::Joining
 }
@@ -163,13 +170,13 @@ fn is_expected(member: &Node, node: &NewNode) -> bool {
 fn not_now(error: ClientError) -> Result<Joining, NodeError> {
     match &error {
         ClientError::Problem(problem) if problem.code == Code::InvalidRequest.as_str() => {
-            Err(NodeError(format!("the cluster does not take this node: {}", problem.detail)))
+            Err(NodeError(format!("the cluster does not accept this node: {}", problem.detail)))
         }
         _ => Ok(Joining::NotNow(reason(&error))),
     }
 }
 
-/// Without the advice that is meant for the command line.
+/// The reason without the advice for the command line.
 fn reason(error: &ClientError) -> String {
     match error {
         ClientError::Unreachable(attempts) => {

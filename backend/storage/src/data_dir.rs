@@ -17,7 +17,7 @@ use std::{
 /// The format of `identity.json` that this version writes.
 const FORMAT: u32 = 1;
 
-/// Who a node is.
+/// The identity of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     pub cluster_id: String,
@@ -27,7 +27,7 @@ pub struct Identity {
     pub addresses: Addresses,
 }
 
-/// Where a node was first started, so that it need not be said again.
+/// The addresses with which a node was first started: they need not be given again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
     pub api_addr: SocketAddr,
@@ -96,7 +96,7 @@ impl DataDir {
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
-        // For the message of whoever finds it locked; the lock itself is the kernel's.
+        // For the message of a process that finds it locked; the lock itself is the kernel's.
         lock.set_len(0).and_then(|()| write!(lock, "{}", process::id())).map_err(failed)?;
         atomic_file::remove_unfinished(path).map_err(failed)?;
         Ok(DataDir { path: path.to_owned(), _lock: lock })

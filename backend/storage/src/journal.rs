@@ -1,6 +1,6 @@
 //! The journal: one write-ahead log for a node, shared by all its Raft groups.
 //!
-//! What a group must not lose (its vote, its entries, what it truncated and purged) is a record here.
+//! All that a group must not lose (its vote, its entries, its truncations and purges) is a record here.
 //! One thread writes: it takes all that is queued, for whichever group, puts it into one frame, and
 //! makes that durable with a single fdatasync. So 64 groups cost the disk no more than one does.
 //!
@@ -10,15 +10,15 @@
 //!   the entries that it speaks of.
 //! - A write that a crash cut short was never confirmed; it is cut off when the journal is opened.
 //!   Damage that has something whole behind it refuses to open: what was confirmed must not vanish
-//!   silently. (Damage to the very last frame looks like a write cut short, and nothing can tell them
-//!   apart.)
+//!   silently. (Damage to the very last frame cannot be distinguished from a write that was cut short.)
 //! - After an error of the disk nothing is confirmed any more, and no fsync is tried again.
 //!
-//! The entries that are not purged yet are in memory, too, and are read from there, at once after
-//! `append` returns. How much memory that takes is bounded by how often the groups take snapshots.
+//! An entry can be read at once after `append` returns, from memory. Once it is on disk and released, because it was
+//! applied, the journal keeps its position in memory and reads it from disk ([`Entries`]); the last
+//! [`KEPT_BYTES`] of each group stay in memory, because followers are sent those.
 //!
-//! On disk the journal is a directory of segments. Each begins with what must survive the deletion of
-//! older ones: every group's vote, purge point and commit hint. The oldest is deleted when its entries
+//! On disk the journal is a directory of segments. Each begins with a checkpoint, which survives the deletion of
+//! older segments: every group's vote, purge point and commit hint, and which entries it has. The oldest is deleted when its entries
 //! are purged. A group that is never written to, and so never purges, would keep all segments since
 //! its last entry; beyond [`SEGMENTS`] its entries are copied into the newest.
 //!
@@ -27,6 +27,7 @@
 mod frame;
 mod hints;
 mod image;
+mod position;
 mod record;
 mod replay;
 mod segment;
@@ -34,23 +35,28 @@ mod segment;
 mod tests;
 mod writer;
 
-pub use self::image::GroupLog;
 use self::{
     hints::Hints,
-    image::Image,
+    image::{Image, Place},
     record::Record,
     segment::Segment,
     writer::{Completion, Failure, Measured, Write, Writer},
 };
+pub use self::{image::GroupLog, position::Entries};
 use crate::atomic_file;
 use bytes::Bytes;
 use prometheus_client::metrics::histogram::Histogram;
 use ringmaster_common::id::GroupId;
+use ringmaster_net::supervisor::Supervisor;
 use std::{
     fmt, fs, io, iter,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::Ordering, mpsc},
-    thread::{self, JoinHandle},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
 };
 use tokio::sync::{Semaphore, oneshot};
 
@@ -60,7 +66,9 @@ pub const SEGMENT_BYTES: u64 = 64 << 20;
 pub const SEGMENTS: usize = 8;
 /// The largest entry.
 pub const ENTRY_BYTES: usize = 64 << 20;
-/// How many bytes may be queued; whoever has more waits.
+/// How many bytes of the entries of a group stay in memory although they are on disk and applied.
+pub const KEPT_BYTES: usize = 1 << 20;
+/// How many bytes may be queued; further writes wait.
 const QUEUE_BYTES: u32 = 64 << 20;
 
 const DIRECTORY: &str = "journal";
@@ -90,17 +98,22 @@ pub enum JournalError {
     Format { path: PathBuf, found: u32, supported: u32 },
 }
 
-/// How large a journal gets on disk, apart from entries that are not purged.
+/// How large a journal gets on disk, apart from entries that are not purged, and in memory, apart from those that are not
+/// released.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     segment_bytes: u64,
     segments: usize,
+    kept_bytes: usize,
 }
 
 /// The journal of a node, open.
 pub struct Journal {
-    /// What the records amount to, with those that are still queued.
-    image: Mutex<Image>,
+    /// The state after all records, with those that are still queued.
+    image: Arc<Mutex<Image>>,
+    kept_bytes: usize,
+    /// The serial of the next entry.
+    next_serial: AtomicU64,
     hints: Arc<Hints>,
     /// None while it is being dropped.
     queue: Option<mpsc::Sender<Write>>,
@@ -129,29 +142,42 @@ impl Journal {
 
     /// Opens the journal in the data directory `dir`, and replays it.
     pub fn open(dir: &Path) -> Result<Arc<Journal>, JournalError> {
-        Journal::open_within(dir, Limits { segment_bytes: SEGMENT_BYTES, segments: SEGMENTS })
+        Journal::open_supervised(dir, &Supervisor::new())
     }
 
+    /// The same; the thread that writes is one of the supervisor's.
+    pub fn open_supervised(dir: &Path, supervisor: &Supervisor) -> Result<Arc<Journal>, JournalError> {
+        let limits = Limits { segment_bytes: SEGMENT_BYTES, segments: SEGMENTS, kept_bytes: KEPT_BYTES };
+        Journal::start(dir, limits, supervisor)
+    }
+
+    #[cfg(test)]
     fn open_within(dir: &Path, limits: Limits) -> Result<Arc<Journal>, JournalError> {
+        Journal::start(dir, limits, &Supervisor::new())
+    }
+
+    fn start(dir: &Path, limits: Limits, supervisor: &Supervisor) -> Result<Arc<Journal>, JournalError> {
         let path = dir.join(DIRECTORY);
         let replayed = replay::replay(&path)?;
-        let image = replayed.image.clone();
+        let image = Arc::new(Mutex::new(replayed.image.clone()));
         let (measured, failure, hints) = (Measured::default(), Arc::default(), Arc::<Hints>::default());
         let writer = Writer::new(
             path.clone(),
             limits,
             replayed,
+            Arc::clone(&image),
             measured.clone(),
             Arc::clone(&hints),
             Arc::clone(&failure),
         );
         let (queue, queued) = mpsc::channel();
-        let writer = thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(move || writer.run(&queued))
+        let writer = supervisor
+            .spawn_thread("journal", move || writer.run(&queued))
             .map_err(|source| JournalError::Io { path: path.clone(), source })?;
         Ok(Arc::new(Journal {
-            image: Mutex::new(image),
+            image,
+            kept_bytes: limits.kept_bytes,
+            next_serial: AtomicU64::new(1),
             hints,
             queue: Some(queue),
             room: Arc::new(Semaphore::new(QUEUE_BYTES as usize)),
@@ -181,6 +207,13 @@ impl Journal {
         Ok(sizes)
     }
 
+    /// The entries of a group up to `through` are applied: they need not be in memory any more.
+    pub fn release(&self, group: GroupId, through: u64) {
+        if let Some(log) = self.image().groups.get_mut(&group) {
+            log.release(through, self.kept_bytes);
+        }
+    }
+
     /// Whether any group has a log or a vote: whether this node has taken part in one before.
     pub fn has_past(&self) -> bool {
         let image = self.image();
@@ -196,7 +229,7 @@ impl Journal {
     }
 
     /// Appends entries, the first of which has the index `first`. They can be read when this returns;
-    /// `done` is told when they are durable, from the writer's thread, and must not block.
+    /// `done` is called when they are durable, on the writer's thread, and must not block.
     pub async fn append(
         &self,
         group: GroupId,
@@ -224,34 +257,40 @@ impl Journal {
         self.submit_and_wait(Record::Truncate { group, from }).await
     }
 
-    /// Removes the entries up to `through`, which has the log id `id`. Nobody needs to wait until that
-    /// is durable: entries that come back are purged again.
+    /// Removes the entries up to `through`, which has the log id `id`. It does not wait until that is durable: entries
+    /// that come back are purged again.
     pub async fn purge(&self, group: GroupId, through: u64, id: Bytes) -> io::Result<()> {
         self.submit(vec![Record::Purge { group, through, id }], false, Completion::new(drop)).await
     }
 
-    /// Notes what is committed. It becomes durable with whatever comes next, or soon.
+    /// Removes all of a group but its vote, which a replica that comes back must know, and returns when that is durable.
+    pub async fn drop_group(&self, group: GroupId) -> io::Result<()> {
+        self.hints.forget(group);
+        self.submit_and_wait(Record::Drop { group }).await
+    }
+
+    /// Notes how far the group has committed. It becomes durable with the next write, or soon.
     pub async fn note_committed(&self, group: GroupId, committed: Bytes) -> io::Result<()> {
         if let Some(failure) = self.failure.get() {
             return Err(failure.error());
         }
         let hint = Record::Committed { group, committed: committed.clone() };
-        self.image().apply(&hint).map_err(io::Error::other)?;
+        self.image().apply(&hint, |_| unreachable!("a hint appends nothing")).map_err(io::Error::other)?;
         if self.hints.note(group, committed) {
-            // Nothing but to wake the writer.
+            // Only to wake the writer.
             self.submit(Vec::new(), false, Completion::new(drop)).await?;
         }
         Ok(())
     }
 
     async fn submit_and_wait(&self, record: Record) -> io::Result<()> {
-        let (tell, told) = oneshot::channel();
+        let (sender, result) = oneshot::channel();
         let done = Completion::new(|result| {
-            // Whoever asked may have gone away.
-            let _ = tell.send(result);
+            // The caller may have gone away.
+            let _ = sender.send(result);
         });
         self.submit(vec![record], true, done).await?;
-        told.await.expect("a completion is always told")
+        result.await.expect("a completion always reports")
     }
 
     /// Queues records. When this returns, readers see them.
@@ -271,12 +310,19 @@ impl Journal {
             let text = format!("entry {index} of group {group} is appended where {next} is next");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
+        let appends = records.iter().filter(|record| matches!(record, Record::Append { .. })).count() as u64;
+        let first_serial = self.next_serial.fetch_add(appends, Ordering::Relaxed);
+        let mut serial = first_serial;
         for record in &records {
-            image.apply(record).map_err(io::Error::other)?;
+            let queued = |_: &Bytes| {
+                serial += 1;
+                Place::Queue { serial: serial - 1 }
+            };
+            image.apply(record, queued).map_err(io::Error::other)?;
         }
         let queue = self.queue.as_ref().expect("it is there until the journal is dropped");
-        // Where the writer is gone, dropping the write tells whoever waits.
-        let _ = queue.send(Write { records, urgent, done, room });
+        // If the writer is gone, dropping the write reports that it failed.
+        let _ = queue.send(Write { records, first_serial, urgent, done, room });
         Ok(())
     }
 
@@ -291,7 +337,7 @@ impl Drop for Journal {
     fn drop(&mut self) {
         self.queue = None;
         if let Some(writer) = self.writer.take() {
-            // A writer that panicked has told everybody.
+            // A writer that panicked has reported every write as failed.
             let _ = writer.join();
         }
     }

@@ -1,4 +1,4 @@
-//! What a node keeps on disk: the journal of its Raft groups, files that are written whole or not at all,
+//! The data of a node on disk: the journal of its Raft groups, files that are written whole or not at all,
 //! and the directory that holds them.
 
 pub mod atomic_file;

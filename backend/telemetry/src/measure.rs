@@ -1,6 +1,6 @@
-//! What a node measures of itself and of its links.
+//! Measures a node and its links.
 
-use super::{DEAD_PHI, SUSPECT_PHI, Telemetry};
+use crate::store::Telemetry;
 use ringmaster_cluster_group::ClusterGroup;
 use ringmaster_common::{
     cluster::Liveness,
@@ -13,6 +13,12 @@ use ringmaster_net::clock;
 use ringmaster_peer::{LinkState, Peers};
 use std::time::Duration;
 
+/// How unlikely a silence must be before its peer is suspected, and before it is called dead, however long it is: once
+/// in a thousand times by chance, and once in a hundred million.
+const SUSPECT_PHI: f64 = 3.0;
+const DEAD_PHI: f64 = 8.0;
+
+/// Judges all links of this node.
 pub fn links(telemetry: &Telemetry, group: &ClusterGroup, peers: &Peers) -> Vec<Link> {
     let state = group.state();
     let suspect_after = Duration::from_millis(state.settings.number(&SUSPECT_AFTER));
@@ -21,19 +27,20 @@ pub fn links(telemetry: &Telemetry, group: &ClusterGroup, peers: &Peers) -> Vec<
     let links = peers.links();
     let silence = |link: &LinkState| match link.silent_for {
         Some(silent) => (silent, link.phi),
-        // Who was never heard from has been silent for as long as one could have heard it, and nobody
-        // can say yet that it lives.
+        // A peer that was never heard from has been silent since this node started, and is at least suspect.
         None => (uptime.max(suspect_after), f64::INFINITY),
     };
-    // Whom nobody speaks to has more reason to doubt itself than all others.
-    let deaf = links.len() > 1 && links.iter().all(|link| silence(link).0 >= suspect_after);
+    // A node that hears none of its peers is more likely cut off than all of them are dead.
+    let is_isolated = links.len() > 1 && links.iter().all(|link| silence(link).0 >= suspect_after);
     links
         .iter()
         .map(|state| {
             let mut link = Link {
                 peer: state.peer,
                 sees: match silence(state) {
-                    (silent, phi) if !deaf && silent >= down_after && phi >= DEAD_PHI => Liveness::Dead,
+                    (silent, phi) if !is_isolated && silent >= down_after && phi >= DEAD_PHI => {
+                        Liveness::Dead
+                    }
                     (silent, phi) if silent >= suspect_after && phi >= SUSPECT_PHI => Liveness::Suspect,
                     _ => Liveness::Alive,
                 },
@@ -43,24 +50,24 @@ pub fn links(telemetry: &Telemetry, group: &ClusterGroup, peers: &Peers) -> Vec<
                 reachability: state.reachability,
                 feature_level: state.feature_level,
             };
-            link.trouble = trouble(telemetry.me, &link, state, deaf);
+            link.trouble = trouble(telemetry.me(), &link, state, is_isolated);
             link
         })
         .collect()
 }
 
-/// What is wrong with a link, as half a sentence.
-pub fn trouble(me: NodeId, link: &Link, state: &LinkState, deaf: bool) -> Option<String> {
+/// The trouble with a link, as half a sentence.
+pub fn trouble(me: NodeId, link: &Link, state: &LinkState, is_isolated: bool) -> Option<String> {
     let peer = link.peer;
     if link.is_one_way() {
         return Some(OneWayFault { from: me, to: peer }.to_string());
     }
-    if deaf {
-        return Some(format!("node {me} hears nobody, so it is likely the one that is cut off"));
+    if is_isolated {
+        return Some(format!("node {me} hears from no other node, so it is probably cut off itself"));
     }
     let why = state.trouble.as_ref().filter(|_| !state.connected)?;
     Some(match link.sees {
-        Liveness::Alive => format!("node {me} hears node {peer}, but cannot connect to it: {why}"),
+        Liveness::Alive => format!("node {me} hears from node {peer}, but cannot connect to it: {why}"),
         Liveness::Suspect | Liveness::Dead => format!("node {me} cannot connect to node {peer}: {why}"),
     })
 }
@@ -69,7 +76,7 @@ pub fn report(telemetry: &Telemetry, group: &ClusterGroup, fsyncs: u64, links: V
     let status = group.status();
     let latencies = group.latencies().summary(clock::now());
     NodeReport {
-        node: telemetry.me,
+        node: telemetry.me(),
         role: status.role,
         term: status.term,
         leader: status.leader,
@@ -89,7 +96,7 @@ pub fn report(telemetry: &Telemetry, group: &ClusterGroup, fsyncs: u64, links: V
     }
 }
 
-/// Resident memory, by the kernel's count; 0 where it does not say.
+/// Resident memory, as the kernel counts it; 0 where that cannot be read.
 pub fn resident_bytes() -> u64 {
     const PAGE: u64 = 4096;
     std::fs::read_to_string("/proc/self/statm")

@@ -1,18 +1,35 @@
-//! Reports by way of others, and what is said of links.
+//! Relayed reports, and the trouble with links.
 
-use super::{measure::trouble, *};
-use ringmaster_common::telemetry::{Link, Reachability};
+use crate::{
+    measure::trouble,
+    message::{Message, busy},
+    store::Telemetry,
+};
+use ringmaster_common::{
+    cluster::{Liveness, MAX_NODES},
+    id::{NodeId, Revision},
+    telemetry::{FRESH_MS, Link, NodeReport, Reachability},
+    traffic::{health::ReceivedHeartbeat, live::UpstreamMetrics},
+};
 use ringmaster_peer::LinkState;
+use std::time::Duration;
 
-/// What `node` reports, who sees each of these so.
+/// The report of `node`, which sees each of these peers so.
 fn report(node: u64, sees: &[(u64, Liveness)]) -> NodeReport {
     let link = |(peer, sees): &(u64, Liveness)| Link { peer: NodeId(*peer), sees: *sees, ..Link::default() };
     NodeReport { node: NodeId(node), links: sees.iter().map(link).collect(), ..NodeReport::default() }
 }
 
 fn aged(age_ms: u64, report: NodeReport) -> Message {
-    let (endpoints, beats, traffic) = Default::default();
-    Message { age_ms, report, endpoints, beats, traffic, deaf: [].into(), routed: Revision::default() }
+    Message {
+        age_ms,
+        report,
+        opinions: [].into(),
+        heartbeats: [].into(),
+        traffic: [].into(),
+        applied_table_revision: Revision::default(),
+        failed_listeners: [].into(),
+    }
 }
 
 fn known(telemetry: &Telemetry) -> Vec<u64> {
@@ -20,7 +37,7 @@ fn known(telemetry: &Telemetry) -> Vec<u64> {
 }
 
 #[test]
-fn who_hears_both_passes_their_reports_on() {
+fn a_node_that_hears_both_relays_their_reports() {
     let all = [1, 2, 3].map(|id| Telemetry::new(NodeId(id)));
     let cut = [
         report(1, &[(2, Liveness::Dead), (3, Liveness::Alive)]),
@@ -29,58 +46,57 @@ fn who_hears_both_passes_their_reports_on() {
     ];
     let [one, _, three] = &all;
     for (from, to) in [(0, 2), (1, 2), (2, 0)] {
-        all[to].receive(cut[from].node, &encode(&aged(0, cut[from].clone())));
+        all[to].receive(cut[from].node, &aged(0, cut[from].clone()).encode());
     }
-    let lacked = three.lacked_by(NodeId(1));
-    assert_eq!(lacked.iter().map(|message| message.report.node).collect::<Vec<_>>(), [NodeId(2)]);
+    let missing = three.reports_missing_at(NodeId(1));
+    assert_eq!(missing.iter().map(|message| message.report.node).collect::<Vec<_>>(), [NodeId(2)]);
     assert_eq!(known(one), [3]);
-    one.receive(NodeId(3), &encode(&lacked[0]));
+    one.receive(NodeId(3), &missing[0].encode());
     assert_eq!(known(one), [2, 3]);
-    // What came by way of another goes no further, whoever lacks it.
-    one.receive(NodeId(4), &encode(&aged(0, report(4, &[(2, Liveness::Dead)]))));
-    assert!(one.lacked_by(NodeId(4)).is_empty());
-    // And nobody is told what it said itself.
-    one.receive(NodeId(3), &encode(&aged(0, report(1, &[]))));
+    // A relayed report is not relayed again.
+    one.receive(NodeId(4), &aged(0, report(4, &[(2, Liveness::Dead)])).encode());
+    assert!(one.reports_missing_at(NodeId(4)).is_empty());
+    // A node ignores its own report.
+    one.receive(NodeId(3), &aged(0, report(1, &[])).encode());
     assert_eq!(known(one), [2, 3, 4]);
 }
 
 #[test]
-fn what_comes_late_by_way_of_another_is_no_news() {
+fn a_late_relayed_report_is_ignored() {
     let telemetry = Telemetry::new(NodeId(1));
     let term = || telemetry.latest()[0].report.term;
     let with_term = |term| NodeReport { term, ..report(2, &[]) };
-    telemetry.receive(NodeId(2), &encode(&aged(0, with_term(7))));
-    telemetry.receive(NodeId(3), &encode(&aged(500, with_term(6))));
+    telemetry.receive(NodeId(2), &aged(0, with_term(7)).encode());
+    telemetry.receive(NodeId(3), &aged(500, with_term(6)).encode());
     assert_eq!(term(), 7);
-    telemetry.receive(NodeId(3), &encode(&aged(0, with_term(8))));
+    telemetry.receive(NodeId(3), &aged(0, with_term(8)).encode());
     assert_eq!(term(), 8);
-    telemetry.receive(NodeId(2), &encode(&aged(0, with_term(9))));
+    telemetry.receive(NodeId(2), &aged(0, with_term(9)).encode());
     assert_eq!(term(), 9);
 }
 
 #[test]
-fn reports_by_way_of_another_are_bounded() {
+fn relayed_reports_are_bounded() {
     let telemetry = Telemetry::new(NodeId(1));
     for node in 2..100 {
-        telemetry.receive(NodeId(2), &encode(&aged(0, report(node, &[]))));
+        telemetry.receive(NodeId(2), &aged(0, report(node, &[])).encode());
     }
     assert_eq!(telemetry.latest().len(), MAX_NODES);
 }
 
-/// A node of the version before this one sends its report without an age.
 #[test]
-fn an_older_version_is_understood() {
+fn a_report_without_an_age_is_understood() {
     let telemetry = Telemetry::new(NodeId(1));
     let body = rmp_serde::to_vec_named(&report(2, &[(1, Liveness::Alive)])).unwrap();
     telemetry.receive(NodeId(2), &body);
     assert_eq!(known(&telemetry), [2]);
     // And it can read what this version sends.
-    let sent = encode(&aged(0, report(2, &[(1, Liveness::Alive)])));
+    let sent = aged(0, report(2, &[(1, Liveness::Alive)])).encode();
     assert_eq!(rmp_serde::from_slice::<NodeReport>(&sent).unwrap(), report(2, &[(1, Liveness::Alive)]));
 }
 
 #[test]
-fn the_words_name_both_nodes() {
+fn the_trouble_with_a_link_names_both_nodes() {
     let state = |connected, trouble: Option<&str>| LinkState {
         peer: NodeId(2),
         connected,
@@ -91,49 +107,54 @@ fn the_words_name_both_nodes() {
         trouble: trouble.map(str::to_owned),
         reachability: Reachability::Unknown,
     };
-    let words = |sees, reachability, state: &LinkState, deaf| {
+    let trouble_of = |sees, reachability, state: &LinkState, is_isolated| {
         let link = Link { reachability, ..report(1, &[(2, sees)]).links.remove(0) };
-        trouble(NodeId(1), &link, state, deaf)
+        trouble(NodeId(1), &link, state, is_isolated)
     };
     let (up, lost) = (state(true, None), state(false, Some("no TCP connection")));
-    assert_eq!(words(Liveness::Alive, Reachability::BothWays, &up, false), None);
+    assert_eq!(trouble_of(Liveness::Alive, Reachability::BothWays, &up, false), None);
     assert_eq!(
-        words(Liveness::Dead, Reachability::InOnly, &lost, true).unwrap(),
-        "packets from node 1 do not reach node 2; packets from node 2 reach node 1"
+        trouble_of(Liveness::Dead, Reachability::InOnly, &lost, true).unwrap(),
+        "what node 1 sends does not reach node 2; what node 2 sends reaches node 1"
     );
     assert_eq!(
-        words(Liveness::Alive, Reachability::BothWays, &lost, false).unwrap(),
-        "node 1 hears node 2, but cannot connect to it: no TCP connection"
+        trouble_of(Liveness::Alive, Reachability::BothWays, &lost, false).unwrap(),
+        "node 1 hears from node 2, but cannot connect to it: no TCP connection"
     );
     assert_eq!(
-        words(Liveness::Dead, Reachability::Unknown, &lost, false).unwrap(),
+        trouble_of(Liveness::Dead, Reachability::Unknown, &lost, false).unwrap(),
         "node 1 cannot connect to node 2: no TCP connection"
     );
     assert!(
-        words(Liveness::Suspect, Reachability::Unknown, &lost, true).unwrap().contains("node 1 hears nobody")
+        trouble_of(Liveness::Suspect, Reachability::Unknown, &lost, true)
+            .unwrap()
+            .contains("node 1 hears from no other node")
     );
 }
 
 #[test]
-fn heartbeats_that_others_have_heard_are_known_with_their_age() {
+fn heartbeats_received_by_others_have_an_age() {
     let telemetry = Telemetry::new(NodeId(1));
-    let beat = |endpoint: &str| ReceivedHeartbeat {
+    let heartbeat = |endpoint: &str| ReceivedHeartbeat {
         upstream: "web".to_owned(),
         endpoint: endpoint.to_owned(),
         addr: "127.0.0.1:9001".to_owned(),
         age_ms: 40,
     };
-    telemetry.store(NodeId(1), Message { beats: [beat("own")].into(), ..aged(0, report(1, &[])) });
-    let message = Message { beats: [beat("e1")].into(), ..aged(100, report(2, &[])) };
-    telemetry.receive(NodeId(3), &encode(&message));
-    let heard = telemetry.heard_beats();
-    assert_eq!(heard.len(), 1, "what this node has heard itself it knows");
-    assert!(heard[0].0 >= Duration::from_millis(100) && *heard[0].1 == [beat("e1")], "{heard:?}");
+    telemetry.store(NodeId(1), Message { heartbeats: [heartbeat("own")].into(), ..aged(0, report(1, &[])) });
+    let message = Message { heartbeats: [heartbeat("e1")].into(), ..aged(100, report(2, &[])) };
+    telemetry.receive(NodeId(3), &message.encode());
+    let received = telemetry.received_heartbeats();
+    assert_eq!(received.len(), 1, "its own heartbeats are not among them");
+    assert!(
+        received[0].0 >= Duration::from_millis(100) && *received[0].1 == [heartbeat("e1")],
+        "{received:?}"
+    );
 }
 
 #[test]
-fn what_proxies_do_is_reported_unless_they_idle() {
-    let figures = |upstream: &str, in_flight| UpstreamMetrics {
+fn metrics_are_reported_for_busy_upstreams_alone() {
+    let metrics = |upstream: &str, in_flight| UpstreamMetrics {
         upstream: upstream.to_owned(),
         node: NodeId(2),
         requests_per_s: 0.0,
@@ -145,14 +166,14 @@ fn what_proxies_do_is_reported_unless_they_idle() {
         checked: true,
         endpoints: Vec::new(),
     };
-    let told = busy(&[figures("idle", 0), figures("web", 3)]);
+    let reported = busy(&[metrics("idle", 0), metrics("web", 3)]);
     let telemetry = Telemetry::new(NodeId(1));
-    telemetry.receive(NodeId(2), &encode(&Message { traffic: told, ..aged(0, report(2, &[])) }));
-    assert_eq!(telemetry.traffic().concat(), [figures("web", 3)]);
-    // A node that has fallen silent does nothing that is known.
+    telemetry.receive(NodeId(2), &Message { traffic: reported, ..aged(0, report(2, &[])) }.encode());
+    assert_eq!(telemetry.traffic().concat(), [metrics("web", 3)]);
+    // Metrics of a silent node are not shown.
     telemetry.receive(
         NodeId(3),
-        &encode(&Message { traffic: busy(&[figures("db", 1)]), ..aged(FRESH_MS + 1, report(3, &[])) }),
+        &Message { traffic: busy(&[metrics("db", 1)]), ..aged(FRESH_MS + 1, report(3, &[])) }.encode(),
     );
-    assert_eq!(telemetry.traffic().concat(), [figures("web", 3)]);
+    assert_eq!(telemetry.traffic().concat(), [metrics("web", 3)]);
 }

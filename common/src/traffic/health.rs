@@ -55,17 +55,17 @@ pub enum HealthCheck {
     Heartbeat { ttl_ms: u64 },
 }
 
-/// How often, how patiently, and how many times until it counts.
+/// The interval, the time-out and the thresholds of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rhythm {
-    /// From one check to the next, give or take a tenth, so that nodes do not check in step.
+    /// The time between two checks, varied by a tenth so that nodes do not check at the same time.
     pub interval_ms: u64,
     pub timeout_ms: u64,
-    /// So many successes on end make it healthy.
+    /// The number of consecutive successes that makes an endpoint healthy.
     pub rise: u32,
-    /// So many failures on end make it unhealthy.
+    /// The number of consecutive failures that makes an endpoint unhealthy.
     pub fall: u32,
-    /// The longest that an endpoint has to be well that comes and goes.
+    /// The longest time that a flapping endpoint must pass checks before it is healthy again.
     pub max_hold_ms: u64,
 }
 
@@ -127,7 +127,7 @@ impl HealthCheck {
         self.rhythm().map_or(Ok(()), Rhythm::check)
     }
 
-    /// None for what is not probed.
+    /// `None` for checks without probes.
     pub fn rhythm(&self) -> Option<Rhythm> {
         match *self {
             HealthCheck::Http { interval_ms, timeout_ms, rise, fall, max_hold_ms, .. }

@@ -25,6 +25,22 @@ pub struct Put<T> {
     pub spec: T,
 }
 
+/// What an import stored: each resource is at `version` now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Imported {
+    pub version: Revision,
+    pub upstreams: Vec<PutResult>,
+    pub routes: Vec<PutResult>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PutResult {
+    pub name: String,
+    pub created: bool,
+}
+
 impl Import {
     pub fn is_empty(&self) -> bool {
         self.upstreams.is_empty() && self.routes.is_empty()

@@ -1,8 +1,7 @@
-//! Routes: which requests go to which upstream.
+//! Routes: the mapping from requests to upstreams.
 //!
-//! Of all routes that match a request, the one whose host is named wins over those for any host, and among
-//! these the longest path prefix. So no order of routes has to be kept, and two routes that match the
-//! very same requests are refused.
+//! Among the routes that match a request, a route with a host precedes one for any host, and then the longest path
+//! prefix wins. Routes therefore have no order, and two routes that match the same requests are refused.
 
 use super::{check_name, upstream::check_token, within};
 use crate::{Timestamp, id::Revision};
@@ -14,29 +13,29 @@ use std::collections::BTreeMap;
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RouteSpec {
-    /// The listener, as `host:port`; each node's proxy listener where none is named.
+    /// The listener, `host:port` [default: each node's proxy listener].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listener: Option<String>,
-    /// The host that requests are for; any where none is named. `*.example.org` is any name below.
+    /// The host of the requests [default: any]; `*.example.org` matches any subdomain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// Whole segments: `/api` matches `/api` and `/api/x`, not `/apis`.
     #[serde(default = "root")]
     pub path_prefix: String,
     pub upstream: String,
-    /// Takes the place of the prefix in what the endpoint is asked for.
+    /// Replaces the prefix in the path that is sent to the endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewrite_prefix: Option<String>,
-    /// Set on the request, in place of what the client sent.
+    /// Headers set on the request; they replace headers of the client.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub set_request_headers: BTreeMap<String, String>,
-    /// Set on the response, in place of what the endpoint sent.
+    /// Headers set on the response; they replace headers of the endpoint.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub set_response_headers: BTreeMap<String, String>,
     /// The maximum rate at each node; requests beyond it are answered with 429.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit_per_s: Option<u32>,
-    /// Connections to the listener must begin with a PROXY protocol header, of either version; others are closed.
+    /// Connections to the listener must start with a PROXY protocol header, version 1 or 2; others are closed.
     /// It applies to a listener as soon as one of its routes sets it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accept_proxy_protocol: bool,

@@ -196,17 +196,18 @@ fn one() -> u32 {
     1
 }
 
-/// Ejecting endpoints that keep failing for a while, whatever the health checks say. Each node ejects for itself.
+/// Outlier ejection: an endpoint whose requests keep failing receives none for a while, independently of health checks.
+/// Each node ejects separately.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct OutlierEjection {
-    /// So many failures on end (no connection, no answer, 502, 503, 504) eject an endpoint; 0: never.
+    /// The number of consecutive failures (no connection, no response, 502, 503, 504) that ejects an endpoint; 0 is never.
     pub consecutive_failures: u32,
-    /// For so long the first time; twice as long each time after, up to [`OutlierEjection::max_ms`].
+    /// The duration of the first ejection; it doubles each time, up to [`OutlierEjection::max_ms`].
     pub base_ms: u64,
     pub max_ms: u64,
-    /// Of all endpoints, so many per cent at the most are ejected; one may always be, if there is another.
+    /// The maximum percentage of ejected endpoints; one of several may always be ejected.
     pub max_ejected_percent: u32,
 }
 
@@ -216,15 +217,15 @@ impl Default for OutlierEjection {
     }
 }
 
-/// Trying again elsewhere. Only what is safe is sent twice: requests that never reached the endpoint, and
-/// those whose method is idempotent and whose body can be sent again.
+/// Retries at another endpoint. Only safe requests are retried: those that never reached the endpoint, and
+/// those with an idempotent method and a body that can be sent again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Retries {
-    /// How often a request is sent again at the most.
+    /// The maximum number of retries of a request.
     pub attempts: u32,
-    /// Retries are so many per cent of requests at the most, so that they cannot bring down what is left.
+    /// The maximum percentage of retries among all requests, so that retries cannot overload the remaining endpoints.
     pub budget_percent: u32,
 }
 
@@ -234,16 +235,16 @@ impl Default for Retries {
     }
 }
 
-/// The bounds of each stage of a request.
+/// The time-outs of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
-    /// Until there is a connection.
+    /// The time to connect.
     pub connect_ms: u64,
-    /// From the request's end to the head of the response.
+    /// The time from the end of the request to the head of the response.
     pub response_ms: u64,
-    /// Without a byte in either direction.
+    /// The time without a byte in either direction.
     pub idle_ms: u64,
 }
 
@@ -253,8 +254,8 @@ impl Default for Timeouts {
     }
 }
 
-/// One endpoint is primary, with an epoch that grows each time another takes over. Endpoints are told the
-/// epoch with each request, and refuse an older one than they have seen.
+/// One endpoint is the primary and receives all requests. Its epoch grows with each failover and is sent with each
+/// request, so that a resource can reject older epochs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
@@ -265,7 +266,7 @@ pub struct ActiveStandby {
     pub grace_ms: u64,
     /// The time after a failover in which the cluster starts no other automatically.
     pub hold_down_ms: u64,
-    /// Asked to fence the old primary before another is promoted: an `http://` address that takes a POST.
+    /// The `http://` URL that is sent a POST to fence the old primary before another endpoint is promoted.
     pub fence_webhook: Option<String>,
 }
 
@@ -279,12 +280,12 @@ impl Default for ActiveStandby {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
 pub enum EndpointState {
-    /// It takes requests, if it is healthy.
+    /// It receives requests if it is healthy.
     #[default]
     Ready,
-    /// It gets nothing new; what it has may end.
+    /// It receives no new requests; requests in progress may finish.
     Drain,
-    /// It gets no requests, and it is not checked.
+    /// It receives no requests and is not checked.
     Maintenance,
 }
 
@@ -300,7 +301,7 @@ impl EndpointState {
     }
 }
 
-/// An endpoint, with what became of it.
+/// An endpoint with its state and health.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Endpoint {
@@ -311,12 +312,12 @@ pub struct Endpoint {
     pub state_since: Timestamp,
     /// The cluster's verdict, and each node's opinion.
     pub health: EndpointHealth,
-    /// It registered itself, and goes with its registration.
+    /// Present if the endpoint registered itself; it is removed when the registration ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registered: Option<Registration>,
 }
 
-/// A registration runs until it was not renewed for its TTL.
+/// A registration ends when it is not renewed within its TTL.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Registration {
@@ -328,9 +329,9 @@ pub struct Registration {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Primary {
-    /// Null while there is none: no endpoint gets requests.
+    /// Null while there is no primary; requests are refused then.
     pub endpoint: Option<String>,
-    /// Grows with each change of the primary, over all that this cluster ever had.
+    /// Grows with each new primary of any upstream of this cluster.
     pub epoch: u64,
     pub since: Timestamp,
     /// When the cluster fails over automatically, unless the primary is healthy again before.
@@ -346,7 +347,7 @@ pub struct Upstream {
     /// Endpoints are in the order of the configuration; endpoints that registered themselves come last.
     #[serde(flatten)]
     pub config: Configured<Endpoint>,
-    /// Where it is active-standby.
+    /// Present for an active-standby upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub primary: Option<Primary>,
     /// The revision that last configured it, as its ETag names it.

@@ -190,6 +190,7 @@ fn an_operation_that_waits_is_a_note_and_a_done_one_is_proof() {
         id: OperationId(4),
         plan: PlanId(9),
         action: Action::TransferLeadership { group: GroupId::CLUSTER, to: NodeId(2) },
+        scope: ringmaster_common::plan::Scope::Cluster,
         summary: String::new(),
         status: OperationStatus::AwaitingKeep,
         steps: vec![step],

@@ -99,8 +99,8 @@ fn upstream_figures(upstream: &UpstreamImpact) -> [(&'static str, Option<String>
         names => format::listed(names),
     };
     [
-        ("taking-before", Some(format::grouped(upstream.taking_before)), "take requests before".to_owned()),
-        ("taking-after", Some(format::grouped(upstream.taking_after)), "take requests after".to_owned()),
+        ("taking-before", Some(format::grouped(upstream.serving_before)), "serving before".to_owned()),
+        ("taking-after", Some(format::grouped(upstream.serving_after)), "serving after".to_owned()),
         (
             "endpoints",
             Some(format::grouped(upstream.endpoints)),

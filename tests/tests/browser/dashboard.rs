@@ -316,9 +316,7 @@ async fn consensus_shows_live_lag_and_changes_members() {
 
     // Fewer voters: the page counts before anything happens, and the plan says the same.
     browser.click(&by_id(&format!("voter-{paused}"))).await;
-    browser
-        .wait_text("main", "about an even number", |text| text.contains("as many failures as one"))
-        .await;
+    browser.wait_text("main", "about an even number", |text| text.contains("as many failures as one")).await;
     browser.click(&by_id("plan-voters")).await;
     let summary = browser.wait_text(&by_id("plan-summary"), "there", |text| !text.is_empty()).await;
     assert!(summary.contains("in place of nodes 1, 2 and 3"), "{summary}");

@@ -27,7 +27,7 @@ async fn a_failover_by_command_line_and_back() {
     let planned = ringmaster(url, &["plan", "transfer_leadership", "--to", &to]).await;
     assert_eq!(planned.status.code(), Some(0), "{planned:?}");
     let shown = text(&planned.stdout);
-    assert!(shown.contains("hand_over") && shown.contains("ringmaster apply"), "{shown}");
+    assert!(shown.contains("transfer_leadership") && shown.contains("ringmaster apply"), "{shown}");
     assert_eq!(cluster.leader().await, leader, "a plan changes nothing");
 
     let unconfirmed = ringmaster(url, &["apply", "transfer_leadership", "--to", &to]).await;
@@ -37,7 +37,7 @@ async fn a_failover_by_command_line_and_back() {
     let applied = ringmaster(url, &["apply", "transfer_leadership", "--to", &to, "--yes"]).await;
     assert_eq!(applied.status.code(), Some(0), "{applied:?}");
     let shown = text(&applied.stdout);
-    for step in ["preflight", "catch_up", "hand_over", "verify"] {
+    for step in ["preflight", "catch_up", "transfer_leadership", "verify"] {
         assert!(shown.contains(step), "{shown}");
     }
     assert_eq!(cluster.leader().await.to_string(), to);

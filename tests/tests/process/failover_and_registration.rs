@@ -85,7 +85,7 @@ async fn a_fence_that_fails_leaves_the_old_primary() {
     let operation = cluster.apply(1, &plan).await.expect("it is applied");
     let ended = cluster.outcome(1, &operation).await;
     assert_eq!(ended.status, OperationStatus::Failed);
-    assert_eq!(ended.error.map(|error| error.code.as_str()), Some("fence_failed"));
+    assert_eq!(ended.error.as_ref().map(|error| error.code.as_str()), Some("fence_failed"));
     let now = upstream(&cluster, 1, "db").await.expect("it is there");
     assert_eq!(primary(&now).0, Some("d1"));
 }

@@ -146,7 +146,7 @@ async fn a_first_node_that_was_wiped_bootstraps_no_second_cluster() {
         cluster.node_mut(1).kill();
     }
     let log = cluster.node(1).log();
-    assert!(log.contains("a node of another cluster takes this one for its member"), "{log}");
+    assert!(log.contains("a node of another cluster dialled this node as one of its members"), "{log}");
     cluster.put_setting(leader, "still", json!("here")).await.expect("a majority is left");
 }
 
@@ -199,7 +199,10 @@ async fn without_a_quorum_writes_fail_and_say_why_and_stale_reads_work() {
     assert_eq!(alone.links.len(), 2);
     for link in &alone.links {
         assert_eq!(link.sees, Liveness::Suspect, "{link:?}");
-        assert!(link.trouble.as_deref().is_some_and(|why| why.contains("hears nobody")), "{link:?}");
+        assert!(
+            link.trouble.as_deref().is_some_and(|why| why.contains("hears from no other node")),
+            "{link:?}"
+        );
     }
 }
 

@@ -76,10 +76,10 @@ async fn a_node_shows_its_state() {
         let after = scrape(&cluster, leader).await?;
         for (name, labels) in [
             ("ringmaster_raft_proposals_total", "group=\"0\""),
-            ("ringmaster_raft_commit_seconds_count", "group=\"0\""),
+            ("ringmaster_raft_commit_duration_seconds_count", "group=\"0\""),
             ("ringmaster_raft_applied_index", "group=\"0\""),
             ("ringmaster_journal_fsyncs_total", ""),
-            ("ringmaster_journal_fsync_seconds_count", ""),
+            ("ringmaster_journal_fsync_duration_seconds_count", ""),
         ] {
             let grown = value(&after, name, labels) - value(&before, name, labels);
             if grown < 20.0 {
@@ -95,7 +95,7 @@ async fn a_node_shows_its_state() {
         let labels = format!("{put},status=\"{status}\"");
         assert_eq!(value(&after, "ringmaster_http_requests_total", &labels), times, "{status}");
     }
-    assert_eq!(value(&after, "ringmaster_http_request_seconds_count", put), 20.0);
+    assert_eq!(value(&after, "ringmaster_http_request_duration_seconds_count", put), 20.0);
 
     let action = Action::TransferLeadership { group: GroupId::CLUSTER, to: NodeId(follower) };
     let plan = cluster.plan(leader, &action).await.expect("a plan");

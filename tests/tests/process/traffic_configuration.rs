@@ -113,7 +113,7 @@ async fn a_state_is_set_by_a_plan_and_outlasts_a_put() {
     };
     let plan = cluster.plan(1, &drain("e1")).await.expect("a plan");
     let impact = plan.impact.upstream.clone().expect("an upstream is concerned");
-    assert_eq!((impact.taking_before, impact.taking_after, impact.routes), (2, 1, vec!["all".to_owned()]));
+    assert_eq!((impact.serving_before, impact.serving_after, impact.routes), (2, 1, vec!["all".to_owned()]));
     let operation = cluster.apply(1, &plan).await.expect("it is applied");
     assert_eq!(cluster.outcome(1, &operation).await.status, OperationStatus::Succeeded);
 

@@ -21,30 +21,23 @@ use std::{
 
 /// Modules that still import each other in a circle, as the path of a file or folder without `.rs`. Nothing may be
 /// added; what is solved is taken out.
-const CIRCLES: &[&str] = &[
-    "backend/cluster/src/command",
-    "backend/cluster/src/locks",
-    "backend/cluster/src/membership",
-    "backend/cluster/src/plans",
-    "backend/cluster/src/routes",
-    "backend/cluster/src/traffic",
-    "backend/cluster/src/upstreams",
-    "backend/src/cli",
-    "backend/src/demo",
-];
+const CIRCLES: &[&str] = &["backend/src/cli", "backend/src/demo"];
 
 /// The sources of the server's crates.
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 15] = [
     "backend/src",
     "backend/cluster/src",
+    "backend/cluster_group/src",
     "backend/controllers/src",
     "backend/dashboard/src",
     "backend/metrics/src",
     "backend/net/src",
     "backend/peer/src",
+    "backend/planner/src",
     "backend/proxy/src",
     "backend/replication/src",
     "backend/servers/src",
+    "backend/services/src",
     "backend/storage/src",
     "backend/telemetry/src",
 ];

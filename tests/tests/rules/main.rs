@@ -13,13 +13,14 @@ use std::{
 };
 
 /// The crates of the server, from the bottom up: each may depend on those before it alone.
-const CRATES: [&str; 12] = [
+const CRATES: [&str; 13] = [
     "net",
     "storage",
     "peer",
     "proxy",
     "cluster",
     "replication",
+    "cluster_group",
     "telemetry",
     "metrics",
     "controllers",

@@ -1,7 +1,7 @@
-//! Who waits for whom, and the circles in that.
+//! The waits-for graph, and the deadlocks in it.
 //!
-//! Owners are the nodes of the graph: whoever waits for a lock waits for all who hold it. A circle
-//! never ends by itself, unless a lease or a wait runs out. Of a semaphore, a waiter needs one slot alone,
+//! Owners are the nodes of the graph: a waiter of a lock waits for all its holders. A circle
+//! never ends, unless a lease or a wait runs out. Of a semaphore, a waiter needs one slot alone,
 //! so a circle through one that has other holders may come undone by them.
 
 use super::Locks;
@@ -11,19 +11,19 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How many edges the graph around one lock shows.
 const MAX_SHOWN: usize = 200;
-/// How many edges are looked at for circles.
+/// How many edges are searched for deadlocks.
 const MAX_EDGES: usize = 20_000;
 
 /// The edges that are part of a circle.
 #[derive(Debug, Default)]
-pub(super) struct Circles {
+pub(super) struct Deadlocks {
     edges: BTreeSet<(String, String)>,
     locks: BTreeSet<String>,
 }
 
-impl Circles {
-    /// Whether somebody waits in a circle for the lock.
-    pub fn touch(&self, lock: &str) -> bool {
+impl Deadlocks {
+    /// Whether a waiter of the lock is part of a deadlock.
+    pub fn involves(&self, lock: &str) -> bool {
         self.locks.contains(lock)
     }
 }
@@ -37,13 +37,13 @@ impl Locks {
             .flat_map(|(name, lock)| {
                 lock.waiters.iter().flat_map(move |waiter| {
                     let holders = lock.holders.iter();
-                    holders.map(move |hold| (waiter.owner(), &**name, hold.ask.acquire.owner.as_str()))
+                    holders.map(move |lease| (waiter.owner(), &**name, lease.request.acquire.owner.as_str()))
                 })
             })
             .take(MAX_EDGES)
     }
 
-    pub(super) fn deadlocked(&self) -> Circles {
+    pub(super) fn deadlocked(&self) -> Deadlocks {
         let graph: DiGraphMap<&str, ()> = self.edges().map(|(waiter, _, holder)| (waiter, holder)).collect();
         let mut component = BTreeMap::new();
         for (number, members) in tarjan_scc(&graph).into_iter().enumerate() {
@@ -53,19 +53,19 @@ impl Locks {
                 component.extend(members.into_iter().map(|owner| (owner, number)));
             }
         }
-        let mut circles = Circles::default();
+        let mut deadlocks = Deadlocks::default();
         for (waiter, lock, holder) in self.edges() {
             let of = |owner| component.get(owner);
             if of(waiter).is_some() && of(waiter) == of(holder) {
-                circles.edges.insert((waiter.to_owned(), holder.to_owned()));
-                circles.locks.insert(lock.to_owned());
+                deadlocks.edges.insert((waiter.to_owned(), holder.to_owned()));
+                deadlocks.locks.insert(lock.to_owned());
             }
         }
-        circles
+        deadlocks
     }
 
     /// Who waits for whom, from those who wait for this lock onwards.
-    pub(super) fn waits(&self, name: &str, circles: &Circles) -> Vec<Wait> {
+    pub(super) fn waits(&self, name: &str, deadlocks: &Deadlocks) -> Vec<Wait> {
         let all: Vec<_> = self.edges().collect();
         let mut shown = Vec::new();
         let mut seen = BTreeSet::new();
@@ -84,7 +84,7 @@ impl Locks {
                     waiter: (*waiter).to_owned(),
                     lock: (*lock).to_owned(),
                     holder: (*holder).to_owned(),
-                    deadlocked: circles.edges.contains(&((*waiter).to_owned(), (*holder).to_owned())),
+                    deadlocked: deadlocks.edges.contains(&((*waiter).to_owned(), (*holder).to_owned())),
                 });
             }
         }

@@ -3,8 +3,11 @@
 use crate::version::Formats;
 use crate::{
     Body, Effect, Entry, State,
-    command::{Actor, ClusterTime, Command, Outcome, Record, Request},
-    locks::{Attachment, Fate},
+    command::{Command, Record},
+    locks::{SessionRef, WaitResult},
+    outcome::Outcome,
+    request::{Actor, Request},
+    time::ClusterTime,
 };
 use proptest::{collection::vec, prelude::*};
 use ringmaster_common::{
@@ -90,8 +93,8 @@ fn next() -> impl Strategy<Value = Next> {
     ]
 }
 
-fn attachment(node: u64, request: u8) -> Attachment {
-    Attachment { node: NodeId(node), lifetime: 1, serial: request.into() }
+fn session(node: u64, request: u8) -> SessionRef {
+    SessionRef { node: NodeId(node), boot_id: 1, seq: request.into() }
 }
 
 /// The command, and the request under which it comes.
@@ -103,7 +106,7 @@ fn command(state: &State, next: Next) -> (Command, u8) {
     };
     match next {
         Next::Acquire { request, acquire, node } => {
-            (Command::AcquireLock { acquire, attachment: attachment(node, request) }, request)
+            (Command::AcquireLock { acquire, session: session(node, request) }, request)
         }
         Next::Renew { name, place, ttl_ms } => match holder(name, place) {
             Some((name, owner, token)) => (Command::RenewLock(RenewLock { name, owner, token, ttl_ms }), 0),
@@ -114,10 +117,10 @@ fn command(state: &State, next: Next) -> (Command, u8) {
             None => (Command::Tick, 0),
         },
         Next::Leave { name, request, node, may_return } => {
-            let (name, attachment) = (NAMES[name].to_owned(), attachment(node, request));
-            (Command::LeaveLock { name, attachment, may_return }, 0)
+            let (name, session) = (NAMES[name].to_owned(), session(node, request));
+            (Command::LeaveLock { name, session, may_return }, 0)
         }
-        Next::Detach { node } => (Command::DetachWaiters { node: NodeId(node), lifetime: 2 }, 0),
+        Next::Detach { node } => (Command::DisconnectWaiters { node: NodeId(node), boot_id: 2 }, 0),
         Next::Force { name, place } => match holder(name, place) {
             Some((name, _, token)) => (Command::ForceRelease { name, tokens: [token].into() }, 0),
             None => (Command::Tick, 0),
@@ -135,12 +138,12 @@ fn holders(state: &State) -> BTreeMap<Token, &'static str> {
     NAMES.into_iter().flat_map(of).collect()
 }
 
-/// What clients were told of a lease: how long it lasts, and over which connections. Over none: that
-/// of whoever renewed it, which nobody takes back.
+/// What clients were answered about a lease: how long it lasts, and over which sessions. Over none: a renewal, which
+/// is never taken back.
 #[derive(Debug, Default)]
 struct Promise {
     until: ClusterTime,
-    told: BTreeSet<Option<(u64, u64)>>,
+    answered: BTreeSet<Option<(u64, u64)>>,
 }
 
 fn check(state: &State) -> Result<(), TestCaseError> {
@@ -155,7 +158,7 @@ fn check(state: &State) -> Result<(), TestCaseError> {
             "{lock:?}"
         );
         prop_assert!(lock.holders.iter().all(|holder| holder.token >= lock.fence), "{lock:?}");
-        // Somebody waits only because somebody holds it, or because of a delay.
+        // There are waiters only because of a holder or a delay.
         prop_assert!(lock.waited_by == 0 || lock.held_by > 0 || lock.delayed_for_ms.is_some(), "{lock:?}");
     }
     Ok(())
@@ -183,13 +186,13 @@ proptest! {
             let index = state.revision.0 + 1;
             let (command, request) = command(&state, next);
             let before = holders(&state);
-            // What is given up on purpose may end at once, and so may what only the leaving client was told of.
+            // What is given up on purpose may end at once, and so may a grant that only the leaving client was answered with.
             match &command {
                 Command::ReleaseLock(release) => drop(promises.remove(&release.token)),
                 Command::ForceRelease { tokens, .. } => promises.retain(|token, _| !tokens.contains(token)),
-                Command::LeaveLock { attachment, .. } => {
-                    let alone = BTreeSet::from([Some((attachment.node.0, attachment.serial))]);
-                    promises.retain(|_, promise| promise.told != alone);
+                Command::LeaveLock { session, .. } => {
+                    let alone = BTreeSet::from([Some((session.node.0, session.seq))]);
+                    promises.retain(|_, promise| promise.answered != alone);
                 }
                 _ => {}
             }
@@ -202,6 +205,7 @@ proptest! {
                     id: id.clone(),
                     actor: Actor::Operator("ops".to_owned()),
                     repeatable: true,
+                    fingerprint: None,
                     resent_after: None,
                 },
                 command: command.clone(),
@@ -219,8 +223,8 @@ proptest! {
             for notice in notices {
                 let queue = queues.entry(notice.lock.to_string()).or_default();
                 let position = queue.iter().position(|waiting| **waiting == *notice.request);
-                prop_assert!(position.is_some(), "{notice:?} is news for nobody");
-                if notice.fate == Fate::Granted {
+                prop_assert!(position.is_some(), "{notice:?} concerns no waiter");
+                if notice.result == WaitResult::Granted {
                     prop_assert_eq!(position, Some(0), "{:?} passed the queue {:?}", notice, queue);
                 }
                 queue.remove(position.unwrap_or_default());
@@ -235,8 +239,8 @@ proptest! {
                 // The client counts from when it sent the request, and that was before the stamp.
                 let promise = promises.entry(grant.token).or_default();
                 promise.until = promise.until.max(ClusterTime(stamp.0 + grant.expires_in_ms));
-                promise.told.insert(match &command {
-                    Command::AcquireLock { attachment, .. } => Some((attachment.node.0, attachment.serial)),
+                promise.answered.insert(match &command {
+                    Command::AcquireLock { session, .. } => Some((session.node.0, session.seq)),
                     _ => None,
                 });
                 granted.insert(grant.token);

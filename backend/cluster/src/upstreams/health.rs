@@ -8,10 +8,7 @@ use crate::{Context, membership::Membership};
 use ringmaster_common::{
     event::Event,
     id::NodeId,
-    traffic::{
-        MAX_HEALTH_HISTORY,
-        health::{EndpointHealth, HealthOpinion, HealthRecord, Verdict},
-    },
+    traffic::health::{EndpointHealth, HealthOpinion, HealthRecord, Verdict},
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -105,23 +102,23 @@ impl UpstreamRecord {
         }
         let history = self.health_history.entry(change.endpoint.clone()).or_default();
         history.extend(news);
-        let excess = history.len().saturating_sub(MAX_HEALTH_HISTORY);
+        let excess = history.len().saturating_sub(context.limits.health_history);
         history.drain(..excess);
         endpoint.health = health.clone();
         self.touched = context.revision;
         let before = self.upstream.primary.clone();
-        self.arm(context);
+        self.update_countdown(context);
         context.emit(Event::EndpointHealthChanged {
             upstream: change.upstream.clone(),
             endpoint: change.endpoint.clone(),
             health,
         });
-        self.tell_primary(context, before.as_ref(), "health never changes who it is");
+        self.emit_primary(context, before.as_ref(), "health never changes who it is");
     }
 }
 
 /// What the first of those who say so found.
 fn why(opinions: &[HealthOpinion], verdict: Verdict) -> String {
     let found = opinions.iter().find(|opinion| opinion.verdict == verdict);
-    found.map_or_else(|| "nobody has an opinion".to_owned(), |opinion| opinion.detail.clone())
+    found.map_or_else(|| "no node has an opinion".to_owned(), |opinion| opinion.detail.clone())
 }

@@ -1,7 +1,7 @@
-//! Who is primary of an upstream that has one, and when the cluster fails over by itself.
+//! The primary of an active-standby upstream, and when the cluster fails over automatically.
 //!
 //! An epoch belongs to one endpoint for good: whenever another one becomes the primary, or the same one again, its
-//! epoch is one that nobody had before. Without a primary nobody gets a request.
+//! epoch is new. Without a primary, no endpoint gets a request.
 //!
 //! A countdown runs while the primary is unhealthy or missing: for the grace that it is given, and for as long as
 //! failovers are held down after the one before. It is part of the state, in cluster time, so it outlasts the leader
@@ -10,7 +10,8 @@
 use super::{UpstreamRecord, Upstreams, unknown_endpoint};
 use crate::{
     Context,
-    command::{ClusterTime, Outcome},
+    outcome::{Outcome, Resource},
+    time::ClusterTime,
 };
 use ringmaster_common::{
     Timestamp,
@@ -44,7 +45,8 @@ impl Upstreams {
             ));
         }
         if before.as_ref().is_some_and(|primary| primary.endpoint == endpoint) {
-            return Ok(Outcome::Done);
+            let version = record.upstream.version;
+            return Ok(Outcome::stored(Resource::Upstream(record.upstream), version, false));
         }
         if endpoint.is_some() {
             self.last_epoch += 1;
@@ -53,11 +55,13 @@ impl Upstreams {
         record.upstream.primary =
             Some(Primary { endpoint, epoch: self.last_epoch, since: context.wall, fails_over_at: None });
         record.fails_over = None;
-        record.arm(context);
-        record.tell_primary(context, before.as_ref(), reason);
+        record.update_countdown(context);
+        record.emit_primary(context, before.as_ref(), reason);
         record.changes(context.revision);
-        self.by_name.insert(name.into(), Arc::new(record));
-        Ok(Outcome::Done)
+        let stored = record.upstream.clone();
+        self.keep(record);
+        let version = stored.version;
+        Ok(Outcome::stored(Resource::Upstream(stored), version, false))
     }
 
     /// Whether a countdown runs, or has run out.
@@ -73,7 +77,7 @@ impl Upstreams {
 
     /// An active-standby upstream that never had a primary takes its first endpoint; one whose primary was
     /// taken out has none. Another upstream has no such thing.
-    pub(super) fn settle_primary(&mut self, upstream: &mut Upstream, at: Timestamp) {
+    pub(super) fn assign_primary(&mut self, upstream: &mut Upstream, at: Timestamp) {
         if upstream.config.active_standby.is_none() {
             upstream.primary = None;
             return;
@@ -104,7 +108,7 @@ impl Upstreams {
 
 impl UpstreamRecord {
     /// Starts the countdown where the primary is down, and stops it where that is over.
-    pub(super) fn arm(&mut self, context: &Context) {
+    pub(super) fn update_countdown(&mut self, context: &Context) {
         let upstream = &mut self.upstream;
         let (Some(standby), Some(primary)) = (&upstream.config.active_standby, &mut upstream.primary) else {
             self.fails_over = None;
@@ -129,8 +133,8 @@ impl UpstreamRecord {
         }
     }
 
-    /// Tells where something about the primary has changed; `reason` is why it would be another one.
-    pub(super) fn tell_primary(&self, context: &mut Context, before: Option<&Primary>, reason: &str) {
+    /// Emits a change of the primary; `reason` is why it would be another one.
+    pub(super) fn emit_primary(&self, context: &mut Context, before: Option<&Primary>, reason: &str) {
         let Some(primary) = self.upstream.primary.clone().filter(|now| Some(now) != before) else { return };
         let reason = match before {
             Some(before) if before.epoch == primary.epoch && before.endpoint == primary.endpoint => {

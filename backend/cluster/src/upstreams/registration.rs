@@ -5,10 +5,7 @@
 //! later one.
 
 use super::{UpstreamRecord, Upstreams, check_count, unknown_endpoint};
-use crate::{
-    Context,
-    command::{Outcome, Precondition},
-};
+use crate::{Context, outcome::Outcome, precondition::Precondition};
 use ringmaster_common::{
     error::{Code, Refusal},
     event::Event,
@@ -22,7 +19,7 @@ use ringmaster_common::{
 
 /// A registration that is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct ActiveRegistration {
     pub upstream: String,
     pub endpoint: String,
     /// The revision that it came with.
@@ -32,7 +29,7 @@ pub struct Standing {
 
 impl Upstreams {
     /// All registrations that are in force.
-    pub fn registrations(&self) -> impl Iterator<Item = Standing> {
+    pub fn registrations(&self) -> impl Iterator<Item = ActiveRegistration> {
         self.by_name.values().flat_map(|record| record.registrations())
     }
 
@@ -42,7 +39,6 @@ impl Upstreams {
         name: &str,
         register: &Register,
     ) -> Result<Outcome, Refusal> {
-        register.check().map_err(|detail| Refusal::new(Code::InvalidUpstream, detail))?;
         let mut record = self.find(name)?.clone();
         let known = record.upstream.endpoint(&register.id).cloned();
         let taken = |detail: String| Err(Refusal::new(Code::EndpointTaken, detail));
@@ -52,7 +48,7 @@ impl Upstreams {
                 register.id
             ));
         }
-        // Two that fight for an id would both win, again and again. Who is known to be dead is in nobody's way.
+        // Two processes that compete for an id would both win, again and again. A dead one does not block the id.
         if let Some(known) = known.as_ref().filter(|known| known.addr != register.addr)
             && known.health.verdict != Verdict::Unhealthy
         {
@@ -72,7 +68,7 @@ impl Upstreams {
             self.remove_endpoint(context, name, &gone, &reason, &Precondition::None)?;
             record = self.find(name)?.clone();
         } else {
-            check_count(name, others.count() + 1)?;
+            check_count(context.limits, name, others.count() + 1)?;
         }
         let created = known.is_none();
         let registered = Registration { ttl_ms: register.ttl_ms, since: context.wall };
@@ -85,7 +81,7 @@ impl Upstreams {
                 Endpoint { weight: fresh.weight, registered, ..known }
             }
             Some(known) => Endpoint {
-                // It is elsewhere, so nobody knows how it is; what an operator said of it still holds.
+                // Its address is new, so its health is unknown; the state that an operator set still holds.
                 state: known.state,
                 state_since: known.state_since,
                 registered: Some(registered),
@@ -99,12 +95,12 @@ impl Upstreams {
         record.registered.insert(register.id.clone(), context.revision);
         if record.upstream.endpoint(&register.id) == Some(&endpoint) {
             self.keep(record);
-            return Ok(Outcome::Configured { created: false });
+            return self.stored_endpoint(name, &register.id, false);
         }
         record.upstream.put_endpoint(endpoint.clone());
         context.emit(Event::EndpointPut { upstream: name.to_owned(), endpoint });
         self.store(context, record, "it is the first endpoint");
-        Ok(Outcome::Configured { created })
+        self.stored_endpoint(name, &register.id, created)
     }
 
     /// Where a registration is named, this one alone ends.
@@ -132,10 +128,10 @@ impl Upstreams {
 }
 
 impl UpstreamRecord {
-    fn registrations(&self) -> impl Iterator<Item = Standing> {
+    fn registrations(&self) -> impl Iterator<Item = ActiveRegistration> {
         self.registered.iter().filter_map(|(id, revision)| {
             let registered = self.upstream.endpoint(id)?.registered.as_ref()?;
-            Some(Standing {
+            Some(ActiveRegistration {
                 upstream: self.upstream.name.clone(),
                 endpoint: id.clone(),
                 revision: *revision,
@@ -145,7 +141,7 @@ impl UpstreamRecord {
     }
 
     /// The registration of an endpoint, if it has one.
-    pub fn registration(&self, id: &str) -> Option<Standing> {
-        self.registrations().find(|standing| standing.endpoint == id)
+    pub fn registration(&self, id: &str) -> Option<ActiveRegistration> {
+        self.registrations().find(|registration| registration.endpoint == id)
     }
 }

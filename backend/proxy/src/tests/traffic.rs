@@ -377,11 +377,11 @@ async fn the_routing_table_survives_a_restart() {
         workers: Some(1),
         connections: 100,
     };
-    let proxy = Proxy::start(settings.clone()).unwrap();
+    let proxy = Proxy::start(settings.clone(), &Supervisor::new()).unwrap();
     proxy.set_table([&upstream].into_iter(), [&route("r", "/", "u")].into_iter());
     until("it is on disk", || PersistedTable::read(dir.path()).is_some()).await;
     proxy.shutdown(Duration::ZERO).await;
-    let proxy = Proxy::start(settings).unwrap();
+    let proxy = Proxy::start(settings, &Supervisor::new()).unwrap();
     until("the proxy listens", || std::net::TcpStream::connect(listen).is_ok()).await;
     assert_eq!(Client::to(listen).await.get("/x").await.status, 200);
     proxy.shutdown(Duration::ZERO).await;

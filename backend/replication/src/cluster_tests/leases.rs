@@ -8,7 +8,7 @@ use crate::{
     host::GroupHost,
 };
 use ringmaster_common::id::NodeId;
-use ringmaster_net::clock;
+use ringmaster_net::{clock, supervisor::Supervisor};
 use ringmaster_storage::data_dir::DataDir;
 use ringmaster_storage::journal::Journal;
 use std::time::Duration;
@@ -74,7 +74,9 @@ async fn open(
 ) -> (String, GroupHost, RaftGroup<Recorder>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
-    let host = GroupHost::start(data_dir, local(id, elections), listener, elections, Vec::new()).unwrap();
+    let host =
+        GroupHost::start(data_dir, local(id, elections), listener, elections, Vec::new(), &Supervisor::new())
+            .unwrap();
     let group = host.open(GROUP, Recorder::default(), NO_SNAPSHOTS).await.unwrap();
     (addr, host, group)
 }
@@ -104,12 +106,12 @@ async fn cluster(elections: Elections) -> [Node; 3] {
 async fn no_two_leaders_serve_lease_reads_when_a_voter_restarts() {
     let [leader, mut voter, other] = cluster(EAGER).await;
     // Leader and third node are cut off from each other. The leader relies on the second alone,
-    // who refuses the third its vote.
+    // which refuses the third its vote.
     leader.link_to(&[&voter]);
     other.link_to(&[&voter]);
     sleep(2 * LEASE).await;
     assert!(leader.serves_lease_reads().await, "a majority is left");
-    assert!(!other.serves_lease_reads().await, "nobody elects while the leader lives");
+    assert!(!other.serves_lease_reads().await, "no other leader is elected while the leader lives");
 
     // The worst moment: the second has just acknowledged the leader, forgets it, and meets the third.
     leader.link_to(&[]);

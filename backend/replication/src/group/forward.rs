@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// How long a single call to the leader may take before leadership is looked at again.
 const CALL_TIMEOUT: Duration = Duration::from_millis(1_500);
 
-/// What only the leader can do.
+/// A call that only the leader can serve.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Call<C, Q> {
     Propose(C),
@@ -28,7 +28,7 @@ pub enum Call<C, Q> {
     Query(Q),
 }
 
-/// What the leader did.
+/// The leader's reply to a call.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Reply<T> {
     /// The outcome is decoded where the client is.

@@ -3,10 +3,10 @@
 
 use super::*;
 use crate::{
-    snapshot_store::SnapshotStore,
+    snapshot_file::SnapshotFile,
+    snapshot_store::{MAX_SNAPSHOT_BYTES, SnapshotStore},
     types::{Payload, SnapshotMeta, StoredMembership},
 };
-use futures::TryStreamExt;
 use openraft::{
     EntryPayload, Snapshot, StorageError,
     storage::{EntryResponder, RaftLogStorageExt, RaftSnapshotBuilder, RaftStateMachine},
@@ -25,7 +25,7 @@ struct StateMachine {
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotFile;
     type SnapshotBuilder = StateMachine;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
@@ -49,23 +49,30 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.clone()
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotFile,
+    ) -> Result<(), io::Error> {
         self.meta = meta.clone();
-        self.snapshots.save(meta, &snapshot)
+        let copy = |to: &mut dyn io::Write| io::copy(&mut snapshot.reader(), to).map(drop);
+        self.snapshots.save(meta, copy).map(drop).map_err(io::Error::other)
     }
 
-    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, Bytes>>, io::Error> {
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<SnapshotOf<TypeConfig, SnapshotFile>>, io::Error> {
         let snapshot = self.snapshots.load()?;
         Ok(snapshot.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
     }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotFile;
 
-    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, Bytes>, io::Error> {
-        let snapshot = Bytes::from("nothing");
-        self.snapshots.save(&self.meta, &snapshot)?;
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotFile>, io::Error> {
+        let snapshot = self.snapshots.save(&self.meta, |to| to.write_all(b"nothing"));
+        let snapshot = snapshot.map_err(io::Error::other)?;
         Ok(Snapshot { meta: self.meta.clone(), snapshot })
     }
 }
@@ -75,7 +82,7 @@ struct Fresh;
 impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Fresh {
     async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
-        let snapshots = Arc::new(SnapshotStore::open(dir.path(), GROUP).unwrap());
+        let snapshots = Arc::new(SnapshotStore::open(dir.path(), GROUP, MAX_SNAPSHOT_BYTES).unwrap());
         let log = open(&dir);
         Ok((dir, log, StateMachine { meta: SnapshotMeta::default(), snapshots }))
     }
@@ -143,6 +150,24 @@ async fn reads_for_a_follower_are_bounded() {
     let error = log.limited_get_log_entries(99, 604).await.expect_err("a hole is no answer");
     assert!(error.to_string().contains("purged"), "{error}");
     assert_eq!(log.limited_get_log_entries(100, 101).await.unwrap(), [entry(1, 100, 1)]);
+}
+
+#[tokio::test]
+async fn applied_entries_are_read_from_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(&dir);
+    let expected: Vec<_> = (0..30).map(|index| entry(1, index, READ_BYTES / 10)).collect();
+    append(&mut log, expected.clone()).await;
+    log.release(29);
+    assert!(log.journal.read(GROUP, |log| log.entries(0..20).are_on_disk()));
+    assert_eq!(log.try_get_log_entries(..).await.unwrap(), expected);
+    let streamed: Vec<_> = log.entries_stream(3..29).await.try_collect().await.unwrap();
+    assert_eq!(streamed, expected[3..29]);
+    assert_eq!(log.limited_get_log_entries(5, 30).await.unwrap(), expected[5..14]);
+    drop(log);
+    let mut log = open(&dir);
+    assert_eq!(log.get_log_state().await.unwrap().last_log_id, Some(log_id(1, 29)));
+    assert_eq!(log.try_get_log_entries(..).await.unwrap(), expected);
 }
 
 #[tokio::test]

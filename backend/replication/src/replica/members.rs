@@ -1,4 +1,4 @@
-//! The members of a group, and who of them votes.
+//! The members of a group, and its voters.
 
 use super::{RETRY_PAUSE, Replica};
 use openraft::{

@@ -10,6 +10,7 @@ use ringmaster_common::{
     id::{NodeId, Revision},
     traffic::upstream::{Endpoint, EndpointSpec, Upstream, UpstreamSpec},
 };
+use ringmaster_net::supervisor::Supervisor;
 use ringmaster_proxy::Settings;
 use std::{net::SocketAddr, str::FromStr};
 
@@ -38,7 +39,7 @@ fn upstream(name: &str, addrs: &[String]) -> Upstream {
 async fn serving() -> SocketAddr {
     let settings =
         Settings { node: NodeId(1), listen: None, data_dir: None, workers: Some(1), connections: 100 };
-    let proxy = Proxy::start(settings).unwrap();
+    let proxy = Proxy::start(settings, &Supervisor::new()).unwrap();
     let web = upstream("web", &["127.0.0.1:9001".to_owned(), "[2001:db8::1]:9002".to_owned()]);
     let many: Vec<_> = (1..=200).map(|nth| format!("10.0.0.{nth}:80")).collect();
     proxy.set_table([&web, &upstream("many", &many)].into_iter(), [].into_iter());

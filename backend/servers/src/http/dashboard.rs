@@ -1,11 +1,10 @@
 //! The dashboard's files, built into the binary.
 //!
-//! Names of assets carry a hash of what is in them, so a browser may keep them for ever; the page
-//! itself is asked for each time. Every path below one of [`PAGES`] is the page: the dashboard routes by
-//! itself, and a link into it can be opened anywhere. Whatever else is asked for is not there, so that a
-//! probe that asks for the wrong path is not told that all is well.
+//! The name of an asset holds a hash of its content, so a browser may keep it for ever; the page itself is fetched
+//! each time. Every path below one of [`PAGES`] is the page: the dashboard routes on its own, so a link into it can
+//! be opened anywhere. Every other path is not found, so that a probe of a wrong path does not report success.
 
-use crate::http::problem::Refused;
+use crate::http::problem::ApiError;
 use axum::{
     extract::Request,
     http::{HeaderMap, HeaderValue, Method, header},
@@ -19,13 +18,13 @@ const PAGES: [&str; 10] =
     ["", "nodes", "consensus", "traffic", "locks", "operations", "plans", "events", "audit", "settings"];
 const PAGE: &str = "index.html";
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
-const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
+const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
-pub async fn asset(request: Request) -> Result<Response, Refused> {
+pub async fn asset(request: Request) -> Result<Response, ApiError> {
     let path = request.uri().path().trim_start_matches('/');
-    let unknown = || Refused::new(Code::UnknownRoute, format!("there is nothing at /{path}"));
+    let unknown = || ApiError::new(Code::UnknownRoute, format!("there is nothing at /{path}"));
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        return Err(Refused::new(
+        return Err(ApiError::new(
             Code::MethodNotAllowed,
             format!("/{path} takes GET, not {}", request.method()),
         ));
@@ -38,7 +37,7 @@ pub async fn asset(request: Request) -> Result<Response, Refused> {
 fn serve(name: &str, headers: &HeaderMap) -> Option<Response> {
     let plain = ringmaster_dashboard::file(name)?;
     let kind = HeaderValue::from_str(plain.metadata.mimetype()).ok()?;
-    let cache = if name.starts_with("assets/") { IMMUTABLE } else { ASK_AGAIN };
+    let cache = if name.starts_with("assets/") { IMMUTABLE } else { REVALIDATE };
     let compressed =
         accepts_brotli(headers).then(|| ringmaster_dashboard::file(&format!("{name}.br"))).flatten();
     let encoding =

@@ -1,8 +1,8 @@
-//! `/v1/demo`: chaos, in a demo alone. The demo's supervisor does it; this node only asks.
+//! `/v1/demo`: chaos, in a demo alone. The supervisor of the demo does it; this node passes the request on.
 
 use crate::demo_child::protocol::{self, Request};
-use crate::http::{openapi::problems, problem::Refused};
-use axum::{Json, extract::Path, http::StatusCode};
+use crate::http::{extract::PathIds, openapi::problems, problem::ApiError};
+use axum::{Json, http::StatusCode};
 use ringmaster_common::{
     demo::{Chaos, DemoNode},
     error::Code,
@@ -12,10 +12,10 @@ use ringmaster_common::{
 
 /// The processes of the demo
 #[utoipa::path(
-    get, path = "/demo/nodes", tag = "demo", operation_id = "demo_nodes",
+    get, path = "/v1/demo/nodes", tag = "demo", operation_id = "demo_nodes",
     responses((status = 200, description = "In the order of ids", body = Page<DemoNode>), ListRefusals)
 )]
-pub async fn list() -> Result<Json<Page<DemoNode>>, Refused> {
+pub async fn list() -> Result<Json<Page<DemoNode>>, ApiError> {
     Ok(Json(Page { items: protocol::ask(Request::List).await?, next: None }))
 }
 
@@ -23,10 +23,10 @@ problems!(ListRefusals: [], NotADemo, DemoFailed);
 
 /// Start one more node
 #[utoipa::path(
-    post, path = "/demo/nodes", tag = "demo", operation_id = "add_demo_node",
-    responses((status = 201, description = "It has started", body = DemoNode), AddRefusals)
+    post, path = "/v1/demo/nodes", tag = "demo", operation_id = "add_demo_node",
+    responses((status = 201, description = "Started", body = DemoNode), AddRefusals)
 )]
-pub async fn add() -> Result<(StatusCode, Json<DemoNode>), Refused> {
+pub async fn add() -> Result<(StatusCode, Json<DemoNode>), ApiError> {
     Ok((StatusCode::CREATED, Json(one(Request::AddNode).await?)))
 }
 
@@ -34,32 +34,27 @@ problems!(AddRefusals: [], NotADemo, DemoFailed);
 
 /// Send a real signal to a node's process, or restart it
 #[utoipa::path(
-    post, path = "/demo/nodes/{id}/{chaos}", tag = "demo", operation_id = "chaos",
+    post, path = "/v1/demo/nodes/{id}/{chaos}", tag = "demo", operation_id = "chaos",
     params(
         ("id" = NodeId, Path, description = "A node's id", example = 2),
-        ("chaos" = Chaos, Path, description = "What is done to it", example = "pause")
+        ("chaos" = Chaos, Path, description = "The action", example = "pause")
     ),
-    responses((status = 200, description = "It is done", body = DemoNode), ChaosRefusals)
+    responses((status = 200, description = "Done", body = DemoNode), ChaosRefusals)
 )]
-pub async fn chaos(Path((id, chaos)): Path<(String, String)>) -> Result<Json<DemoNode>, Refused> {
-    let node: NodeId =
-        id.parse().map_err(|_| Refused::new(Code::InvalidRequest, format!("{id:?} is not a node's id")))?;
+pub async fn chaos(PathIds(node, chaos): PathIds<NodeId, String>) -> Result<Json<DemoNode>, ApiError> {
     let Some(chaos) = Chaos::ALL.iter().find(|known| known.as_str() == chaos).copied() else {
         let known: Vec<_> = Chaos::ALL.iter().map(|known| known.as_str()).collect();
-        return Err(Refused::new(
-            Code::UnknownRoute,
-            format!("a node takes {}, not {chaos}", known.join(", ")),
-        ));
+        let detail = format!("a node takes {}, not {chaos}", known.join(", "));
+        return Err(ApiError::new(Code::UnknownRoute, detail));
     };
     Ok(Json(one(Request::Chaos { node, chaos }).await?))
 }
 
 problems!(ChaosRefusals: [], InvalidRequest, UnknownRoute, UnknownNode, NotADemo, DemoFailed);
 
-async fn one(request: Request) -> Result<DemoNode, Refused> {
+async fn one(request: Request) -> Result<DemoNode, ApiError> {
     let answer = protocol::ask(request).await?;
-    answer
-        .into_iter()
-        .next()
-        .ok_or_else(|| Refused::new(Code::DemoFailed, "the demo's supervisor named no node in its answer"))
+    answer.into_iter().next().ok_or_else(|| {
+        ApiError::new(Code::DemoFailed, "the supervisor of the demo named no node in its answer")
+    })
 }

@@ -1,18 +1,18 @@
 //! `/docs`: the OpenAPI document as a page to read, made by the node itself.
 //!
-//! It is plain HTML: no script, nothing from elsewhere, nothing that the content security policy would
-//! have to allow. What it shows is read from the document alone, so it cannot say anything else.
+//! It is plain HTML: no script and no external file, so the content security policy needs no exception. It is made of
+//! the document alone, so the two cannot differ.
 
 mod html;
 
-use crate::http::openapi::{DOCUMENT, problems};
+use crate::http::{Api, openapi::problems};
 use axum::{
+    extract::State,
     http::header,
     response::{IntoResponse, Response},
 };
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
-static PAGE: LazyLock<String> = LazyLock::new(|| html::page(&DOCUMENT));
 const STYLE: &str = include_str!("docs/style.css");
 const ICON: &str = include_str!("../../../../frontend/favicon.svg");
 
@@ -21,8 +21,10 @@ const ICON: &str = include_str!("../../../../frontend/favicon.svg");
     get, path = "/docs", tag = "node", operation_id = "docs",
     responses((status = 200, description = "The page", body = String, content_type = "text/html"), PageRefusals)
 )]
-pub async fn page() -> Response {
-    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], PAGE.as_str()).into_response()
+pub async fn page(State(api): State<Api>) -> Response {
+    static PAGE: OnceLock<String> = OnceLock::new();
+    let page = PAGE.get_or_init(|| html::page(api.description.document()));
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page.as_str()).into_response()
 }
 
 problems!(PageRefusals: []);

@@ -1,53 +1,46 @@
 //! `/v1/upstreams/{upstream}/endpoints`: the addresses of a service, one by one.
 //!
-//! They are part of their upstream's configuration, so its version is theirs.
+//! Endpoints are part of the configuration of their upstream, so they share its version.
 
 use crate::http::{
     Api,
-    configured::{answer, answer_put, precondition, read},
-    extract::{JsonBody, Mutation, PageQuery, PathId, QueryOf, ReadQuery, page},
+    etag::{self, IfMatch},
+    extract::{Caller, JsonBody, PageQuery, PathId, PathIds, QueryOf, ReadQuery, Write},
     openapi::problems,
-    problem::Refused,
-    upstreams::TOLD_OF_ENDPOINT,
+    problem::ApiError,
+    response_metadata as metadata,
+    upstreams::ADDED_BY_GET_TO_ENDPOINT,
 };
-use axum::{
-    Json,
-    extract::{Path, State as Extension},
-    http::{HeaderMap, StatusCode},
-    response::Response,
-};
-use ringmaster_cluster::traffic::TrafficCommand;
+use axum::{extract::State, response::Response};
 use ringmaster_common::{
     error::{Code, Refusal},
     page::Page,
     traffic::upstream::{Endpoint, EndpointDetail, EndpointSpec},
 };
+use ringmaster_services::traffic::endpoints;
 use serde_json::Value;
 
 /// The endpoints of an upstream
 #[utoipa::path(
-    get, path = "/upstreams/{upstream}/endpoints", tag = "traffic", operation_id = "endpoints",
+    get, path = "/v1/upstreams/{upstream}/endpoints", tag = "traffic", operation_id = "endpoints",
     params(("upstream" = String, Path, description = "Its name", example = "web"), PageQuery),
-    responses((status = 200, description = "As they are configured; who registered themselves come last", body = Page<Endpoint>), ListRefusals)
+    responses((status = 200, description = "In the order of the configuration; registered endpoints come last", body = Page<Endpoint>), ListRefusals)
 )]
 pub async fn list(
-    Extension(api): Extension<Api>,
-    PathId(name): PathId<String>,
+    State(api): State<Api>,
+    caller: Caller,
+    PathId(upstream): PathId<String>,
     QueryOf(query): QueryOf<PageQuery>,
-) -> Result<Json<Page<Endpoint>>, Refused> {
-    let (limit, after) = (query.limit()?, query.cursor(String::new())?);
-    let state = api.read(query.consistency).await?;
-    let endpoints = &state.upstreams.find(&name)?.upstream.config.endpoints;
-    // The cursor names the endpoint that came last. Where it is gone by now, the list begins anew.
-    let start = endpoints.iter().position(|endpoint| endpoint.id == after).map_or(0, |last| last + 1);
-    Ok(Json(page(endpoints.iter().skip(start).cloned(), limit, |endpoint| endpoint.id.clone())))
+) -> Result<Response, ApiError> {
+    let (request, paging) = (caller.read(query.consistency), query.paging(String::new())?);
+    Ok(metadata::read(endpoints::list(&api.services, request, &upstream, paging).await?))
 }
 
 problems!(ListRefusals: [READ], UnknownUpstream);
 
-/// One endpoint, with who changed their mind about its health
+/// One endpoint, with the history of its health
 #[utoipa::path(
-    get, path = "/upstreams/{upstream}/endpoints/{endpoint}", tag = "traffic", operation_id = "endpoint",
+    get, path = "/v1/upstreams/{upstream}/endpoints/{endpoint}", tag = "traffic", operation_id = "endpoint",
     params(
         ("upstream" = String, Path, description = "The upstream's name", example = "web"),
         ("endpoint" = String, Path, description = "The endpoint's id", example = "e1"),
@@ -59,91 +52,91 @@ problems!(ListRefusals: [READ], UnknownUpstream);
     )
 )]
 pub async fn get(
-    Extension(api): Extension<Api>,
-    Path((name, id)): Path<(String, String)>,
+    State(api): State<Api>,
+    caller: Caller,
+    PathIds(upstream, id): PathIds<String, String>,
     QueryOf(query): QueryOf<ReadQuery>,
-) -> Result<Response, Refused> {
-    let state = api.read(query.consistency).await?;
-    let record = state.upstreams.find(&name)?;
-    Ok(answer(StatusCode::OK, record.upstream.version, &record.detail(&id)?))
+) -> Result<Response, ApiError> {
+    let request = caller.read(query.consistency);
+    Ok(etag::found(endpoints::get(&api.services, request, &upstream, &id).await?))
 }
 
 problems!(GetRefusals: [READ], UnknownUpstream, UnknownEndpoint);
 
 /// Configure one endpoint
 ///
-/// Its state and its health stay as they are, unless its address is another one now: of that nobody knows anything
-/// yet. A new endpoint comes last.
+/// Its state and its health stay as they are, unless its address changes: then its health becomes unknown. A new
+/// endpoint comes last.
 #[utoipa::path(
-    put, path = "/upstreams/{upstream}/endpoints/{endpoint}", tag = "traffic", operation_id = "put_endpoint",
+    put, path = "/v1/upstreams/{upstream}/endpoints/{endpoint}", tag = "traffic", operation_id = "put_endpoint",
     params(
         ("upstream" = String, Path, description = "The upstream's name", example = "web"),
         ("endpoint" = String, Path, description = "The endpoint's id", example = "e3"),
         ("If-Match" = Option<String>, Header, description = "Only if the upstream is at one of these versions"),
-        Mutation
+        Write
     ),
     request_body(content = EndpointSpec, examples(
         ("plain" = (value = json!({ "id": "e3", "addr": "127.0.0.1:9003", "weight": 2 })))
     )),
     responses(
-        (status = 200, description = "It is configured", body = EndpointDetail, headers(("ETag" = String, description = "The upstream's version"))),
-        (status = 201, description = "It is there, for the first time", body = EndpointDetail, headers(
+        (status = 200, description = "Configured", body = EndpointDetail, headers(("ETag" = String, description = "The upstream's version"))),
+        (status = 201, description = "Created", body = EndpointDetail, headers(
             ("ETag" = String, description = "The upstream's version"),
-            ("Location" = String, description = "Where it is")
+            ("Location" = String, description = "Its path")
         )),
         PutRefusals
     )
 )]
 pub async fn put(
-    Extension(api): Extension<Api>,
-    Path((upstream, id)): Path<(String, String)>,
-    headers: HeaderMap,
-    mutation: Mutation,
-    JsonBody(mut body): JsonBody<Value>,
-) -> Result<Response, Refused> {
-    if let Value::Object(fields) = &mut body {
-        fields.entry("id").or_insert_with(|| Value::String(id.clone()));
-    }
-    let endpoint: EndpointSpec = read(body, TOLD_OF_ENDPOINT, Code::InvalidUpstream)?;
-    if endpoint.id != id {
-        return Err(Refused::new(
-            Code::InvalidRequest,
-            format!("the body names the endpoint {:?} and the path {id:?}", endpoint.id),
-        ));
-    }
-    endpoint.check().map_err(|detail| Refusal::new(Code::InvalidUpstream, detail))?;
-    let precondition = precondition(&headers)?;
-    let command = TrafficCommand::PutEndpoint { upstream: upstream.clone(), endpoint, precondition };
-    let (created, state) = api.configure(mutation, command).await?;
-    let record = state.upstreams.find(&upstream)?;
-    let place = format!("/v1/upstreams/{upstream}/endpoints/{id}");
-    Ok(answer_put(created, place, record.upstream.version, &record.detail(&id)?))
+    State(api): State<Api>,
+    PathIds(upstream, id): PathIds<String, String>,
+    IfMatch(precondition): IfMatch,
+    Write(request): Write,
+    JsonBody(body): JsonBody<Value>,
+) -> Result<Response, ApiError> {
+    let endpoint = request.check(endpoint_of(body, &id))?;
+    let written = endpoints::put(&api.services, request, upstream, endpoint, precondition).await?;
+    Ok(etag::stored(written, |detail| {
+        format!("/v1/upstreams/{}/endpoints/{}", detail.upstream, detail.endpoint.id)
+    }))
 }
 
 problems!(PutRefusals: [WRITE, BODY], UnknownUpstream, UnknownEndpoint, InvalidUpstream, EndpointTaken, UpgradeUnfinished, PreconditionFailed, LimitReached);
 
+/// Reads an endpoint, whose id may be left out of the body.
+fn endpoint_of(mut body: Value, id: &str) -> Result<EndpointSpec, Refusal> {
+    if let Value::Object(fields) = &mut body {
+        fields.entry("id").or_insert_with(|| Value::String(id.to_owned()));
+    }
+    let endpoint: EndpointSpec = etag::parse(body, ADDED_BY_GET_TO_ENDPOINT, Code::InvalidUpstream)?;
+    if endpoint.id == id {
+        return Ok(endpoint);
+    }
+    let detail = format!("the body names the endpoint {:?} and the path {id:?}", endpoint.id);
+    Err(Refusal::new(Code::InvalidRequest, detail))
+}
+
 /// Delete an endpoint
 ///
-/// One that gets requests should be drained first.
+/// Drain an endpoint before you delete it, so that its requests may end.
 #[utoipa::path(
-    delete, path = "/upstreams/{upstream}/endpoints/{endpoint}", tag = "traffic", operation_id = "delete_endpoint",
+    delete, path = "/v1/upstreams/{upstream}/endpoints/{endpoint}", tag = "traffic", operation_id = "delete_endpoint",
     params(
         ("upstream" = String, Path, description = "The upstream's name", example = "web"),
         ("endpoint" = String, Path, description = "The endpoint's id", example = "e2"),
         ("If-Match" = Option<String>, Header, description = "Only if the upstream is at one of these versions"),
-        Mutation
+        Write
     ),
-    responses((status = 204, description = "It is gone"), DeleteRefusals)
+    responses((status = 204, description = "Deleted"), DeleteRefusals)
 )]
 pub async fn delete(
-    Extension(api): Extension<Api>,
-    Path((upstream, endpoint)): Path<(String, String)>,
-    headers: HeaderMap,
-    mutation: Mutation,
-) -> Result<StatusCode, Refused> {
-    let precondition = precondition(&headers)?;
-    api.configure(mutation, TrafficCommand::DeleteEndpoint { upstream, endpoint, precondition }).await?;
-    Ok(StatusCode::NO_CONTENT)
+    State(api): State<Api>,
+    PathIds(upstream, endpoint): PathIds<String, String>,
+    IfMatch(precondition): IfMatch,
+    Write(request): Write,
+) -> Result<Response, ApiError> {
+    let deleted = endpoints::delete(&api.services, request, upstream, endpoint, precondition).await?;
+    Ok(metadata::no_content(deleted))
 }
 
 problems!(DeleteRefusals: [WRITE], UnknownUpstream, UnknownEndpoint, UpgradeUnfinished, PreconditionFailed);

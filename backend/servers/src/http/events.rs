@@ -1,19 +1,19 @@
-//! `/v1/events` and `/v1/audit`: what happened, as the answering node has applied it.
+//! `/v1/events` and `/v1/audit`: the history, as the answering node has applied it.
 
 use crate::http::{
     Api,
-    extract::{PageQuery, QueryOf, page},
+    extract::{Caller, PageQuery, QueryOf},
     openapi::problems,
-    problem::Refused,
+    problem::ApiError,
+    response_metadata as metadata,
 };
-use axum::{Json, extract::State as Extension};
-use ringmaster_cluster::history::HISTORY_REVISIONS;
+use axum::{Json, extract::State, response::Response};
 use ringmaster_common::{
-    error::Code,
     event::{AuditEntry, EventBatch},
     id::Revision,
     page::Page,
 };
+use ringmaster_services::history::{self, EventsFrom};
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
@@ -43,53 +43,38 @@ enum Order {
     Desc,
 }
 
-/// What happened, as the answering node has applied it
+/// The events, as the answering node has applied them
 #[utoipa::path(
-    get, path = "/events", tag = "history", operation_id = "events", params(EventsQuery),
+    get, path = "/v1/events", tag = "history", operation_id = "events", params(EventsQuery),
     responses((status = 200, description = "One item for each revision that made events", body = Page<EventBatch>), EventsRefusals)
 )]
 pub async fn events(
-    Extension(api): Extension<Api>,
+    State(api): State<Api>,
     QueryOf(query): QueryOf<EventsQuery>,
-) -> Result<Json<Page<Arc<EventBatch>>>, Refused> {
+) -> Result<Json<Page<Arc<EventBatch>>>, ApiError> {
     let paging = PageQuery { limit: query.limit, cursor: query.cursor, consistency: None };
-    let limit = paging.limit()?;
-    let state = api.group.state();
-    let cursor = |batch: &Arc<EventBatch>| batch.revision.to_string();
-    if query.order == Order::Desc {
-        let before = paging.cursor(Revision(u64::MAX))?;
-        return Ok(Json(page(state.history.before(before).cloned(), limit, cursor)));
-    }
-    let after = paging.cursor(query.after.unwrap_or_default())?;
-    // Whoever names no revision wants what there is.
-    let oldest = state.history.dropped();
-    let after = if query.after.is_none() && paging.cursor.is_none() { oldest } else { after };
-    match state.history.after(after) {
-        Some(rest) => Ok(Json(page(rest.cloned(), limit, cursor))),
-        None => Err(Refused::new(
-            Code::HistoryGone,
-            format!(
-                "the history holds the last {HISTORY_REVISIONS} revisions with events and begins after revision \
-                 {oldest}; ask for those, or read the view"
-            ),
-        )),
-    }
+    let cursor = paging.cursor::<Revision>()?;
+    let from = match query.order {
+        Order::Desc => EventsFrom::Before(cursor.unwrap_or(Revision(u64::MAX))),
+        Order::Asc => EventsFrom::After(cursor.or(query.after)),
+    };
+    Ok(Json(history::events(&api.services, from, paging.limit()?)?))
 }
 
 problems!(EventsRefusals: [], InvalidRequest, HistoryGone);
 
-/// Who asked for what, and what came of it
+/// The requests of operators, and their outcomes
 #[utoipa::path(
-    get, path = "/audit", tag = "history", operation_id = "audit", params(PageQuery),
+    get, path = "/v1/audit", tag = "history", operation_id = "audit", params(PageQuery),
     responses((status = 200, description = "The latest first", body = Page<AuditEntry>), AuditRefusals)
 )]
 pub async fn audit(
-    Extension(api): Extension<Api>,
+    State(api): State<Api>,
+    caller: Caller,
     QueryOf(query): QueryOf<PageQuery>,
-) -> Result<Json<Page<Arc<AuditEntry>>>, Refused> {
-    let (limit, before) = (query.limit()?, query.cursor(u64::MAX)?);
-    let state = api.read(query.consistency).await?;
-    Ok(Json(page(state.audit.before(before).cloned(), limit, |entry| entry.number.to_string())))
+) -> Result<Response, ApiError> {
+    let (request, paging) = (caller.read(query.consistency), query.paging(u64::MAX)?);
+    Ok(metadata::read(history::audit(&api.services, request, paging).await?))
 }
 
 problems!(AuditRefusals: [READ]);

@@ -1,58 +1,49 @@
-//! What handlers take from a request, with errors of ours.
+//! The parts of a request that handlers take, with errors of this API.
 
-use crate::http::{MAX_BODY_BYTES, REQUEST_TIMEOUT, WRITE_DEADLINE, marks, problem::Refused};
+use crate::http::{MAX_BODY_BYTES, REQUEST_TIMEOUT, SERVICE_DEADLINE, problem::ApiError};
 use axum::{
-    body::{Body, Bytes},
+    body::{Bytes, to_bytes},
     extract::{ConnectInfo, FromRequest, FromRequestParts, Query, RawPathParams, Request},
     http::{HeaderMap, header, request::Parts},
 };
-use ringmaster_cluster::{
-    command::{Actor, Request as CommandRequest},
-    requests::MAX_REQUEST_ID_BYTES,
-};
-use ringmaster_cluster_group::Consistency;
-use ringmaster_common::{
-    error::{Code, Refusal},
-    page::Page,
-};
+use ringmaster_cluster::requests::MAX_REQUEST_ID_BYTES;
+use ringmaster_common::error::{Code, Refusal};
 use ringmaster_net::clock;
-use serde::{Deserialize, de::DeserializeOwned};
-use std::{
-    net::SocketAddr,
-    str::FromStr,
-    sync::{
-        LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
+use ringmaster_services::{
+    ClientKind, Principal, ReadRequest, WriteRequest,
+    cluster_group::Consistency,
+    page::{DEFAULT_LIMIT, MAX_LIMIT, Paging},
 };
+use serde::{Deserialize, de::DeserializeOwned};
+use std::{net::SocketAddr, str::FromStr};
 use tokio::time::timeout;
 use utoipa::IntoParams;
-
-/// How many items a page has unless the client asks for fewer or more.
-pub const DEFAULT_LIMIT: usize = 100;
-/// How many items a page has at the most.
-pub const MAX_LIMIT: usize = 1000;
 
 /// A JSON body.
 #[derive(Debug)]
 pub struct JsonBody<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
-    type Rejection = Refused;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         expect_json(request.headers())?;
-        let arrived = timeout(REQUEST_TIMEOUT, Bytes::from_request(request, state)).await;
-        let bytes = arrived
-            .map_err(|_| Refused::new(Code::RequestTimeout, "the body did not arrive in time"))?
-            .map_err(|_| {
-                Refused::new(
-                    Code::BodyTooLarge,
-                    format!("the body did not arrive whole; it may have {MAX_BODY_BYTES} bytes"),
-                )
-            })?;
-        parse(&bytes).map(JsonBody)
+        parse(&body(request).await?).map(JsonBody)
+    }
+}
+
+/// A JSON body that must arrive in time, for a route without a time limit of its own.
+#[derive(Debug)]
+pub struct TimedJsonBody<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for TimedJsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        match timeout(REQUEST_TIMEOUT, JsonBody::from_request(request, state)).await {
+            Ok(body) => body.map(|JsonBody(body)| TimedJsonBody(body)),
+            Err(_) => Err(ApiError::new(Code::RequestTimeout, "the body did not arrive in time")),
+        }
     }
 }
 
@@ -61,44 +52,47 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 pub struct OptionalJson<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJson<T> {
-    type Rejection = Refused;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
-        let (parts, body) = request.into_parts();
-        let headers = parts.headers.clone();
-        let bytes =
-            Bytes::from_request(Request::from_parts(parts, Body::new(body)), state).await.map_err(|_| {
-                Refused::new(
-                    Code::BodyTooLarge,
-                    format!("the body did not arrive whole; it may have {MAX_BODY_BYTES} bytes"),
-                )
-            })?;
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let is_json = expect_json(request.headers());
+        let bytes = body(request).await?;
         if bytes.is_empty() {
             return Ok(OptionalJson(T::default()));
         }
-        expect_json(&headers)?;
+        is_json?;
         parse(&bytes).map(OptionalJson)
     }
 }
 
-fn expect_json(headers: &HeaderMap) -> Result<(), Refused> {
+/// The whole body.
+async fn body(request: Request) -> Result<Bytes, ApiError> {
+    to_bytes(request.into_body(), MAX_BODY_BYTES).await.map_err(|_| {
+        ApiError::new(
+            Code::BodyTooLarge,
+            format!("the body did not arrive whole; the limit is {MAX_BODY_BYTES} bytes"),
+        )
+    })
+}
+
+fn expect_json(headers: &HeaderMap) -> Result<(), ApiError> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
     let given = if kind.is_empty() { "none".to_owned() } else { format!("{kind:?}") };
-    Err(Refused::new(
+    Err(ApiError::new(
         Code::UnsupportedMediaType,
         format!("the body is JSON: send Content-Type: application/json, not {given}"),
     ))
 }
 
-/// Syntax errors are told apart from values that do not fit.
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
+/// Syntax errors have another code than values that do not fit.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(bytes).map_err(|error| {
         let code = if error.is_data() { Code::InvalidRequest } else { Code::MalformedJson };
-        Refused::new(code, error.to_string())
+        ApiError::new(code, error.to_string())
     })
 }
 
@@ -107,17 +101,37 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
 pub struct PathId<T>(pub T);
 
 impl<S: Send + Sync, T: FromStr> FromRequestParts<S> for PathId<T> {
-    type Rejection = Refused;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
-        let params = RawPathParams::from_request_parts(parts, state)
-            .await
-            .map_err(|_| Refused::new(Code::InvalidRequest, "the path is not valid UTF-8"))?;
-        let text = params.iter().next().map_or("", |(_, text)| text);
-        text.parse()
-            .map(PathId)
-            .map_err(|_| Refused::new(Code::InvalidRequest, format!("{text:?} is not an id")))
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let params = path_params(parts, state).await?;
+        parse_id(params.iter().next().map_or("", |(_, text)| text)).map(PathId)
     }
+}
+
+/// The two parameters of the path.
+#[derive(Debug)]
+pub struct PathIds<A, B>(pub A, pub B);
+
+impl<S: Send + Sync, A: FromStr, B: FromStr> FromRequestParts<S> for PathIds<A, B> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let params = path_params(parts, state).await?;
+        let mut texts = params.iter().map(|(_, text)| text);
+        let (first, second) = (texts.next().unwrap_or_default(), texts.next().unwrap_or_default());
+        Ok(PathIds(parse_id(first)?, parse_id(second)?))
+    }
+}
+
+async fn path_params<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, ApiError> {
+    RawPathParams::from_request_parts(parts, state)
+        .await
+        .map_err(|_| ApiError::new(Code::InvalidRequest, "the path is not valid UTF-8"))
+}
+
+fn parse_id<T: FromStr>(text: &str) -> Result<T, ApiError> {
+    text.parse().map_err(|_| ApiError::new(Code::InvalidRequest, format!("{text:?} is not an id")))
 }
 
 /// The query string.
@@ -125,12 +139,12 @@ impl<S: Send + Sync, T: FromStr> FromRequestParts<S> for PathId<T> {
 pub struct QueryOf<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryOf<T> {
-    type Rejection = Refused;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
-        match Query::<T>::from_request_parts(parts, state).await {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        match Query::<T>::try_from_uri(&parts.uri) {
             Ok(Query(query)) => Ok(QueryOf(query)),
-            Err(error) => Err(Refused::new(Code::InvalidRequest, error.body_text())),
+            Err(error) => Err(ApiError::new(Code::InvalidRequest, error.body_text())),
         }
     }
 }
@@ -150,6 +164,11 @@ pub struct PageQuery {
 }
 
 impl PageQuery {
+    /// The page that begins behind the cursor, or the first one, which begins behind `start`.
+    pub fn paging<T: FromStr>(&self, start: T) -> Result<Paging<T>, Refusal> {
+        Ok(Paging { limit: self.limit()?, after: self.cursor()?.unwrap_or(start) })
+    }
+
     pub fn limit(&self) -> Result<usize, Refusal> {
         match self.limit.unwrap_or(DEFAULT_LIMIT) {
             limit @ 1..=MAX_LIMIT => Ok(limit),
@@ -159,25 +178,15 @@ impl PageQuery {
         }
     }
 
-    /// The cursor, or `start` for the first page.
-    pub fn cursor<T: FromStr>(&self, start: T) -> Result<T, Refusal> {
-        match &self.cursor {
-            None => Ok(start),
-            Some(text) => text.parse().map_err(|_| {
-                Refusal::new(
-                    Code::InvalidRequest,
-                    format!("{text:?} is not a cursor; take it from `next` of a page"),
-                )
-            }),
-        }
+    pub fn cursor<T: FromStr>(&self) -> Result<Option<T>, Refusal> {
+        let parse = |text: &String| {
+            text.parse().map_err(|_| {
+                let detail = format!("{text:?} is not a cursor; take it from `next` of a page");
+                Refusal::new(Code::InvalidRequest, detail)
+            })
+        };
+        self.cursor.as_ref().map(parse).transpose()
     }
-}
-
-/// Cuts a page off the rest of a list. The cursor is made from the last item of the page.
-pub fn page<T>(mut rest: impl Iterator<Item = T>, limit: usize, cursor: impl Fn(&T) -> String) -> Page<T> {
-    let items: Vec<T> = rest.by_ref().take(limit).collect();
-    let next = if rest.next().is_some() { items.last().map(cursor) } else { None };
-    Page { items, next }
 }
 
 /// Which state a single resource is read from.
@@ -189,61 +198,56 @@ pub struct ReadQuery {
     pub consistency: Option<Consistency>,
 }
 
-/// A mutation: who asks, under which id, and until when.
-#[derive(Debug)]
-pub struct Mutation {
-    pub request: CommandRequest,
-    pub deadline: Instant,
+/// The caller of a handler that reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller(Principal);
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(Caller(principal(parts)))
+    }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Mutation {
-    type Rejection = Refused;
+impl Caller {
+    /// A read for this caller: linearizable unless the request asks for another consistency.
+    pub fn read(self, consistency: Option<Consistency>) -> ReadRequest {
+        ReadRequest {
+            principal: self.0,
+            consistency: consistency.unwrap_or_default(),
+            deadline: clock::now() + SERVICE_DEADLINE,
+        }
+    }
+}
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
+/// A request that changes something: its caller, its id and its deadline.
+#[derive(Debug)]
+pub struct Write(pub WriteRequest);
+
+impl<S: Send + Sync> FromRequestParts<S> for Write {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let key = parts.headers.get("idempotency-key").map(|key| key.to_str().unwrap_or_default());
-        if let Some(key) = key
-            && (key.is_empty() || key.len() > MAX_REQUEST_ID_BYTES)
-        {
-            return Err(Refused::new(
+        if key.is_some_and(|key| key.is_empty() || key.len() > MAX_REQUEST_ID_BYTES) {
+            return Err(ApiError::new(
                 Code::InvalidRequest,
                 format!("an Idempotency-Key has 1 to {MAX_REQUEST_ID_BYTES} visible ASCII characters"),
             ));
         }
-        let id = key.map_or_else(made_up_id, str::to_owned);
-        marks::changes_under(&id);
-        Ok(Mutation {
-            request: CommandRequest {
-                repeatable: key.is_some(),
-                resent_after: None,
-                id,
-                actor: Actor::Operator(actor(parts)),
-            },
-            deadline: clock::now() + WRITE_DEADLINE,
-        })
+        let deadline = clock::now() + SERVICE_DEADLINE;
+        Ok(Write(WriteRequest::new(principal(parts), key.map(str::to_owned), deadline)))
     }
 }
 
-/// The id of a request whose client chose none: a UUID of this process and a count. So those of one process
-/// follow each other, and what is written about them lies side by side.
-fn made_up_id() -> String {
-    static PROCESS: LazyLock<u64> = LazyLock::new(rand::random);
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let bytes = (u128::from(*PROCESS) << 64 | u128::from(count)).to_be_bytes();
-    uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
-}
-
-/// How the audit names who asks: by what they use and where they are. Nobody is authenticated yet,
-/// and a name that anybody can claim would be worse than none.
-fn actor(parts: &Parts) -> String {
+fn principal(parts: &Parts) -> Principal {
     let client = match parts.headers.get("ringmaster-client").map(|client| client.as_bytes()) {
-        Some(b"dashboard") => "dashboard",
-        Some(b"cli") => "cli",
-        Some(b"node") => "node",
-        _ => "api",
+        Some(b"dashboard") => ClientKind::Dashboard,
+        Some(b"cli") => ClientKind::Cli,
+        Some(b"node") => ClientKind::Node,
+        _ => ClientKind::Api,
     };
-    match parts.extensions.get::<ConnectInfo<SocketAddr>>() {
-        Some(ConnectInfo(addr)) => format!("{client}@{}", addr.ip()),
-        None => client.to_owned(),
-    }
+    let addr = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(addr)| addr.ip());
+    Principal::Anonymous { client, addr }
 }

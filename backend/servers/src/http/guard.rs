@@ -1,16 +1,14 @@
-//! Who may talk to this node from a browser.
+//! Which browser pages may talk to this node.
 //!
-//! A request with an `Origin` comes from a page; only pages of members are served, so that a page
-//! which was loaded from a node that died can go on with another. A request must also name a host
-//! that this node has, or a page of a foreign name that resolves to it (DNS rebinding) could read
-//! what it likes. Members' public URLs are read from the state at each request: a member that is
-//! removed drops out at once.
+//! A request with an `Origin` comes from a page. Only pages of members are served, so that a page whose node died can
+//! continue with another one. A request must also name a host of this node, or a page of a foreign name that resolves
+//! to it could read everything (DNS rebinding). The public URLs of members are read from the state at each request: a
+//! removed member is refused at once.
 
-use crate::http::{Api, problem::Refused};
+use crate::http::{Api, problem::ApiError};
 use axum::{
     extract::Request,
     http::{HeaderMap, HeaderName, HeaderValue, Method, header},
-    response::Response,
 };
 use ringmaster_cluster::State;
 use ringmaster_common::error::Code;
@@ -18,61 +16,59 @@ use ringmaster_common::error::Code;
 /// How long a browser may remember what CORS allows.
 const PREFLIGHT_MAX_AGE: &str = "60";
 
-/// A page or a program that this node answers to.
+/// An accepted origin.
 #[derive(Debug)]
-pub struct Visitor {
-    /// Where the page is from, if it is one.
+pub struct OriginCheck {
+    /// The origin of the page, if the request comes from one.
     origin: Option<HeaderValue>,
-    asks_first: bool,
+    is_preflight: bool,
 }
 
-impl Visitor {
-    pub fn admit(api: &Api, request: &Request) -> Result<Visitor, Refused> {
+impl OriginCheck {
+    pub fn of(api: &Api, request: &Request) -> Result<OriginCheck, ApiError> {
         let headers = request.headers();
-        let asks_first = request.method() == Method::OPTIONS
+        let is_preflight = request.method() == Method::OPTIONS
             && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        Ok(Visitor { origin: origin_of(api, &api.group.state(), headers)?, asks_first })
+        let origin = origin_of(api, headers)?;
+        Ok(OriginCheck { origin, is_preflight })
     }
 
-    /// Whether it is a browser's question what a page may do (a preflight).
-    pub fn asks_first(&self) -> bool {
-        self.asks_first
+    /// Whether a browser asks which requests a page may make.
+    pub fn is_preflight(&self) -> bool {
+        self.is_preflight
     }
 
-    /// Says in the answer that the page may read it.
-    pub fn welcome(self, mut response: Response) -> Response {
-        let headers = response.headers_mut();
+    /// Allows the page to read the response.
+    pub fn apply_cors(self, headers: &mut HeaderMap) {
         if let Some(origin) = self.origin {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            headers.insert(
-                header::ACCESS_CONTROL_EXPOSE_HEADERS,
-                HeaderValue::from_static(
-                    "etag, location, ringmaster-revision, ringmaster-age-ms, ringmaster-request-id",
-                ),
-            );
-            if self.asks_first {
-                let allowed = "content-type, idempotency-key, if-match, if-none-match, ringmaster-client";
-                headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
-                headers.insert(
-                    header::ACCESS_CONTROL_ALLOW_METHODS,
-                    HeaderValue::from_static("GET, PUT, POST, DELETE"),
-                );
-                headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_MAX_AGE));
+            let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
+            set(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
+            if self.is_preflight {
+                set(header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
+                set(header::ACCESS_CONTROL_ALLOW_METHODS, "GET, PUT, POST, DELETE");
+                set(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE);
             }
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         }
         headers.append(header::VARY, HeaderValue::from_static("origin"));
-        response
     }
 }
 
-/// What the loopback interface is called.
+/// The headers of responses that a page may read.
+const EXPOSED_HEADERS: &str = "etag, location, ringmaster-revision, ringmaster-age-ms, ringmaster-request-id";
+/// The headers of requests that a page may set.
+const ALLOWED_HEADERS: &str = "content-type, idempotency-key, if-match, if-none-match, ringmaster-client";
+
+/// The names of the loopback interface.
 const LOOPBACK: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
 
 /// The origin to name in the answer, if the request has one; an error if it is foreign.
-fn origin_of(api: &Api, state: &State, headers: &HeaderMap) -> Result<Option<HeaderValue>, Refused> {
+fn origin_of(api: &Api, headers: &HeaderMap) -> Result<Option<HeaderValue>, ApiError> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    if !is_own_host(api, state, host) {
-        return Err(Refused::new(
+    // Most requests name an address of this node and no origin, and need no look at the members.
+    let is_own = is_of_this_node(api, host) || is_of_a_member(&api.services.group.state(), host);
+    if !is_own {
+        return Err(ApiError::new(
             Code::UnknownHost,
             format!("this node does not answer to the host {host:?}; use its public URL, {}", api.public_url),
         ));
@@ -80,10 +76,10 @@ fn origin_of(api: &Api, state: &State, headers: &HeaderMap) -> Result<Option<Hea
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(None) };
     let text = origin.to_str().unwrap_or_default();
     let of_host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) == Some(host);
-    if of_host || origins(state).any(|member| is_same(member, text)) {
+    if of_host || origins(&api.services.group.state()).any(|member| is_same(member, text)) {
         Ok(Some(origin.clone()))
     } else {
-        Err(Refused::new(
+        Err(ApiError::new(
             Code::ForeignOrigin,
             format!(
                 "pages of {text:?} may not talk to this cluster; only those of its members' public URLs may"
@@ -92,14 +88,13 @@ fn origin_of(api: &Api, state: &State, headers: &HeaderMap) -> Result<Option<Hea
     }
 }
 
-fn is_own_host(api: &Api, state: &State, host: &str) -> bool {
+fn is_of_this_node(api: &Api, host: &str) -> bool {
     let (name, port) = host.rsplit_once(':').unwrap_or((host, "80"));
-    (LOOPBACK.contains(&name) && port.parse() == Ok(api.port))
-        || authority(&api.public_url) == Some(host)
-        || state
-            .membership
-            .iter()
-            .any(|node| node.api_addr == host || authority(&node.public_url) == Some(host))
+    (LOOPBACK.contains(&name) && port.parse() == Ok(api.port)) || authority(&api.public_url) == Some(host)
+}
+
+fn is_of_a_member(state: &State, host: &str) -> bool {
+    state.membership.iter().any(|node| node.api_addr == host || authority(&node.public_url) == Some(host))
 }
 
 /// Whether two origins are one: the names of the loopback interface all mean the same.
@@ -128,28 +123,21 @@ fn authority(url: &str) -> Option<&str> {
     origin(url)?.split_once("://").map(|(_, authority)| authority)
 }
 
-/// What every answer carries.
-pub fn secure(api: &Api, response: &mut Response) {
-    let headers = response.headers_mut();
+/// Sets the security headers that every response has.
+pub fn set_security_headers(api: &Api, headers: &mut HeaderMap) {
     let is_page =
         headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
-    let policy = if is_page { page_policy(&api.group.state()) } else { no_page_policy() };
-    let set = [
-        (header::CONTENT_SECURITY_POLICY, policy),
-        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-        (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
-    ];
-    for (name, value) in set {
-        headers.insert(name, value);
-    }
+    let policy = if is_page { page_policy(&api.services.group.state()) } else { NO_PAGE_POLICY };
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(OPENER_POLICY, HeaderValue::from_static("same-origin"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 }
 
-/// What is no page does nothing, wherever a browser puts it.
-fn no_page_policy() -> HeaderValue {
-    HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")
-}
+const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+/// A response that is no page may do nothing, wherever a browser puts it.
+const NO_PAGE_POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 
 /// A page talks to the members alone.
 fn page_policy(state: &State) -> HeaderValue {
@@ -160,7 +148,7 @@ fn page_policy(state: &State) -> HeaderValue {
          frame-ancestors 'none'; base-uri 'none'; object-src 'none'; form-action 'none'",
         members.join(" ")
     );
-    HeaderValue::from_str(&policy).expect("what a public URL may hold fits a header")
+    HeaderValue::from_str(&policy).expect("a public URL fits a header")
 }
 
 #[cfg(test)]

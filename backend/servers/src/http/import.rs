@@ -2,14 +2,14 @@
 
 use crate::http::{
     Api,
-    extract::{JsonBody, Mutation, QueryOf},
+    extract::{JsonBody, QueryOf, Write},
     openapi::problems,
-    problem::Refused,
+    problem::ApiError,
+    response_metadata as metadata,
 };
-use axum::{extract::State as Extension, http::StatusCode};
-use ringmaster_cluster::traffic::TrafficCommand;
-use ringmaster_cluster_group::Consistency;
+use axum::{extract::State, response::Response};
 use ringmaster_common::traffic::import::Import;
+use ringmaster_services::traffic::import;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -17,37 +17,35 @@ use utoipa::IntoParams;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ImportQuery {
-    /// Only say whether it would be accepted.
+    /// Only check whether it would be accepted.
     #[serde(default)]
     check: bool,
 }
 
 /// Put upstreams and routes: all of them, or none
 ///
-/// Each names the version that it has now, so that nobody's change is overwritten unseen. What is not named stays as it
-/// is, and what became of endpoints stays, too. Where anything of it is refused, nothing has changed.
+/// Each names the version that it has now, so that no change of another client is overwritten unseen. Resources that
+/// are not named stay as they are, and so does the state of endpoints. If one of them is refused, nothing changes.
 #[utoipa::path(
-    post, path = "/traffic/import", tag = "traffic", operation_id = "import_traffic", params(ImportQuery, Mutation),
+    post, path = "/v1/traffic/import", tag = "traffic", operation_id = "import_traffic", params(ImportQuery, Write),
     request_body(content = Import, examples(
-        ("new" = (summary = "An upstream and a route that are not there yet", value = json!({
+        ("new" = (summary = "A new upstream and a new route", value = json!({
             "upstreams": [{ "name": "imported", "version": null, "spec": { "endpoints": [{ "id": "e1", "addr": "127.0.0.1:9001" }] } }],
             "routes": [{ "name": "imported", "version": null, "spec": { "path_prefix": "/imported", "upstream": "imported" } }]
         })))
     )),
-    responses((status = 204, description = "All of it is put, or would be"), ImportRefusals)
+    responses((status = 204, description = "All of it is stored, or would be"), ImportRefusals)
 )]
 pub async fn import(
-    Extension(api): Extension<Api>,
+    State(api): State<Api>,
     QueryOf(query): QueryOf<ImportQuery>,
-    mutation: Mutation,
-    JsonBody(import): JsonBody<Import>,
-) -> Result<StatusCode, Refused> {
+    Write(request): Write,
+    JsonBody(body): JsonBody<Import>,
+) -> Result<Response, ApiError> {
     if query.check {
-        api.read(Some(Consistency::Linearizable)).await?.check_import(import)?;
-    } else {
-        api.configure(mutation, TrafficCommand::Import(import)).await?;
+        return Ok(metadata::no_content(import::check(&api.services, request, body).await?));
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok(metadata::no_content(import::import(&api.services, request, body).await?))
 }
 
 problems!(ImportRefusals: [WRITE, BODY], UnknownUpstream, InvalidUpstream, InvalidRoute, EndpointTaken, RouteShadows, ListenerTaken, UpgradeUnfinished, PreconditionFailed, LimitReached);

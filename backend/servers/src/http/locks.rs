@@ -4,119 +4,108 @@
 
 use crate::http::{
     Api,
-    admission::Class,
-    extract::{JsonBody, Mutation, PageQuery, PathId, QueryOf, ReadQuery, page},
+    extract::{Caller, JsonBody, PageQuery, PathId, QueryOf, ReadQuery, TimedJsonBody, Write},
     openapi::problems,
-    problem::Refused,
+    problem::ApiError,
+    response_metadata as metadata,
 };
-use axum::{Json, extract::State as Extension, http::StatusCode};
-use ringmaster_cluster::command::{Command, Outcome};
+use axum::{extract::State, http::StatusCode, response::Response};
 use ringmaster_common::{
-    error::{Code, Refusal},
-    lock::{
-        AcquireLock, Lock, LockDetail, LockGrant, LockVerdict, ReleaseLock, RenewLock, VerifyLock, check_name,
-    },
+    lock::{AcquireLock, Lock, LockDetail, LockGrant, LockVerdict, ReleaseLock, RenewLock, VerifyLock},
     page::Page,
+};
+use ringmaster_services::{
+    locks::{self, LockFilter},
+    page::Paging,
 };
 use serde::Deserialize;
 
 /// Acquire a lock
 ///
-/// The answer comes once the lock is granted, or the wait has passed. The same request under the same
+/// The response comes once the lock is granted, or the wait has passed. The same request under the same
 /// Idempotency-Key finds its own lease or its own place in the queue again, on any node. Count the TTL from
-/// before the request was sent; after a wait, renew at once. A lock protects only what checks its token.
+/// before the request was sent; after a wait, renew at once. A lock protects only resources that check its token.
 #[utoipa::path(
-    post, path = "/locks/acquire", tag = "locks", operation_id = "acquire_lock", params(Mutation),
+    post, path = "/v1/locks/acquire", tag = "locks", operation_id = "acquire_lock", params(Write),
     request_body(content = AcquireLock, examples(
-        ("exclusive" = (summary = "For one, at once or not at all", value = json!({
+        ("exclusive" = (summary = "Exclusive, without a wait", value = json!({
             "name": "jobs/nightly", "owner": "worker-7", "ttl_ms": 10000, "meta": { "why": "the nightly report" }
         }))),
-        ("shared" = (summary = "For all who share it, after a wait of up to 30 s", value = json!({
+        ("shared" = (summary = "Shared, after a wait of up to 30 s", value = json!({
             "name": "schema", "owner": "reader-1", "ttl_ms": 10000, "wait_ms": 30000, "mode": "shared"
         }))),
-        ("semaphore" = (summary = "For three at a time", value = json!({
+        ("semaphore" = (summary = "For three holders at a time", value = json!({
             "name": "uploads", "owner": "worker-7", "ttl_ms": 10000, "limit": 3
         })))
     )),
-    responses((status = 200, description = "It is granted", body = LockGrant), AcquireRefusals)
+    responses((status = 200, description = "Granted", body = LockGrant), AcquireRefusals)
 )]
 pub async fn acquire(
-    Extension(api): Extension<Api>,
-    mutation: Mutation,
-    JsonBody(body): JsonBody<AcquireLock>,
-) -> Result<Json<LockGrant>, Refused> {
-    body.check().map_err(invalid)?;
-    let class = if body.wait_ms == 0 { Class::Locks } else { Class::LockWaits };
-    let _under_way = api.admission.enter(class)?;
-    Ok(Json(api.group.acquire(mutation.request, body).await?))
+    State(api): State<Api>,
+    Write(request): Write,
+    TimedJsonBody(body): TimedJsonBody<AcquireLock>,
+) -> Result<Response, ApiError> {
+    Ok(metadata::written(StatusCode::OK, locks::acquire(&api.services, request, body).await?))
 }
 
 problems!(AcquireRefusals: [WRITE, BODY], LockHeld, LockLimitDiffers, LimitReached);
 
 /// Renew a lease
 #[utoipa::path(
-    post, path = "/locks/renew", tag = "locks", operation_id = "renew_lock", params(Mutation),
+    post, path = "/v1/locks/renew", tag = "locks", operation_id = "renew_lock", params(Write),
     request_body(content = RenewLock, examples(
         ("plain" = (value = json!({ "name": "schema", "owner": "reader-1", "token": 3, "ttl_ms": 10000 })))
     )),
-    responses((status = 200, description = "It runs on", body = LockGrant), RenewRefusals)
+    responses((status = 200, description = "Renewed", body = LockGrant), RenewRefusals)
 )]
 pub async fn renew(
-    Extension(api): Extension<Api>,
-    mutation: Mutation,
+    State(api): State<Api>,
+    Write(request): Write,
     JsonBody(body): JsonBody<RenewLock>,
-) -> Result<Json<LockGrant>, Refused> {
-    check_name(&body.name).map_err(invalid)?;
-    let response = api.group.propose(mutation.request, Command::RenewLock(body), mutation.deadline).await?;
-    match response.outcome {
-        Outcome::LockGranted(grant) => Ok(Json(grant)),
-        _ => Err(Refused::new(Code::Internal, "the cluster answered with something else")),
-    }
+) -> Result<Response, ApiError> {
+    Ok(metadata::written(StatusCode::OK, locks::renew(&api.services, request, body).await?))
 }
 
 problems!(RenewRefusals: [WRITE, BODY], LockLost);
 
 /// Release a lock
 ///
-/// A release that was carried out before is answered as it was then.
+/// A release that was carried out before gets its first response again.
 #[utoipa::path(
-    post, path = "/locks/release", tag = "locks", operation_id = "release_lock", params(Mutation),
+    post, path = "/v1/locks/release", tag = "locks", operation_id = "release_lock", params(Write),
     request_body(content = ReleaseLock, examples(
         ("plain" = (value = json!({ "name": "jobs/nightly", "owner": "worker-7", "token": 1 })))
     )),
-    responses((status = 204, description = "It is released"), ReleaseRefusals)
+    responses((status = 204, description = "Released"), ReleaseRefusals)
 )]
 pub async fn release(
-    Extension(api): Extension<Api>,
-    mutation: Mutation,
+    State(api): State<Api>,
+    Write(request): Write,
     JsonBody(body): JsonBody<ReleaseLock>,
-) -> Result<StatusCode, Refused> {
-    check_name(&body.name).map_err(invalid)?;
-    api.group.propose(mutation.request, Command::ReleaseLock(body), mutation.deadline).await?;
-    Ok(StatusCode::NO_CONTENT)
+) -> Result<Response, ApiError> {
+    Ok(metadata::no_content(locks::release(&api.services, request, body).await?))
 }
 
 problems!(ReleaseRefusals: [WRITE, BODY], LockLost);
 
-/// Ask whether a token still holds
+/// Check whether a token still holds
 ///
-/// By the time that the answer is read, it may not. A resource is safe only if it keeps the highest token that
-/// it has seen, and refuses those below.
+/// By the time that the response is read, it may not. A resource is safe only if it stores the highest token that
+/// it has seen, and refuses lower ones.
 #[utoipa::path(
-    post, path = "/locks/verify", tag = "locks", operation_id = "verify_lock", params(ReadQuery),
+    post, path = "/v1/locks/verify", tag = "locks", operation_id = "verify_lock", params(ReadQuery),
     request_body(content = VerifyLock, examples(
         ("plain" = (value = json!({ "name": "jobs/nightly", "token": 1 })))
     )),
-    responses((status = 200, description = "Whether it does", body = LockVerdict), VerifyRefusals)
+    responses((status = 200, description = "Whether the token holds", body = LockVerdict), VerifyRefusals)
 )]
 pub async fn verify(
-    Extension(api): Extension<Api>,
+    State(api): State<Api>,
+    caller: Caller,
     QueryOf(query): QueryOf<ReadQuery>,
     JsonBody(body): JsonBody<VerifyLock>,
-) -> Result<Json<LockVerdict>, Refused> {
-    check_name(&body.name).map_err(invalid)?;
-    let state = api.read(query.consistency).await?;
-    Ok(Json(state.locks.verify(&body.name, body.token)))
+) -> Result<Response, ApiError> {
+    Ok(metadata::read(locks::verify(&api.services, caller.read(query.consistency), body).await?))
 }
 
 problems!(VerifyRefusals: [READ, BODY]);
@@ -125,55 +114,46 @@ problems!(VerifyRefusals: [READ, BODY]);
 #[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct LocksQuery {
-    /// Only those whose names begin with this.
+    /// Only the locks whose names begin with this.
     #[param(example = "jobs/")]
     prefix: Option<String>,
-    /// Only those that somebody waits for.
+    /// Only the locks that have waiters.
     #[serde(default)]
     contended: bool,
 }
 
 /// The locks in use
 #[utoipa::path(
-    get, path = "/locks", tag = "locks", operation_id = "locks", params(LocksQuery, PageQuery),
+    get, path = "/v1/locks", tag = "locks", operation_id = "locks", params(LocksQuery, PageQuery),
     responses((status = 200, description = "In the order of names", body = Page<Lock>), ListRefusals)
 )]
 pub async fn list(
-    Extension(api): Extension<Api>,
+    State(api): State<Api>,
+    caller: Caller,
     QueryOf(query): QueryOf<LocksQuery>,
     QueryOf(which): QueryOf<PageQuery>,
-) -> Result<Json<Page<Lock>>, Refused> {
-    let (limit, after) = (which.limit()?, which.cursor.as_deref());
-    let state = api.read(which.consistency).await?;
-    let prefix = query.prefix.unwrap_or_default();
-    let locks = state.locks.list(&prefix, after, query.contended, api.group.cluster_time_here());
-    Ok(Json(page(locks, limit, |lock| lock.name.clone())))
+) -> Result<Response, ApiError> {
+    let request = caller.read(which.consistency);
+    let filter = LockFilter { prefix: query.prefix.unwrap_or_default(), contended: query.contended };
+    let paging = Paging { limit: which.limit()?, after: which.cursor };
+    Ok(metadata::read(locks::list(&api.services, request, filter, paging).await?))
 }
 
 problems!(ListRefusals: [READ]);
 
-/// One lock, with its past and with who waits for whom
+/// One lock, with its history, its waiters and their deadlocks
 #[utoipa::path(
-    get, path = "/locks/{name}", tag = "locks", operation_id = "lock",
+    get, path = "/v1/locks/{name}", tag = "locks", operation_id = "lock",
     params(("name" = String, Path, description = "Percent-encoded", example = "jobs%2Fnightly"), ReadQuery),
     responses((status = 200, description = "The lock", body = LockDetail), GetRefusals)
 )]
 pub async fn get(
-    Extension(api): Extension<Api>,
+    State(api): State<Api>,
+    caller: Caller,
     PathId(name): PathId<String>,
     QueryOf(query): QueryOf<ReadQuery>,
-) -> Result<Json<LockDetail>, Refused> {
-    let state = api.read(query.consistency).await?;
-    match state.locks.detail(&name, api.group.cluster_time_here()) {
-        Some(detail) => Ok(Json(detail)),
-        None => {
-            Err(Refused::new(Code::UnknownLock, format!("nobody holds, waits for or lately held {name:?}")))
-        }
-    }
+) -> Result<Response, ApiError> {
+    Ok(metadata::read(locks::get(&api.services, caller.read(query.consistency), &name).await?))
 }
 
 problems!(GetRefusals: [READ], UnknownLock);
-
-fn invalid(detail: String) -> Refusal {
-    Refusal::new(Code::InvalidRequest, detail)
-}

@@ -1,29 +1,25 @@
-//! `/metrics`, and the counting of requests.
+//! `/metrics`, as Prometheus reads them.
 
-use crate::http::{Api, openapi::problems, problem::Refused};
+use crate::http::{Api, openapi::problems, problem::ApiError};
 use axum::{
-    extract::{MatchedPath, Request, State as Extension},
+    extract::State,
     http::{HeaderMap, Method, header},
     response::{IntoResponse, Response},
 };
 use ringmaster_common::error::Code;
 use ringmaster_metrics::Format;
-use ringmaster_net::clock;
-use std::time::Instant;
 
-/// Where the router matched nothing: a file of the dashboard, a page of it, or nothing at all.
-const UNROUTED: &str = "other";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The figures of this node, as Prometheus reads them
+/// The metrics of this node
 ///
-/// OpenMetrics where it is accepted, else the older text format.
+/// In the OpenMetrics format where it is accepted, else in the older text format of Prometheus.
 #[utoipa::path(
     get, path = "/metrics", tag = "node", operation_id = "metrics",
-    responses((status = 200, description = "The figures", body = String, content_type = "text/plain"), MetricsRefusals)
+    responses((status = 200, description = "The metrics", body = String, content_type = "text/plain"), MetricsRefusals)
 )]
-pub async fn metrics(Extension(api): Extension<Api>, headers: HeaderMap) -> Result<Response, Refused> {
+pub async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response, ApiError> {
     let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let (format, kind) = if accepted.contains("application/openmetrics-text") {
         (Format::OpenMetrics, OPEN_METRICS)
@@ -32,34 +28,14 @@ pub async fn metrics(Extension(api): Extension<Api>, headers: HeaderMap) -> Resu
     };
     let text = tokio::task::spawn_blocking(move || api.metrics.expose(format))
         .await
-        .map_err(|_| Refused::new(Code::Internal, "the figures could not be read; the log tells why"))?;
+        .map_err(|_| ApiError::new(Code::Internal, "the metrics could not be read; the log says why"))?;
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
 problems!(MetricsRefusals: []);
 
-/// A request that is counted, whatever becomes of it.
-#[derive(Debug)]
-pub struct Counted {
-    started: Instant,
-    method: &'static str,
-    route: Option<MatchedPath>,
-}
-
-impl Counted {
-    pub fn new(request: &Request) -> Counted {
-        let route = request.extensions().get::<MatchedPath>().cloned();
-        Counted { started: clock::now(), method: label(request.method()), route }
-    }
-
-    pub fn answered(self, api: &Api, response: &Response) {
-        let route = self.route.as_ref().map_or(UNROUTED, MatchedPath::as_str);
-        api.metrics.answered(route, self.method, response.status().as_u16(), self.started.elapsed());
-    }
-}
-
-/// Clients may send methods that they made up.
-fn label(method: &Method) -> &'static str {
+/// The label of a method. Clients may send methods that they made up.
+pub fn method_label(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
         "HEAD" => "HEAD",

@@ -1,11 +1,13 @@
-//! `/openapi.json`: what this API takes and answers, told by the code that serves it.
+//! `/openapi.json`: the requests and responses of this API, described by the code that serves it.
 //!
-//! A route and its description come from one annotation on the function that answers it, and reach the
-//! router and the document together; so neither can have what the other lacks. The types are those of
-//! `common`. Every example in the document is sent to a running cluster by a test.
+//! The document has the rows of the route table, each with the annotation of its handler and with the permission that
+//! it needs (`x-permission`). So the router and the document cannot differ. The types are those of `common`. A test
+//! sends every example of the document to a running cluster.
 
-use crate::http::{extract::Mutation, routes};
+use crate::http::{Api, extract::Write, row::Row};
 use axum::{
+    body::Bytes,
+    extract::State,
     http::header,
     response::{IntoResponse, Response},
 };
@@ -15,7 +17,7 @@ use ringmaster_common::{
     stream::{ClientMessage, ServerMessage},
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{collections::BTreeMap, sync::OnceLock};
 use utoipa::{
     IntoParams, OpenApi,
     openapi::{
@@ -26,7 +28,7 @@ use utoipa::{
     },
 };
 
-/// Declares what may go wrong at a route, besides what may go wrong everywhere.
+/// Declares the errors of a route, besides those of every route.
 macro_rules! problems {
     ($name:ident: [$($set:ident),*] $(, $code:ident)*) => {
         #[derive(Debug)]
@@ -47,7 +49,7 @@ macro_rules! problems {
 }
 pub(super) use problems;
 
-/// What any request may be answered.
+/// The errors of every request.
 const ANY: &[Code] = &[
     Code::ForeignOrigin,
     Code::UnknownHost,
@@ -56,67 +58,98 @@ const ANY: &[Code] = &[
     Code::Overloaded,
     Code::Internal,
 ];
-/// What a request for agreed state may be answered, besides.
+/// The further errors of a read of the replicated state.
 pub const READ: &[Code] = &[Code::InvalidRequest, Code::NoLeader, Code::OutcomeUnknown, Code::NotReady];
-/// What a request that changes agreed state may be answered, besides.
+/// The further errors of a write.
 pub const WRITE: &[Code] =
     &[Code::InvalidRequest, Code::IdempotencyKeyReused, Code::NoLeader, Code::OutcomeUnknown];
-/// What a request with a body may be answered, besides.
+/// The further errors of a request with a body.
 pub const BODY: &[Code] = &[Code::MalformedJson, Code::BodyTooLarge, Code::UnsupportedMediaType];
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Ringmaster",
-        description = "The control room of a small fleet. Any node answers; what only the leader can do is \
-                       forwarded to it.\n\nWhat operators do goes through plans: a plan says what would happen, and is \
-                       refused if anything that it looked at has changed when it is applied. Errors are problem \
+        description = "The control room of a small fleet. Any node answers; requests for the leader are forwarded \
+                       to it.\n\nEvery action of an operator is a plan first: a plan shows its steps and its impact, and is \
+                       refused if a fact that it depends on has changed when it is applied. Errors are problem \
                        documents (RFC 9457) with a stable `code`. Lists are answered a page at a time. Durations are \
                        integers of milliseconds, times are RFC 3339 in UTC, and ids and revisions are below 2^53.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     tags(
-        (name = "cluster", description = "Who the members are, and how they are. Answered without a quorum, too."),
-        (name = "plans", description = "The one door for what operators do."),
+        (name = "cluster", description = "The members and their health. Answered without a quorum, too."),
+        (name = "plans", description = "The actions of operators: planned, shown, then applied."),
         (name = "operations", description = "Plans being run. They outlive the node that runs them."),
-        (name = "settings", description = "Configuration that the whole cluster agrees on: plain GET and PUT, with ETags."),
-        (name = "locks", description = "Leases with fencing tokens, and fair queues. A resource is safe if it keeps the highest token that it has seen."),
-        (name = "traffic", description = "Upstreams, their endpoints, and the routes that lead there. Configuration under ETags; states change by plans."),
-        (name = "history", description = "What happened, and who asked for it."),
+        (name = "settings", description = "Configuration of the whole cluster: plain GET and PUT, with ETags."),
+        (name = "locks", description = "Leases with fencing tokens, and fair queues. A resource is safe if it stores the highest token that it has seen and refuses lower ones."),
+        (name = "traffic", description = "Upstreams, their endpoints, and the routes that lead there. Configuration with ETags; states change by plans."),
+        (name = "history", description = "The events and the audit."),
         (name = "node", description = "This node itself, for supervisors, load balancers and monitoring."),
-        (name = "demo", description = "Chaos, in a demo alone."),
+        (name = "demo", description = "Chaos. Only in a demo."),
     ),
     components(schemas(Chaos, ClientMessage, Problem, ServerMessage))
 )]
 struct Frame;
 
-/// The document, as JSON.
-pub static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
-    let document = tidied(routes().into_openapi());
-    serde_json::to_value(document).expect("a document is plain data")
-});
-static TEXT: LazyLock<String> = LazyLock::new(|| DOCUMENT.to_string());
-
-/// What the routes are added to.
-pub fn frame() -> openapi::OpenApi {
-    Frame::openapi()
+/// The document of the API. It is made when it is first asked for.
+#[derive(Debug)]
+pub struct Description {
+    rows: &'static [Row],
+    document: OnceLock<Value>,
+    text: OnceLock<Bytes>,
 }
 
-/// What may hold more than is configured, because what a GET tells may be put back.
-const PUT_BACK: &[&str] = &["Configured_Endpoint", "Configured_EndpointSpec", "EndpointSpec", "RouteSpec"];
+impl Description {
+    pub fn of(rows: &'static [Row]) -> Self {
+        Description { rows, document: OnceLock::new(), text: OnceLock::new() }
+    }
 
-/// The router spells a path's tail as `{*key}`, OpenAPI as `{key}`.
-fn tidied(mut document: openapi::OpenApi) -> openapi::OpenApi {
-    let paths = std::mem::take(&mut document.paths.paths);
-    document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
-    let schemas = document.components.iter_mut().flat_map(|components| &mut components.schemas);
-    for (_, schema) in schemas.filter(|(name, _)| PUT_BACK.contains(&name.as_str())) {
+    /// As JSON.
+    pub fn document(&self) -> &Value {
+        self.document
+            .get_or_init(|| serde_json::to_value(describe(self.rows)).expect("a document is plain data"))
+    }
+
+    fn text(&self) -> Bytes {
+        self.text.get_or_init(|| self.document().to_string().into()).clone()
+    }
+}
+
+fn describe(rows: &[Row]) -> openapi::OpenApi {
+    let mut document = Frame::openapi();
+    let mut schemas = Vec::new();
+    for row in rows {
+        let (named, paths, _) = (row.describe)();
+        schemas.extend(named);
+        let operation = annotated(row, paths);
+        // The router spells the tail of a path as `{*key}`, OpenAPI as `{key}`.
+        let path = row.path.replace("{*", "{");
+        document.paths.add_path_operation(path, vec![row.method.documented()], operation);
+    }
+    let components = document.components.get_or_insert_default();
+    components.schemas.extend(schemas);
+    for (_, schema) in components.schemas.iter_mut().filter(|(name, _)| PUT_BACK.contains(&name.as_str())) {
         if let RefOr::T(Schema::Object(object)) = schema {
             object.additional_properties = None;
         }
     }
     document
 }
+
+/// The annotation of a row's handler, with the permission of the row.
+fn annotated(row: &Row, mut paths: openapi::Paths) -> openapi::path::Operation {
+    let item = paths.paths.remove(row.path);
+    let mut operation = item.and_then(|item| row.method.operation_of(item)).unwrap_or_else(|| {
+        panic!("the annotation of the handler of {:?} {} names another method or path", row.method, row.path)
+    });
+    let permission = json!(row.policy.permission.as_str());
+    operation.extensions.get_or_insert_default().insert("x-permission".to_owned(), permission);
+    operation
+}
+
+/// The schemas that may hold other fields, because the body of a GET may be put back unchanged.
+const PUT_BACK: &[&str] = &["Configured_Endpoint", "Configured_EndpointSpec", "EndpointSpec", "RouteSpec"];
 
 /// The API as an OpenAPI document
 ///
@@ -125,8 +158,8 @@ fn tidied(mut document: openapi::OpenApi) -> openapi::OpenApi {
     get, path = "/openapi.json", tag = "node", operation_id = "openapi",
     responses((status = 200, description = "An OpenAPI 3.1 document", body = Object), Refusals)
 )]
-pub async fn document() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str()).into_response()
+pub async fn document(State(api): State<Api>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], api.description.text()).into_response()
 }
 
 problems!(Refusals: []);
@@ -163,14 +196,14 @@ pub fn responses(codes: &[&[Code]]) -> BTreeMap<String, RefOr<openapi::Response>
 }
 
 /// Every mutation takes an idempotency key.
-impl IntoParams for Mutation {
+impl IntoParams for Write {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let key = ParameterBuilder::new()
             .name("Idempotency-Key")
             .parameter_in(ParameterIn::Header)
             .required(Required::False)
             .description(Some(
-                "Names the request. A repeat under the same key is answered as the first one was, and does nothing.",
+                "The id of the request. A repeat under the same key gets the first answer again, and changes nothing.",
             ))
             .schema(Some(
                 ObjectBuilder::new()

@@ -1,75 +1,74 @@
-//! `/v1/operations`: plans being run.
+//! `/v1/operations`: plans that are being run, or were.
 
 use crate::http::{
     Api,
-    extract::{Mutation, PageQuery, PathId, QueryOf, ReadQuery, page},
+    extract::{Caller, PageQuery, PathId, QueryOf, ReadQuery, Write},
     openapi::problems,
-    problem::Refused,
+    problem::ApiError,
+    response_metadata as metadata,
 };
-use axum::{Json, extract::State as Extension};
-use ringmaster_cluster::command::Command;
+use axum::{extract::State, http::StatusCode, response::Response};
 use ringmaster_common::{id::OperationId, operation::Operation, page::Page};
+use ringmaster_services::operations;
 
 /// All operations that are kept, the latest first
 #[utoipa::path(
-    get, path = "/operations", tag = "operations", operation_id = "operations", params(PageQuery),
+    get, path = "/v1/operations", tag = "operations", operation_id = "operations", params(PageQuery),
     responses((status = 200, description = "The latest first", body = Page<Operation>), ListRefusals)
 )]
 pub async fn list(
-    Extension(api): Extension<Api>,
+    State(api): State<Api>,
+    caller: Caller,
     QueryOf(query): QueryOf<PageQuery>,
-) -> Result<Json<Page<Operation>>, Refused> {
-    let (limit, before) = (query.limit()?, query.cursor(OperationId(u64::MAX))?);
-    let state = api.read(query.consistency).await?;
-    Ok(Json(page(state.operations.before(before).cloned(), limit, |operation| operation.id.to_string())))
+) -> Result<Response, ApiError> {
+    let (request, paging) = (caller.read(query.consistency), query.paging(OperationId(u64::MAX))?);
+    Ok(metadata::read(operations::list(&api.services, request, paging).await?))
 }
 
 problems!(ListRefusals: [READ]);
 
 /// One operation
 #[utoipa::path(
-    get, path = "/operations/{id}", tag = "operations", operation_id = "operation", params(("id" = OperationId, Path, description = "An operation's id", example = 1), ReadQuery),
+    get, path = "/v1/operations/{id}", tag = "operations", operation_id = "operation", params(("id" = OperationId, Path, description = "An operation's id", example = 1), ReadQuery),
     responses((status = 200, description = "The operation", body = Operation), GetRefusals)
 )]
 pub async fn get(
-    Extension(api): Extension<Api>,
+    State(api): State<Api>,
+    caller: Caller,
     PathId(id): PathId<OperationId>,
     QueryOf(query): QueryOf<ReadQuery>,
-) -> Result<Json<Operation>, Refused> {
-    let state = api.read(query.consistency).await?;
-    Ok(Json(state.operations.find(id)?.operation.clone()))
+) -> Result<Response, ApiError> {
+    Ok(metadata::read(operations::get(&api.services, caller.read(query.consistency), id).await?))
 }
 
 problems!(GetRefusals: [READ], UnknownOperation);
 
-/// Abort a running operation, where there is a way back
+/// Abort a running operation before its point of no return
 #[utoipa::path(
-    post, path = "/operations/{id}/abort", tag = "operations", operation_id = "abort_operation", params(("id" = OperationId, Path, description = "An operation's id", example = 1), Mutation),
-    responses((status = 200, description = "The operation, which ends", body = Operation), AbortRefusals)
+    post, path = "/v1/operations/{id}/abort", tag = "operations", operation_id = "abort_operation", params(("id" = OperationId, Path, description = "An operation's id", example = 1), Write),
+    responses((status = 200, description = "The operation, which is being aborted", body = Operation), AbortRefusals)
 )]
 pub async fn abort(
-    Extension(api): Extension<Api>,
-    PathId(operation): PathId<OperationId>,
-    mutation: Mutation,
-) -> Result<Json<Operation>, Refused> {
-    let command = Command::AbortOperation { operation };
-    Ok(Json(api.group.operate(mutation.request, command, mutation.deadline).await?.0))
+    State(api): State<Api>,
+    PathId(id): PathId<OperationId>,
+    Write(request): Write,
+) -> Result<Response, ApiError> {
+    Ok(metadata::written(StatusCode::OK, operations::abort(&api.services, request, id).await?))
 }
 
 problems!(AbortRefusals: [WRITE], UnknownOperation, NotAbortable);
 
-/// Keep what an operation did, before it reverts by itself
+/// Keep the effect of an operation before it is reverted automatically
 #[utoipa::path(
-    post, path = "/operations/{id}/keep", tag = "operations", operation_id = "keep_operation", params(("id" = OperationId, Path, description = "An operation's id", example = 1), Mutation),
-    responses((status = 200, description = "The operation, which stays", body = Operation), KeepRefusals)
+    post, path = "/v1/operations/{id}/keep", tag = "operations", operation_id = "keep_operation", params(("id" = OperationId, Path, description = "An operation's id", example = 1), Write),
+    responses((status = 200, description = "The operation, which is kept", body = Operation), KeepRefusals)
 )]
 pub async fn keep(
-    Extension(api): Extension<Api>,
-    PathId(operation): PathId<OperationId>,
-    mutation: Mutation,
-) -> Result<Json<Operation>, Refused> {
-    let command = Command::KeepOperation { operation };
-    Ok(Json(api.group.operate(mutation.request, command, mutation.deadline).await?.0))
+    State(api): State<Api>,
+    PathId(id): PathId<OperationId>,
+    Write(request): Write,
+) -> Result<Response, ApiError> {
+    Ok(metadata::written(StatusCode::OK, operations::keep(&api.services, request, id).await?))
 }
 
 problems!(KeepRefusals: [WRITE], UnknownOperation, NotAwaitingKeep);

@@ -1,95 +1,120 @@
-//! Errors at the edge: from refusals to problem documents.
+//! Errors at the edge: problem documents (RFC 9457) made of refusals.
 
+use crate::http::{MAX_BODY_BYTES, MAX_DISCARDED_BYTES, response_metadata};
 use axum::{
     Json,
     extract::Request,
-    http::{HeaderValue, StatusCode, Uri, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures::{FutureExt, StreamExt};
 use ringmaster_common::error::{Code, PROBLEM_JSON, Problem, Refusal};
+use ringmaster_services::{ReadAt, ServiceError};
 use std::panic::AssertUnwindSafe;
 
-/// A refusal on its way out.
+/// An error response.
 #[derive(Debug)]
-pub struct Refused(pub Box<Problem>);
+pub struct ApiError(Box<Body>);
 
-impl Refused {
+#[derive(Debug)]
+struct Body {
+    problem: Problem,
+    /// The state in which a read did not find what it was asked for.
+    read_at: Option<ReadAt>,
+}
+
+impl ApiError {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Refusal::new(code, detail).into()
     }
-}
 
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Self {
-        Refused(Box::new(refusal.into()))
+    /// The same, closing the connection: a client that floods this node keeps no connection that an operator may
+    /// need.
+    pub fn into_last_response(self) -> Response {
+        let mut response = self.into_response();
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
     }
 }
 
-impl IntoResponse for Refused {
+impl From<Problem> for ApiError {
+    fn from(problem: Problem) -> Self {
+        ApiError(Box::new(Body { problem, read_at: None }))
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        Problem::from(refusal).into()
+    }
+}
+
+impl From<ServiceError> for ApiError {
+    fn from(error: ServiceError) -> Self {
+        let ServiceError { refusal, overloaded, request_id, read_at } = error;
+        let problem = Problem {
+            class: overloaded.map(|class| class.as_str().to_owned()),
+            bound: overloaded.map(|class| class.bound() as u64),
+            request_id,
+            ..refusal.into()
+        };
+        ApiError(Box::new(Body { problem, read_at }))
+    }
+}
+
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.status).expect("codes have valid statuses");
-        let mut response = (status, Json(self.0)).into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        let Body { problem, read_at } = *self.0;
+        let status = StatusCode::from_u16(problem.status).expect("codes have valid statuses");
+        let mut response = (status, Json(&problem)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let Some(read_at) = read_at {
+            response_metadata::set_read_at(headers, read_at);
+        }
+        if let Some(request_id) = &problem.request_id {
+            response_metadata::set_request_id(headers, request_id);
         }
         response
     }
 }
 
-pub async fn method_not_allowed(request: Request) -> Refused {
-    Refused::new(
+/// The response to a method that a path does not take.
+pub async fn method_not_allowed(request: Request) -> ApiError {
+    ApiError::new(
         Code::MethodNotAllowed,
         format!(
-            "{} does not take {}; the header Allow names what it takes",
+            "{} does not take {}; the header Allow names the methods that it takes",
             request.uri().path(),
             request.method()
         ),
     )
 }
 
-/// A defect of ours costs one answer, not the connection. The panic itself is in the log.
-pub async fn without_panic(answer: impl Future<Output = Response>) -> Response {
-    // What the answer had borrowed is dropped with it, and locks tell those who take them next.
-    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
-        Refused::new(Code::Internal, "the node failed to answer; its log tells why").into_response()
+/// A panic of a handler costs one response, not the connection. The panic itself is in the log.
+pub async fn without_panic(handling: impl Future<Output = Response>) -> Response {
+    // The values that the handler had borrowed are dropped with it, and locks tell their next owners of the panic.
+    AssertUnwindSafe(handling).catch_unwind().await.unwrap_or_else(|_| {
+        ApiError::new(Code::Internal, "the node failed to respond; its log says why").into_response()
     })
 }
 
-/// How long the body is, by its own word, if that is too long.
+/// The announced length of the body, if it is too long.
 pub fn too_large(request: &Request) -> Option<u64> {
     let length: u64 = request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
-    (length > super::MAX_BODY_BYTES as u64).then_some(length)
+    (length > MAX_BODY_BYTES as u64).then_some(length)
 }
 
-/// Refuses a body of that length. It is read all the same, within a bound: who is still sending when the
-/// connection closes never sees the answer.
+/// Refuses a body of that length. It is read all the same, within a bound: a client that is still sending when the
+/// connection closes never sees the response.
 pub async fn discard(request: Request, length: u64) -> Response {
-    if length <= super::MAX_DISCARDED_BYTES {
+    if length <= MAX_DISCARDED_BYTES {
         let mut body = request.into_body().into_data_stream();
         while let Some(Ok(_)) = body.next().await {}
     }
-    let detail = format!("the body has {length} bytes, and may have {}", super::MAX_BODY_BYTES);
-    Refused::new(Code::BodyTooLarge, detail).into_response()
-}
-
-/// Answers that the framework made by itself get a body of ours.
-pub fn in_our_words(uri: &Uri, response: Response) -> Response {
-    let ours = response
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes() != b"text/plain; charset=utf-8");
-    if ours || !response.status().is_client_error() {
-        return response;
-    }
-    let path = uri.path();
-    let (code, detail) = match response.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            (Code::BodyTooLarge, format!("the body may have {} bytes", super::MAX_BODY_BYTES))
-        }
-        StatusCode::NOT_FOUND => (Code::UnknownRoute, format!("there is nothing at {path}")),
-        _ => (Code::InvalidRequest, format!("{path} does not take this request")),
-    };
-    Refused::new(code, detail).into_response()
+    let detail = format!("the body has {length} bytes, and the limit is {MAX_BODY_BYTES}");
+    ApiError::new(Code::BodyTooLarge, detail).into_response()
 }

@@ -1,141 +1,91 @@
-//! Endpoints that register themselves, and who asks where a service is.
+//! Endpoints that register themselves, and clients that look for the endpoints of a service.
 
 use crate::http::{
     Api,
-    extract::{JsonBody, Mutation, PathId, QueryOf},
+    extract::{JsonBody, PathId, QueryOf, Write},
     openapi::problems,
-    problem::Refused,
+    problem::ApiError,
+    response_metadata as metadata,
 };
-use axum::{Json, extract::State as Extension, http::StatusCode};
-use ringmaster_cluster::{State, traffic::TrafficCommand};
+use axum::{Json, extract::State, http::StatusCode, response::Response};
 use ringmaster_common::{
-    error::{Code, Refusal},
     id::Revision,
     traffic::register::{Deregister, HealthyEndpoints, Register, Registered},
 };
+use ringmaster_services::registrations;
 use serde::Deserialize;
 use std::time::Duration;
-use tokio::time::timeout;
-
-/// The longest that a question for healthy endpoints waits for a change.
-const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// Register an endpoint, or renew its registration
 ///
-/// The same again is a renewal, and costs no entry of the log. Without one for its TTL, the endpoint is taken out.
+/// The same request again is a renewal, and costs no entry of the log. An endpoint that is not renewed within its TTL
+/// is removed.
 #[utoipa::path(
-    post, path = "/upstreams/{upstream}/register", tag = "traffic", operation_id = "register",
-    params(("upstream" = String, Path, description = "The upstream's name", example = "web"), Mutation),
+    post, path = "/v1/upstreams/{upstream}/register", tag = "traffic", operation_id = "register",
+    params(("upstream" = String, Path, description = "The upstream's name", example = "web"), Write),
     request_body(content = Register, examples(
         ("plain" = (value = json!({ "id": "worker-7", "addr": "127.0.0.1:9107", "ttl_ms": 10000 })))
     )),
-    responses((status = 200, description = "It is registered", body = Registered), RegisterRefusals)
+    responses((status = 200, description = "Registered", body = Registered), RegisterRefusals)
 )]
 pub async fn register(
-    Extension(api): Extension<Api>,
+    State(api): State<Api>,
     PathId(upstream): PathId<String>,
-    mutation: Mutation,
+    Write(request): Write,
     JsonBody(body): JsonBody<Register>,
-) -> Result<Json<Registered>, Refused> {
-    body.check().map_err(|detail| Refusal::new(Code::InvalidUpstream, detail))?;
-    let answer = Registered {
-        upstream: upstream.clone(),
-        id: body.id.clone(),
-        ttl_ms: body.ttl_ms,
-        renew_after_ms: body.ttl_ms / 3,
-    };
-    let renewed = is_registered(&api.group.state(), &upstream, &body)
-        && api.group.renew_registration(&upstream, &body.id, mutation.deadline).await?;
-    if !renewed {
-        api.configure(mutation, TrafficCommand::Register { upstream, register: body }).await?;
-    }
-    Ok(Json(answer))
+) -> Result<Response, ApiError> {
+    let registered = registrations::register(&api.services, request, upstream, body).await?;
+    Ok(metadata::written(StatusCode::OK, registered))
 }
 
 problems!(RegisterRefusals: [WRITE, BODY], UnknownUpstream, InvalidUpstream, EndpointTaken, UpgradeUnfinished, LimitReached, NotReady);
 
-fn is_registered(state: &State, upstream: &str, register: &Register) -> bool {
-    let record = state.upstreams.get(upstream);
-    record.and_then(|record| record.upstream.endpoint(&register.id)).is_some_and(|known| {
-        let ttl_ms = known.registered.as_ref().map(|registered| registered.ttl_ms);
-        known.spec() == register.endpoint() && ttl_ms == Some(register.ttl_ms)
-    })
-}
-
 /// End a registration
 #[utoipa::path(
-    post, path = "/upstreams/{upstream}/deregister", tag = "traffic", operation_id = "deregister",
-    params(("upstream" = String, Path, description = "The upstream's name", example = "web"), Mutation),
+    post, path = "/v1/upstreams/{upstream}/deregister", tag = "traffic", operation_id = "deregister",
+    params(("upstream" = String, Path, description = "The upstream's name", example = "web"), Write),
     request_body(content = Deregister, examples(("plain" = (value = json!({ "id": "worker-8" }))))),
-    responses((status = 204, description = "It is ended"), DeregisterRefusals)
+    responses((status = 204, description = "The registration has ended"), DeregisterRefusals)
 )]
 pub async fn deregister(
-    Extension(api): Extension<Api>,
+    State(api): State<Api>,
     PathId(upstream): PathId<String>,
-    mutation: Mutation,
+    Write(request): Write,
     JsonBody(body): JsonBody<Deregister>,
-) -> Result<StatusCode, Refused> {
-    let reason = "it deregistered itself".to_owned();
-    let command = TrafficCommand::Deregister { upstream, endpoint: body.id, only: None, reason };
-    api.configure(mutation, command).await?;
-    Ok(StatusCode::NO_CONTENT)
+) -> Result<Response, ApiError> {
+    let deregistered = registrations::deregister(&api.services, request, upstream, body.id).await?;
+    Ok(metadata::no_content(deregistered))
 }
 
 problems!(DeregisterRefusals: [WRITE, BODY], UnknownUpstream, UnknownEndpoint, EndpointTaken, UpgradeUnfinished, NotReady);
 
-/// What is waited for.
+/// Which change to wait for.
 #[derive(Clone, Copy, Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct HealthyQuery {
-    /// Wait until something about the upstream changed after this revision: the one of the answer before.
+    /// Wait until the upstream has changed after this revision: the one of the response before.
     revision: Option<Revision>,
-    /// For so long at the most, up to 10 s; then it is answered as it is.
+    /// The longest wait, up to 10 s. Then the response is the present state.
     #[serde(default)]
     wait_ms: u64,
 }
 
-/// Who takes requests now
+/// The endpoints that get requests now
 ///
-/// For clients that balance by themselves. It is answered from what this node has applied. With `revision` and
-/// `wait_ms` it waits for a change, so that asking again and again keeps a client up to date.
+/// For clients that balance their requests themselves. The response comes from the state that this node has applied.
+/// With `revision` and `wait_ms` it waits for a change, so that a client that asks again and again stays up to date.
 #[utoipa::path(
-    get, path = "/upstreams/{upstream}/healthy", tag = "traffic", operation_id = "healthy_endpoints",
+    get, path = "/v1/upstreams/{upstream}/healthy", tag = "traffic", operation_id = "healthy_endpoints",
     params(("upstream" = String, Path, description = "The upstream's name", example = "web"), HealthyQuery),
-    responses((status = 200, description = "Those that take requests", body = HealthyEndpoints), HealthyRefusals)
+    responses((status = 200, description = "The endpoints that get requests", body = HealthyEndpoints), HealthyRefusals)
 )]
 pub async fn healthy(
-    Extension(api): Extension<Api>,
-    PathId(name): PathId<String>,
+    State(api): State<Api>,
+    PathId(upstream): PathId<String>,
     QueryOf(query): QueryOf<HealthyQuery>,
-) -> Result<Json<HealthyEndpoints>, Refused> {
-    let mut applied = api.group.published().watch_control();
-    let mut answer = healthy_of(&api.group.state(), &name)?;
-    if let Some(seen) = query.revision.filter(|seen| answer.revision <= *seen) {
-        let changed = async {
-            while answer.revision <= seen && applied.changed().await.is_ok() {
-                answer = healthy_of(&api.group.state(), &name)?;
-            }
-            Ok::<_, Refusal>(())
-        };
-        // Where nothing changed in time, it is answered as it is.
-        if let Ok(refused) = timeout(Duration::from_millis(query.wait_ms).min(MAX_WAIT), changed).await {
-            refused?;
-        }
-    }
-    Ok(Json(answer))
+) -> Result<Json<HealthyEndpoints>, ApiError> {
+    let wait = Duration::from_millis(query.wait_ms);
+    Ok(Json(registrations::healthy(&api.services, &upstream, query.revision, wait).await?))
 }
 
 problems!(HealthyRefusals: [], InvalidRequest, UnknownUpstream);
-
-fn healthy_of(state: &State, name: &str) -> Result<HealthyEndpoints, Refusal> {
-    let record = state.upstreams.find(name)?;
-    let endpoints = record.upstream.config.endpoints.iter();
-    Ok(HealthyEndpoints {
-        upstream: name.to_owned(),
-        revision: record.touched,
-        endpoints: endpoints
-            .filter(|endpoint| record.upstream.is_serving(endpoint))
-            .map(|endpoint| endpoint.spec())
-            .collect(),
-    })
-}

@@ -2,46 +2,43 @@
 
 use crate::http::{
     Api,
-    configured::{answer, answer_put, precondition, read},
-    extract::{JsonBody, Mutation, PageQuery, PathId, QueryOf, ReadQuery, page},
+    etag::{self, IfMatch},
+    extract::{Caller, JsonBody, PageQuery, PathId, QueryOf, ReadQuery, Write},
     openapi::problems,
-    problem::Refused,
+    problem::ApiError,
+    response_metadata as metadata,
 };
-use axum::{
-    Json,
-    extract::State as Extension,
-    http::{HeaderMap, StatusCode},
-    response::Response,
-};
-use ringmaster_cluster as state;
-use ringmaster_cluster::traffic::TrafficCommand;
+use axum::{extract::State, response::Response};
 use ringmaster_common::{
     error::Code,
     page::Page,
     traffic::route::{Route, RouteSpec},
 };
+use ringmaster_services::traffic::routes;
 use serde_json::Value;
+
+/// The fields that a GET adds to the configuration.
+const ADDED_BY_GET: &[&str] = &["name", "version", "updated_at", "updated_by"];
 
 /// All routes
 #[utoipa::path(
-    get, path = "/routes", tag = "traffic", operation_id = "routes", params(PageQuery),
+    get, path = "/v1/routes", tag = "traffic", operation_id = "routes", params(PageQuery),
     responses((status = 200, description = "In the order of names", body = Page<Route>), ListRefusals)
 )]
 pub async fn list(
-    Extension(api): Extension<Api>,
+    State(api): State<Api>,
+    caller: Caller,
     QueryOf(query): QueryOf<PageQuery>,
-) -> Result<Json<Page<Route>>, Refused> {
-    let (limit, after) = (query.limit()?, query.cursor(String::new())?);
-    let state = api.read(query.consistency).await?;
-    let rest = state.routes.iter().filter(|route| route.name > after).cloned();
-    Ok(Json(page(rest, limit, |route| route.name.clone())))
+) -> Result<Response, ApiError> {
+    let (request, paging) = (caller.read(query.consistency), query.paging(String::new())?);
+    Ok(metadata::read(routes::list(&api.services, request, paging).await?))
 }
 
 problems!(ListRefusals: [READ]);
 
 /// One route
 #[utoipa::path(
-    get, path = "/routes/{route}", tag = "traffic", operation_id = "route",
+    get, path = "/v1/routes/{route}", tag = "traffic", operation_id = "route",
     params(("route" = String, Path, description = "Its name", example = "web"), ReadQuery),
     responses(
         (status = 200, description = "The route", body = Route, headers(("ETag" = String, description = "Its version"))),
@@ -49,85 +46,75 @@ problems!(ListRefusals: [READ]);
     )
 )]
 pub async fn get(
-    Extension(api): Extension<Api>,
+    State(api): State<Api>,
+    caller: Caller,
     PathId(name): PathId<String>,
     QueryOf(query): QueryOf<ReadQuery>,
-) -> Result<Response, Refused> {
-    let state = api.read(query.consistency).await?;
-    let route = state.routes.find(&name)?;
-    Ok(answer(StatusCode::OK, route.version, route))
+) -> Result<Response, ApiError> {
+    Ok(etag::found(routes::get(&api.services, caller.read(query.consistency), &name).await?))
 }
 
 problems!(GetRefusals: [READ], NoSuchRoute);
 
 /// Configure a route
 ///
-/// Of all routes that match a request, the one whose host is named wins over those for any host, and among these the
-/// longest path prefix. Two routes that match the very same requests are refused.
+/// Of all routes that match a request, a route with a host wins over the routes for any host, and among these the
+/// longest path prefix wins. Two routes that match exactly the same requests are refused.
 #[utoipa::path(
-    put, path = "/routes/{route}", tag = "traffic", operation_id = "put_route",
+    put, path = "/v1/routes/{route}", tag = "traffic", operation_id = "put_route",
     params(
         ("route" = String, Path, description = "1 to 64 letters, digits, or any of . _ - after the first", example = "web"),
         ("If-Match" = Option<String>, Header, description = "Only if it is at one of these versions"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none yet"),
-        Mutation
+        Write
     ),
     request_body(content = RouteSpec, examples(
-        ("prefix" = (summary = "All below a path", value = json!({ "path_prefix": "/", "upstream": "web" }))),
-        ("host" = (summary = "A host, without the prefix, at a bounded rate", value = json!({
+        ("prefix" = (summary = "All requests below a path", value = json!({ "path_prefix": "/", "upstream": "web" }))),
+        ("host" = (summary = "One host, without the prefix, with a rate limit", value = json!({
             "host": "app.example.org", "path_prefix": "/api", "rewrite_prefix": "/", "upstream": "web",
             "set_request_headers": { "x-forwarded-by": "ringmaster" }, "rate_limit_per_s": 500
         })))
     )),
     responses(
-        (status = 200, description = "It is configured", body = Route, headers(("ETag" = String, description = "Its version"))),
-        (status = 201, description = "It is there, for the first time", body = Route, headers(
+        (status = 200, description = "Configured", body = Route, headers(("ETag" = String, description = "Its version"))),
+        (status = 201, description = "Created", body = Route, headers(
             ("ETag" = String, description = "Its version"),
-            ("Location" = String, description = "Where it is")
+            ("Location" = String, description = "Its path")
         )),
         PutRefusals
     )
 )]
 pub async fn put(
-    Extension(api): Extension<Api>,
+    State(api): State<Api>,
     PathId(name): PathId<String>,
-    headers: HeaderMap,
-    mutation: Mutation,
+    IfMatch(precondition): IfMatch,
+    Write(request): Write,
     JsonBody(body): JsonBody<Value>,
-) -> Result<Response, Refused> {
-    let spec: RouteSpec = read(body, TOLD_OF_ROUTE, Code::InvalidRoute)?;
-    state::routes::check(&name, &spec)?;
-    let precondition = precondition(&headers)?;
-    let command = TrafficCommand::PutRoute { name: name.clone(), spec, precondition };
-    let (created, state) = api.configure(mutation, command).await?;
-    let route = state.routes.find(&name)?;
-    Ok(answer_put(created, format!("/v1/routes/{name}"), route.version, route))
+) -> Result<Response, ApiError> {
+    let spec: RouteSpec = request.check(etag::parse(body, ADDED_BY_GET, Code::InvalidRoute))?;
+    let written = routes::put(&api.services, request, name, spec, precondition).await?;
+    Ok(etag::stored(written, |route| format!("/v1/routes/{}", route.name)))
 }
 
 problems!(PutRefusals: [WRITE, BODY], UnknownUpstream, NoSuchRoute, InvalidRoute, RouteShadows, ListenerTaken, UpgradeUnfinished, PreconditionFailed, LimitReached);
 
 /// Delete a route
 #[utoipa::path(
-    delete, path = "/routes/{route}", tag = "traffic", operation_id = "delete_route",
+    delete, path = "/v1/routes/{route}", tag = "traffic", operation_id = "delete_route",
     params(
         ("route" = String, Path, description = "Its name", example = "retired"),
         ("If-Match" = Option<String>, Header, description = "Only if it is at one of these versions"),
-        Mutation
+        Write
     ),
-    responses((status = 204, description = "It is gone"), DeleteRefusals)
+    responses((status = 204, description = "Deleted"), DeleteRefusals)
 )]
 pub async fn delete(
-    Extension(api): Extension<Api>,
+    State(api): State<Api>,
     PathId(name): PathId<String>,
-    headers: HeaderMap,
-    mutation: Mutation,
-) -> Result<StatusCode, Refused> {
-    let precondition = precondition(&headers)?;
-    api.configure(mutation, TrafficCommand::DeleteRoute { name, precondition }).await?;
-    Ok(StatusCode::NO_CONTENT)
+    IfMatch(precondition): IfMatch,
+    Write(request): Write,
+) -> Result<Response, ApiError> {
+    Ok(metadata::no_content(routes::delete(&api.services, request, name, precondition).await?))
 }
 
 problems!(DeleteRefusals: [WRITE], NoSuchRoute, UpgradeUnfinished, PreconditionFailed);
-
-/// What a GET tells of a route beside what is configured.
-const TOLD_OF_ROUTE: &[&str] = &["name", "version", "updated_at", "updated_by"];

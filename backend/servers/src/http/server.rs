@@ -1,14 +1,9 @@
 //! Serving connections, with bounds on how many there are and how long they take.
 //!
-//! A node that stops takes no more of them, and ends each when what is under way on it is answered. Its
-//! clients turn to another node then, and none is left wondering what became of its request.
+//! A node that stops accepts no more connections, and closes each once its request in progress has its response. So
+//! clients move to another node, and every client learns the outcome of its request.
 
-use crate::http::{REQUEST_TIMEOUT, problem::Refused};
-use axum::{
-    Router,
-    extract::{ConnectInfo, Request},
-    response::{IntoResponse, Response},
-};
+use axum::{Router, extract::ConnectInfo};
 use hyper::{
     body::Incoming,
     server::conn::http1,
@@ -18,7 +13,6 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use ringmaster_common::error::Code;
 use ringmaster_net::{
     accept::{self, WhenFull},
     fd_limit,
@@ -27,10 +21,9 @@ use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
-    time::timeout,
 };
 
-/// How many connections a node serves, and how much of all that there can be. Further ones wait to be accepted.
+/// How many connections a node serves, and their share of the limit of files. Further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 8192;
 const SHARE_PERCENT: u64 = 25;
 /// How long a client may take to send the head of a request.
@@ -54,7 +47,7 @@ pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Recei
 }
 
 async fn connection(socket: TcpStream, addr: SocketAddr, router: Router, mut stop: watch::Receiver<bool>) {
-    // Small answers must not wait for more to send.
+    // Small responses must not wait for more to send.
     let _ = socket.set_nodelay(true);
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
@@ -82,20 +75,6 @@ async fn connection(socket: TcpStream, addr: SocketAddr, router: Router, mut sto
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // Whoever could say so is gone with the node.
+    // Without a sender the node is gone.
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-/// How long a request may take. Who waits for a lock says so in it.
-pub fn patience(request: &Request) -> Option<Duration> {
-    (request.uri().path() != "/v1/locks/acquire").then_some(REQUEST_TIMEOUT)
-}
-
-/// Gives a request up that takes too long.
-pub async fn within(patience: Option<Duration>, answer: impl Future<Output = Response>) -> Response {
-    let Some(patience) = patience else { return answer.await };
-    timeout(patience, answer).await.unwrap_or_else(|_| {
-        let why = format!("the request was not answered within {} s", patience.as_secs());
-        Refused::new(Code::RequestTimeout, why).into_response()
-    })
 }

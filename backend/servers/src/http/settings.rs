@@ -1,29 +1,22 @@
-//! `/v1/settings`: plain GET and PUT, with ETag and If-Match.
+//! `/v1/settings`: configuration of the whole cluster, one value a key.
 
 use crate::http::{
     Api,
-    configured::{answer, answer_put, precondition},
-    extract::{JsonBody, Mutation, PageQuery, QueryOf, ReadQuery, page},
+    etag::{self, IfMatch},
+    extract::{Caller, JsonBody, PageQuery, PathId, QueryOf, ReadQuery, Write},
     openapi::problems,
-    problem::Refused,
+    problem::ApiError,
+    response_metadata as metadata,
 };
-use axum::{
-    Json,
-    extract::{Path, State as Extension},
-    http::{HeaderMap, StatusCode},
-    response::Response,
-};
-use ringmaster_cluster as state;
-use ringmaster_cluster::command::{Command, Outcome};
+use axum::{extract::State, response::Response};
 use ringmaster_common::{
-    error::Code,
-    id::Revision,
+    error::{Code, Refusal},
     page::Page,
-    setting::{KNOWN, Known, Setting},
+    setting::Setting,
 };
+use ringmaster_services::settings;
 use serde::Deserialize;
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use serde_json::Value;
 
 /// The body of a PUT.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -31,33 +24,29 @@ use std::collections::BTreeMap;
 pub struct PutSetting {
     /// Any JSON up to 4 KiB.
     value: Value,
-    /// May be given again, and must be that of the path then.
+    /// Optional; if it is given, it must be the key of the path.
     key: Option<String>,
 }
 
 /// All settings that are set, and those with defaults
 #[utoipa::path(
-    get, path = "/settings", tag = "settings", operation_id = "settings", params(PageQuery),
+    get, path = "/v1/settings", tag = "settings", operation_id = "settings", params(PageQuery),
     responses((status = 200, description = "In the order of keys", body = Page<Setting>), ListRefusals)
 )]
 pub async fn list(
-    Extension(api): Extension<Api>,
+    State(api): State<Api>,
+    caller: Caller,
     QueryOf(query): QueryOf<PageQuery>,
-) -> Result<Json<Page<Setting>>, Refused> {
-    let (limit, after) = (query.limit()?, query.cursor(String::new())?);
-    let state = api.read(query.consistency).await?;
-    let mut settings: BTreeMap<String, Setting> =
-        KNOWN.iter().map(|known| (known.key.to_owned(), default_of(known))).collect();
-    settings.extend(state.settings.iter().map(|setting| (setting.key.clone(), setting.clone())));
-    let rest = settings.into_values().filter(|setting| setting.key > after);
-    Ok(Json(page(rest, limit, |setting| setting.key.clone())))
+) -> Result<Response, ApiError> {
+    let (request, paging) = (caller.read(query.consistency), query.paging(String::new())?);
+    Ok(metadata::read(settings::list(&api.services, request, paging).await?))
 }
 
 problems!(ListRefusals: [READ]);
 
 /// One setting
 #[utoipa::path(
-    get, path = "/settings/{*key}", tag = "settings", operation_id = "setting",
+    get, path = "/v1/settings/{*key}", tag = "settings", operation_id = "setting",
     params(("key" = String, Path, description = "May hold slashes", example = "nodes.suspect_after_ms"), ReadQuery),
     responses(
         (status = 200, description = "The setting", body = Setting, headers(("ETag" = String, description = "Its version"))),
@@ -65,15 +54,12 @@ problems!(ListRefusals: [READ]);
     )
 )]
 pub async fn get(
-    Extension(api): Extension<Api>,
-    Path(key): Path<String>,
+    State(api): State<Api>,
+    caller: Caller,
+    PathId(key): PathId<String>,
     QueryOf(query): QueryOf<ReadQuery>,
-) -> Result<Response, Refused> {
-    let state = api.read(query.consistency).await?;
-    match state.settings.get(&key).cloned().or_else(|| Known::find(&key).map(default_of)) {
-        Some(setting) => Ok(answer(StatusCode::OK, setting.version, &setting)),
-        None => Err(Refused::new(Code::UnknownSetting, format!("nobody has set {key:?}"))),
-    }
+) -> Result<Response, ApiError> {
+    Ok(etag::found(settings::get(&api.services, caller.read(query.consistency), &key).await?))
 }
 
 problems!(GetRefusals: [READ], UnknownSetting);
@@ -82,59 +68,48 @@ problems!(GetRefusals: [READ], UnknownSetting);
 ///
 /// A setting that Ringmaster knows is validated; every other key is free.
 #[utoipa::path(
-    put, path = "/settings/{*key}", tag = "settings", operation_id = "put_setting",
+    put, path = "/v1/settings/{*key}", tag = "settings", operation_id = "put_setting",
     params(
         ("key" = String, Path, description = "May hold slashes", example = "team"),
-        ("If-Match" = Option<String>, Header, description = "Write it only if it is at one of these versions"),
-        ("If-None-Match" = Option<String>, Header, description = "`*`: write it only if nobody has set it"),
-        Mutation
+        ("If-Match" = Option<String>, Header, description = "Only if it is at one of these versions"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only if it is not set"),
+        Write
     ),
     request_body(content = PutSetting, examples(
         ("text" = (summary = "A text", value = json!({ "value": "blue" }))),
         ("object" = (summary = "Any JSON up to 4 KiB", value = json!({ "value": { "cpu": 4, "on_call": ["ada", "bob"] } })))
     )),
     responses(
-        (status = 200, description = "It is written", body = Setting, headers(("ETag" = String, description = "Its version"))),
-        (status = 201, description = "It is written, for the first time", body = Setting, headers(
+        (status = 200, description = "Written", body = Setting, headers(("ETag" = String, description = "Its version"))),
+        (status = 201, description = "Created", body = Setting, headers(
             ("ETag" = String, description = "Its version"),
-            ("Location" = String, description = "Where it is")
+            ("Location" = String, description = "Its path")
         )),
         PutRefusals
     )
 )]
 pub async fn put(
-    Extension(api): Extension<Api>,
-    Path(key): Path<String>,
-    headers: HeaderMap,
-    mutation: Mutation,
+    State(api): State<Api>,
+    PathId(key): PathId<String>,
+    IfMatch(precondition): IfMatch,
+    Write(request): Write,
     JsonBody(body): JsonBody<PutSetting>,
-) -> Result<Response, Refused> {
-    if let Some(named) = body.key.filter(|named| *named != key) {
-        return Err(Refused::new(
-            Code::InvalidRequest,
-            format!("the body names the setting {named:?} and the path {key:?}"),
-        ));
-    }
-    state::settings::check(&key, &body.value)?;
-    let precondition = precondition(&headers)?;
-    let command = Command::PutSetting { key: key.clone(), value: body.value, precondition };
-    let response = api.group.propose(mutation.request, command, mutation.deadline).await?;
-    match response.outcome {
-        Outcome::Setting { setting, created } => {
-            Ok(answer_put(created, format!("/v1/settings/{key}"), setting.version, &setting))
-        }
-        _ => Err(Refused::new(Code::Internal, "the cluster answered with something else")),
-    }
+) -> Result<Response, ApiError> {
+    let value = request.check(body.value_of(&key))?;
+    let written = settings::put(&api.services, request, key, value, precondition).await?;
+    Ok(etag::stored(written, |setting| format!("/v1/settings/{}", setting.key)))
 }
 
 problems!(PutRefusals: [WRITE, BODY], InvalidSetting, ValueTooLarge, PreconditionFailed, LimitReached);
 
-fn default_of(known: &Known) -> Setting {
-    Setting {
-        key: known.key.to_owned(),
-        value: json!(known.default),
-        version: Revision(0),
-        updated_at: None,
-        updated_by: None,
+impl PutSetting {
+    fn value_of(self, key: &str) -> Result<Value, Refusal> {
+        match self.key {
+            Some(named) if named != key => {
+                let detail = format!("the body names the setting {named:?} and the path {key:?}");
+                Err(Refusal::new(Code::InvalidRequest, detail))
+            }
+            _ => Ok(self.value),
+        }
     }
 }

@@ -1,15 +1,22 @@
 //! `/v1/state`: the view, as it is or as it was.
-//!
-//! The past is the fold of the history's events, the same fold that every browser runs. Nothing is kept
-//! for it alone, so it is told for as long as the history still goes back to the cluster's creation, and
-//! not at all after that: a view that was guessed would be worse than none.
 
-use crate::http::{Api, WRITE_DEADLINE, extract::QueryOf, openapi::problems, problem::Refused};
-use axum::{Json, extract::State as Extension};
-use ringmaster_cluster::{State, view::view};
-use ringmaster_cluster_group::Consistency;
-use ringmaster_common::{error::Code, id::Revision, view::ClusterView};
-use ringmaster_net::clock;
+use crate::http::{
+    Api,
+    extract::{Caller, QueryOf},
+    openapi::problems,
+    problem::ApiError,
+    response_metadata as metadata,
+};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use ringmaster_common::{
+    id::Revision,
+    view::{ClusterView, StateDigest},
+};
+use ringmaster_services::{cluster_group::Consistency, history};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -17,7 +24,7 @@ use utoipa::IntoParams;
 #[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct StateQuery {
-    /// The revision to tell of; the present one where it is left out.
+    /// The view at this revision; the present one where it is left out.
     at: Option<Revision>,
     /// How fresh the answer must be, where no revision is named.
     #[param(inline)]
@@ -26,39 +33,48 @@ pub struct StateQuery {
 
 /// The view, now or at a revision
 ///
-/// A revision that is still to come is waited for, for a moment.
+/// A revision that is still to come is awaited for a moment.
 #[utoipa::path(
-    get, path = "/state", tag = "history", operation_id = "state", params(StateQuery),
+    get, path = "/v1/state", tag = "history", operation_id = "state", params(StateQuery),
     responses((status = 200, description = "The state as every browser holds it", body = ClusterView), StateRefusals)
 )]
 pub async fn state(
-    Extension(api): Extension<Api>,
+    State(api): State<Api>,
+    caller: Caller,
     QueryOf(query): QueryOf<StateQuery>,
-) -> Result<Json<ClusterView>, Refused> {
-    let Some(at) = query.at else { return Ok(Json(view(api.read(query.consistency).await?.as_ref()))) };
-    api.group.wait_applied(at, clock::now() + WRITE_DEADLINE).await?;
-    let state = api.group.state();
-    view_at(&state, at).map(Json).ok_or_else(|| {
-        Refused::new(
-            Code::HistoryGone,
-            format!(
-                "the view at revision {at} can be told only while the history goes back to the cluster's creation, \
-                 and it begins after revision {}; /v1/events tells what happened since",
-                state.history.dropped()
-            ),
-        )
+) -> Result<Response, ApiError> {
+    let request = caller.read(query.consistency);
+    Ok(match query.at {
+        Some(at) => Json(history::state_at(&api.services, request, at).await?).into_response(),
+        None => metadata::read(history::state(&api.services, request).await?),
     })
 }
 
 problems!(StateRefusals: [READ], HistoryGone);
 
-fn view_at(state: &State, at: Revision) -> Option<ClusterView> {
-    if at >= state.history.last_revision() {
-        return Some(view(state));
-    }
-    let mut past = ClusterView::default();
-    for batch in state.history.after(Revision(0))?.take_while(|batch| batch.revision <= at) {
-        past.fold(batch);
-    }
-    Some(past)
+/// Which digest.
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct DigestQuery {
+    /// Wait until the node has applied this revision.
+    at: Option<Revision>,
 }
+
+/// A digest of this node's whole state
+///
+/// Two nodes that have applied the same revision have the same digest, whatever versions they run. It is computed from
+/// the whole state each time: it is for tests and for checks by hand.
+#[utoipa::path(
+    get, path = "/v1/state/digest", tag = "history", operation_id = "state_digest", params(DigestQuery),
+    responses((status = 200, description = "The digest, and the revision that it is of", body = StateDigest), DigestRefusals)
+)]
+pub async fn digest(
+    State(api): State<Api>,
+    caller: Caller,
+    QueryOf(query): QueryOf<DigestQuery>,
+) -> Result<Json<StateDigest>, ApiError> {
+    let deadline = caller.read(None).deadline;
+    Ok(Json(history::digest(&api.services, query.at, deadline).await?))
+}
+
+problems!(DigestRefusals: [READ]);

@@ -1,47 +1,47 @@
-//! `/v1/upstreams`: services that requests are forwarded to.
+//! `/v1/upstreams`: the services that requests are forwarded to.
 
 use crate::http::{
     Api,
-    configured::{answer, answer_put, precondition, read, without},
-    extract::{JsonBody, Mutation, PageQuery, PathId, QueryOf, ReadQuery, page},
+    etag::{self, IfMatch},
+    extract::{Caller, JsonBody, PageQuery, PathId, QueryOf, ReadQuery, Write},
     openapi::problems,
-    problem::Refused,
+    problem::ApiError,
+    response_metadata as metadata,
 };
-use axum::{
-    Json,
-    extract::State as Extension,
-    http::{HeaderMap, StatusCode},
-    response::Response,
-};
-use ringmaster_cluster as state;
-use ringmaster_cluster::traffic::TrafficCommand;
+use axum::{extract::State, response::Response};
 use ringmaster_common::{
     error::{Code, Refusal},
     page::Page,
     traffic::upstream::{Configured, EndpointSpec, Upstream, UpstreamSpec},
 };
+use ringmaster_services::traffic::upstreams;
 use serde_json::Value;
+
+/// The fields that a GET adds to the configuration of an upstream.
+const ADDED_BY_GET: &[&str] = &["name", "version", "updated_at", "updated_by", "primary"];
+/// The fields that a GET adds to the configuration of an endpoint.
+pub const ADDED_BY_GET_TO_ENDPOINT: &[&str] =
+    &["state", "state_since", "health", "registered", "upstream", "is_serving", "health_history"];
 
 /// All upstreams
 #[utoipa::path(
-    get, path = "/upstreams", tag = "traffic", operation_id = "upstreams", params(PageQuery),
+    get, path = "/v1/upstreams", tag = "traffic", operation_id = "upstreams", params(PageQuery),
     responses((status = 200, description = "In the order of names", body = Page<Upstream>), ListRefusals)
 )]
 pub async fn list(
-    Extension(api): Extension<Api>,
+    State(api): State<Api>,
+    caller: Caller,
     QueryOf(query): QueryOf<PageQuery>,
-) -> Result<Json<Page<Upstream>>, Refused> {
-    let (limit, after) = (query.limit()?, query.cursor(String::new())?);
-    let state = api.read(query.consistency).await?;
-    let rest = state.upstreams.iter().filter(|upstream| upstream.name > after).cloned();
-    Ok(Json(page(rest, limit, |upstream| upstream.name.clone())))
+) -> Result<Response, ApiError> {
+    let (request, paging) = (caller.read(query.consistency), query.paging(String::new())?);
+    Ok(metadata::read(upstreams::list(&api.services, request, paging).await?))
 }
 
 problems!(ListRefusals: [READ]);
 
-/// One upstream, with what became of its endpoints
+/// One upstream, with the state of its endpoints
 #[utoipa::path(
-    get, path = "/upstreams/{upstream}", tag = "traffic", operation_id = "upstream",
+    get, path = "/v1/upstreams/{upstream}", tag = "traffic", operation_id = "upstream",
     params(("upstream" = String, Path, description = "Its name", example = "web"), ReadQuery),
     responses(
         (status = 200, description = "The upstream", body = Upstream, headers(("ETag" = String, description = "The version of its configuration"))),
@@ -49,29 +49,28 @@ problems!(ListRefusals: [READ]);
     )
 )]
 pub async fn get(
-    Extension(api): Extension<Api>,
+    State(api): State<Api>,
+    caller: Caller,
     PathId(name): PathId<String>,
     QueryOf(query): QueryOf<ReadQuery>,
-) -> Result<Response, Refused> {
-    let state = api.read(query.consistency).await?;
-    let upstream = &state.upstreams.find(&name)?.upstream;
-    Ok(answer(StatusCode::OK, upstream.version, upstream))
+) -> Result<Response, ApiError> {
+    Ok(etag::found(upstreams::get(&api.services, caller.read(query.consistency), &name).await?))
 }
 
 problems!(GetRefusals: [READ], UnknownUpstream);
 
 /// Configure an upstream
 ///
-/// What became of its endpoints stays: their states (ready, drain, maintenance), their health, the primary, and who
-/// registered themselves. What a GET tells may be put back as it is. An endpoint whose address is another one now
-/// starts with unknown health.
+/// The states of its endpoints (ready, drain, maintenance), their health, the primary and the registered endpoints stay
+/// as they are. The body of a GET may be put back unchanged. The health of an endpoint whose address changes becomes
+/// unknown.
 #[utoipa::path(
-    put, path = "/upstreams/{upstream}", tag = "traffic", operation_id = "put_upstream",
+    put, path = "/v1/upstreams/{upstream}", tag = "traffic", operation_id = "put_upstream",
     params(
         ("upstream" = String, Path, description = "1 to 64 letters, digits, or any of . _ - after the first", example = "web"),
         ("If-Match" = Option<String>, Header, description = "Only if it is at one of these versions"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none yet"),
-        Mutation
+        Write
     ),
     request_body(content = Configured<EndpointSpec>, examples(
         ("checked" = (summary = "Two endpoints, checked by HTTP", value = json!({
@@ -90,67 +89,54 @@ problems!(GetRefusals: [READ], UnknownUpstream);
         })))
     )),
     responses(
-        (status = 200, description = "It is configured", body = Upstream, headers(("ETag" = String, description = "Its version"))),
-        (status = 201, description = "It is there, for the first time", body = Upstream, headers(
+        (status = 200, description = "Configured", body = Upstream, headers(("ETag" = String, description = "Its version"))),
+        (status = 201, description = "Created", body = Upstream, headers(
             ("ETag" = String, description = "Its version"),
-            ("Location" = String, description = "Where it is")
+            ("Location" = String, description = "Its path")
         )),
         PutRefusals
     )
 )]
 pub async fn put(
-    Extension(api): Extension<Api>,
+    State(api): State<Api>,
     PathId(name): PathId<String>,
-    headers: HeaderMap,
-    mutation: Mutation,
+    IfMatch(precondition): IfMatch,
+    Write(request): Write,
     JsonBody(body): JsonBody<Value>,
-) -> Result<Response, Refused> {
-    let spec = upstream_of(body)?;
-    state::upstreams::check(&name, &spec)?;
-    let precondition = precondition(&headers)?;
-    let command = TrafficCommand::PutUpstream { name: name.clone(), spec, precondition };
-    let (created, state) = api.configure(mutation, command).await?;
-    let upstream = &state.upstreams.find(&name)?.upstream;
-    Ok(answer_put(created, format!("/v1/upstreams/{name}"), upstream.version, upstream))
+) -> Result<Response, ApiError> {
+    let spec = request.check(upstream_of(body))?;
+    let written = upstreams::put(&api.services, request, name, spec, precondition).await?;
+    Ok(etag::stored(written, |upstream| format!("/v1/upstreams/{}", upstream.name)))
 }
 
 problems!(PutRefusals: [WRITE, BODY], InvalidUpstream, EndpointTaken, UpgradeUnfinished, PreconditionFailed, LimitReached);
 
-/// Delete an upstream that no route leads to
-#[utoipa::path(
-    delete, path = "/upstreams/{upstream}", tag = "traffic", operation_id = "delete_upstream",
-    params(
-        ("upstream" = String, Path, description = "Its name", example = "retired"),
-        ("If-Match" = Option<String>, Header, description = "Only if it is at one of these versions"),
-        Mutation
-    ),
-    responses((status = 204, description = "It is gone"), DeleteRefusals)
-)]
-pub async fn delete(
-    Extension(api): Extension<Api>,
-    PathId(name): PathId<String>,
-    headers: HeaderMap,
-    mutation: Mutation,
-) -> Result<StatusCode, Refused> {
-    let precondition = precondition(&headers)?;
-    api.configure(mutation, TrafficCommand::DeleteUpstream { name, precondition }).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-problems!(DeleteRefusals: [WRITE], UnknownUpstream, UpstreamInUse, UpgradeUnfinished, PreconditionFailed);
-
-/// What a GET tells of an upstream beside what is configured.
-const TOLD_OF_UPSTREAM: &[&str] = &["name", "version", "updated_at", "updated_by", "primary"];
-/// The same of an endpoint.
-pub const TOLD_OF_ENDPOINT: &[&str] =
-    &["state", "state_since", "health", "registered", "upstream", "is_serving", "health_history"];
-
-/// Reads what is to be configured. Endpoints that a GET told of because they registered themselves are no part of
-/// that.
+/// Reads the configuration of an upstream, without the registered endpoints that a GET lists beside it.
 fn upstream_of(mut body: Value) -> Result<UpstreamSpec, Refusal> {
     if let Some(Value::Array(endpoints)) = body.get_mut("endpoints") {
         endpoints.retain(|endpoint| endpoint.get("registered").is_none_or(Value::is_null));
-        endpoints.iter_mut().for_each(|endpoint| without(endpoint, TOLD_OF_ENDPOINT));
+        endpoints.iter_mut().for_each(|endpoint| etag::remove(endpoint, ADDED_BY_GET_TO_ENDPOINT));
     }
-    read(body, TOLD_OF_UPSTREAM, Code::InvalidUpstream)
+    etag::parse(body, ADDED_BY_GET, Code::InvalidUpstream)
 }
+
+/// Delete an upstream that no route leads to
+#[utoipa::path(
+    delete, path = "/v1/upstreams/{upstream}", tag = "traffic", operation_id = "delete_upstream",
+    params(
+        ("upstream" = String, Path, description = "Its name", example = "retired"),
+        ("If-Match" = Option<String>, Header, description = "Only if it is at one of these versions"),
+        Write
+    ),
+    responses((status = 204, description = "Deleted"), DeleteRefusals)
+)]
+pub async fn delete(
+    State(api): State<Api>,
+    PathId(name): PathId<String>,
+    IfMatch(precondition): IfMatch,
+    Write(request): Write,
+) -> Result<Response, ApiError> {
+    Ok(metadata::no_content(upstreams::delete(&api.services, request, name, precondition).await?))
+}
+
+problems!(DeleteRefusals: [WRITE], UnknownUpstream, UpstreamInUse, UpgradeUnfinished, PreconditionFailed);

@@ -45,6 +45,7 @@ fn operation(status: OperationStatus, steps: Vec<Step>) -> Operation {
         id: OperationId(17),
         plan: PlanId(12),
         action: Action::TransferLeadership { group: GroupId::CLUSTER, to: NodeId(2) },
+        scope: ringmaster_common::plan::Scope::Cluster,
         summary: String::new(),
         status,
         steps,
@@ -74,14 +75,14 @@ fn each_step_is_printed_once_when_it_has_ended() {
         (Succeeded, Running),
         (Succeeded, Skipped),
     ] {
-        let steps = vec![step("preflight", first), step("hand_over", second)];
+        let steps = vec![step("preflight", first), step("transfer_leadership", second)];
         printed.print(&operation(OperationStatus::Running, steps), &out).unwrap();
     }
     let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
     assert_eq!(
         text,
-        "  1/2  preflight  succeeded     80 ms  the title of preflight\n  \
-           2/2  hand_over  skipped       80 ms  the title of hand_over\n"
+        "  1/2  preflight            succeeded     80 ms  the title of preflight\n  \
+           2/2  transfer_leadership  skipped       80 ms  the title of transfer_leadership\n"
     );
 }
 

@@ -94,11 +94,12 @@ fn example() -> Plan {
         id: PlanId(12),
         revision: Revision(120),
         action: Action::TransferLeadership { group: GroupId::CLUSTER, to: NodeId(2) },
+        scope: ringmaster_common::plan::Scope::Cluster,
         summary: "Leadership moves.".to_owned(),
         footprint: Vec::new(),
         observations: Vec::new(),
         steps: vec![PlannedStep {
-            name: "hand_over".to_owned(),
+            name: "transfer_leadership".to_owned(),
             title: "hand over".to_owned(),
             bound_ms: 1_500,
         }],
@@ -130,7 +131,7 @@ fn example() -> Plan {
 #[test]
 fn a_plan_is_shown_in_full() {
     let expected = "\
-Plan 12: hand the cluster group to node 2
+Plan 12: transfer leadership of the cluster group to node 2
 Leadership moves.
 Made at revision 120 by ops.
 
@@ -144,7 +145,7 @@ Warnings
   recently_up (node/2): it is up for 2 s
 
 Steps
-  1  hand_over  hand over (within 1.50 s)
+  1  transfer_leadership  hand over (within 1.50 s)
 
 It can be undone.
 ";

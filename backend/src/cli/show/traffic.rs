@@ -95,10 +95,10 @@ pub fn upstream(upstream: &Upstream, paint: Paint) -> String {
 
 /// How many endpoints keep serving, and the routes to them.
 pub fn impact(impact: &UpstreamImpact) -> Vec<(&'static str, String)> {
-    let UpstreamImpact { endpoints, taking_before, taking_after, routes, .. } = impact;
+    let UpstreamImpact { endpoints, serving_before, serving_after, routes, .. } = impact;
     let routes = if routes.is_empty() { "none".to_owned() } else { routes.join(", ") };
     vec![
-        ("serving", format!("{} of {endpoints} endpoints", change(*taking_before, *taking_after))),
+        ("serving", format!("{} of {endpoints} endpoints", change(*serving_before, *serving_after))),
         ("routes", routes),
     ]
 }

@@ -8,11 +8,10 @@
 //!     16     …  payload: records, in postcard, one after the other
 //! ```
 //!
-//! Integers are little endian. The next frame is written when the one before it is durable. So a
-//! frame that is not whole, with nothing behind it, was cut short by a crash, and nobody was ever
-//! told that it is durable; and a whole frame behind a broken one proves that the broken one was
-//! durable once, and is damaged. To tell the two apart, the journal looks for the segment's mark. It
-//! is random, so no entry, whoever made it, can hold what looks like a frame.
+//! Integers are little endian. The next frame is written when the one before it is durable. So a frame that is not
+//! whole, with nothing behind it, was cut short by a crash and never confirmed; and a whole frame behind a broken one
+//! proves that the broken one was durable once, and is damaged. To see the difference, the journal looks for the
+//! segment's mark. It is random, so no entry can hold what looks like a frame.
 
 use super::record::Record;
 
@@ -80,16 +79,17 @@ pub(super) fn find(bytes: &[u8], from: usize, mark: u64) -> Option<usize> {
     (from..bytes.len()).find(|at| bytes[*at..].starts_with(&mark_bytes) && read(&bytes[*at..], mark).is_ok())
 }
 
-/// The records of a payload.
-pub(super) fn records(mut payload: &[u8]) -> impl Iterator<Item = Result<Record, postcard::Error>> {
+/// The records of a payload, each with where it ends there.
+pub(super) fn records(payload: &[u8]) -> impl Iterator<Item = Result<(Record, usize), postcard::Error>> {
+    let mut rest = payload;
     std::iter::from_fn(move || {
-        if payload.is_empty() {
+        if rest.is_empty() {
             return None;
         }
-        let record = postcard::take_from_bytes(payload);
-        // What follows a record that makes no sense makes none either.
-        payload = record.as_ref().map_or(&[], |(_, rest)| *rest);
-        Some(record.map(|(record, _)| record))
+        let record = postcard::take_from_bytes(rest);
+        // Behind a record that makes no sense nothing makes sense.
+        rest = record.as_ref().map_or(&[], |(_, rest)| *rest);
+        Some(record.map(|(record, rest)| (record, payload.len() - rest.len())))
     })
 }
 

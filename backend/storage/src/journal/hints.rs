@@ -1,6 +1,6 @@
 //! Commit hints: how far each group has committed, for the next frame to take along.
 //!
-//! Nobody waits for a hint, and a later one replaces it. So the writer is not woken for it, unless it
+//! No caller waits for a hint, and a later one replaces it. So the writer is not woken for it, unless it
 //! rests; and a disk that is busy sees one where many were noted.
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// What no frame holds yet.
+/// The hints that no frame holds yet.
 #[derive(Debug, Default)]
 pub(super) struct Hints {
     state: Mutex<State>,
@@ -19,7 +19,7 @@ pub(super) struct Hints {
 #[derive(Debug, Default)]
 struct State {
     latest: BTreeMap<GroupId, Bytes>,
-    /// The writer looks no more until it is woken.
+    /// The writer does not look again until it is woken.
     writer_rests: bool,
 }
 
@@ -31,19 +31,24 @@ impl Hints {
         std::mem::take(&mut state.writer_rests)
     }
 
-    /// What the writer now puts into a frame. All that it speaks of was queued before.
+    /// Takes the hints for the next frame. The entries that they speak of were queued before.
     pub(super) fn take(&self) -> BTreeMap<GroupId, Bytes> {
         let mut state = self.lock();
         state.writer_rests = false;
         std::mem::take(&mut state.latest)
     }
 
-    /// What was taken and does not fit yet.
+    /// Gives back hints that did not fit.
     pub(super) fn put_back(&self, hints: BTreeMap<GroupId, Bytes>) {
         let mut state = self.lock();
         for (group, committed) in hints {
             state.latest.entry(group).or_insert(committed);
         }
+    }
+
+    /// The group is gone.
+    pub(super) fn forget(&self, group: GroupId) {
+        self.lock().latest.remove(&group);
     }
 
     /// Whether the writer may rest: it is woken for the next hint.

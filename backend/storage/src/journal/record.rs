@@ -1,4 +1,4 @@
-//! Records: what the journal holds of its groups.
+//! Records: the content of the journal.
 
 use bytes::Bytes;
 use ringmaster_common::id::GroupId;
@@ -33,9 +33,20 @@ pub(super) enum Record {
     },
     /// The segment holds all that it must begin with.
     CheckpointEnd,
+    /// The group leaves this node: of it all is removed but its vote. A replica that comes back must not vote
+    /// twice.
+    Drop {
+        group: GroupId,
+    },
+    /// In a checkpoint: the group has the entries from `first` to before `next`, here or in older segments.
+    Holds {
+        group: GroupId,
+        first: u64,
+        next: u64,
+    },
 }
 
-/// What a record takes besides its bytes, at the most: its kind and three integers.
+/// The size of a record besides its bytes, at the most: its kind and three integers.
 const OVERHEAD_BYTES: usize = 31;
 
 impl Record {
@@ -46,7 +57,7 @@ impl Record {
             | Record::Append { entry: bytes, .. }
             | Record::Purge { id: bytes, .. }
             | Record::Committed { committed: bytes, .. } => bytes.len(),
-            Record::Truncate { .. } | Record::CheckpointEnd => 0,
+            Record::Truncate { .. } | Record::CheckpointEnd | Record::Drop { .. } | Record::Holds { .. } => 0,
         };
         OVERHEAD_BYTES + bytes
     }

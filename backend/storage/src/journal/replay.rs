@@ -2,24 +2,30 @@
 
 use super::{
     JournalError, frame,
-    image::Image,
+    image::{GroupLog, Image, Place},
+    position::Position,
     record::Record,
     segment::{BadHeader, FORMAT, HEADER_BYTES, Header, Segment, Segments, Tail},
 };
 use crate::atomic_file;
+use bytes::Bytes;
+use ringmaster_common::id::GroupId;
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
+    ops::Range,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-/// What the files amount to.
+/// The content of the files.
 pub(super) struct Replayed {
     pub(super) image: Image,
     pub(super) segments: Segments,
     pub(super) tail: Tail,
 }
 
-/// Reads all segments in order, and makes the journal ready to go on.
+/// Reads all segments in order, and makes the journal ready for more.
 pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
     let failed = |source| JournalError::Io { path: dir.to_owned(), source };
     if !dir.is_dir() {
@@ -36,7 +42,13 @@ pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
     let Some((newest, older)) = sequences.split_last() else {
         return Err(JournalError::Missing { path: dir.to_owned() });
     };
-    let mut replay = Replay { dir, image: Image::default(), segments: Segments::default(), expected: None };
+    let mut replay = Replay {
+        dir,
+        image: Image::default(),
+        segments: Segments::default(),
+        held: Held::default(),
+        expected: None,
+    };
     for sequence in older {
         let read = replay.read(*sequence)?;
         if let Some(broken) = read.broken {
@@ -44,9 +56,13 @@ pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
         }
     }
     let read = replay.read(*newest)?;
-    let Replay { image, segments, .. } = replay;
+    let Replay { image, segments, held, .. } = replay;
     if let Some(gap) = image.find_gap() {
         return Err(read.damaged(read.end, gap.to_string()));
+    }
+    if let Some((group, range)) = held.find_missing(&image) {
+        let what = format!("entries {range:?} of group {group} are missing, and with them older segments");
+        return Err(read.damaged(read.end, what));
     }
     let tail = read.into_tail()?;
     // A rename may not have become durable before the last process ended.
@@ -58,6 +74,7 @@ struct Replay<'a> {
     dir: &'a Path,
     image: Image,
     segments: Segments,
+    held: Held,
     /// The sequence at which the next segment must begin.
     expected: Option<u64>,
 }
@@ -65,6 +82,7 @@ struct Replay<'a> {
 /// A segment that was read as far as it makes sense.
 struct ReadSegment {
     path: PathBuf,
+    readable: Arc<File>,
     header: Header,
     /// The sequence behind the last whole frame.
     sequence: u64,
@@ -80,10 +98,51 @@ struct Broken {
     what: &'static str,
 }
 
+/// The entries that the latest checkpoint says are there, except for those that were removed since. Without it, the loss
+/// of the oldest segment would not be noticed if it has all entries of a quiet group.
+#[derive(Default)]
+struct Held(BTreeMap<GroupId, Range<u64>>);
+
+impl Held {
+    fn note(&mut self, record: &Record) {
+        match record {
+            Record::Holds { group, first, next } => drop(self.0.insert(*group, *first..*next)),
+            Record::Truncate { group, from } => {
+                if let Some(range) = self.0.get_mut(group) {
+                    range.end = range.end.min(*from);
+                }
+            }
+            Record::Purge { group, through, .. } => {
+                if let Some(range) = self.0.get_mut(group) {
+                    range.start = range.start.max(through + 1);
+                }
+            }
+            Record::Drop { group } => drop(self.0.remove(group)),
+            Record::Vote { .. }
+            | Record::Append { .. }
+            | Record::Committed { .. }
+            | Record::CheckpointEnd => {}
+        }
+    }
+
+    fn find_missing(&self, image: &Image) -> Option<(GroupId, Range<u64>)> {
+        let is_there = |group: &GroupId, range: &Range<u64>| {
+            let log = image.groups.get(group);
+            let first = log.and_then(GroupLog::first_index);
+            let next = log.and_then(GroupLog::next_index);
+            first.is_some_and(|first| first <= range.start) && next.is_some_and(|next| next >= range.end)
+        };
+        let missing = self.0.iter().find(|&(group, range)| !range.is_empty() && !is_there(group, range));
+        missing.map(|(group, range)| (*group, range.clone()))
+    }
+}
+
 impl Replay<'_> {
     fn read(&mut self, sequence: u64) -> Result<ReadSegment, JournalError> {
         let path = Segment::path(self.dir, sequence);
-        let bytes = fs::read(&path).map_err(|source| JournalError::Io { path: path.clone(), source })?;
+        let failed = |source| JournalError::Io { path: path.clone(), source };
+        let bytes = fs::read(&path).map_err(failed)?;
+        let readable = Arc::new(File::open(&path).map_err(failed)?);
         let damaged = |offset: usize, what: String| JournalError::Damaged {
             path: path.clone(),
             offset: offset as u64,
@@ -100,7 +159,7 @@ impl Replay<'_> {
                 format!("frame {expected} should be first: a segment is missing or renamed"),
             ));
         }
-        self.segments.begin(path.clone());
+        self.segments.begin(path.clone(), &[]);
         let mut read = ReadSegment {
             path: path.clone(),
             sequence,
@@ -109,6 +168,7 @@ impl Replay<'_> {
             length: bytes.len(),
             broken: None,
             header,
+            readable,
         };
         while read.end < bytes.len() {
             let payload = match frame::read(&bytes[read.end..], read.header.mark) {
@@ -130,13 +190,20 @@ impl Replay<'_> {
             };
             let end = read.end + frame::HEADER_BYTES + payload.len();
             for record in frame::records(payload) {
-                let record =
+                let (record, record_end) =
                     record.map_err(|error| damaged(read.end, format!("a record makes no sense: {error}")))?;
+                // An entry is the end of its record.
+                let record_end = (read.end + frame::HEADER_BYTES + record_end) as u64;
+                let place = |entry: &Bytes| {
+                    let offset = record_end - entry.len() as u64;
+                    Place::Disk(Position::new(Arc::clone(&read.readable), offset, entry))
+                };
                 if record == Record::CheckpointEnd {
                     read.checkpoint_end = Some(end);
                 }
-                self.image.apply(&record).map_err(|gap| damaged(read.end, gap.to_string()))?;
+                self.image.apply(&record, place).map_err(|gap| damaged(read.end, gap.to_string()))?;
                 self.segments.note(&record);
+                self.held.note(&record);
             }
             read.end = end;
             read.sequence += 1;
@@ -155,7 +222,7 @@ impl ReadSegment {
         JournalError::Damaged { path: self.path.clone(), offset: offset as u64, what }
     }
 
-    /// Goes on behind the last whole frame.
+    /// Continues behind the last whole frame.
     fn into_tail(self) -> Result<Tail, JournalError> {
         let failed = |source| JournalError::Io { path: self.path.clone(), source };
         let file = File::options().read(true).write(true).open(&self.path).map_err(failed)?;
@@ -174,6 +241,7 @@ impl ReadSegment {
         file.sync_all().map_err(failed)?;
         Ok(Tail {
             file,
+            readable: self.readable,
             mark: self.header.mark,
             sequence: self.sequence,
             end: self.end as u64,

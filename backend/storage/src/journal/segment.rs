@@ -11,14 +11,14 @@
 //!      …     …  zeros, while frames are still added
 //! ```
 //!
-//! The first frames are the checkpoint: what must survive the deletion of older segments. A segment
+//! The first frames are the checkpoint: the records that must survive the deletion of older segments. A segment
 //! gets its name when its checkpoint is durable, so a checkpoint is never torn.
 //!
 //! Frames are written over zeros. A frame that made the file longer would have to wait for the file
-//! system's own journal at each fsync, and with it for everybody else who writes to that disk. So the
+//! system's own journal at each fsync, and with it for all others that write to that disk. So the
 //! file grows ahead of the frames, by [`AHEAD_BYTES`] at a time.
 
-use super::{frame::Frame, image::Image, record::Record};
+use super::{frame::Frame, image::Image, position::Position, record::Record};
 use crate::atomic_file;
 use ringmaster_common::id::GroupId;
 use std::{
@@ -27,11 +27,13 @@ use std::{
     io::{self, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-/// The format of segments that this version writes. The first one had no zeros behind its frames; it is
-/// read, and written on, as if it were this one.
-pub(super) const FORMAT: u32 = 2;
+/// The format of segments that this version writes. Segments of the formats before it are read, and written on, as if
+/// they were of this one: the first had no zeros behind its frames, the second no groups that
+/// were dropped, and no list of the entries that older segments hold.
+pub(super) const FORMAT: u32 = 3;
 pub(super) const HEADER_BYTES: usize = 32;
 const MAGIC: [u8; 8] = *b"RMjournl";
 
@@ -42,7 +44,7 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// How large a frame of a checkpoint grows, roughly.
 const CHECKPOINT_FRAME_BYTES: usize = 1 << 20;
 
-/// What the first bytes of a segment tell.
+/// The first bytes of a segment.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) sequence: u64,
@@ -115,11 +117,19 @@ impl Segment {
 }
 
 impl Segments {
-    pub(super) fn begin(&mut self, path: PathBuf) {
-        self.list.push(Segment { path, highest: BTreeMap::new() });
+    /// A new segment, with the entries in its checkpoint.
+    pub(super) fn begin(&mut self, path: PathBuf, entries: &[(GroupId, u64, Position)]) {
+        let highest = entries.iter().map(|(group, index, _)| (*group, *index)).collect();
+        // Older segments are not needed for what was copied.
+        for segment in &mut self.list {
+            for (group, ..) in entries {
+                segment.highest.remove(group);
+            }
+        }
+        self.list.push(Segment { path, highest });
     }
 
-    /// Notes what a record of the newest segment means for what the segments hold.
+    /// Updates what the segments hold by a record of the newest one.
     pub(super) fn note(&mut self, record: &Record) {
         match record {
             Record::Append { group, index, .. } => {
@@ -135,8 +145,16 @@ impl Segments {
                     }
                 }
             }
-            Record::Vote { .. } | Record::Purge { .. } | Record::Committed { .. } | Record::CheckpointEnd => {
+            Record::Drop { group } => {
+                for segment in &mut self.list {
+                    segment.highest.remove(group);
+                }
             }
+            Record::Vote { .. }
+            | Record::Purge { .. }
+            | Record::Committed { .. }
+            | Record::Holds { .. }
+            | Record::CheckpointEnd => {}
         }
     }
 
@@ -156,6 +174,8 @@ impl Segments {
 #[derive(Debug)]
 pub(super) struct Tail {
     pub(super) file: File,
+    /// The same file, to read from.
+    pub(super) readable: Arc<File>,
     pub(super) mark: u64,
     /// The sequence of the next frame.
     pub(super) sequence: u64,
@@ -193,7 +213,7 @@ impl Tail {
         Ok(())
     }
 
-    /// Cuts off what no frame was written to. A crash may undo it.
+    /// Cuts off the zeros behind the last frame. A crash may undo it.
     pub(super) fn trim(&mut self) -> io::Result<()> {
         self.length = self.end;
         self.file.set_len(self.end)
@@ -205,33 +225,52 @@ impl Tail {
     }
 }
 
+/// A segment that was created, and where in it each entry of its checkpoint is.
+pub(super) struct Created {
+    pub(super) tail: Tail,
+    pub(super) entries: Vec<(GroupId, u64, Position)>,
+}
+
 /// Creates a segment. It is durable, with its checkpoint, when this returns.
 pub(super) fn create(
     path: &Path,
     sequence: u64,
-    checkpoint: impl Iterator<Item = Record>,
-) -> io::Result<Tail> {
+    checkpoint: impl Iterator<Item = io::Result<Record>>,
+) -> io::Result<Created> {
     let header = Header { sequence, mark: rand::random() };
     let mut end = HEADER_BYTES as u64;
     let mut frames = 0;
+    let mut appended = Vec::new();
     let file = atomic_file::create(path, |file| {
         file.write_all(&header.encode())?;
         let mut frame = Frame::new();
-        let mut write = |frame: &mut Frame| {
+        let mut write = |frame: &mut Frame, end: &mut u64| {
             file.write_all(frame.seal(header.mark))?;
-            end += frame.len() as u64;
+            *end += frame.len() as u64;
             frames += 1;
             frame.clear();
             io::Result::Ok(())
         };
         for record in checkpoint {
+            let record = record?;
             frame.push(&record);
+            if let Record::Append { group, index, entry } = record {
+                let offset = end + (frame.len() - entry.len()) as u64;
+                appended.push((group, index, offset, entry.len() as u32, crc32fast::hash(&entry)));
+            }
             if frame.len() >= CHECKPOINT_FRAME_BYTES {
-                write(&mut frame)?;
+                write(&mut frame, &mut end)?;
             }
         }
         frame.push(&Record::CheckpointEnd);
-        write(&mut frame)
+        write(&mut frame, &mut end)
     })?;
-    Ok(Tail { file, mark: header.mark, sequence: sequence + frames, end, checkpoint_end: end, length: end })
+    let readable = Arc::new(File::open(path)?);
+    let entries = appended.into_iter().map(|(group, index, offset, length, checksum)| {
+        (group, index, Position { file: Arc::clone(&readable), offset, length, checksum })
+    });
+    let entries = entries.collect();
+    let sequence = sequence + frames;
+    let tail = Tail { file, readable, mark: header.mark, sequence, end, checkpoint_end: end, length: end };
+    Ok(Created { tail, entries })
 }

@@ -1,3 +1,4 @@
+mod groups;
 mod histories;
 
 use super::*;
@@ -6,7 +7,7 @@ use std::{fs, fs::File, ops::Range, time::Duration};
 use tempfile::TempDir;
 
 const GROUP: GroupId = GroupId(5);
-const SMALL: Limits = Limits { segment_bytes: 2_000, segments: 4 };
+const SMALL: Limits = Limits { segment_bytes: 2_000, segments: 4, kept_bytes: 100 };
 
 fn fresh() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -20,13 +21,13 @@ fn entry(group: GroupId, index: u64) -> Bytes {
 
 /// Appends entries, and waits until they are durable.
 async fn append(journal: &Journal, group: GroupId, range: Range<u64>) {
-    let (tell, told) = oneshot::channel();
+    let (sender, durable) = oneshot::channel();
     let entries = range.clone().map(|index| entry(group, index)).collect();
-    journal.append(group, range.start, entries, |result| tell.send(result).unwrap()).await.unwrap();
-    told.await.unwrap().unwrap();
+    journal.append(group, range.start, entries, |result| sender.send(result).unwrap()).await.unwrap();
+    durable.await.unwrap().unwrap();
 }
 
-/// What a reader can see of a group.
+/// A group as readers see it.
 #[derive(Debug, PartialEq)]
 struct Seen {
     vote: Option<Bytes>,
@@ -40,7 +41,7 @@ fn seen(journal: &Journal, group: GroupId) -> Seen {
         vote: log.vote.clone(),
         committed: log.committed.clone(),
         purged: log.purged.clone(),
-        entries: (log.first_index().unwrap_or(0)..).zip(log.entries(0..u64::MAX).cloned()).collect(),
+        entries: (log.first_index().unwrap_or(0)..).zip(log.entries(0..u64::MAX).read().unwrap()).collect(),
     })
 }
 
@@ -87,8 +88,8 @@ async fn what_was_confirmed_is_there_again() {
 
     let journal = Journal::open(dir.path()).unwrap();
     assert_eq!((seen(&journal, GROUP), seen(&journal, other)), before);
-    assert_eq!(journal.read(GROUP, |log| log.entries(5..7).count()), 2);
-    assert_eq!(journal.read(GROUP, |log| log.entries(9..20).count()), 0);
+    assert_eq!(journal.read(GROUP, |log| log.entries(5..7).len()), 2);
+    assert_eq!(journal.read(GROUP, |log| log.entries(9..20).len()), 0);
     journal.truncate(GROUP, 0).await.unwrap();
     assert_eq!(journal.read(GROUP, |log| (log.first_index(), log.next_index())), (None, Some(4)));
 }
@@ -97,17 +98,17 @@ async fn what_was_confirmed_is_there_again() {
 async fn entries_are_read_before_they_are_durable() {
     let dir = fresh();
     let journal = Journal::open(dir.path()).unwrap();
-    // The writer tells here, and so goes no further before it was read.
+    // The writer reports here, and so goes no further before the entry was read.
     let (read, may_tell) = std::sync::mpsc::channel::<()>();
     let wait = move |_| may_tell.recv().unwrap();
     journal.append(GROUP, 0, vec![entry(GROUP, 0)], wait).await.unwrap();
-    let (tell, mut told) = oneshot::channel();
+    let (sender, mut durable) = oneshot::channel();
     let entries = vec![entry(GROUP, 1)];
-    journal.append(GROUP, 1, entries, |result| tell.send(result).unwrap()).await.unwrap();
-    assert_eq!(journal.read(GROUP, |log| log.last_entry().cloned()), Some(entry(GROUP, 1)));
-    assert!(told.try_recv().is_err(), "it is not durable yet");
+    journal.append(GROUP, 1, entries, |result| sender.send(result).unwrap()).await.unwrap();
+    assert_eq!(journal.read(GROUP, |log| log.entries(1..2).read().unwrap()), [entry(GROUP, 1)]);
+    assert!(durable.try_recv().is_err(), "it is not durable yet");
     read.send(()).unwrap();
-    told.await.unwrap().unwrap();
+    durable.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -115,7 +116,7 @@ async fn all_groups_share_an_fsync() {
     const GROUPS: u64 = 64;
     let dir = fresh();
     let journal = Journal::open(dir.path()).unwrap();
-    // While the writer is held up, everybody queues.
+    // While the writer is held up, all writes queue.
     let (release, held) = std::sync::mpsc::channel::<()>();
     let (enter, entered) = oneshot::channel();
     let hold_up = move |_| {
@@ -125,15 +126,15 @@ async fn all_groups_share_an_fsync() {
     journal.append(GroupId(GROUPS), 0, vec![], hold_up).await.unwrap();
     entered.await.unwrap();
     let before = journal.fsyncs();
-    let mut told = Vec::new();
+    let mut durable = Vec::new();
     for group in (0..GROUPS).map(GroupId) {
-        let (tell, was_told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let entries = vec![entry(group, 0), entry(group, 1)];
-        journal.append(group, 0, entries, |result| tell.send(result).unwrap()).await.unwrap();
-        told.push(was_told);
+        journal.append(group, 0, entries, |result| sender.send(result).unwrap()).await.unwrap();
+        durable.push(receiver);
     }
     release.send(()).unwrap();
-    for result in join_all(told).await {
+    for result in join_all(durable).await {
         result.unwrap().unwrap();
     }
     assert_eq!(journal.fsyncs() - before, 1);
@@ -156,11 +157,11 @@ async fn a_hint_waits_for_company_but_not_for_ever() {
     }
     let fsyncs = journal.fsyncs();
     journal.note_committed(GROUP, Bytes::from("0")).await.unwrap();
-    let (tell, told) = oneshot::channel();
+    let (sender, durable) = oneshot::channel();
     let entries = vec![entry(GROUP, 1)];
-    journal.append(GROUP, 1, entries, |result| tell.send(result).unwrap()).await.unwrap();
+    journal.append(GROUP, 1, entries, |result| sender.send(result).unwrap()).await.unwrap();
     release.send(()).unwrap();
-    told.await.unwrap().unwrap();
+    durable.await.unwrap().unwrap();
     assert_eq!(journal.fsyncs(), fsyncs + 1, "the hint rode along");
     journal.note_committed(GROUP, Bytes::from("1")).await.unwrap();
     while journal.fsyncs() < fsyncs + 2 {
@@ -205,7 +206,7 @@ async fn a_write_cut_short_at_any_byte_is_cut_off() {
     };
     for length in kept..whole.len() {
         let journal = check(format!("cut at {length}"), &whole[..length]);
-        // It goes on from there.
+        // It continues from there.
         append(&journal, GROUP, 4..7).await;
         drop(journal);
         assert_eq!(seen(&Journal::open(dir.path()).unwrap(), GROUP), before, "cut at {length}");
@@ -255,19 +256,21 @@ async fn frames_are_written_over_zeros_which_are_no_damage() {
 }
 
 #[tokio::test]
-async fn a_segment_without_zeros_is_written_on() {
+async fn a_segment_of_an_older_format_is_written_on() {
     let dir = fresh();
     append(&Journal::open(dir.path()).unwrap(), GROUP, 0..3).await;
     let path = last_segment(&dir);
     let mut bytes = fs::read(&path).unwrap();
     let header = segment::Header::decode(&bytes).unwrap();
-    bytes[8] = 1;
-    let crc = crc32fast::hash(&bytes[..28]).to_le_bytes();
-    bytes[28..32].copy_from_slice(&crc);
-    assert_eq!(segment::Header::decode(&bytes).unwrap(), header);
-    fs::write(&path, bytes).unwrap();
-    append(&Journal::open(dir.path()).unwrap(), GROUP, 3..6).await;
-    assert_eq!(seen(&Journal::open(dir.path()).unwrap(), GROUP).entries.len(), 6);
+    for format in [1, 2] {
+        bytes[8] = format;
+        let crc = crc32fast::hash(&bytes[..28]).to_le_bytes();
+        bytes[28..32].copy_from_slice(&crc);
+        assert_eq!(segment::Header::decode(&bytes).unwrap(), header);
+        fs::write(&path, &bytes).unwrap();
+        append(&Journal::open(dir.path()).unwrap(), GROUP, 3..6).await;
+        assert_eq!(seen(&Journal::open(dir.path()).unwrap(), GROUP).entries.len(), 6);
+    }
 }
 
 #[tokio::test]
@@ -276,15 +279,15 @@ async fn an_entry_that_looks_like_a_frame_is_none() {
     let journal = Journal::open(dir.path()).unwrap();
     append(&journal, GROUP, 0..2).await;
     drop(journal);
-    // A client who has seen another node's file, or an old one of this node.
+    // From a client that has seen another node's file, or an old one of this node.
     let image = Bytes::from(fs::read(last_segment(&dir)).unwrap());
 
     let dir = fresh();
     let journal = Journal::open(dir.path()).unwrap();
     append(&journal, GROUP, 0..1).await;
-    let (tell, told) = oneshot::channel();
-    journal.append(GROUP, 1, vec![image], |result| tell.send(result).unwrap()).await.unwrap();
-    told.await.unwrap().unwrap();
+    let (sender, durable) = oneshot::channel();
+    journal.append(GROUP, 1, vec![image], |result| sender.send(result).unwrap()).await.unwrap();
+    durable.await.unwrap().unwrap();
     drop(journal);
     let path = last_segment(&dir);
     let whole = fs::read(&path).unwrap();
@@ -316,7 +319,7 @@ async fn damage_before_the_last_frame_is_refused() {
             assert!(error.contains(&format!("damaged at byte {frame}:")), "byte {byte}: {error}");
             assert!(error.contains("join again"), "byte {byte}: {error}");
         }
-        // It stays as it is, for whoever looks into it.
+        // It stays as it is, for an inspection.
         assert_eq!(fs::metadata(&path).unwrap().len() as usize, whole.len());
     }
     fs::write(&path, &whole).unwrap();
@@ -340,10 +343,10 @@ async fn another_format_is_refused() {
     let dir = fresh();
     let path = last_segment(&dir);
     let mut bytes = fs::read(&path).unwrap();
-    bytes[8] = 3;
+    bytes[8] = 4;
     fs::write(&path, bytes).unwrap();
     let error = Journal::open(dir.path()).expect_err("another format is seen");
-    assert!(matches!(error, JournalError::Format { found: 3, supported: 2, .. }), "{error}");
+    assert!(matches!(error, JournalError::Format { found: 4, supported: 3, .. }), "{error}");
     assert!(error.to_string().contains("run the version that wrote it"), "{error}");
 }
 
@@ -462,24 +465,25 @@ async fn after_an_error_nothing_is_confirmed_any_more() {
         dir.path().to_owned(),
         SMALL,
         replayed,
+        Arc::default(),
         Measured::default(),
         Arc::default(),
         failure.clone(),
     );
     let (queue, queued) = mpsc::channel();
     let room = Arc::new(Semaphore::new(10));
-    let (tell, told) = mpsc::channel();
+    let (sender, results) = mpsc::channel();
     for index in 0..3 {
-        let tell = tell.clone();
+        let sender = sender.clone();
         let records = vec![Record::Append { group: GROUP, index, entry: entry(GROUP, index) }];
-        let done = Completion::new(move |result| tell.send((index, result)).unwrap());
+        let done = Completion::new(move |result| sender.send((index, result)).unwrap());
         let room = room.clone().try_acquire_owned().unwrap();
-        queue.send(Write { records, urgent: true, done, room }).unwrap();
+        queue.send(Write { records, first_serial: index, urgent: true, done, room }).unwrap();
     }
     drop(queue);
     writer.run(&queued);
     for expected in 0..3 {
-        let (index, result) = told.recv().unwrap();
+        let (index, result) = results.recv().unwrap();
         assert_eq!(index, expected, "in the order in which they came");
         let error = result.expect_err("it is not written").to_string();
         assert!(error.contains("cannot be written"), "{error}");

@@ -4,10 +4,11 @@ use super::{
     Limits,
     frame::Frame,
     hints::Hints,
-    image::Image,
+    image::{Image, Place},
+    position::{Entries, Part, Position},
     record::Record,
     replay::Replayed,
-    segment::{self, Segment, Segments, Tail},
+    segment::{self, Created, Segment, Segments, Tail},
 };
 use crate::atomic_file;
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use std::{
     fs, io,
     path::PathBuf,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
@@ -27,9 +28,9 @@ use std::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-/// How large a frame grows, roughly: what is queued beyond this waits for the next fsync.
+/// How large a frame grows, roughly: further records wait for the next fsync.
 const FRAME_BYTES: usize = 4 << 20;
-/// How long records that nobody waits for may stay in memory before they get a frame of their own.
+/// How long records that no caller waits for may stay in memory before they get a frame of their own.
 const LAZY_FLUSH_AFTER: Duration = Duration::from_millis(50);
 /// Upper bounds of the buckets for fsyncs, in seconds.
 const FSYNC_BUCKETS: [f64; 12] =
@@ -38,33 +39,34 @@ const FSYNC_BUCKETS: [f64; 12] =
 /// Records to be written in one piece.
 pub(super) struct Write {
     pub(super) records: Vec<Record>,
-    /// Whether somebody waits. If not, the records ride along with the next ones for which somebody
-    /// does.
+    /// The serial of the first entry that it appends; the others follow.
+    pub(super) first_serial: u64,
+    /// Whether a caller waits. If not, the records are written together with the next ones for which a caller does.
     pub(super) urgent: bool,
     pub(super) done: Completion,
     /// Its share of the queue, given back when it is written.
     pub(super) room: OwnedSemaphorePermit,
 }
 
-/// Tells whoever waits how a write ended: exactly once, even where it never came to be written.
+/// Reports how a write ended: exactly once, even if it is never written.
 pub(super) struct Completion(Option<Box<dyn FnOnce(io::Result<()>) + Send>>);
 
 impl Completion {
-    pub(super) fn new(tell: impl FnOnce(io::Result<()>) + Send + 'static) -> Self {
-        Completion(Some(Box::new(tell)))
+    pub(super) fn new(report: impl FnOnce(io::Result<()>) + Send + 'static) -> Self {
+        Completion(Some(Box::new(report)))
     }
 
     fn complete(mut self, result: io::Result<()>) {
-        if let Some(tell) = self.0.take() {
-            tell(result);
+        if let Some(report) = self.0.take() {
+            report(result);
         }
     }
 }
 
 impl Drop for Completion {
     fn drop(&mut self) {
-        if let Some(tell) = self.0.take() {
-            tell(Err(io::Error::other("the journal did not write it")));
+        if let Some(report) = self.0.take() {
+            report(Err(io::Error::other("the journal did not write it")));
         }
     }
 }
@@ -86,7 +88,7 @@ impl Failure {
     }
 }
 
-/// What is told of the disk: how many fsyncs of frames there were, and how long each took.
+/// Measurements of the disk: how many fsyncs of frames there were, and how long each took.
 #[derive(Clone)]
 pub(super) struct Measured {
     pub(super) fsyncs: Arc<AtomicU64>,
@@ -102,12 +104,18 @@ impl Default for Measured {
 pub(super) struct Writer {
     dir: PathBuf,
     limits: Limits,
-    /// What a replay of the files would give, once the current frame is written.
+    /// The image that a replay of the files would give, once the current frame is written.
     image: Image,
+    /// The image of the readers. The writer adds the positions of entries on disk.
+    front: Arc<Mutex<Image>>,
     segments: Segments,
     tail: Tail,
     frame: Frame,
-    /// Whose records are in the current frame, in the order in which they came.
+    /// The entries in the current frame.
+    appended: Vec<Appended>,
+    /// The groups that were dropped in the current frame.
+    dropped: BTreeSet<GroupId>,
+    /// The writes in the current frame, in the order in which they came.
     waiting: Vec<(Completion, OwnedSemaphorePermit)>,
     urgent: bool,
     measured: Measured,
@@ -115,11 +123,20 @@ pub(super) struct Writer {
     failure: Arc<OnceLock<Failure>>,
 }
 
+/// An entry, and where it is on disk once its frame is written.
+struct Appended {
+    group: GroupId,
+    index: u64,
+    serial: u64,
+    position: Position,
+}
+
 impl Writer {
     pub(super) fn new(
         dir: PathBuf,
         limits: Limits,
         replayed: Replayed,
+        front: Arc<Mutex<Image>>,
         measured: Measured,
         hints: Arc<Hints>,
         failure: Arc<OnceLock<Failure>>,
@@ -129,9 +146,12 @@ impl Writer {
             dir,
             limits,
             image,
+            front,
             segments,
             tail,
             frame: Frame::new(),
+            appended: Vec::new(),
+            dropped: BTreeSet::new(),
             waiting: Vec::new(),
             urgent: false,
             measured,
@@ -140,7 +160,7 @@ impl Writer {
         }
     }
 
-    /// Writes what is queued until nobody can queue any more.
+    /// Writes the queue until its senders are gone.
     pub(super) fn run(mut self, queue: &Receiver<Write>) {
         let mut rests = false;
         loop {
@@ -149,8 +169,8 @@ impl Writer {
             } else {
                 queue.recv_timeout(LAZY_FLUSH_AFTER)
             };
-            // Before the queue is drained: what the hints speak of is in it by now.
-            let hints = self.hints.take();
+            // Before the queue is drained: the entries that the hints speak of are in it by now.
+            let mut hints = self.hints.take();
             let due = next.is_err();
             match next {
                 Ok(write) => self.take(write),
@@ -168,6 +188,10 @@ impl Writer {
                     Err(_) => drained = true,
                 }
             }
+            // The hint of a group from before it was dropped means nothing any more.
+            for group in std::mem::take(&mut self.dropped) {
+                hints.remove(&group);
+            }
             if drained {
                 self.take_hints(hints);
             } else {
@@ -182,31 +206,45 @@ impl Writer {
 
     fn take_hints(&mut self, hints: BTreeMap<GroupId, Bytes>) {
         for (group, committed) in hints {
-            let hint = Record::Committed { group, committed };
-            self.frame.push(&hint);
-            self.fold(&hint);
+            self.put(&Record::Committed { group, committed }, 0);
         }
     }
 
     /// Puts records into the current frame. Where they do not fit, they get further ones.
     fn take(&mut self, write: Write) {
+        let mut serial = write.first_serial;
         for record in &write.records {
             if !self.frame.is_empty() && self.frame.len() + record.size() > FRAME_BYTES {
                 self.flush();
             }
-            self.frame.push(record);
-            self.fold(record);
+            self.put(record, serial);
+            serial += u64::from(matches!(record, Record::Append { .. }));
         }
         self.urgent |= write.urgent;
         self.waiting.push((write.done, write.room));
     }
 
-    fn fold(&mut self, record: &Record) {
-        self.image.apply(record).expect("what is queued was checked");
+    /// Puts a record into the current frame, which will be written to the end of the file.
+    fn put(&mut self, record: &Record, serial: u64) {
+        self.frame.push(record);
+        let (end, readable) = (self.tail.end + self.frame.len() as u64, &self.tail.readable);
+        let appended = &mut self.appended;
+        let place = |entry: &Bytes| {
+            // An entry is the end of its record.
+            let position = Position::new(Arc::clone(readable), end - entry.len() as u64, entry);
+            if let Record::Append { group, index, .. } = record {
+                appended.push(Appended { group: *group, index: *index, serial, position: position.clone() });
+            }
+            Place::Disk(position)
+        };
+        self.image.apply(record, place).expect("what is queued was checked");
         self.segments.note(record);
+        if let Record::Drop { group } = record {
+            self.dropped.insert(*group);
+        }
     }
 
-    /// Makes the current frame durable, and tells those who wait for it.
+    /// Makes the current frame durable, and completes the writes in it.
     fn flush(&mut self) {
         let failed = match self.failure.get() {
             Some(failure) => Some(failure.clone()),
@@ -214,6 +252,18 @@ impl Writer {
         };
         self.frame.clear();
         self.urgent = false;
+        let appended = std::mem::take(&mut self.appended);
+        if failed.is_none() && !appended.is_empty() {
+            let mut front = self.front.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut groups = BTreeSet::new();
+            for Appended { group, index, serial, position } in appended {
+                front.log(group).written(index, serial, position);
+                groups.insert(group);
+            }
+            for group in groups {
+                front.log(group).evict(self.limits.kept_bytes);
+            }
+        }
         for (done, _) in self.waiting.drain(..) {
             done.complete(failed.as_ref().map_or(Ok(()), |failure| Err(failure.error())));
         }
@@ -254,15 +304,19 @@ impl Writer {
         }
     }
 
-    /// Goes on in a new segment. Groups whose entries would keep too many old ones are copied.
+    /// Begins a new segment. Groups whose entries would keep too many old ones are copied.
     fn begin_segment(&mut self) -> io::Result<()> {
         let copied = self.segments.stragglers(self.limits.segments - 1, &self.image);
         let path = Segment::path(&self.dir, self.tail.sequence);
         self.trim();
-        self.tail = segment::create(&path, self.tail.sequence, checkpoint(&self.image, &copied))?;
-        self.segments.begin(path);
-        for record in checkpoint(&self.image, &copied) {
-            self.segments.note(&record);
+        let Created { tail, entries } =
+            segment::create(&path, self.tail.sequence, checkpoint(&self.image, &copied))?;
+        self.tail = tail;
+        self.segments.begin(path, &entries);
+        let mut front = self.front.lock().unwrap_or_else(PoisonError::into_inner);
+        for (group, index, position) in entries {
+            front.log(group).moved(index, position.clone());
+            self.image.log(group).moved(index, position);
         }
         Ok(())
     }
@@ -280,12 +334,12 @@ impl Writer {
     }
 }
 
-/// What a segment begins with: of every group all but its entries, and of some these, too. They are
-/// ordinary records: a replay that comes from older segments finds nothing new in them.
+/// The records at the beginning of a segment: of every group all but its entries, and of some groups these, too. They
+/// are ordinary records: a replay that comes from older segments finds nothing new in them.
 pub(super) fn checkpoint<'a>(
     image: &'a Image,
     copied: &'a BTreeSet<GroupId>,
-) -> impl Iterator<Item = Record> + 'a {
+) -> impl Iterator<Item = io::Result<Record>> + 'a {
     image.groups.iter().flat_map(|(group, log)| {
         let group = *group;
         let vote = log.vote.clone().map(|vote| Record::Vote { group, vote });
@@ -293,14 +347,15 @@ pub(super) fn checkpoint<'a>(
         let committed = log.committed.clone().map(|committed| Record::Committed { group, committed });
         let first = log.first_index().filter(|_| copied.contains(&group));
         let clear = first.map(|_| Record::Truncate { group, from: 0 });
-        let entries = first.into_iter().flat_map(move |first| {
-            let append = move |(index, entry): (u64, &bytes::Bytes)| Record::Append {
-                group,
-                index,
-                entry: entry.clone(),
-            };
-            (first..).zip(log.entries(0..u64::MAX)).map(append)
+        let entries = first.into_iter().flat_map(move |_| {
+            log.positions().map(move |(index, position)| {
+                let entry = Entries::new(vec![Part::OnDisk(position.clone())]).read()?.remove(0);
+                io::Result::Ok(Record::Append { group, index, entry })
+            })
         });
-        [vote, purge, clear].into_iter().flatten().chain(entries).chain(committed)
+        let before = [vote, purge, clear].into_iter().flatten().map(Ok);
+        let holds = log.first_index().zip(log.next_index());
+        let holds = holds.map(|(first, next)| Record::Holds { group, first, next });
+        before.chain(entries).chain(holds.map(Ok)).chain(committed.map(Ok))
     })
 }

@@ -54,9 +54,10 @@ type Problems<'a> = BTreeSet<(&'a str, &'a str)>;
 
 const PROBLEM_JSON: &str = "application/problem+json";
 
-fn problems(operation: &Value) -> Problems<'_> {
-    let codes =
-        |response| sorted(&response["content"][PROBLEM_JSON]["examples"]).into_iter().map(|(code, _)| code);
+fn problems<'a>(operation: &'a Value) -> Problems<'a> {
+    let codes = |response: &'a Value| {
+        sorted(&response["content"][PROBLEM_JSON]["examples"]).into_iter().map(|(code, _)| code)
+    };
     let responses = sorted(&operation["responses"]).into_iter();
     responses.flat_map(|(status, response)| codes(response).map(move |code| (status, code))).collect()
 }

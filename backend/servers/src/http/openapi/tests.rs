@@ -1,30 +1,44 @@
 use super::*;
+use crate::http::route_table::ROWS;
 use ringmaster_common::action::Action;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::LazyLock};
 
-fn documented() -> BTreeSet<String> {
-    DOCUMENT["paths"].as_object().unwrap().keys().cloned().collect()
-}
+static DOCUMENT: LazyLock<Value> = LazyLock::new(|| Description::of(ROWS).document().clone());
 
-/// What the router really has, by what it says of itself.
-fn routed() -> BTreeSet<String> {
-    let (router, _) = routes().split_for_parts();
-    let text = format!("{router:?}");
-    let (own, _) = text.split_once("fallback_router").expect("a router tells its fallback last");
-    let (_, paths) = own.split_once("paths: {").expect("a router tells its paths");
-    paths
-        .split('"')
-        .skip(1)
-        .step_by(2)
-        .take_while(|path| path.starts_with('/'))
-        .map(|path| path.replace("{*", "{"))
-        .collect()
+/// Each operation: its path, its method and its description.
+fn operations() -> Vec<(String, String, Value)> {
+    let paths = DOCUMENT["paths"].as_object().unwrap();
+    let of_path = |(path, item): (&String, &Value)| {
+        let methods = item.as_object().unwrap().clone();
+        let path = path.clone();
+        methods.into_iter().map(move |(method, operation)| (path.clone(), method, operation))
+    };
+    paths.iter().flat_map(of_path).collect()
 }
 
 #[test]
-fn every_route_is_documented_and_every_documented_route_is_there() {
-    assert!(routed().len() > 20, "{:?}", routed());
-    assert_eq!(routed(), documented());
+fn the_document_has_the_rows_of_the_route_table_and_no_others() {
+    let documented: BTreeSet<_> = operations()
+        .into_iter()
+        .map(|(path, method, operation)| (path, method, operation["x-permission"].to_string()))
+        .collect();
+    let rows: BTreeSet<_> = ROWS
+        .iter()
+        .map(|row| {
+            let permission = json!(row.policy.permission.as_str()).to_string();
+            (row.path.replace("{*", "{"), format!("{:?}", row.method).to_lowercase(), permission)
+        })
+        .collect();
+    assert_eq!(rows.len(), ROWS.len(), "a path takes a method once");
+    assert_eq!(documented, rows);
+}
+
+#[test]
+fn a_change_needs_more_than_the_permission_to_view() {
+    use crate::http::{policy::Permission, row::Method};
+    for row in ROWS.iter().filter(|row| row.method != Method::Get) {
+        assert!(row.policy.permission >= Permission::Use, "{:?} {}", row.method, row.path);
+    }
 }
 
 #[test]
@@ -32,17 +46,15 @@ fn operations_have_names_tags_and_summaries_of_their_own() {
     let known: BTreeSet<_> =
         DOCUMENT["tags"].as_array().unwrap().iter().map(|tag| tag["name"].clone().to_string()).collect();
     let mut ids = BTreeSet::new();
-    for (path, item) in DOCUMENT["paths"].as_object().unwrap() {
-        for (method, operation) in item.as_object().unwrap() {
-            let place = format!("{method} {path}");
-            let id = operation["operationId"].as_str().unwrap_or_else(|| panic!("{place} has a name"));
-            assert!(ids.insert(id.to_owned()), "{place}: {id} is taken");
-            assert!(known.contains(&operation["tags"][0].to_string()), "{place}: {}", operation["tags"]);
-            assert!(operation["summary"].as_str().is_some_and(|text| !text.is_empty()), "{place}");
-            for parameter in path.split('{').skip(1).filter_map(|rest| rest.split('}').next()) {
-                let parameters = operation["parameters"].as_array().unwrap();
-                assert!(parameters.iter().any(|known| known["name"] == parameter), "{place}: {parameter}");
-            }
+    for (path, method, operation) in operations() {
+        let place = format!("{method} {path}");
+        let id = operation["operationId"].as_str().unwrap_or_else(|| panic!("{place} has a name"));
+        assert!(ids.insert(id.to_owned()), "{place}: {id} is taken");
+        assert!(known.contains(&operation["tags"][0].to_string()), "{place}: {}", operation["tags"]);
+        assert!(operation["summary"].as_str().is_some_and(|text| !text.is_empty()), "{place}");
+        for parameter in path.split('{').skip(1).filter_map(|rest| rest.split('}').next()) {
+            let parameters = operation["parameters"].as_array().unwrap();
+            assert!(parameters.iter().any(|known| known["name"] == parameter), "{place}: {parameter}");
         }
     }
 }

@@ -1,9 +1,8 @@
-//! Stream messages as they go over the wire, each made once for all who read it.
+//! Stream messages as they go over the wire, each encoded once for all clients that read it.
 //!
-//! A thousand browsers want the same bytes. What one of them was sent is kept for a moment, and the
-//! others are given the same buffer. Views are not kept: they are made when somebody connects.
+//! A thousand browsers read the same bytes. An encoded message is kept for a moment, and further clients are sent the
+//! same buffer. Views are not kept: they are made when a client connects.
 
-use crate::http::extract;
 use axum::extract::ws::Message;
 use flate2::{Compression, write::DeflateEncoder};
 use ringmaster_cluster::{command::ClusterTime, locks::Locks};
@@ -15,6 +14,7 @@ use ringmaster_common::{
     traffic::live::UpstreamMetrics,
 };
 use ringmaster_net::clock;
+use ringmaster_services::page;
 use ringmaster_telemetry::Telemetry;
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How messages are written: what the client's subprotocol says.
+/// How messages are encoded: by the subprotocol of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Form {
     Json,
@@ -57,11 +57,11 @@ pub struct LocksPage {
 
 #[derive(Debug, Default)]
 pub struct Encoder {
-    /// By revision first, so that the oldest ones are let go.
+    /// By revision first, so that the oldest ones are dropped first.
     events: Mutex<BTreeMap<(Revision, Revision, Form), Message>>,
     samples: Mutex<BTreeMap<Form, Sample>>,
     pages: Mutex<BTreeMap<(LocksPage, Form), KeptPage>>,
-    /// By the upstream whose endpoints they tell of.
+    /// By the upstream whose endpoints they hold.
     traffic: Mutex<BTreeMap<(Option<String>, Form), KeptTraffic>>,
 }
 
@@ -75,7 +75,7 @@ struct KeptTraffic {
 struct KeptPage {
     message: Message,
     at: Instant,
-    /// How far the locks had come then.
+    /// The revision of the locks then.
     revision: Revision,
 }
 
@@ -83,8 +83,8 @@ struct KeptPage {
 struct Sample {
     message: Message,
     at: Instant,
-    /// How often leadership had shifted then.
-    shifts: u64,
+    /// The number of leadership changes then.
+    leadership_changes: u64,
 }
 
 impl Encoder {
@@ -103,24 +103,27 @@ impl Encoder {
         message
     }
 
-    /// What is measured now, or was a moment ago.
+    /// The measurements of now, or of a moment ago.
     pub fn sample(&self, form: Form, telemetry: &Telemetry, locks: LockCounts) -> Message {
-        let (now, shifts) = (clock::now(), telemetry.shifts());
+        let (now, leadership_changes) = (clock::now(), telemetry.leadership_changes());
         let mut samples = lock(&self.samples);
         match samples.get(&form) {
-            Some(kept) if kept.shifts == shifts && now.saturating_duration_since(kept.at) < KEPT_FOR => {
+            Some(kept)
+                if kept.leadership_changes == leadership_changes
+                    && now.saturating_duration_since(kept.at) < KEPT_FOR =>
+            {
                 kept.message.clone()
             }
             _ => {
                 let message =
                     encode(form, &ServerMessage::Sample { sample: Box::new(telemetry.sample()), locks });
-                samples.insert(form, Sample { message: message.clone(), at: now, shifts });
+                samples.insert(form, Sample { message: message.clone(), at: now, leadership_changes });
                 message
             }
         }
     }
 
-    /// A page of the locks as they are now; what is left of their leases may be of a moment ago.
+    /// A page of the locks as they are now; the remaining times of their leases may be of a moment ago.
     pub fn locks(&self, form: Form, page: &LocksPage, locks: &Locks, time: ClusterTime) -> Message {
         let (now, revision) = (clock::now(), locks.revision);
         let key = (page.clone(), form);
@@ -130,7 +133,7 @@ impl Encoder {
             return kept.message.clone();
         }
         let all = locks.list(&page.prefix, page.after.as_deref(), page.contended, time);
-        let listed = extract::page(all, page.limit, |lock| lock.name.clone());
+        let listed = page::page(all, page.limit, |lock| lock.name.clone());
         let message = encode(form, &ServerMessage::Locks { revision, page: listed });
         if pages.len() < MAX_KEPT_PAGES {
             pages.insert(key, KeptPage { message: message.clone(), at: now, revision });
@@ -138,7 +141,7 @@ impl Encoder {
         message
     }
 
-    /// What the proxies do now, or did a moment ago.
+    /// The traffic metrics of now, or of a moment ago.
     pub fn traffic(&self, form: Form, upstream: Option<&str>, telemetry: &Telemetry) -> Message {
         let (now, key) = (clock::now(), (upstream.map(str::to_owned), form));
         let mut kept = lock(&self.traffic);
@@ -147,14 +150,14 @@ impl Encoder {
             return kept.message.clone();
         }
         let reported = telemetry.traffic();
-        let told = reported.iter().flat_map(|figures| figures.iter()).map(|figures| UpstreamMetrics {
+        let metrics = reported.iter().flat_map(|figures| figures.iter()).map(|figures| UpstreamMetrics {
             endpoints: match upstream {
                 Some(wanted) if wanted == figures.upstream => figures.endpoints.clone(),
                 _ => Vec::new(),
             },
             ..figures.clone()
         });
-        let message = encode(form, &ServerMessage::Traffic { metrics: told.collect() });
+        let message = encode(form, &ServerMessage::Traffic { metrics: metrics.collect() });
         if kept.len() < MAX_KEPT_PAGES {
             kept.insert(key, KeptTraffic { message: message.clone(), at: now });
         }

@@ -11,6 +11,8 @@ enum Step {
     Purge(u64, u64),
     Vote(u64),
     Committed(u64),
+    Release(u64),
+    Drop(u64),
     Restart,
 }
 
@@ -21,7 +23,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (group.clone(), 0..8u64).prop_map(|(group, n)| Step::Truncate(group, n)),
         2 => (group.clone(), 0..12u64).prop_map(|(group, n)| Step::Purge(group, n)),
         1 => group.clone().prop_map(Step::Vote),
-        1 => group.prop_map(Step::Committed),
+        1 => group.clone().prop_map(Step::Committed),
+        1 => group.clone().prop_map(Step::Release),
+        1 => group.prop_map(Step::Drop),
         1 => Just(Step::Restart),
     ];
     prop::collection::vec(step, 1..60)
@@ -30,10 +34,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever groups do, and in whichever segments it lies: a replay gives what readers saw.
+    /// After any history, in any segments, a replay gives the logs that readers saw.
     #[test]
     fn a_replay_gives_what_was_there(steps in steps()) {
-        const TINY: Limits = Limits { segment_bytes: 600, segments: 3 };
+        const TINY: Limits = Limits { segment_bytes: 600, segments: 3, kept_bytes: 60 };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let dir = fresh();
@@ -50,7 +54,7 @@ proptest! {
                     }
                     Step::Truncate(group, n) => {
                         let (next, entries) = model.entry(group).or_default();
-                        // What is purged stays so.
+                        // Purged entries stay purged.
                         let from = entries.keys().next().map_or(*next, |first| next.saturating_sub(n).max(*first));
                         journal.truncate(GroupId(group), from).await.unwrap();
                         drop(entries.split_off(&from));
@@ -71,6 +75,17 @@ proptest! {
                     Step::Committed(group) => {
                         let hint = Bytes::from(format!("hint {number}"));
                         journal.note_committed(GroupId(group), hint).await.unwrap();
+                    }
+                    Step::Release(group) => {
+                        let (next, _) = model.entry(group).or_default();
+                        journal.release(GroupId(group), next.saturating_sub(1));
+                    }
+                    Step::Drop(group) => {
+                        let vote = seen(&journal, GroupId(group)).vote;
+                        journal.drop_group(GroupId(group)).await.unwrap();
+                        model.remove(&group);
+                        let left = Seen { vote, committed: None, purged: None, entries: vec![] };
+                        assert_eq!(seen(&journal, GroupId(group)), left);
                     }
                     Step::Restart => {
                         let before: Vec<_> = (0..4).map(|group| seen(&journal, GroupId(group))).collect();

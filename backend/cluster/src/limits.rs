@@ -1,0 +1,123 @@
+//! What `apply` compares with, by the cluster's feature level.
+//!
+//! All members apply the same log, and members of different versions must come to the same state. So `apply` reads no
+//! bound and no default from the running binary: it takes them from this table, at the replicated feature level. A
+//! version that changes one adds a row; what it changes holds once every member runs that version.
+//!
+//! The form of a command (the lengths of names, the ranges of times) is deliberately absent from `apply`: the node that
+//! accepts a command checks it before it proposes the command ([`crate::command::Command::check_form`]).
+
+use ringmaster_common::{
+    error::Code,
+    lock,
+    setting::{self, Known},
+    traffic::{MAX_ENDPOINTS, MAX_HEALTH_HISTORY, MAX_ROUTES, MAX_UPSTREAMS},
+};
+use std::{ops::RangeInclusive, time::Duration};
+
+#[derive(Debug, PartialEq)]
+pub struct Limits {
+    pub settings: usize,
+    /// The longest value of a setting, in bytes of compact JSON.
+    pub setting_bytes: usize,
+    /// The settings that always exist, with their defaults.
+    pub known_settings: &'static [Known],
+    pub upstreams: usize,
+    /// Of one upstream.
+    pub endpoints: usize,
+    pub routes: usize,
+    /// Changes of opinion about one endpoint.
+    pub health_history: usize,
+    /// Locks in use.
+    pub locks: usize,
+    /// Locks without holder and waiter, which are kept for their history.
+    pub free_locks: usize,
+    /// Of one lock.
+    pub waiters: usize,
+    pub holders: u32,
+    /// How often one owner may enter a lock that it holds.
+    pub lock_depth: u32,
+    /// The code that more is refused with.
+    pub lock_depth_code: Code,
+    /// Entries of the history of one lock.
+    pub lock_records: usize,
+    /// Ends of leases that one lock remembers, to answer a release that is repeated.
+    pub ended_leases: usize,
+    /// How many locks are looked after in one log entry because something of theirs was due.
+    pub due_locks: usize,
+    /// How long a grant to a waiter is kept for its node to claim it.
+    pub claim_within: Duration,
+    /// How long a waiter whose node is gone keeps its place, for its client to come back by another.
+    pub reconnect_within: Duration,
+    /// The latest plans.
+    pub plans: usize,
+    /// The latest operations.
+    pub operations: usize,
+    /// Operations that run or wait to be kept at a time.
+    pub unfinished_operations: usize,
+    /// The time that an operator may take before keeping an operation.
+    pub keep_within: RangeInclusive<Duration>,
+    /// Revisions with events that the history holds, and the size of these events as they are encoded.
+    pub history_revisions: usize,
+    pub history_bytes: u64,
+    /// The latest entries of the audit.
+    pub audit_entries: usize,
+    /// Answers under ids that clients chose, and their size as they are encoded.
+    pub repeatable_answers: usize,
+    pub repeatable_bytes: u64,
+    /// Answers under ids that nodes made up. They matter only while the node itself tries again.
+    pub plain_answers: usize,
+    pub plain_bytes: u64,
+}
+
+const FIRST: Limits = Limits {
+    settings: setting::MAX_SETTINGS,
+    setting_bytes: setting::MAX_VALUE_BYTES,
+    known_settings: setting::KNOWN,
+    upstreams: MAX_UPSTREAMS,
+    endpoints: MAX_ENDPOINTS,
+    routes: MAX_ROUTES,
+    health_history: MAX_HEALTH_HISTORY,
+    locks: 200_000,
+    free_locks: 4_096,
+    waiters: 1_000,
+    holders: lock::MAX_HOLDERS,
+    lock_depth: 64,
+    lock_depth_code: Code::LimitReached,
+    lock_records: 32,
+    ended_leases: 8,
+    due_locks: 1_000,
+    claim_within: Duration::from_secs(2),
+    reconnect_within: Duration::from_secs(2),
+    plans: 256,
+    operations: 1_000,
+    unfinished_operations: 16,
+    keep_within: Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60),
+    history_revisions: 8_192,
+    history_bytes: 64 << 20,
+    audit_entries: 8_192,
+    repeatable_answers: 8_192,
+    repeatable_bytes: 64 << 20,
+    plain_answers: 2_048,
+    plain_bytes: 16 << 20,
+};
+
+/// Played by the build feature: a lock can be entered twice more, and beyond that has a code of its own.
+#[cfg(feature = "next-version")]
+const NEXT: Limits =
+    Limits { lock_depth: FIRST.lock_depth + 2, lock_depth_code: Code::LockDepthReached, ..FIRST };
+
+/// Each row holds from its feature level on.
+static TABLE: &[(u32, Limits)] = &[
+    (0, FIRST),
+    #[cfg(feature = "next-version")]
+    (crate::version::FEATURE_LEVEL, NEXT),
+];
+
+impl Limits {
+    /// Those of a cluster at this feature level.
+    pub fn at(feature_level: u32) -> &'static Limits {
+        let row = TABLE.iter().rev().find(|(from, _)| *from <= feature_level);
+        &row.unwrap_or(&TABLE[0]).1
+    }
+}

@@ -1,0 +1,20 @@
+//! The arithmetic of quorums.
+
+use ringmaster_cluster::State;
+use ringmaster_common::id::NodeId;
+use std::collections::BTreeSet;
+
+pub type Voters = BTreeSet<NodeId>;
+
+/// How many of `voters` may fail with the rest still taking writes, by which of them are alive now.
+pub fn spare_voters(state: &State, voters: &Voters) -> u64 {
+    living(state, voters).saturating_sub(majority(voters)) as u64
+}
+
+pub fn living(state: &State, voters: &Voters) -> usize {
+    voters.iter().filter_map(|id| state.membership.get(*id)).filter(|node| node.is_alive()).count()
+}
+
+pub fn majority(voters: &Voters) -> usize {
+    voters.len() / 2 + 1
+}

@@ -1,0 +1,5 @@
+//! The state and the planners together: golden scripts that read like a log, and properties of random histories.
+
+mod fold_in_wasm;
+mod properties;
+mod scripts;

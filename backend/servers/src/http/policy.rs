@@ -1,0 +1,60 @@
+//! What the node decides about a request by its route alone, before its handler runs.
+
+use ringmaster_services::admission::Class;
+
+/// The policy of one row of the route table.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// The label of the route in metrics: its path, as the router spells it.
+    pub route: &'static str,
+    pub admit: Admit,
+    pub time_limit: TimeLimit,
+    pub permission: Permission,
+}
+
+/// How a request counts towards the bounds of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admit {
+    /// It is in progress in this class until its response begins.
+    In(Class),
+    /// Its service admits it: by the input, or for longer than the response takes to begin.
+    ByService,
+    /// It is answered from memory.
+    Always,
+}
+
+/// How long a request may take until its response begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeLimit {
+    /// [`REQUEST_TIMEOUT`](crate::http::REQUEST_TIMEOUT).
+    Standard,
+    /// The request says how long it waits, and its service returns by then.
+    OfTheRequest,
+}
+
+/// The right that a request needs. It is documented, and not enforced: without authentication every client has all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Permission {
+    /// None: probes, the description of the API, the files of the dashboard.
+    Public,
+    /// To see the state of the cluster.
+    View,
+    /// To use the cluster as a service does: locks, registrations, heartbeats.
+    Use,
+    /// To change its configuration, and to plan and run operations.
+    Operate,
+    /// To endanger the cluster: chaos in a demo.
+    Administer,
+}
+
+impl Permission {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Permission::Public => "public",
+            Permission::View => "view",
+            Permission::Use => "use",
+            Permission::Operate => "operate",
+            Permission::Administer => "administer",
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! What this node's proxy reports. Telemetry knows no proxy; the composition of the node connects the two.
+
+use ringmaster_common::traffic::{
+    health::{EndpointOpinion, ReceivedHeartbeat},
+    live::UpstreamMetrics,
+    warnings::FailedListener,
+};
+use std::sync::Arc;
+
+pub trait DataPlane: Send + Sync + 'static {
+    /// The results of its own health checks.
+    fn opinions(&self) -> Arc<[EndpointOpinion]>;
+    /// The heartbeats that it has received from endpoints.
+    fn heartbeats(&self) -> Vec<ReceivedHeartbeat>;
+    /// Its work over the last seconds.
+    fn metrics(&self) -> Arc<[UpstreamMetrics]>;
+    /// The addresses that it should listen on and cannot.
+    fn failed_listeners(&self) -> Vec<FailedListener>;
+}

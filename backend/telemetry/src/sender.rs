@@ -1,0 +1,92 @@
+//! Measures this node, and reports to the others: at once where something important changed, else twice a second.
+
+use crate::{
+    data_plane::DataPlane,
+    measure,
+    message::{self, Message},
+    receiver::TELEMETRY,
+    store::Telemetry,
+};
+use bytes::Bytes;
+use ringmaster_cluster_group::ClusterGroup;
+use ringmaster_common::id::GroupId;
+use ringmaster_net::clock;
+use ringmaster_peer::{Lane, Peers, Request, Trace};
+use ringmaster_storage::journal::Journal;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How often links are judged. A change of liveness or leadership is reported at once.
+const JUDGE_INTERVAL: Duration = Duration::from_millis(200);
+/// How often a report is made when nothing changes.
+const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Runs for as long as the node does.
+pub async fn run(
+    telemetry: Arc<Telemetry>,
+    group: ClusterGroup,
+    peers: Peers,
+    journal: Arc<Journal>,
+    proxy: impl DataPlane,
+) {
+    let (mut link_changes, mut applied_table) = (peers.changes(), telemetry.watch_applied_table());
+    let mut ticks = clock::ticks(JUDGE_INTERVAL);
+    let mut last = None;
+    let mut reported_at = None::<Instant>;
+    let mut last_leadership = None;
+    loop {
+        let has_new_table = tokio::select! {
+            _ = ticks.tick() => false,
+            // A link that came or went is judged at once. Missed changes do no harm: all links are judged.
+            _ = link_changes.recv() => false,
+            changed = applied_table.changed() => changed.is_ok(),
+        };
+        let links = measure::links(&telemetry, &group, &peers);
+        let liveness: Vec<_> = links.iter().map(|link| (link.peer, link.sees)).collect();
+        let (role, term, leader) = group.standing();
+        let leadership = leader.map(|leader| (leader, term));
+        if leadership.is_some() && leadership != last_leadership {
+            telemetry.count_election();
+            last_leadership = leadership;
+        }
+        let opinions = message::bounded(proxy.opinions());
+        let important = Some((liveness, role, term, leader, opinions.clone()));
+        let now = clock::now();
+        let is_due = reported_at.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_INTERVAL);
+        if !is_due && !has_new_table && important == last {
+            continue;
+        }
+        last = important;
+        reported_at = Some(now);
+        let message = Message {
+            age_ms: 0,
+            report: measure::report(&telemetry, &group, journal.fsyncs(), links),
+            opinions,
+            heartbeats: proxy.heartbeats().into(),
+            traffic: message::busy(&proxy.metrics()),
+            applied_table_revision: *applied_table.borrow_and_update(),
+            failed_listeners: proxy.failed_listeners().into(),
+        };
+        send(&telemetry, &group, &peers, message);
+    }
+}
+
+/// Sends this node's report to every other member, with the reports that the member lacks.
+fn send(telemetry: &Telemetry, group: &ClusterGroup, peers: &Peers, message: Message) {
+    let (me, state, body) = (telemetry.me(), group.state(), message.encode());
+    telemetry.retain(|node| state.membership.get(node).is_some());
+    telemetry.store(me, message);
+    for node in state.membership.iter().filter(|node| node.id != me) {
+        peers.cast(node.id, cast(body.clone()));
+        for relayed in telemetry.reports_missing_at(node.id) {
+            peers.cast(node.id, cast(relayed.encode()));
+        }
+    }
+}
+
+fn cast(body: Bytes) -> Request {
+    let (group, trace) = (GroupId::CLUSTER, Trace::default());
+    Request { channel: TELEMETRY, group, trace, lane: Lane::Bulk, body }
+}
