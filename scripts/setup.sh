@@ -68,6 +68,11 @@ need_chromium() {
     install chromium "the browser tests"
 }
 
+# Node.js runs the fold of the dashboard as WebAssembly.
+need_node() {
+    command -v node >/dev/null || install nodejs "the test of the fold"
+}
+
 # strace kills a node at an fsync.
 need_strace() {
     command -v strace >/dev/null || install strace "the tests of crash points"

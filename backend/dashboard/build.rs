@@ -5,8 +5,9 @@
 //! beside it, as `<name>.br`.
 //!
 //! The page is compiled by a nested cargo with a target directory of its own, because the outer one holds the lock
-//! of the usual one, and because its flags are not for this target. The release is built for size; every other
-//! profile is built quickly.
+//! of the usual one, and because its flags are not for this target. Every build of the server embeds the same small
+//! page: from scratch, a page without link-time optimisation takes as long and is a fifth larger. Trunk serves a page
+//! that is built quickly after each edit.
 //!
 //! `RINGMASTER_SKIP_DASHBOARD=1` leaves the page out, for tools that only want to look at the code.
 
@@ -24,6 +25,8 @@ use wasm_bindgen_cli_support::Bindgen;
 
 const SKIP: &str = "RINGMASTER_SKIP_DASHBOARD";
 const TARGET: &str = "wasm32-unknown-unknown";
+/// The profile in the workspace's Cargo.toml.
+const PROFILE: &str = "wasm";
 /// Everything that the page is made of, from the root of the workspace.
 const SOURCES: &[&str] = &[
     "Cargo.lock",
@@ -49,6 +52,8 @@ const OUTER_ENVIRONMENT: &[&str] = &[
 /// What marks the lines of index.html that name a file to be laid out.
 const FOR_TRUNK: &str = "data-trunk";
 const STYLE_SHEET: &str = r#"rel="css""#;
+/// The strongest: it runs once, and every first visit waits for the result.
+const BROTLI_QUALITY: u32 = 11;
 const BROTLI_WINDOW: u32 = 22;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -61,13 +66,12 @@ fn main() -> Result<()> {
     }
     println!("cargo::rerun-if-env-changed={SKIP}");
 
-    let outer = Outer::of(&out)?;
-    let dashboard = Dashboard::empty(out.join("dashboard"), outer.effort)?;
+    let dashboard = Dashboard::empty(out.join("dashboard"))?;
     if env::var_os(SKIP).is_some_and(|skip| !skip.is_empty() && skip != "0") {
         return dashboard.write("index.html", PLACEHOLDER.as_bytes());
     }
     check_target()?;
-    let wasm = compile(&workspace, &outer)?;
+    let wasm = compile(&workspace, &target_directory(&out)?)?;
     dashboard.lay_out(&workspace, &wasm)
 }
 
@@ -75,44 +79,21 @@ fn required(variable: &str) -> Result<OsString> {
     env::var_os(variable).ok_or_else(|| format!("cargo sets {variable} for build scripts").into())
 }
 
-/// What the outer build says about the nested one.
-struct Outer {
-    /// A directory beside those of the outer build, wherever that one was told to build.
-    target_directory: PathBuf,
-    effort: &'static Effort,
-}
-
-/// How long the build may take for a smaller page.
-struct Effort {
-    /// The profile in the workspace's Cargo.toml.
-    profile: &'static str,
-    brotli_quality: u32,
-}
-
-/// The shipped page is compiled and compressed once, and every first visit waits for the result.
-const SMALL: Effort = Effort { profile: "wasm", brotli_quality: 11 };
-const QUICK: Effort = Effort { profile: "wasm-quick", brotli_quality: 5 };
-
-impl Outer {
-    /// `out` is `<target>/<profile>/build/<package>/out`. Cargo's `PROFILE` names only the inherited profile.
-    fn of(out: &Path) -> Result<Outer> {
-        let mut ancestors = out.ancestors().skip(3);
-        let misplaced = "OUT_DIR is not where cargo puts it";
-        let profile = ancestors.next().and_then(Path::file_name).ok_or(misplaced)?;
-        let target_directory = ancestors.next().ok_or(misplaced)?.join("wasm");
-        Ok(Outer { target_directory, effort: if profile == "release" { &SMALL } else { &QUICK } })
-    }
+/// A directory beside those of the outer build, wherever that one was told to build.
+fn target_directory(out: &Path) -> Result<PathBuf> {
+    // OUT_DIR is <target>/<profile>/build/<package>/out.
+    let target = out.ancestors().nth(4).ok_or("OUT_DIR is not where cargo puts it")?;
+    Ok(target.join("wasm"))
 }
 
 /// Compiles the page to WebAssembly and says where it is.
-fn compile(workspace: &Path, outer: &Outer) -> Result<PathBuf> {
-    let profile = outer.effort.profile;
+fn compile(workspace: &Path, target_directory: &Path) -> Result<PathBuf> {
     let mut cargo = Command::new(required("CARGO")?);
     cargo
         .current_dir(workspace)
-        .args(["build", "--locked", "--package", "ringmaster-frontend", "--profile", profile])
+        .args(["build", "--locked", "--package", "ringmaster-frontend", "--profile", PROFILE])
         .args(["--target", TARGET, "--target-dir"])
-        .arg(&outer.target_directory);
+        .arg(target_directory);
     for variable in OUTER_ENVIRONMENT {
         cargo.env_remove(variable);
     }
@@ -125,7 +106,7 @@ fn compile(workspace: &Path, outer: &Outer) -> Result<PathBuf> {
         )
         .into());
     }
-    Ok(outer.target_directory.join(TARGET).join(profile).join("ringmaster-frontend.wasm"))
+    Ok(target_directory.join(TARGET).join(PROFILE).join("ringmaster-frontend.wasm"))
 }
 
 /// Cargo's own message about a missing target speaks of the `core` crate. This one says what to do.
@@ -144,18 +125,15 @@ fn check_target() -> Result<()> {
 }
 
 /// The directory that the server embeds.
-struct Dashboard {
-    directory: PathBuf,
-    effort: &'static Effort,
-}
+struct Dashboard(PathBuf);
 
 impl Dashboard {
-    fn empty(directory: PathBuf, effort: &'static Effort) -> Result<Self> {
+    fn empty(directory: PathBuf) -> Result<Self> {
         if directory.exists() {
             fs::remove_dir_all(&directory)?;
         }
         fs::create_dir_all(directory.join("assets"))?;
-        Ok(Dashboard { directory, effort })
+        Ok(Dashboard(directory))
     }
 
     fn lay_out(&self, workspace: &Path, wasm: &Path) -> Result<()> {
@@ -224,14 +202,10 @@ impl Dashboard {
     }
 
     fn write(&self, path: &str, contents: &[u8]) -> Result<()> {
-        fs::write(self.directory.join(path), contents)?;
-        let compressed = fs::File::create(self.directory.join(format!("{path}.br")))?;
-        let mut compressor = brotli::CompressorWriter::new(
-            compressed,
-            contents.len().max(1),
-            self.effort.brotli_quality,
-            BROTLI_WINDOW,
-        );
+        fs::write(self.0.join(path), contents)?;
+        let compressed = fs::File::create(self.0.join(format!("{path}.br")))?;
+        let mut compressor =
+            brotli::CompressorWriter::new(compressed, contents.len().max(1), BROTLI_QUALITY, BROTLI_WINDOW);
         compressor.write_all(contents)?;
         compressor.flush()?;
         Ok(())

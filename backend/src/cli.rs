@@ -11,7 +11,6 @@ mod changes;
 mod config;
 mod duration;
 mod lock;
-pub mod out;
 mod progress;
 mod queries;
 mod register;
@@ -20,10 +19,12 @@ mod settings;
 mod show;
 mod table;
 
-use crate::demo;
+use crate::{
+    demo,
+    out::{Closed, Out},
+};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use out::{Closed, Out};
 use queries::{Listing, Query, Watching};
 use ringmaster_client::{Address, Client, ClientError};
 use ringmaster_common::id::OperationId;

@@ -15,7 +15,7 @@ pub mod sample;
 mod services;
 pub mod socket;
 
-use crate::cli::out::{Closed, Out};
+use crate::out::{Closed, Out};
 use clap::Args;
 use fleet::{Fleet, Launcher};
 use futures::future::join_all;

@@ -4,6 +4,7 @@ mod cli;
 mod config;
 mod demo;
 mod node;
+mod out;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

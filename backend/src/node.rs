@@ -81,7 +81,7 @@ async fn serve(config: NodeConfig, consensus: &Handle, supervisor: &Supervisor) 
     let started = consensus.spawn(starting).await.map_err(io::Error::other).flatten();
     let Started { group, peers, journal } = started.map_err(|error| NodeError(error.to_string()))?;
     let rates = telemetry.clone();
-    group.connect_meter(move || rates.endpoint_rates());
+    group.connect_endpoint_rates(move || rates.endpoint_rates());
     let new_node = identity::new_node(&config, &identity);
     let bootstraps = config.start == Start::Bootstrap && group.state().id.is_empty();
     if bootstraps {

@@ -153,8 +153,8 @@ pub struct Impact {
     pub voters_before: u64,
     pub voters_after: u64,
     /// How many voters may fail with the cluster still taking writes.
-    pub may_fail_before: u64,
-    pub may_fail_after: u64,
+    pub failures_tolerated_before: u64,
+    pub failures_tolerated_after: u64,
     pub leader_before: Option<NodeId>,
     pub leader_after: Option<NodeId>,
     /// Where a lock is taken away.

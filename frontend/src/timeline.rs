@@ -126,7 +126,7 @@ pub struct Entry {
     pub revision: u64,
     /// Among the events of its revision.
     pub position: usize,
-    /// The revision of the earliest event that the line stands for. It tells one line from another:
+    /// The revision of the earliest event that the line stands for. It identifies the line:
     /// it stays as it is while later events are rolled up into the line.
     pub since: u64,
     pub at: Timestamp,

@@ -124,7 +124,7 @@ pub fn wanted(upstream: Option<&str>) -> String {
     json!({ "type": "follow", "topic": "traffic", "upstream": upstream }).to_string()
 }
 
-/// How many endpoints take requests, and how many there are.
+/// How many endpoints are serving, and how many there are.
 pub fn taking(upstream: &Upstream) -> (usize, usize) {
     let endpoints = &upstream.config.endpoints;
     (endpoints.iter().filter(|endpoint| upstream.is_serving(endpoint)).count(), endpoints.len())
@@ -175,7 +175,7 @@ pub fn part(upstream: &Upstream, endpoint: &Endpoint) -> &'static str {
     match (endpoint.state, primary) {
         (EndpointState::Drain, _) => "draining",
         (EndpointState::Maintenance, _) => "in maintenance",
-        _ if endpoint.health.verdict == Verdict::Unhealthy && primary != Some(true) => "left out",
+        _ if endpoint.health.verdict == Verdict::Unhealthy && primary != Some(true) => "not eligible",
         (EndpointState::Ready, Some(true)) => "primary",
         (EndpointState::Ready, Some(false)) => "standby",
         (EndpointState::Ready, None) => "serving",

@@ -108,7 +108,7 @@ impl ClusterGroup {
         command: Command,
         deadline: Instant,
     ) -> Result<Response, Refusal> {
-        let computed = || command.is_remembered().then(|| command.fingerprint());
+        let computed = || (request.repeatable && command.is_remembered()).then(|| command.fingerprint());
         let request = Request { fingerprint: request.fingerprint.or_else(computed), ..request };
         let proposal = Proposal { request, command };
         // The leader does so, too; here it costs no call.
@@ -117,7 +117,7 @@ impl ClusterGroup {
     }
 
     /// Proposes a command that follows from leading in `term`, in that term alone: a later leader decides for itself.
-    pub async fn propose_in(
+    pub async fn propose_if_term(
         &self,
         term: u64,
         request: Request,
@@ -212,7 +212,7 @@ impl ClusterGroup {
     }
 
     /// Role, term and leader: cheaper than [`Self::status`].
-    pub fn standing(&self) -> (Role, u64, Option<NodeId>) {
+    pub fn role(&self) -> (Role, u64, Option<NodeId>) {
         self.0.raft.replica().role()
     }
 

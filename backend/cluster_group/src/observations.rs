@@ -25,7 +25,7 @@ impl fmt::Debug for RatesSource {
 
 impl ClusterGroup {
     /// From now on planners know the request rates of endpoints. The first source that is connected stays.
-    pub fn connect_meter(&self, read: impl Fn() -> EndpointRates + Send + Sync + 'static) {
+    pub fn connect_endpoint_rates(&self, read: impl Fn() -> EndpointRates + Send + Sync + 'static) {
         let _ = self.0.rates.0.set(Box::new(read));
     }
 

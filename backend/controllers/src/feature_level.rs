@@ -40,13 +40,16 @@ fn common_level(state: &State, level_of: impl Fn(NodeId) -> Option<u32>) -> Opti
 }
 
 async fn raise(leadership: &Leadership, level: u32) {
-    match leadership.propose(Command::RaiseFeatureLevel { level }).await {
+    match leadership.propose(Command::raise_feature_level(level)).await {
         Ok(_) => {
             tracing::info!(level, "the cluster's feature level was raised");
-            // From now on entries may be written that only the new version understands.
+            // From now on a field may be written that only the new version understands.
             #[cfg(feature = "next-version")]
-            if let Err(refusal) = leadership.propose(Command::Novelty).await {
-                tracing::warn!(%refusal, "the novelty was not written");
+            if level >= FEATURE_LEVEL {
+                let again = Command::RaiseFeatureLevel { level, by_version: Some(FEATURE_LEVEL) };
+                if let Err(refusal) = leadership.propose(again).await {
+                    tracing::warn!(%refusal, "the new field was not written");
+                }
             }
         }
         Err(refusal) => tracing::debug!(%refusal, "the feature level was not raised; the leader tries again"),

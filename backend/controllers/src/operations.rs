@@ -232,7 +232,7 @@ impl Execution<'_> {
 
     async fn propose_plain(&self, command: Command) -> Result<Response, Refusal> {
         let deadline = clock::now() + PROPOSAL_DEADLINE;
-        self.group.propose_in(self.term, request(self.group.me()), command, deadline).await
+        self.group.propose_if_term(self.term, request(self.group.me()), command, deadline).await
     }
 
     /// Reports the end of the step until the log has it.

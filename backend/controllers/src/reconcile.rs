@@ -45,7 +45,7 @@ impl Leadership {
     /// Proposes in this term and in no other.
     pub async fn propose(&self, command: Command) -> Result<Response, Refusal> {
         let deadline = clock::now() + PROPOSAL_DEADLINE;
-        self.group.propose_in(self.term, request(self.group.me()), command, deadline).await
+        self.group.propose_if_term(self.term, request(self.group.me()), command, deadline).await
     }
 }
 

@@ -43,8 +43,8 @@ pub fn plan(
         impact: Impact {
             write_pause_bound_ms: Some(millis(observations.election_bound)),
             voters_after: voters_after as u64,
-            may_fail_before: failures_tolerated(voters) as u64,
-            may_fail_after: failures_tolerated(voters_after) as u64,
+            failures_tolerated_before: failures_tolerated(voters) as u64,
+            failures_tolerated_after: failures_tolerated(voters_after) as u64,
             ..draft.impact
         },
         blockers: texts_of_blockers(&blockers(state, &node)),

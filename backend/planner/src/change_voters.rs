@@ -171,8 +171,8 @@ pub fn impact(
         write_pause_bound_ms: Some(millis(observations.election_bound)),
         voters_before: before.len() as u64,
         voters_after: after.len() as u64,
-        may_fail_before: spare_voters(state, before),
-        may_fail_after: spare_voters(state, after),
+        failures_tolerated_before: spare_voters(state, before),
+        failures_tolerated_after: spare_voters(state, after),
         leader_before: Some(leader),
         leader_after: if stays { Some(leader) } else { next },
         ..Impact::default()

@@ -40,8 +40,8 @@ pub fn draft(state: &State, action: Action, scope: Scope, facts: impl IntoIterat
         impact: Impact {
             voters_before: voters.len() as u64,
             voters_after: voters.len() as u64,
-            may_fail_before: spare,
-            may_fail_after: spare,
+            failures_tolerated_before: spare,
+            failures_tolerated_after: spare,
             leader_before: state.leader(),
             leader_after: state.leader(),
             ..Impact::default()

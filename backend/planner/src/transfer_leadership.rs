@@ -71,7 +71,12 @@ pub fn plan(
             named(state, to)
         ),
         observations: lags(observations, [to]),
-        warnings: texts_of_warnings(&warnings(state, observations, target, draft.impact.may_fail_before)),
+        warnings: texts_of_warnings(&warnings(
+            state,
+            observations,
+            target,
+            draft.impact.failures_tolerated_before,
+        )),
         blockers: texts_of_blockers(&target_blockers(observations, target)),
         impact: Impact {
             entries_behind: observations.peers.get(&to).and_then(|peer| peer.lag),

@@ -60,6 +60,8 @@ pub struct Response {
     pub end: ResponseEnd,
     /// The endpoint's connection, if it takes another request.
     pub idle: Option<TcpStream>,
+    /// A tunnel follows.
+    pub is_switched: bool,
 }
 
 /// What became of a request.
@@ -144,13 +146,15 @@ impl<'r> Forwarding<'r> {
                 }
             };
             match exchange.attempt(&attempt).await {
-                Ok(Response { status, latency, end, idle }) => {
+                Ok(Response { status, latency, end, idle, is_switched }) => {
                     let outcome = AttemptOutcome::Response(status, end);
                     if let Some(failures) = attempt.endpoint().end_attempt(outcome, latency, worker, idle) {
                         upstream.eject_failing(attempt.choice.slot, failures, CoarseInstant::now());
                     }
                     self.record_end(status, Some(&attempt), "");
-                    exchange.tunnel(&attempt).await;
+                    if is_switched {
+                        exchange.tunnel(&attempt).await;
+                    }
                     return Forwarded::Responded(end);
                 }
                 Err(error) => match self.record_error(&attempt, error, worker, tables) {

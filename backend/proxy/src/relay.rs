@@ -95,7 +95,8 @@ impl Progress {
 
     fn outcome(&self, end: ResponseEnd, is_sent: bool) -> RelayOutcome {
         let latency = Duration::from_micros(self.latency_micros.load(Relaxed));
-        let response = Response { status: self.status.load(Relaxed), latency, end, idle: None };
+        let response =
+            Response { status: self.status.load(Relaxed), latency, end, idle: None, is_switched: false };
         RelayOutcome { response, is_sent }
     }
 }

@@ -450,8 +450,10 @@ async fn what_cannot_be_served_is_answered_with_a_reason() {
         assert_eq!(quiet.code, FailureCode::Unavailable);
         assert!(quiet.detail.contains("started lately"), "{quiet}");
     }
-    let unknown = failure(ask(&nodes, wire::VOTE, GroupId(9), request).await);
-    assert_eq!(unknown, Failure::new(FailureCode::UnknownGroup, "this node is not a member of group 9"));
+    for channel in [wire::APPEND, wire::HEARTBEAT, wire::VOTE, wire::SNAPSHOT, wire::FORWARD] {
+        let unknown = failure(ask(&nodes, channel, GroupId(9), request.clone()).await);
+        assert_eq!(unknown, Failure::new(FailureCode::UnknownGroup, "this node is not a member of group 9"));
+    }
     for channel in [wire::APPEND, wire::HEARTBEAT, wire::SNAPSHOT] {
         let nonsense = failure(ask(&nodes, channel, GROUP, Bytes::from_static(&[0xff; 9])).await);
         assert_eq!(nonsense.code, FailureCode::Malformed, "{nonsense}");

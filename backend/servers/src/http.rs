@@ -7,6 +7,7 @@
 //! Without authentication, the API trusts every client that can reach it. So it listens on loopback alone unless it
 //! is configured otherwise, and refuses foreign hosts and origins ([`guard`]).
 
+mod body;
 mod cluster;
 mod dashboard;
 mod demo;
@@ -15,6 +16,7 @@ mod endpoints;
 mod etag;
 mod events;
 mod extract;
+mod fingerprint;
 mod guard;
 mod import;
 mod layers;

@@ -72,6 +72,8 @@ pub struct WriteRequest {
     id: String,
     /// Whether the client chose the id, and so may repeat the request itself.
     is_repeatable: bool,
+    /// The hash of what the client sent, where it may repeat the request.
+    fingerprint: Option<u32>,
     pub deadline: Instant,
 }
 
@@ -79,7 +81,13 @@ impl WriteRequest {
     /// A write under the id that the client chose, or under a new one.
     pub fn new(principal: Principal, chosen_id: Option<String>, deadline: Instant) -> Self {
         let is_repeatable = chosen_id.is_some();
-        WriteRequest { principal, id: chosen_id.unwrap_or_else(new_id), is_repeatable, deadline }
+        let id = chosen_id.unwrap_or_else(new_id);
+        WriteRequest { principal, id, is_repeatable, fingerprint: None, deadline }
+    }
+
+    /// With what distinguishes it from another request under the same id.
+    pub fn with_fingerprint(self, fingerprint: Option<u32>) -> Self {
+        WriteRequest { fingerprint, ..self }
     }
 
     /// Passes on what was validated, or refuses this write.
@@ -98,7 +106,7 @@ impl WriteRequest {
             id: self.id.clone(),
             actor: Actor::Operator(self.principal.to_string()),
             repeatable: self.is_repeatable,
-            fingerprint: None,
+            fingerprint: self.fingerprint,
             resent_after: None,
         };
         (self.id, request)

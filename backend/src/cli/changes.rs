@@ -1,6 +1,7 @@
 //! Changes: plan, apply, undo, abort, keep. Every change is a plan that an operator confirms.
 
-use super::{CliError, Target, action::ActionArguments, duration, out::Out, progress, show};
+use super::{CliError, Target, action::ActionArguments, duration, progress, show};
+use crate::out::Out;
 use clap::Args;
 use ringmaster_client::Client;
 use ringmaster_common::{

@@ -6,9 +6,9 @@
 use super::{
     CliError,
     changes::{Confirmation, confirm},
-    out::Out,
     queries::{MAX_LIMIT, items, list, to_json},
 };
+use crate::out::Out;
 use clap::{Args, Subcommand};
 use ringmaster_client::{Client, ClientError};
 use ringmaster_common::{

@@ -1,12 +1,7 @@
 //! Progress of an operation: one line for each finished step, with its duration.
 
-use super::{
-    CliError,
-    duration::show_ms,
-    out::{Out, Paint, Tone},
-    queries::to_json,
-    show,
-};
+use super::{CliError, duration::show_ms, queries::to_json, show};
+use crate::out::{Out, Paint, Tone};
 use ringmaster_client::{Client, Stream, Update};
 use ringmaster_common::operation::{Operation, OperationStatus, Step, StepStatus};
 use std::time::Duration;

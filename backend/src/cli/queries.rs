@@ -3,7 +3,8 @@
 //! The stream decides *when* to query, the API gives the answer, so that a watched answer equals a
 //! single one.
 
-use super::{CliError, Target, out::Out, out::Paint, show};
+use super::{CliError, Target, show};
+use crate::out::{Out, Paint};
 use clap::{Args, Subcommand};
 use ringmaster_client::{Client, ClientError, Stream, Update, segment};
 use ringmaster_common::{

@@ -2,10 +2,10 @@
 
 use super::{
     CliError, Target,
-    out::Out,
     queries::{self, Query, Watching, read},
     show,
 };
+use crate::out::Out;
 use clap::Subcommand;
 use ringmaster_client::segment;
 use ringmaster_common::id::Revision;

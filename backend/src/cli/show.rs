@@ -8,9 +8,9 @@ pub use traffic::{routes, upstream, upstreams};
 
 use super::{
     duration::show_ms,
-    out::{Paint, Tone},
     table::{Cell, Column, Table},
 };
+use crate::out::{Paint, Tone};
 use ringmaster_common::{
     Timestamp,
     cluster::{Cluster, Liveness, NodeInfo, NodeStatus, Quorum, Role},
@@ -59,10 +59,12 @@ pub fn cluster(cluster: &Cluster, paint: Paint) -> String {
             cluster.answered_by
         ),
     );
-    line(
-        &mut text,
-        format!("{}    tolerates the failure of {} voters", strong("Quorum"), cluster.failures_tolerated),
-    );
+    let tolerated = match cluster.failures_tolerated {
+        0 => "no voter".to_owned(),
+        1 => "1 voter".to_owned(),
+        count => format!("{count} voters"),
+    };
+    line(&mut text, format!("{}    tolerates the failure of {tolerated}", strong("Quorum")));
     text.push('\n');
 
     let mut table = Table::new(&[
@@ -337,10 +339,13 @@ fn impact(impact: &Impact) -> Vec<(&'static str, String)> {
     rows.extend(impact.lock.iter().flat_map(lock_impact));
     rows.extend(impact.upstream.iter().flat_map(traffic::impact));
     // Unchanged voters are left out of the plan of an upstream.
-    let voters = (impact.voters_before, impact.may_fail_before);
-    if voters != (impact.voters_after, impact.may_fail_after) || impact.upstream.is_none() {
+    let voters = (impact.voters_before, impact.failures_tolerated_before);
+    if voters != (impact.voters_after, impact.failures_tolerated_after) || impact.upstream.is_none() {
         rows.push(("voters", change(impact.voters_before, impact.voters_after)));
-        rows.push(("tolerated failures", change(impact.may_fail_before, impact.may_fail_after)));
+        rows.push((
+            "tolerated failures",
+            change(impact.failures_tolerated_before, impact.failures_tolerated_after),
+        ));
     }
     rows
 }

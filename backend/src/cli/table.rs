@@ -1,6 +1,6 @@
 //! Tables: columns aligned by their widest cell, two spaces apart, numbers to the right.
 
-use super::out::{Paint, Tone};
+use crate::out::{Paint, Tone};
 
 const GAP: &str = "  ";
 

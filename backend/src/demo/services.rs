@@ -5,7 +5,7 @@
 //! process of its own ([`super::sample`]) that may be killed; it restarts after a while.
 
 use super::{fleet::Launcher, home::Home, say};
-use crate::cli::out::Out;
+use crate::out::Out;
 use futures::future::join_all;
 use rand::random_range;
 use ringmaster_client::{Client, ClientError};

@@ -179,8 +179,8 @@ impl Reports {
     pub(crate) fn warnings(&self, now: Instant) -> Vec<Warning> {
         warnings(self.messages(now, FRESH).map(|(message, _)| ProxyReport {
             node: message.report.node,
-            deaf: &message.failed_listeners,
-            figures: &message.traffic,
+            failed_listeners: &message.failed_listeners,
+            metrics: &message.traffic,
         }))
     }
 }

@@ -45,7 +45,7 @@ pub async fn run(
         };
         let links = measure::links(&telemetry, &group, &peers);
         let liveness: Vec<_> = links.iter().map(|link| (link.peer, link.sees)).collect();
-        let (role, term, leader) = group.standing();
+        let (role, term, leader) = group.role();
         let leadership = leader.map(|leader| (leader, term));
         if leadership.is_some() && leadership != last_leadership {
             telemetry.count_election();

@@ -1,8 +1,8 @@
-//! What somebody should look at, of traffic: listeners that a proxy cannot open, and endpoints that fail.
+//! Warnings about traffic: listeners that a proxy cannot open, and endpoints that fail.
 //!
-//! Each node tells what it has met; [`attention`] puts that together, the same for whoever asks: once for the
-//! command line, and once for every browser. Health checks ask whether an endpoint lives; this tells what became
-//! of real requests, so it speaks up where there is no check, or one that sees too little.
+//! Each node reports its observations; [`warnings`] combines them, the same for the command line and for every
+//! browser. A health check probes an endpoint; these warnings are about real requests, so they also cover an
+//! endpoint without a check, or with a check that misses the failure.
 
 use super::{
     health::Verdict,
@@ -35,15 +35,15 @@ pub struct FailedListener {
     pub reason: String,
 }
 
-/// What a node's proxy has met.
+/// The observations of a node's proxy.
 #[derive(Clone, Copy, Debug)]
 pub struct ProxyReport<'a> {
     pub node: NodeId,
-    pub deaf: &'a [FailedListener],
-    pub figures: &'a [UpstreamMetrics],
+    pub failed_listeners: &'a [FailedListener],
+    pub metrics: &'a [UpstreamMetrics],
 }
 
-/// What became of recent requests to one endpoint, over all nodes.
+/// The recent requests to one endpoint, over all nodes.
 #[derive(Debug, Default)]
 struct Recent {
     requests: u64,
@@ -57,19 +57,19 @@ impl Recent {
     }
 }
 
-/// Upstreams whose requests nobody takes, as the cluster has agreed.
+/// Upstreams without a serving endpoint, by the replicated state.
 pub fn unserved<'a>(upstreams: impl Iterator<Item = &'a Upstream>) -> impl Iterator<Item = Warning> {
-    let nobody = |upstream: &&Upstream| {
+    let is_unserved = |upstream: &&Upstream| {
         let endpoints = &upstream.config.endpoints;
         !endpoints.is_empty() && !endpoints.iter().any(|endpoint| upstream.is_serving(endpoint))
     };
-    upstreams.filter(nobody).take(MAX_WARNINGS).map(|upstream| {
+    upstreams.filter(is_unserved).take(MAX_WARNINGS).map(|upstream| {
         let soon = upstream.primary.as_ref().and_then(|primary| primary.fails_over_at);
-        let soon = soon.map(|at| format!("; it fails over at {at}")).unwrap_or_default();
+        let soon = soon.map(|at| format!("; failover at {at}")).unwrap_or_default();
         Warning {
             code: "no_healthy_endpoints".to_owned(),
             detail: format!(
-                "nobody takes the requests of upstream {}, of {} endpoints{soon}",
+                "upstream {} has no healthy endpoint ({} configured){soon}",
                 upstream.name,
                 upstream.config.endpoints.len()
             ),
@@ -78,12 +78,12 @@ pub fn unserved<'a>(upstreams: impl Iterator<Item = &'a Upstream>) -> impl Itera
     })
 }
 
-/// What all that nodes have met amounts to, in a fixed order.
-pub fn warnings<'a>(met: impl Iterator<Item = ProxyReport<'a>>) -> Vec<Warning> {
+/// The warnings from all nodes' observations, in a fixed order.
+pub fn warnings<'a>(reports: impl Iterator<Item = ProxyReport<'a>>) -> Vec<Warning> {
     let mut found = Vec::new();
     let mut recent = BTreeMap::<(&str, &str), Recent>::new();
-    for ProxyReport { node, deaf, figures } in met {
-        for FailedListener { listener, routes, reason } in deaf {
+    for ProxyReport { node, failed_listeners, metrics } in reports {
+        for FailedListener { listener, routes, reason } in failed_listeners {
             let what = if routes.len() == 1 { "route" } else { "routes" };
             found.push(Warning {
                 code: "listen_failed".to_owned(),
@@ -94,8 +94,8 @@ pub fn warnings<'a>(met: impl Iterator<Item = ProxyReport<'a>>) -> Vec<Warning> 
                 subject: format!("node/{node}"),
             });
         }
-        for upstream in figures {
-            // Of whom a check knows that they are ill, nothing more has to be said.
+        for upstream in metrics {
+            // An endpoint that its check already calls unhealthy needs no warning.
             let unknown = |endpoint: &&EndpointMetrics| endpoint.verdict != Verdict::Unhealthy;
             for endpoint in upstream.endpoints.iter().filter(unknown) {
                 let sum = recent.entry((&upstream.upstream, &endpoint.endpoint)).or_default();
@@ -124,7 +124,7 @@ pub fn warnings<'a>(met: impl Iterator<Item = ProxyReport<'a>>) -> Vec<Warning> 
 mod tests {
     use super::*;
 
-    fn figures(node: u64, checked: bool, endpoints: &[(&str, u64, u64)]) -> UpstreamMetrics {
+    fn metrics(node: u64, checked: bool, endpoints: &[(&str, u64, u64)]) -> UpstreamMetrics {
         let endpoint = |(id, requests, failures): &(&str, u64, u64)| EndpointMetrics {
             endpoint: (*id).to_owned(),
             requests_per_s: 0.0,
@@ -152,21 +152,25 @@ mod tests {
         }
     }
 
-    fn told(figures: &[UpstreamMetrics]) -> Vec<String> {
-        let met = figures.chunks(1).map(|figures| ProxyReport { node: figures[0].node, deaf: &[], figures });
-        warnings(met).into_iter().map(|warning| warning.detail).collect()
+    fn details(metrics: &[UpstreamMetrics]) -> Vec<String> {
+        let reports = metrics.chunks(1).map(|metrics| ProxyReport {
+            node: metrics[0].node,
+            failed_listeners: &[],
+            metrics,
+        });
+        warnings(reports).into_iter().map(|warning| warning.detail).collect()
     }
 
     #[test]
-    fn what_fails_at_all_nodes_together_is_told_once() {
-        let first = figures(1, false, &[("e1", 300, 300), ("e2", 300, 3)]);
-        let second = figures(2, false, &[("e1", 40, 40), ("e2", 10, 10)]);
+    fn failures_at_all_nodes_make_one_warning() {
+        let first = metrics(1, false, &[("e1", 300, 300), ("e2", 300, 3)]);
+        let second = metrics(2, false, &[("e1", 40, 40), ("e2", 10, 10)]);
         assert_eq!(
-            told(&[first, second]),
+            details(&[first, second]),
             ["endpoint e1 of web: 100 % of 340 requests failed in the last 10 s, and it has no health check"]
         );
         assert_eq!(
-            told(&[figures(1, true, &[("e1", 8, 4)])]),
+            details(&[metrics(1, true, &[("e1", 8, 4)])]),
             [
                 "endpoint e1 of web: 50 % of 8 requests failed in the last 10 s, and its health check finds nothing wrong"
             ]
@@ -175,18 +179,19 @@ mod tests {
 
     #[test]
     fn a_few_failures_are_no_finding() {
-        assert!(told(&[figures(1, false, &[("e1", 4, 4), ("e2", 100, 49), ("e3", 0, 0)])]).is_empty());
+        assert!(details(&[metrics(1, false, &[("e1", 4, 4), ("e2", 100, 49), ("e3", 0, 0)])]).is_empty());
     }
 
     #[test]
     fn a_listener_that_is_taken_is_named_with_its_node_and_route() {
-        let deaf = [FailedListener {
+        let failed = [FailedListener {
             listener: "0.0.0.0:7900".to_owned(),
             routes: vec!["all".to_owned()],
             reason: "address in use".to_owned(),
         }];
-        let told = warnings([ProxyReport { node: NodeId(2), deaf: &deaf, figures: &[] }].into_iter());
-        assert_eq!(told[0].detail, "node 2 cannot listen on 0.0.0.0:7900 (route all): address in use");
-        assert_eq!((told[0].code.as_str(), told[0].subject.as_str()), ("listen_failed", "node/2"));
+        let found =
+            warnings([ProxyReport { node: NodeId(2), failed_listeners: &failed, metrics: &[] }].into_iter());
+        assert_eq!(found[0].detail, "node 2 cannot listen on 0.0.0.0:7900 (route all): address in use");
+        assert_eq!((found[0].code.as_str(), found[0].subject.as_str()), ("listen_failed", "node/2"));
     }
 }

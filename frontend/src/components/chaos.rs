@@ -95,7 +95,7 @@ fn panel(ids: Memo<Vec<NodeId>>, can_add: bool) -> AnyView {
             <button
                 type="button"
                 class="small"
-                title="Starts another process, which asks to become a member"
+                title="Starts another node process, which joins the cluster"
                 data-testid="chaos-add-node"
                 disabled=busy
                 on:click=click(move || action.add_node())
@@ -121,7 +121,7 @@ fn panel(ids: Memo<Vec<NodeId>>, can_add: bool) -> AnyView {
 fn explain(chaos: Chaos) -> &'static str {
     match chaos {
         Chaos::Kill => "SIGKILL: the process is gone at once",
-        Chaos::Pause => "SIGSTOP: the process stands still, its connections stay open",
+        Chaos::Pause => "SIGSTOP: the process is stopped, its connections stay open",
         Chaos::Resume => "SIGCONT: a paused process continues",
         Chaos::Restart => "Starts the process again; kills it first where it runs",
     }

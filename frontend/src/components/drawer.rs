@@ -191,7 +191,7 @@ fn proposed(panel: PlanPanel, plan: &Plan) -> AnyView {
         {warnings(&plan.warnings)}
         {blast_radius(&plan.impact)}
         <section>
-            <h3>"Steps, and the most they may take"</h3>
+            <h3>"Steps and their time limits"</h3>
             {steps(&lines)}
         </section>
         {(plan.undoable && !blocked).then(|| keep_switch(keep))}
@@ -201,7 +201,7 @@ fn proposed(panel: PlanPanel, plan: &Plan) -> AnyView {
     let note = |text: &'static str| move || callout(Tone::Warning, text.into_any());
     let notes = view! {
         {refused(panel)}
-        {when(move || expired.get(), note("This plan has expired. Plan again to see how things stand now."))}
+        {when(move || expired.get(), note("This plan has expired. Make a new plan to see the current state."))}
         {when(move || !store.is_live(), note("The page is not connected to any node; nothing can be applied from here."))}
     };
     let (verb, action) = (operation::verb(plan), plan.action.clone());
@@ -209,7 +209,8 @@ fn proposed(panel: PlanPanel, plan: &Plan) -> AnyView {
         let (verb, action) = (verb.clone(), action.clone());
         let again = outdated.get() || blocked;
         let apply = (!outdated.get() || blocked).then(|| {
-            let title = if blocked { "The plan is blocked; see above what lifts it" } else { "" };
+            let title =
+                if blocked { "The plan is blocked; the blockers above say how to lift them" } else { "" };
             view! {
                 <button
                     type="button"

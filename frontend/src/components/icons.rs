@@ -15,7 +15,7 @@ use ringmaster_common::{
     id::NodeId,
 };
 
-/// How many colours and shapes there are. Later nodes use them again; the number tells them apart.
+/// The number of colours and shapes. Later nodes reuse them; the id distinguishes these nodes.
 const KINDS: u64 = 7;
 
 /// Outlines in a box of 20 by 20, each wide enough in the middle for a number.

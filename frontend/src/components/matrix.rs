@@ -60,7 +60,7 @@ pub fn matrix() -> AnyView {
         </div>
         {live(move || faults.get().into_iter().map(fault).collect_view())}
         <p class="quiet">
-            "Each row is what one node sees: a round-trip time where it hears the other. A dashed cell is what a node said before it fell silent itself."
+            "Each row is the observation of one node: the round-trip time to a peer that it reaches. A dashed cell is the last opinion of a silent node."
         </p>
     }
     .into_any()
@@ -95,9 +95,9 @@ fn matrix_cell(observer: NodeId, subject: NodeId) -> AnyView {
     });
     let title = text(move || match value.get() {
         Cell::Itself => format!("Node {observer} itself"),
-        Cell::Nothing => format!("Node {observer} has said nothing of node {subject}"),
+        Cell::Nothing => format!("Node {observer} has not reported on node {subject}"),
         Cell::Remembered(sees) => {
-            format!("Before it fell silent, node {observer} saw node {subject} {}", sees.as_str())
+            format!("In its last report, node {observer} saw node {subject} {}", sees.as_str())
         }
         Cell::Measured(link) => {
             let heard = link.silent_ms.map(|ms| format!(", heard {} ago", duration(ms))).unwrap_or_default();

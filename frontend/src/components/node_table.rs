@@ -165,7 +165,7 @@ pub fn make_leader(id: NodeId, node: NodeSignals) -> AnyView {
                 data-testid=format!("make-leader-{id}")
                 disabled=class_if(move || why_not().is_some())
                 title=text(move || {
-                    why_not().unwrap_or("See what handing over would do; nothing happens yet").to_owned()
+                    why_not().unwrap_or("Shows the plan of the transfer; changes nothing yet").to_owned()
                 })
                 on:click=click(move || panel.transfer_leadership(id))
             >

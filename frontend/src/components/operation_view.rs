@@ -141,7 +141,7 @@ pub fn operation_buttons(operation: CurrentOperation) -> AnyView {
                 <button
                     type="button"
                     data-testid="undo"
-                    title="See what taking it back would do; nothing happens yet"
+                    title="Shows the plan of the undo; changes nothing yet"
                     disabled=idle
                     on:click=click(move || panel.undo(id))
                 >

@@ -16,7 +16,7 @@ use ringmaster_common::action::Action;
 /// An action that can be planned.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Offer {
-    /// Tells the button from its neighbours, as the test id does with what it is about.
+    /// Identifies the button among its neighbours, together with the subject, in its test id.
     pub name: &'static str,
     pub label: &'static str,
     pub action: Action,
@@ -51,7 +51,7 @@ fn button(
             type="button"
             class=class
             data-testid=test_id
-            title="See what that would do; nothing happens yet"
+            title="Shows the plan; changes nothing yet"
             aria-label=says
             disabled=class_if(move || !store.is_live())
             on:click=click(move || panel.propose(action.clone()))

@@ -69,8 +69,8 @@ pub fn blast_radius(impact: &Impact) -> AnyView {
             ),
             (
                 "may-fail",
-                Some(change(impact.may_fail_before, impact.may_fail_after)),
-                "more may fail with writes going on".to_owned(),
+                Some(change(impact.failures_tolerated_before, impact.failures_tolerated_after)),
+                "more may fail while writes continue".to_owned(),
             ),
         ]
     });
@@ -182,7 +182,7 @@ pub fn why(plan: &Plan) -> AnyView {
     let observations: Vec<AnyView> = plan.observations.iter().map(observation).collect();
     view! {
         <details class="why" data-testid="plan-footprint">
-            <summary>"Why, and what it looked at"</summary>
+            <summary>"Facts and measurements of the plan"</summary>
             <p class="quiet">
                 "Computed at revision " {revision(plan.revision)}
                 ". If one of these facts changes before the plan is applied, it is refused and you can plan again. The measurements are checked again in the first step."

@@ -209,7 +209,7 @@ impl RunningList {
                     data-testid="hold"
                     aria-pressed=text(move || self.held.with(Option::is_some).to_string())
                     aria-keyshortcuts="h"
-                    title="Holds the list still while you read; what arrives is counted"
+                    title="Pauses the list while you read; new entries are counted"
                     on:click=click(press)
                 >
                     {label}

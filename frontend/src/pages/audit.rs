@@ -82,7 +82,7 @@ pub fn audit_page() -> AnyView {
                        it: plans that are applied, operations that are aborted or kept, settings that are written.";
             return empty("No requests yet", view! { <p>{why}</p> }.into_any());
         }
-        let why = "Filters look at what is loaded. Load older entries, or take a filter away.";
+        let why = "Filters apply to the loaded entries. Load older ones, or remove a filter.";
         empty("No entry passes the filters", view! { <p>{why}</p> }.into_any())
     };
     let rows = move || {

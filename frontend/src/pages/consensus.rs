@@ -1,5 +1,5 @@
 //! Consensus: who leads and since when, the arithmetic of the quorum in words, how far each log has
-//! come, who votes, and every election that the history tells of.
+//! come, the voters, and every election in the history.
 //!
 //! Who leads and how far each node is, is measured; who votes and who was elected, is replicated. A
 //! choice of voters that is being thought about is in the page's address (`?voters=1,2,4`).
@@ -42,7 +42,7 @@ pub fn consensus_page() -> AnyView {
     let store = use_store();
     let nothing = || ().into_any();
     let loaded = move || store.loaded.get();
-    let votes = quiet("tick other voters to see what that would mean".to_owned());
+    let votes = quiet("select other voters to see the effect".to_owned());
     let logs = quiet("log indexes, as each node reports them".to_owned());
     view! {
         <div class="page multi">
@@ -233,7 +233,7 @@ fn members(store: Store) -> AnyView {
     view! {
         <ul class="members">{each(Signal::from(store.node_ids), |id| *id, row)}</ul>
         {when(move || differs.get(), buttons)}
-        <p class="quiet">"Each button and each choice opens a plan, which says what would happen. Nothing happens before you apply it."</p>
+        <p class="quiet">"Each button opens a plan that shows the consequences. Nothing changes before you apply it."</p>
     }
     .into_any()
 }

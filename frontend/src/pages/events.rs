@@ -55,7 +55,7 @@ pub fn events_page() -> AnyView {
         )
     });
     let nothing = || {
-        let why = "Filters look at what is loaded. Load older events, or take a filter away.";
+        let why = "Filters apply to the loaded events. Load older ones, or remove a filter.";
         empty("No event passes the filters", view! { <p>{why}</p> }.into_any())
     };
     // A list knows which revision to mark, so a change of it makes a new list.

@@ -133,8 +133,8 @@ fn counts(store: Store) -> AnyView {
             {metric("locks-held", "Held", "locks in use", |counts| counts.held)}
             {metric("locks-waiting", "Waiting", "in all queues", |counts| counts.waiting)}
             {metric("locks-granted", "Granted", "ever, one token each", |counts| counts.granted)}
-            {metric("locks-expired", "Ran out", "without a release", |counts| counts.expired)}
-            {metric("locks-forced", "Taken away", "by operators", |counts| counts.forced)}
+            {metric("locks-expired", "Expired", "without a release", |counts| counts.expired)}
+            {metric("locks-forced", "Forced", "released by operators", |counts| counts.forced)}
         </section>
     }
     .into_any()
@@ -142,11 +142,11 @@ fn counts(store: Store) -> AnyView {
 
 fn nothing(store: Store) -> AnyView {
     if untrack(|| store.lock_counts.with(|counts| counts.held + counts.waiting)) > 0 {
-        let why = "Others are held. Take a filter away, or start from the first.";
-        return empty("No lock is called like that", view! { <p>{why}</p> }.into_any());
+        let why = "Other locks are in use. Remove a filter, or go to the first page.";
+        return empty("No matching lock", view! { <p>{why}</p> }.into_any());
     }
-    let why = "A lock makes sure that one process at a time does a thing. Whoever gets it holds a lease that runs \
-               out unless it is renewed, and a token that a resource can check.";
+    let why = "A lock lets one process at a time do its work. Its holder has a lease, which expires unless it is \
+               renewed, and a fencing token, which a resource can check.";
     let example = "ringmaster lock jobs/nightly --ttl 30s -- ./nightly.sh";
     empty("No locks are held", view! { <p>{why}</p> <code>{example}</code> }.into_any())
 }

@@ -177,7 +177,7 @@ fn lately(store: Store, id: NodeId) -> AnyView {
             about.take(EVENTS).cloned().collect::<Vec<_>>()
         })
     });
-    let nothing = || quiet("Nothing of late.".to_owned());
+    let nothing = || quiet("No recent events.".to_owned());
     view! { {feed(entries, RowDetail::Short)} {when(move || entries.with(Vec::is_empty), nothing)} }
         .into_any()
 }

@@ -69,7 +69,7 @@ pub fn operations_page() -> AnyView {
         places(&keys, descending).into_iter().map(|place| found[place].clone()).collect::<Vec<_>>()
     });
     let nothing = || {
-        let why = "Filters look at what is loaded. Load older operations, or take a filter away.";
+        let why = "Filters apply to the loaded operations. Load older ones, or remove a filter.";
         empty("No operation passes the filters", view! { <p>{why}</p> }.into_any())
     };
     let table = move || {

@@ -82,7 +82,7 @@ fn happened(store: Store) -> AnyView {
     });
     let nothing = || {
         let why = "Every change of the cluster is a line here: elections, node status, operations.";
-        empty("Nothing has happened yet", view! { <p>{why}</p> }.into_any())
+        empty("No events yet", view! { <p>{why}</p> }.into_any())
     };
     let list = move || {
         view! {

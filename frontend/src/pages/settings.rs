@@ -1,8 +1,8 @@
 //! All settings: those that Ringmaster knows, with what they mean and which values they take, and those
 //! that are free for its users. Each can be edited in place.
 //!
-//! Settings are in the view, so each row follows its own, whoever changes it. What is being edited, the
-//! filters and the order are in the page's address.
+//! Settings are in the view, so each row follows its own setting. The edited setting, the filters and the
+//! order are in the page's address.
 //!
 //! Test ids: `setting-<key>`, `setting-value-<key>`, `edit-<key>`, `new-setting`, `setting-said`, those
 //! of [`mod@editor`], and those of [`crate::components::filters`].
@@ -125,16 +125,13 @@ pub fn settings_page() -> AnyView {
 }
 
 fn no_match() -> AnyView {
-    empty(
-        "No setting passes the filters",
-        view! { <p>"Take a filter away to see the others."</p> }.into_any(),
-    )
+    empty("No setting passes the filters", view! { <p>"Remove a filter to see the others."</p> }.into_any())
 }
 
 /// The purpose of free settings.
 fn no_free() -> AnyView {
-    let why = "Every other key is free for you: flags, limits, addresses that all your processes are to agree on. \
-               They are replicated, versioned, and changed only by whoever has seen the latest version.";
+    let why = "Every other key is free to use: flags, limits, addresses that all your processes share. Values are \
+               replicated and versioned, and a change requires the latest version.";
     let example = "curl -X PUT …/v1/settings/checkout/max-cart -H 'content-type: application/json' -d '{\"value\": 50}'";
     empty("There are no settings of your own yet", view! { <p>{why}</p> <code>{example}</code> }.into_any())
 }

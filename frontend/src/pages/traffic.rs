@@ -32,12 +32,12 @@ use ringmaster_common::traffic::upstream::Upstream;
 const COLUMNS: [Column; 8] = [
     column("name", "Upstream"),
     column("mode", "Mode"),
-    number("taking", "Taking", "How many of its endpoints take requests"),
+    number("taking", "Serving", "How many of its endpoints serve requests"),
     number("rate", "Requests", "Per second, through all nodes"),
     number("failures", "Failing", "Answers of 500 and above, and requests that got none"),
     number("p50", "p50", "The highest of the nodes', over ten seconds"),
     number("p99", "p99", "The highest of the nodes', over ten seconds"),
-    number("flight", "In flight", "Requests under way"),
+    number("flight", "In flight", "Requests in flight"),
 ];
 const ORDER: Order = Order { columns: &COLUMNS, latest_first: false, of: "" };
 /// The filters for upstreams.
@@ -139,13 +139,13 @@ fn tally(store: Store) -> AnyView {
             {metric("p99", "Latency p99", "of the slowest upstream".into_any(), |load| load.p99_us.map(micros), 1_000.0, |load| {
                 load.p99_us.map(|us| us as f64)
             })}
-            {metric("flight", "In flight", "requests under way".into_any(), |load| Some(in_flight(load)), 10.0, |load| {
+            {metric("flight", "In flight", "requests in flight".into_any(), |load| Some(in_flight(load)), 10.0, |load| {
                 Some(load.in_flight as f64)
             })}
             <div class="metric">
                 <div class="metric-label">"Endpoints"</div>
                 <div class="metric-value" data-testid="traffic-endpoints">{endpoints}</div>
-                <div class="metric-note">"take requests"</div>
+                <div class="metric-note">"serving"</div>
             </div>
         </section>
     }
@@ -204,7 +204,7 @@ fn row(store: Store, name: String) -> AnyView {
             let ((taking, all), healthy) = (taking(upstream), healthy(upstream));
             let failing = failures(load.get()).map(|failing| format!(", {} % fail", failing.number));
             let failing = failing.unwrap_or_default();
-            let title = format!("{taking} take requests{failing}; {healthy} of {all} are not unhealthy");
+            let title = format!("{taking} serving{failing}; {healthy} of {all} are not unhealthy");
             Some(
                 view! { <span title=title>{labelled(tone(upstream, load.get()), &format!("{taking}/{all}"))}</span> }
                     .into_any(),
@@ -225,10 +225,7 @@ fn row(store: Store, name: String) -> AnyView {
 }
 
 fn no_match() -> AnyView {
-    empty(
-        "No upstream passes the filters",
-        view! { <p>"Take a filter away to see the others."</p> }.into_any(),
-    )
+    empty("No upstream passes the filters", view! { <p>"Remove a filter to see the others."</p> }.into_any())
 }
 
 fn none() -> AnyView {

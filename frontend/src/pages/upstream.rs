@@ -1,8 +1,8 @@
 //! One upstream: its endpoints with what each does right now, what can be done with them, who sees which of them
 //! healthy, why requests went where they went, and what happened.
 //!
-//! What changes who gets requests is a plan. Weights, checks and whether the cluster fails over by itself are
-//! configuration, and are put under the version that the reader saw.
+//! A change of the serving endpoints is a plan. Weights, checks and automatic failover are configuration, written with
+//! the version that the reader saw.
 //!
 //! Test ids: `upstream-status`, `fail-over`, `automatic`, `countdown`, `edit-upstream`, `new-endpoint`, and those of
 //! [`endpoints`], [`observers`], [`why`] and [`crate::components::form`].
@@ -106,11 +106,7 @@ fn known(store: Store, name: String, upstream: Shown) -> AnyView {
             let (taking, all) = taking(upstream);
             Some(labelled(
                 tone(upstream, load.get()),
-                &format!(
-                    "{taking} of {} {} requests",
-                    count(all as u64, "endpoint"),
-                    if taking == 1 { "takes" } else { "take" }
-                ),
+                &format!("{taking} of {} serving", count(all as u64, "endpoint")),
             ))
         })
     });
@@ -158,7 +154,7 @@ fn known(store: Store, name: String, upstream: Shown) -> AnyView {
             {card("", "endpoints-title", "Endpoints", summary(&name), endpoints::endpoints(store, &name, upstream))}
             <div class="columns">
                 {card("", "observers-title", "Health by node", quiet("each node runs its own checks".to_owned()), observers::matrix(store, upstream))}
-                {card("", "why-title", "Why it went there", quiet("some of the last requests".to_owned()), why::decisions(store, &name))}
+                {card("", "why-title", "Routing decisions", quiet("a sample of the latest requests".to_owned()), why::decisions(store, &name))}
                 {card("", "events-title", "Events", all_events, happened(headlines_of(store, &name)))}
                 {card("", "leads-title", "Configured", live(move || changed(upstream)).into_any(), configured(store, &name, upstream))}
             </div>
@@ -353,7 +349,7 @@ fn headlines_of(store: Store, name: &str) -> Memo<Vec<Entry>> {
 }
 
 fn happened(entries: Memo<Vec<Entry>>) -> AnyView {
-    let nothing = || quiet("Nothing of late.".to_owned());
+    let nothing = || quiet("No recent events.".to_owned());
     view! { {feed(entries, RowDetail::Short)} {when(move || entries.with(Vec::is_empty), nothing)} }
         .into_any()
 }

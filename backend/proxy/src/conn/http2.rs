@@ -281,15 +281,15 @@ impl Http2Connection {
 impl Exchange for Http2Exchange<'_> {
     async fn attempt(&mut self, attempt: &Attempt<'_>) -> Result<forward::Response, UpstreamError> {
         match &self.request.http2 {
-            None => self.to_http1(attempt).await,
-            Some(head) => self.to_http2(head, attempt).await,
+            None => self.via_http1(attempt).await,
+            Some(head) => self.via_http2(head, attempt).await,
         }
     }
 }
 
 impl Http2Exchange<'_> {
     /// On an idle connection; if that turns out to be closed, on a new one.
-    async fn to_http1(&mut self, attempt: &Attempt<'_>) -> Result<forward::Response, UpstreamError> {
+    async fn via_http1(&mut self, attempt: &Attempt<'_>) -> Result<forward::Response, UpstreamError> {
         let is_resendable = self.request.is_resendable();
         let Http2Connection { peer, here, context, .. } = self.connection;
         let pool = &attempt.endpoint().pool;
@@ -332,7 +332,7 @@ impl Http2Exchange<'_> {
     }
 
     /// Beside other requests, on a shared connection.
-    async fn to_http2(
+    async fn via_http2(
         &mut self,
         head: &Request<()>,
         attempt: &Attempt<'_>,

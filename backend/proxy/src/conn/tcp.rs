@@ -50,7 +50,7 @@ impl Exchange for TcpExchange {
         let here = self.client.local_addr().unwrap_or(self.peer);
         self.endpoint = Some(attempt.connect(self.peer, here).await?);
         let latency = attempt.response_started();
-        Ok(Response { status: CONNECTED, latency, end: ResponseEnd::Complete, idle: None })
+        Ok(Response { status: CONNECTED, latency, end: ResponseEnd::Complete, idle: None, is_switched: true })
     }
 
     async fn tunnel(&mut self, attempt: &Attempt<'_>) {

@@ -1,8 +1,11 @@
 //! The parts of a request that handlers take, with errors of this API.
 
-use crate::http::{MAX_BODY_BYTES, REQUEST_TIMEOUT, SERVICE_DEADLINE, problem::ApiError};
+use crate::http::{
+    REQUEST_TIMEOUT, SERVICE_DEADLINE, body,
+    fingerprint::{Fingerprint, IDEMPOTENCY_KEY},
+    problem::ApiError,
+};
 use axum::{
-    body::{Bytes, to_bytes},
     extract::{ConnectInfo, FromRequest, FromRequestParts, Query, RawPathParams, Request},
     http::{HeaderMap, header, request::Parts},
 };
@@ -28,7 +31,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         expect_json(request.headers())?;
-        parse(&body(request).await?).map(JsonBody)
+        parse(&body::read(request).await?).map(JsonBody)
     }
 }
 
@@ -56,23 +59,13 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let is_json = expect_json(request.headers());
-        let bytes = body(request).await?;
+        let bytes = body::read(request).await?;
         if bytes.is_empty() {
             return Ok(OptionalJson(T::default()));
         }
         is_json?;
         parse(&bytes).map(OptionalJson)
     }
-}
-
-/// The whole body.
-async fn body(request: Request) -> Result<Bytes, ApiError> {
-    to_bytes(request.into_body(), MAX_BODY_BYTES).await.map_err(|_| {
-        ApiError::new(
-            Code::BodyTooLarge,
-            format!("the body did not arrive whole; the limit is {MAX_BODY_BYTES} bytes"),
-        )
-    })
 }
 
 fn expect_json(headers: &HeaderMap) -> Result<(), ApiError> {
@@ -229,7 +222,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Write {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let key = parts.headers.get("idempotency-key").map(|key| key.to_str().unwrap_or_default());
+        let key = parts.headers.get(IDEMPOTENCY_KEY).map(|key| key.to_str().unwrap_or_default());
         if key.is_some_and(|key| key.is_empty() || key.len() > MAX_REQUEST_ID_BYTES) {
             return Err(ApiError::new(
                 Code::InvalidRequest,
@@ -237,7 +230,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Write {
             ));
         }
         let deadline = clock::now() + SERVICE_DEADLINE;
-        Ok(Write(WriteRequest::new(principal(parts), key.map(str::to_owned), deadline)))
+        let fingerprint = parts.extensions.get::<Fingerprint>().map(|Fingerprint(fingerprint)| *fingerprint);
+        let request = WriteRequest::new(principal(parts), key.map(str::to_owned), deadline);
+        Ok(Write(request.with_fingerprint(fingerprint)))
     }
 }
 

@@ -5,7 +5,7 @@
 //! each request, and most of this needs no `await`.
 
 use crate::http::{
-    Api, REQUEST_TIMEOUT,
+    Api, REQUEST_TIMEOUT, fingerprint,
     guard::{self, OriginCheck},
     metrics,
     policy::{Admit, Policy, TimeLimit},
@@ -42,17 +42,32 @@ where
         let mut exchange = Exchange::begin(self.policy, &request);
         match exchange.receive(&api, &request) {
             Next::Handle(admitted) => {
-                let handling = self.handler.call(request, api.clone());
+                let handling = handling(self.handler, request, api.clone());
                 Box::pin(exchange.handle(api, admitted, handling))
             }
-            Next::Discard(length, admitted) => Box::pin(async move {
-                let response = problem::discard(request, length).await;
-                drop(admitted);
-                exchange.finish(&api, response)
-            }),
+            Next::Discard(length, admitted) => {
+                let discarding = Box::pin(problem::discard(request, length));
+                Box::pin(exchange.handle(api, admitted, discarding))
+            }
             Next::Respond(response) => Box::pin(ready(exchange.finish(&api, response))),
         }
     }
+}
+
+/// The handler's response. A request that may be repeated gets its fingerprint first.
+fn handling<H, T>(handler: H, request: Request, api: Api) -> Responding
+where
+    H: Handler<T, Api, Future = Responding>,
+{
+    if !fingerprint::is_repeatable(&request) {
+        return handler.call(request, api);
+    }
+    Box::pin(async move {
+        match fingerprint::add(request).await {
+            Ok(request) => handler.call(request, api).await,
+            Err(error) => error.into_response(),
+        }
+    })
 }
 
 /// A request on its way, without the request itself: the handler has that.

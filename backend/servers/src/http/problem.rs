@@ -1,6 +1,6 @@
 //! Errors at the edge: problem documents (RFC 9457) made of refusals.
 
-use crate::http::{MAX_BODY_BYTES, MAX_DISCARDED_BYTES, response_metadata};
+use crate::http::{MAX_BODY_BYTES, MAX_DISCARDED_BYTES, REQUEST_TIMEOUT, response_metadata};
 use axum::{
     Json,
     extract::Request,
@@ -11,6 +11,7 @@ use futures::{FutureExt, StreamExt};
 use ringmaster_common::error::{Code, PROBLEM_JSON, Problem, Refusal};
 use ringmaster_services::{ReadAt, ServiceError};
 use std::panic::AssertUnwindSafe;
+use tokio::time::timeout;
 
 /// An error response.
 #[derive(Debug)]
@@ -108,12 +109,12 @@ pub fn too_large(request: &Request) -> Option<u64> {
     (length > MAX_BODY_BYTES as u64).then_some(length)
 }
 
-/// Refuses a body of that length. It is read all the same, within a bound: a client that is still sending when the
-/// connection closes never sees the response.
+/// Refuses a body of that length. It is read all the same, within bounds of size and time: a client that is still
+/// sending when the connection closes never sees the response.
 pub async fn discard(request: Request, length: u64) -> Response {
     if length <= MAX_DISCARDED_BYTES {
         let mut body = request.into_body().into_data_stream();
-        while let Some(Ok(_)) = body.next().await {}
+        let _ = timeout(REQUEST_TIMEOUT, async { while let Some(Ok(_)) = body.next().await {} }).await;
     }
     let detail = format!("the body has {length} bytes, and the limit is {MAX_BODY_BYTES}");
     ApiError::new(Code::BodyTooLarge, detail).into_response()

@@ -1,10 +1,12 @@
 //! Locks: the list, and one in detail.
 
 use super::{line, time};
-use crate::cli::{
-    duration::show_ms,
+use crate::{
+    cli::{
+        duration::show_ms,
+        table::{Cell, Column, Table},
+    },
     out::{Paint, Tone},
-    table::{Cell, Column, Table},
 };
 use ringmaster_common::lock::{Lock, LockDetail, LockFact, LockMode};
 use std::collections::BTreeMap;

@@ -64,7 +64,7 @@ fn the_status_of_a_cluster() {
 Cluster   prod (c1)
 Leader    node 1 (amber-fox)
 Revision  120 in term 3, reported by node 2
-Quorum    tolerates the failure of 1 voters
+Quorum    tolerates the failure of 1 voter
 
 ID  NAME       STATUS  ROLE    ZONE  LAG     RTT  CAN I LOSE IT?
  1  amber-fox  up      leader  a       0  1.2 ms  yes
@@ -108,8 +108,8 @@ fn example() -> Plan {
             write_pause_bound_ms: Some(600),
             voters_before: 3,
             voters_after: 3,
-            may_fail_before: 1,
-            may_fail_after: 2,
+            failures_tolerated_before: 1,
+            failures_tolerated_after: 2,
             leader_before: Some(NodeId(1)),
             leader_after: Some(NodeId(2)),
             ..Impact::default()

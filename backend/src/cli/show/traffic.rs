@@ -1,9 +1,9 @@
 //! Upstreams and routes: the lists, and one upstream in detail.
 
 use super::{change, line, time};
-use crate::cli::{
+use crate::{
+    cli::table::{Cell, Column, Table},
     out::{Paint, Tone},
-    table::{Cell, Column, Table},
 };
 use ringmaster_common::{
     plan::UpstreamImpact,

@@ -1,7 +1,7 @@
 //! Edit conflicts: another change of the object while a form was open, and the ways out.
 //!
-//! Nothing is merged and nothing overwritten unseen. The stream tells of it before the reader has saved; where it
-//! does not, the version that a save names does.
+//! Nothing is merged, and nothing is overwritten unseen. The stream reports the other change before the reader saves;
+//! if it is late, the version in the request does.
 
 use crate::{
     components::{
@@ -13,8 +13,8 @@ use crate::{
 use leptos::prelude::*;
 use ringmaster_common::id::Revision;
 
-/// Whether somebody else has configured or removed it since the reader began. The stream may be behind what the
-/// form was made of.
+/// Whether the object was changed or removed since the form was opened. The stream may be behind the version that the
+/// form shows.
 fn is_overtaken(current: Option<&(Revision, String)>, base: Option<Revision>) -> bool {
     base.is_some_and(|base| current.is_none_or(|(version, _)| *version > base))
 }

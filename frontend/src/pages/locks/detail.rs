@@ -155,7 +155,7 @@ fn laid_open(store: Store, known: Known, detail: &LockDetail) -> AnyView {
             <button
                 type="button"
                 data-testid="release-lock"
-                title="See what taking it away would do; nothing happens yet"
+                title="Shows the plan of the release; changes nothing yet"
                 disabled=class_if(move || !store.is_live())
                 hidden=lock.holders.is_empty()
                 on:click=click(release)
@@ -216,7 +216,7 @@ fn holder(store: Store, known: Known, name: &str, holder: &LockHolder) -> AnyVie
             <button
                 type="button"
                 class="small"
-                title="See what taking it away would do; nothing happens yet"
+                title="Shows the plan of the release; changes nothing yet"
                 data-testid=format!("release-{token}")
                 disabled=class_if(move || !store.is_live())
                 on:click=click(move || panel.propose(action.clone()))

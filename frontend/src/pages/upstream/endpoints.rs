@@ -34,7 +34,7 @@ const COLUMNS: [Column; 9] = [
     number("failures", "Failing", "Answers of 500 and above, and requests that got none"),
     number("p50", "p50", "The highest of the nodes', over ten seconds"),
     number("p99", "p99", "The highest of the nodes', over ten seconds"),
-    number("flight", "In flight", "Requests under way"),
+    number("flight", "In flight", "Requests in flight"),
 ];
 const ORDER: Order = Order { columns: &COLUMNS, latest_first: false, of: "" };
 

@@ -84,7 +84,7 @@ pub fn decisions(store: Store, name: &str) -> AnyView {
     let list = Memo::new(move |_| all.with(|all| all.clone().unwrap_or_default()));
     let nothing = move || match all.with(Option::is_some) {
         true => quiet(
-            "No proxy has sent a request of late. Send one, and it is here with its reasons.".to_owned(),
+            "No proxy has sent a request recently. Send one to see it here with its reasons.".to_owned(),
         ),
         false => skeleton(4),
     };

@@ -54,12 +54,13 @@ type Problems<'a> = BTreeSet<(&'a str, &'a str)>;
 
 const PROBLEM_JSON: &str = "application/problem+json";
 
-fn problems<'a>(operation: &'a Value) -> Problems<'a> {
-    let codes = |response: &'a Value| {
-        sorted(&response["content"][PROBLEM_JSON]["examples"]).into_iter().map(|(code, _)| code)
-    };
-    let responses = sorted(&operation["responses"]).into_iter();
-    responses.flat_map(|(status, response)| codes(response).map(move |code| (status, code))).collect()
+fn problems(operation: &Value) -> Problems<'_> {
+    let mut problems = Problems::new();
+    for (status, response) in sorted(&operation["responses"]) {
+        let codes = sorted(&response["content"][PROBLEM_JSON]["examples"]);
+        problems.extend(codes.into_iter().map(|(code, _)| (status, code)));
+    }
+    problems
 }
 
 fn append_problems(problems: &Problems<'_>, text: &mut String) {

@@ -79,8 +79,8 @@ struct Head {
 impl Exchange for Http1Exchange<'_> {
     async fn attempt(&mut self, attempt: &Attempt<'_>) -> Result<Response, UpstreamError> {
         match &self.request.http2 {
-            None => self.to_http1(attempt).await,
-            Some(head) => self.to_http2(head, attempt).await,
+            None => self.via_http1(attempt).await,
+            Some(head) => self.via_http2(head, attempt).await,
         }
     }
 
@@ -96,7 +96,7 @@ impl Exchange for Http1Exchange<'_> {
 
 impl Http1Exchange<'_> {
     /// On an idle connection; if that turns out to be closed, on a new one.
-    async fn to_http1(&mut self, attempt: &Attempt<'_>) -> Result<Response, UpstreamError> {
+    async fn via_http1(&mut self, attempt: &Attempt<'_>) -> Result<Response, UpstreamError> {
         let is_resendable = self.request.is_resendable();
         let pool = &attempt.endpoint().pool;
         if attempt.reuses_connections()
@@ -113,7 +113,7 @@ impl Http1Exchange<'_> {
     }
 
     /// Beside other requests, on a shared connection.
-    async fn to_http2(
+    async fn via_http2(
         &mut self,
         head: &hyper::Request<()>,
         attempt: &Attempt<'_>,
@@ -228,7 +228,7 @@ impl Http1Exchange<'_> {
             let is_written = matches!(written, Ok(Ok(())));
             self.tunnel_to = is_written.then_some(connection);
             let end = if is_written { ResponseEnd::Complete } else { ResponseEnd::Abandoned };
-            return Ok(Response { status, latency, end, idle: None });
+            return Ok(Response { status, latency, end, idle: None, is_switched: is_written });
         }
         let mut body = Body::new(head.framing);
         if !self.client.http11 {
@@ -244,7 +244,7 @@ impl Http1Exchange<'_> {
             && endpoint_received.is_empty()
             && attempt.reuses_connections();
         self.keep_alive = head.keep_alive && is_sent;
-        Ok(Response { status, latency, end, idle: is_idle.then_some(connection) })
+        Ok(Response { status, latency, end, idle: is_idle.then_some(connection), is_switched: false })
     }
 }
 
