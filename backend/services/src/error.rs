@@ -10,7 +10,8 @@ use std::{fmt, time::Duration};
 /// A refusal, with the metadata that a response to it carries.
 #[derive(Debug)]
 pub struct ServiceError {
-    pub refusal: Refusal,
+    /// Boxed: results are moved through every service, and most hold no error.
+    pub refusal: Box<Refusal>,
     /// The class whose bound was reached, where the request was one too many.
     pub overloaded: Option<Class>,
     /// The id of the refused write. Logs and the audit name it.
@@ -50,7 +51,7 @@ impl ServiceError {
 
 impl From<Refusal> for ServiceError {
     fn from(refusal: Refusal) -> Self {
-        ServiceError { refusal, overloaded: None, request_id: None, read_at: None }
+        ServiceError { refusal: Box::new(refusal), overloaded: None, request_id: None, read_at: None }
     }
 }
 

@@ -115,7 +115,7 @@ fn the_trouble_with_a_link_names_both_nodes() {
     assert_eq!(trouble_of(Liveness::Alive, Reachability::BothWays, &up, false), None);
     assert_eq!(
         trouble_of(Liveness::Dead, Reachability::InOnly, &lost, true).unwrap(),
-        "what node 1 sends does not reach node 2; what node 2 sends reaches node 1"
+        "packets from node 1 do not reach node 2; packets from node 2 reach node 1"
     );
     assert_eq!(
         trouble_of(Liveness::Alive, Reachability::BothWays, &lost, false).unwrap(),

@@ -264,7 +264,7 @@ async fn a_leader_that_is_stopped_transfers_leadership_first() {
     tokio::task::block_in_place(|| cluster.node_mut(leader).terminate());
     let next = cluster.leader().await;
     assert_ne!(next, leader);
-    assert!(cluster.node(leader).log().contains("handing leadership over"));
+    assert!(cluster.node(leader).log().contains("transferring leadership"));
     writers.stop().await;
 }
 

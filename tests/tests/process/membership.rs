@@ -93,7 +93,7 @@ async fn a_dead_node_is_replaced_and_does_no_harm_when_it_comes_back() {
     assert_eq!(voting(&cluster, 1).await, voters([1, 2, 4]));
     cluster.put_setting(4, "after", json!(1)).await.expect("two of three voters are old ones");
 
-    // With its data, the refusal says that it was removed; without, that its id is taken for ever.
+    // With its data, the refusal says that it was removed; without, that ids are never reused.
     let term = cluster.cluster(1).await.expect("it answers").term;
     cluster.node_mut(3).start();
     assert!(!cluster.node_mut(3).process().wait(SOON).success());
@@ -103,7 +103,7 @@ async fn a_dead_node_is_replaced_and_does_no_harm_when_it_comes_back() {
     cluster.node_mut(3).start();
     eventually("the wiped node to be refused", SOON, async || {
         let log = cluster.node(3).log();
-        if log.contains("its id is not given again") { Ok(()) } else { Err(log) }
+        if log.contains("ids are never reused") { Ok(()) } else { Err(log) }
     })
     .await;
     cluster.put_setting(2, "after", json!(2)).await.expect("the cluster takes writes");

@@ -72,7 +72,7 @@ async fn a_listener_address_in_use_is_refused_or_warned_about() {
     // It is logged once for each cause, however often it was tried.
     sleep(Duration::from_secs(2)).await;
     let log = cluster.node_mut(1).process().output();
-    assert_eq!(log.matches("the proxy cannot listen here").count(), 1, "{log}");
+    assert_eq!(log.matches("the proxy cannot listen at this address").count(), 1, "{log}");
     drop(stranger);
     eventually("it to be over", SOON, async || match warnings(&cluster, 1).await?.as_slice() {
         [] => Ok(()),
@@ -121,7 +121,7 @@ async fn an_endpoint_that_fails_without_a_check_is_warned_about() {
     shown.env("RINGMASTER_URL", &cluster.node(1).url);
     let shown = tokio::task::block_in_place(|| shown.output().expect("it starts"));
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    assert!(shown.contains("1 -> 0 of 1 endpoints") && shown.contains("routes            all"), "{shown}");
+    assert!(shown.contains("1 -> 0 of 1 endpoints") && shown.contains("routes              all"), "{shown}");
     assert!(!shown.contains("voters"), "{shown}");
 }
 

@@ -127,7 +127,7 @@ async fn same_state(cluster: &Cluster, step: &str) {
 
 /// Takes a lock again and again as its owner, until that is refused: a limit that the versions differ in.
 async fn lock_depth(cluster: &Cluster, node: u64, name: &str) -> (u32, String) {
-    let body = json!({ "name": name, "owner": "deep", "ttl_ms": 60_000 });
+    let body = json!({ "name": name, "owner": "deep", "ttl_ms": 60_000, "reentrant": true });
     for depth in 0.. {
         let path = "/v1/locks/acquire";
         let answer = cluster.send(node, Method::POST, path, Some(body.clone())).await.expect("an answer");

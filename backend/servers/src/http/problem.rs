@@ -53,6 +53,7 @@ impl From<Refusal> for ApiError {
 impl From<ServiceError> for ApiError {
     fn from(error: ServiceError) -> Self {
         let ServiceError { refusal, overloaded, request_id, read_at } = error;
+        let refusal = *refusal;
         let problem = Problem {
             class: overloaded.map(|class| class.as_str().to_owned()),
             bound: overloaded.map(|class| class.bound() as u64),
