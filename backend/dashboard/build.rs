@@ -79,7 +79,7 @@ fn required(variable: &str) -> Result<OsString> {
     env::var_os(variable).ok_or_else(|| format!("cargo sets {variable} for build scripts").into())
 }
 
-/// A directory beside those of the outer build, wherever that one was told to build.
+/// A directory beside those of the outer build.
 fn target_directory(out: &Path) -> Result<PathBuf> {
     // OUT_DIR is <target>/<profile>/build/<package>/out.
     let target = out.ancestors().nth(4).ok_or("OUT_DIR is not where cargo puts it")?;

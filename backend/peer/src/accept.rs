@@ -60,7 +60,7 @@ async fn serve(stream: TcpStream, addr: SocketAddr, shared: Arc<Shared>, service
     });
     let ended = tokio::select! {
         ended = conversation => ended,
-        // It will dial again, and be told.
+        // It dials again, and is refused with the reason.
         _ = departed.wait_for(|departed| departed.contains(&from)) => Ended::Departed,
     };
     tracing::debug!(peer = %from, %ended, "a connection from a peer ended");

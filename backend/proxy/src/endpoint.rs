@@ -28,7 +28,7 @@ use tokio::net::TcpStream;
 pub struct Endpoint {
     pub id: String,
     pub addr: String,
-    /// The value of the sticky cookie that names this endpoint. It tells clients nothing else.
+    /// The value of the sticky cookie that names this endpoint. It holds nothing else.
     pub token: u64,
     /// Requests, or connections of plain TCP.
     pub in_flight: AtomicU32,

@@ -220,7 +220,7 @@ fn request_headers<'h>(
     }
 }
 
-/// What of a request matters to the choice of an endpoint.
+/// The parts of a request that matter to the choice of an endpoint.
 pub fn selection_hints<'h>(
     fields: impl Iterator<Item = (&'h str, &'h [u8])> + Clone,
     client: IpAddr,

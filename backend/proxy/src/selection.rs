@@ -2,7 +2,7 @@
 
 use ringmaster_common::traffic::MAX_ENDPOINTS;
 
-/// What of a request matters to the choice.
+/// The parts of a request that matter to the choice.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SelectionHints {
     /// The hash of what a consistent hash goes by.

@@ -1,4 +1,4 @@
-//! Bodies of HTTP/1 messages: where they end, and what of them is passed on.
+//! Bodies of HTTP/1 messages: where they end, and which bytes are passed on.
 //!
 //! A chunked body is passed on in the chunks that it came in, so every byte of its framing is checked first: what is
 //! passed on can be read in one way only. Extensions and trailers are left out.
@@ -86,7 +86,7 @@ impl Body {
         matches!(self.framing, Rest::Unknown)
     }
 
-    /// Appends to `out` what of `input` is passed on. Returns how much of `input` belongs to this body.
+    /// Appends the bytes of `input` that are passed on to `out`. Returns how much of `input` belongs to this body.
     pub fn take(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Malformed> {
         let count = match &mut self.framing {
             Rest::Length(left) => {

@@ -76,7 +76,7 @@ pub struct Named<'b> {
     upgrade: bool,
 }
 
-/// What of a request decides how its response is read.
+/// The parts of a request that decide how its response is read.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestFacts {
     /// It is a HEAD request.

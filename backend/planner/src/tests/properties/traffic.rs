@@ -176,7 +176,7 @@ pub fn check(before: &State, state: &State) -> Result<(), TestCaseError> {
         let registered = endpoints.iter().filter(|endpoint| endpoint.registered.is_some()).count();
         let standing = state.upstreams.registrations().filter(|one| one.upstream == upstream.name).count();
         prop_assert_eq!(registered, standing);
-        // What a GET tells of the configuration may be put back, and is the same.
+        // The configuration of a GET can be put back, and is the same.
         prop_assert_eq!(upstream.spec().check(), Ok(()));
     }
     for route in state.routes.iter() {
