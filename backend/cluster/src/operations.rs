@@ -70,7 +70,7 @@ pub struct RunningStep {
 pub(super) struct FailedStep {
     pub operation: OperationId,
     pub spec: StepSpec,
-    pub why: String,
+    pub why: Refusal,
 }
 
 impl OperationRecord {
@@ -170,9 +170,8 @@ impl OperationRecord {
     }
 
     fn fail(&mut self, context: &mut Context, position: usize, why: Refusal) -> Option<FailedStep> {
-        let (operation, detail) = (self.operation.id, why.detail.clone());
-        self.stop(context, position, OperationStatus::Failed, why);
-        Some(FailedStep { operation, spec: self.steps.get(position)?.clone(), why: detail })
+        self.stop(context, position, OperationStatus::Failed, why.clone());
+        Some(FailedStep { operation: self.operation.id, spec: self.steps.get(position)?.clone(), why })
     }
 
     /// The running step failed, or was aborted, and the steps behind it are skipped.
@@ -446,10 +445,14 @@ impl Operations {
 }
 
 impl State {
-    /// Takes back what a failed step may not leave behind: an upstream whose failover ended before there was a new
-    /// primary has its old one again. One primary that may be down is better than none.
+    /// Takes back what a failed step may not leave behind: an upstream whose failover ended while its old primary was
+    /// certainly not fenced has that one again. One primary that may be down is better than none. A fence that ended
+    /// in time-out may have taken effect, and after a fence the old primary has stopped: neither is taken back.
     pub(super) fn clean_up(&mut self, context: &mut Context, failed: impl IntoIterator<Item = FailedStep>) {
         for FailedStep { operation, spec, why } in failed {
+            if matches!(spec, StepSpec::FencePrimary { .. }) && why.code == Code::StepTimeout {
+                continue;
+            }
             let (StepSpec::ClearPrimary { upstream, from: Some(from), .. }
             | StepSpec::FencePrimary { upstream, from: Some(from) }) = spec
             else {
@@ -459,7 +462,7 @@ impl State {
                 record.upstream.primary.as_ref().is_some_and(|primary| primary.endpoint.is_none())
             });
             if has_none {
-                let reason = format!("operation {operation} failed: {why}");
+                let reason = format!("operation {operation} failed: {}", why.detail);
                 // The endpoint may be gone; the upstream has no primary then, as after any such removal.
                 let _ = self.upstreams.set_primary(context, &upstream, Some(from), &reason);
             }

@@ -118,6 +118,10 @@ impl StepSpec {
                 "the change of voters may still take effect; check the voters before you plan again"
                     .to_owned(),
             ),
+            StepSpec::FencePrimary { upstream, .. } => Some(format!(
+                "the fence may have taken effect, so {upstream} may have no primary; if it has none, fail it over again: \
+                 ringmaster apply fail_over_upstream --upstream {upstream}"
+            )),
             _ => None,
         }
     }

@@ -219,11 +219,20 @@ impl Execution<'_> {
         Ok(format!("node {node} is {}", status.as_str()))
     }
 
-    /// Proposes a change that the log refuses unless the step runs.
+    /// Proposes a change that the log refuses unless the step runs. A change whose outcome is unknown is proposed
+    /// again: it may be in the log, a step is a desired state, and the log ends a step that is late.
     async fn propose(&self, command: Command) -> Result<Response, Refusal> {
         let RunningStep { operation, position, .. } = self.step;
         let command = Command::ForStep { operation, position, term: self.term, command: Box::new(command) };
-        self.propose_plain(command).await
+        loop {
+            match self.propose_plain(command.clone()).await {
+                Err(refusal) if refusal.code == Code::OutcomeUnknown => {
+                    tracing::info!(%operation, %refusal, "a change of a step is proposed again");
+                    tokio::time::sleep(POLL_INTERVAL).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     async fn propose_traffic(&self, command: TrafficCommand) -> Result<Response, Refusal> {

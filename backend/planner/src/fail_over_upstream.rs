@@ -1,8 +1,9 @@
 //! Making another endpoint the primary of an active-standby upstream.
 //!
 //! First the upstream has no primary, and every node routes by that; requests in flight may end. Then the old primary is
-//! fenced, and the new one becomes the primary in an epoch of its own. If that fails before there is a new primary, the
-//! old one is the primary again: one primary that may be down is better than two that are up.
+//! fenced, and the new one becomes the primary in an epoch of its own. If that fails before
+//! the old one can have been fenced, it is the primary again. Later there is no primary until the next failover: one that
+//! may be down is better than none, and none is better than two that are up.
 
 use crate::{
     blocker::Blocker,

@@ -51,6 +51,8 @@ pub struct SnapshotStore {
     group: GroupId,
     max_bytes: u64,
     /// One is built while another may be installed: they are saved one at a time.
+    saving: Mutex<()>,
+    /// Held for moments only: consensus looks here while a snapshot is built.
     newest: Mutex<Option<Name>>,
 }
 
@@ -95,7 +97,7 @@ impl SnapshotStore {
         // A rename may not have become durable before the last process ended.
         atomic_file::sync_dir(&dir)?;
         let _ = fs::remove_file(dir.join(format!("{group}.incoming")));
-        Ok(SnapshotStore { dir, group, max_bytes, newest: Mutex::new(newest) })
+        Ok(SnapshotStore { dir, group, max_bytes, saving: Mutex::default(), newest: Mutex::new(newest) })
     }
 
     /// Makes a snapshot durable, unless there is a newer one, and returns its body.
@@ -104,11 +106,12 @@ impl SnapshotStore {
         meta: &SnapshotMeta,
         write_body: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<SnapshotFile, SaveError> {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = self.newest();
         let (term, index) = meta.last_log_id.map_or((0, 0), |id| (id.leader_id.term, id.index));
         let n = newest.map_or(0, |newest| newest.n + 1);
         let name = Name { term, index, n };
-        if let Some(newest) = *newest
+        if let Some(newest) = newest
             && (newest.term, newest.index) > (term, index)
         {
             return Ok(open(&newest.path(&self.dir, self.group))?.1);
@@ -155,10 +158,18 @@ impl SnapshotStore {
             return Err(SaveError::TooLarge(self.max_bytes));
         }
         created?;
-        *newest = Some(name);
+        self.set_newest(Some(name));
         self.remove_older_than(name);
         let start = (HEADER_BYTES + meta.len()) as u64;
         Ok(SnapshotFile::new(File::open(path)?, start, body_bytes))
+    }
+
+    fn newest(&self) -> Option<Name> {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_newest(&self, newest: Option<Name>) {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = newest;
     }
 
     fn remove_older_than(&self, newest: Name) {
@@ -173,8 +184,14 @@ impl SnapshotStore {
 
     /// The newest snapshot, checked.
     pub fn load(&self) -> io::Result<Option<(SnapshotMeta, SnapshotFile)>> {
-        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        newest.map(|name| open(&name.path(&self.dir, self.group))).transpose()
+        loop {
+            let Some(newest) = self.newest() else { return Ok(None) };
+            match open(&newest.path(&self.dir, self.group)) {
+                // A newer one has replaced it between the two lines above.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && self.newest() != Some(newest) => {}
+                opened => return opened.map(Some),
+            }
+        }
     }
 
     /// An empty file to collect a snapshot in that arrives. It has no name, and so is gone when it is closed.
@@ -187,11 +204,11 @@ impl SnapshotStore {
 
     /// Removes all snapshots: the group has left this node.
     pub fn remove_all(&self) -> io::Result<()> {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         for name in names(&self.dir, self.group)? {
             fs::remove_file(name.path(&self.dir, self.group))?;
         }
-        *newest = None;
+        self.set_newest(None);
         atomic_file::sync_dir(&self.dir)
     }
 }

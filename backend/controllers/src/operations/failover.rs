@@ -2,7 +2,8 @@
 //!
 //! First the upstream has no primary, and every node that reports routes by that; requests in flight may end, but for no
 //! longer than a drain takes. Then the old primary is fenced; then the new one is promoted, in an epoch of its own. Where
-//! a step fails before that, the log makes the old primary the primary again, in the entry that ends the step.
+//! a step fails before the old primary can have been fenced, the log makes it the primary again, in the entry that ends
+//! the step.
 
 use super::{Execution, STEP_POLL_INTERVAL};
 use ringmaster_cluster::{

@@ -1,4 +1,4 @@
-//! Reading the journal back when it is opened.
+//! Reading the journal back when it is opened: a torn tail is cut off, and damage before the tail is an error.
 
 use super::{
     JournalError, frame,
