@@ -110,7 +110,7 @@ async fn serve(config: NodeConfig, consensus: &Handle, supervisor: &Supervisor) 
         admission,
         is_demo: demo_child::is_demo(),
     };
-    let api = Api::new(services, metrics, config.api_addr.port(), config.public_url.clone());
+    let api = Api::new(services, metrics, config.api_addr.port(), config.public_url.clone(), dashboard_file);
     let (stop_http, stop) = channel::channel(false);
     let (guard, http_ended) = oneshot::channel::<()>();
     supervisor.spawn_loop("http-server", async move {
@@ -189,6 +189,12 @@ fn start_proxy(
         let at = config.proxy_addr.map(|addr| format!(" at {addr}")).unwrap_or_default();
         NodeError(format!("the proxy cannot start{at}: {error}"))
     })
+}
+
+/// A file of the embedded dashboard, as the HTTP server takes it.
+fn dashboard_file(name: &str) -> Option<http::dashboard::File> {
+    let file = ringmaster_dashboard::file(name)?;
+    Some(http::dashboard::File { media_type: file.metadata.mimetype().to_owned(), content: file.data })
 }
 
 /// Makes a node that was started with --join a member, and never returns but with an error.

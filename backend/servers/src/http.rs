@@ -9,7 +9,7 @@
 
 mod body;
 mod cluster;
-mod dashboard;
+pub mod dashboard;
 mod demo;
 mod docs;
 mod endpoints;
@@ -76,13 +76,20 @@ pub struct Parts {
     public_url: String,
     encoder: stream::Encoder,
     description: openapi::Description,
+    dashboard: dashboard::Files,
 }
 
 impl Api {
-    pub fn new(services: Services, metrics: Arc<Metrics>, port: u16, public_url: String) -> Api {
+    pub fn new(
+        services: Services,
+        metrics: Arc<Metrics>,
+        port: u16,
+        public_url: String,
+        dashboard: dashboard::Files,
+    ) -> Api {
         let (encoder, description) =
             (stream::Encoder::default(), openapi::Description::of(route_table::ROWS));
-        Api(Arc::new(Parts { services, metrics, port, public_url, encoder, description }))
+        Api(Arc::new(Parts { services, metrics, port, public_url, encoder, description, dashboard }))
     }
 }
 
