@@ -45,6 +45,14 @@ need_rust() {
     fi
 }
 
+# Begins to compile the dashboard in the background. The build of the server does it as well, but late, and then waits for
+# it on one core. It uses what it finds finished, and reports errors.
+compile_dashboard() {
+    cargo build --quiet --locked --package ringmaster-frontend --profile wasm --target wasm32-unknown-unknown \
+        --target-dir "${CARGO_TARGET_DIR:-target}/wasm" 2>/dev/null &
+    trap "kill $! 2>/dev/null || true" EXIT
+}
+
 # Components that only checks need.
 need_component() {
     cargo "$2" --version >/dev/null 2>&1 || { say "Adding $1"; rustup component add "$1"; }

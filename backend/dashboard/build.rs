@@ -7,7 +7,7 @@
 //! The page is compiled by a nested cargo with a target directory of its own, because the outer one holds the lock
 //! of the usual one, and because its flags are not for this target. Every build of the server embeds the same small
 //! page: from scratch, a page without link-time optimisation takes as long and is a fifth larger. Trunk serves a page
-//! that is built quickly after each edit.
+//! that is built quickly after each edit. `compile_dashboard` in scripts/setup.sh gives the same command earlier.
 //!
 //! `RINGMASTER_SKIP_DASHBOARD=1` leaves the page out, for tools that only want to look at the code.
 
@@ -29,6 +29,7 @@ const TARGET: &str = "wasm32-unknown-unknown";
 const PROFILE: &str = "wasm";
 /// Everything that the page is made of, from the root of the workspace.
 const SOURCES: &[&str] = &[
+    ".cargo/config.toml",
     "Cargo.lock",
     "Cargo.toml",
     "common/Cargo.toml",
@@ -97,8 +98,6 @@ fn compile(workspace: &Path, target_directory: &Path) -> Result<PathBuf> {
     for variable in OUTER_ENVIRONMENT {
         cargo.env_remove(variable);
     }
-    // Leptos' own switch: views of one type instead of one type for each view, which compile faster and are smaller.
-    cargo.env("RUSTFLAGS", "--cfg erase_components");
     let status = cargo.status()?;
     if !status.success() {
         return Err(format!(
