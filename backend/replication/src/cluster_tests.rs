@@ -353,6 +353,22 @@ async fn a_group_that_leaves_a_node_keeps_its_vote_alone() {
     again.replica().shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_leaves_a_node_leaves_no_task() {
+    let node = TestNode::start(1, Duration::ZERO, NO_SNAPSHOTS).await;
+    node.host.drop_group(GROUP).await.unwrap();
+    let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    // Tasks end a moment after they were asked to.
+    sleep(Duration::from_millis(200)).await;
+    let before = alive();
+    for _ in 0..4 {
+        node.host.open(GROUP, Recorder::default(), NO_SNAPSHOTS).await.unwrap();
+        assert!(alive() > before);
+        node.host.drop_group(GROUP).await.unwrap();
+    }
+    eventually("as many tasks as before", || alive() <= before).await;
+}
+
 /// One node, with other bounds.
 async fn single_node(log: LogBounds, max_snapshot_bytes: u64, snapshot_every: u64) -> TestNode {
     let mut node = TestNode::start(1, Duration::ZERO, NO_SNAPSHOTS).await;

@@ -193,7 +193,8 @@ impl<A: Application> RaftGroup<A> {
             match answer {
                 LeaderAnswer::Answer(reply) => return Ok(reply),
                 LeaderAnswer::Refused(refusal) => return Err(refusal),
-                LeaderAnswer::Unknown => sent = true,
+                // A read has no effect that could be unknown.
+                LeaderAnswer::Unknown => sent = !matches!(call, Call::ReadIndex { .. }),
                 LeaderAnswer::NotLeader => {}
             }
             if clock::now() + RETRY_PAUSE >= deadline {

@@ -22,12 +22,18 @@ use ringmaster_net::{clock, supervisor::Supervisor};
 use ringmaster_peer::{Local, Peers, Service};
 use ringmaster_storage::{data_dir::DataDir, journal::Journal};
 use std::{
+    collections::BTreeMap,
     fmt, io,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::{net::TcpListener, sync::Semaphore, task::spawn_blocking, time::sleep_until};
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    task::{AbortHandle, spawn_blocking},
+    time::sleep_until,
+};
 
 /// The share of the entries behind a snapshot that is kept, one in so many: a follower that is a little behind does not
 /// need the snapshot then.
@@ -46,6 +52,8 @@ pub struct GroupHost {
     journal: Arc<Journal>,
     peers: Peers,
     groups: Registry,
+    /// The background tasks of each group, which end with its replica.
+    tasks: Arc<Mutex<BTreeMap<GroupId, Vec<AbortHandle>>>>,
     snapshot_builds: Arc<Semaphore>,
     log_bounds: LogBounds,
     max_snapshot_bytes: u64,
@@ -95,6 +103,7 @@ impl GroupHost {
             journal,
             peers,
             groups,
+            tasks: Arc::default(),
             supervisor,
             snapshot_builds,
             log_bounds,
@@ -137,26 +146,37 @@ impl GroupHost {
         let lease = self.elections.timeout_max;
         let replica = Replica::new(node, id, raft, published.clone(), snapshots, self.peers.clone(), lease);
         let group = RaftGroup::new(replica.clone(), published);
-        self.groups.insert(id, Arc::new(group.clone()));
-        // They end when Raft has stopped, which the group reports.
-        self.supervisor.spawn_job("idle-ticks", idle_ticks::run(replica.clone(), self.elections));
         let (journal, groups) = (self.journal.clone(), self.groups.clone());
-        self.supervisor.spawn_job("compaction", compaction::run(replica.clone(), journal, groups, bounds));
-        self.supervisor.spawn_job("campaign", follow_may_lead(replica.clone(), self.quiet_until));
         // Subscribed now, so that no lost connection is missed.
-        let elections = fast_election::run(replica, self.peers.changes(), lease);
+        let elections = fast_election::run(replica.clone(), self.peers.changes(), lease);
         let quiet_until = self.quiet_until;
-        self.supervisor.spawn_job("fast-election", async move {
-            sleep_until(quiet_until.into()).await;
-            elections.await;
-        });
+        // They may end when Raft has stopped, which the group reports.
+        let tasks = vec![
+            self.supervisor.spawn_job("idle-ticks", idle_ticks::run(replica.clone(), self.elections)),
+            self.supervisor
+                .spawn_job("compaction", compaction::run(replica.clone(), journal, groups, bounds)),
+            self.supervisor.spawn_job("campaign", follow_may_lead(replica, quiet_until)),
+            self.supervisor.spawn_job("fast-election", async move {
+                sleep_until(quiet_until.into()).await;
+                elections.await;
+            }),
+        ];
+        self.tasks().insert(id, tasks);
+        self.groups.insert(id, Arc::new(group.clone()));
         Ok(group)
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, BTreeMap<GroupId, Vec<AbortHandle>>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stops this node's replica of a group, and removes all of it but its vote: a replica that comes back must not vote
     /// twice.
     pub async fn drop_group(&self, id: GroupId) -> io::Result<()> {
         let Some(group) = self.groups.remove(id) else { return Ok(()) };
+        for task in self.tasks().remove(&id).into_iter().flatten() {
+            task.abort();
+        }
         group.raft().shutdown().await.map_err(io::Error::other)?;
         // First the log: a log without the snapshot before it has a hole.
         self.journal.drop_group(id).await?;

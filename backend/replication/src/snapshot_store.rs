@@ -50,8 +50,8 @@ pub struct SnapshotStore {
     dir: PathBuf,
     group: GroupId,
     max_bytes: u64,
-    /// One is built while another may be installed: they are saved one at a time.
-    saving: Mutex<()>,
+    /// Held while one is saved: one is built while another may be installed. True once all were removed.
+    removed: Mutex<bool>,
     /// Held for moments only: consensus looks here while a snapshot is built.
     newest: Mutex<Option<Name>>,
 }
@@ -61,6 +61,8 @@ pub struct SnapshotStore {
 pub enum SaveError {
     #[error("the snapshot is larger than {0} bytes, and no node could install it")]
     TooLarge(u64),
+    #[error("the group has left this node")]
+    Removed,
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -97,7 +99,7 @@ impl SnapshotStore {
         // A rename may not have become durable before the last process ended.
         atomic_file::sync_dir(&dir)?;
         let _ = fs::remove_file(dir.join(format!("{group}.incoming")));
-        Ok(SnapshotStore { dir, group, max_bytes, saving: Mutex::default(), newest: Mutex::new(newest) })
+        Ok(SnapshotStore { dir, group, max_bytes, removed: Mutex::default(), newest: Mutex::new(newest) })
     }
 
     /// Makes a snapshot durable, unless there is a newer one, and returns its body.
@@ -106,7 +108,10 @@ impl SnapshotStore {
         meta: &SnapshotMeta,
         write_body: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<SnapshotFile, SaveError> {
-        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+        if *removed {
+            return Err(SaveError::Removed);
+        }
         let newest = self.newest();
         let (term, index) = meta.last_log_id.map_or((0, 0), |id| (id.leader_id.term, id.index));
         let n = newest.map_or(0, |newest| newest.n + 1);
@@ -202,9 +207,10 @@ impl SnapshotStore {
         Ok(file)
     }
 
-    /// Removes all snapshots: the group has left this node.
+    /// Removes all snapshots: the group has left this node. One that is still being built is not saved any more.
     pub fn remove_all(&self) -> io::Result<()> {
-        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+        *removed = true;
         for name in names(&self.dir, self.group)? {
             fs::remove_file(name.path(&self.dir, self.group))?;
         }
@@ -362,7 +368,9 @@ mod tests {
         assert_eq!(files(&dir).len(), 2, "{:?}", files(&dir));
         store.remove_all().unwrap();
         assert!(store.load().unwrap().is_none());
-        assert_eq!(files(&dir).len(), 1, "those of another group stay");
+        let late = store.save(&meta(9, 9), |to| to.write_all(b"built when the group left"));
+        assert!(matches!(late, Err(SaveError::Removed)), "{late:?}");
+        assert_eq!(files(&dir).len(), 1, "those of another group stay: {:?}", files(&dir));
     }
 
     #[test]

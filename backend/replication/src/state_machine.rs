@@ -173,6 +173,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
                 Ok(snapshot) => Ok(Snapshot { meta, snapshot }),
                 Err(SaveError::TooLarge(bytes)) => too_large(&snapshots, bytes),
                 Err(SaveError::Io(error)) => Err(error),
+                Err(error @ SaveError::Removed) => Err(io::Error::other(error)),
             }
         })
         .await
