@@ -2,6 +2,10 @@
 //!
 //! It is the SHA-256 of the canonical encoding: MessagePack with named fields, as a snapshot is written, in which every
 //! collection has one order. A version that adds a field leaves it out of the encoding while it has its default.
+//!
+//! The answers to requests are a part of the state, and with them the words of refusals: a version that words a refusal
+//! in another way has another digest as soon as it has refused something in that way. So digests of nodes are compared
+//! among those of one version.
 
 use crate::State;
 use sha2::{Digest, Sha256};

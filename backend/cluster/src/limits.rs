@@ -12,6 +12,7 @@ use ringmaster_common::{
     lock,
     setting::{self, Known},
     traffic::{MAX_ENDPOINTS, MAX_HEALTH_HISTORY, MAX_ROUTES, MAX_UPSTREAMS},
+    view::VIEW_OPERATIONS,
 };
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -53,6 +54,8 @@ pub struct Limits {
     pub plans: usize,
     /// The latest operations.
     pub operations: usize,
+    /// The latest operations that the view shows, beside those that are unfinished.
+    pub shown_operations: usize,
     /// Operations that run or wait to be kept at a time.
     pub unfinished_operations: usize,
     /// The time that an operator may take before keeping an operation.
@@ -91,6 +94,7 @@ const FIRST: Limits = Limits {
     reconnect_within: Duration::from_secs(2),
     plans: 256,
     operations: 1_000,
+    shown_operations: VIEW_OPERATIONS,
     unfinished_operations: 16,
     keep_within: Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60),
     history_revisions: 8_192,

@@ -21,7 +21,6 @@ use ringmaster_common::{
     id::{NodeId, OperationId, PlanId},
     operation::{Operation, OperationStatus, Step, StepStatus},
     plan::Scope,
-    view::VIEW_OPERATIONS,
 };
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
@@ -52,6 +51,8 @@ pub struct OperationRecord {
     reverts_from: Option<u32>,
     /// When the running step has failed, or the operation reverts unless it is kept.
     pub due: Option<ClusterTime>,
+    /// Another leader goes on with the running step. It is not known how far the first one came.
+    taken_over: bool,
 }
 
 /// The step that the runner has to execute.
@@ -63,14 +64,18 @@ pub struct RunningStep {
     pub bound: Duration,
     /// What stays behind if the step fails, as a sentence.
     pub left_behind: Option<String>,
+    /// Another leader began the step. It is not known how far it came.
+    pub taken_over: bool,
 }
 
 /// A step that ended without reaching its state. Its operation has failed with it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct FailedStep {
     pub operation: OperationId,
-    pub spec: StepSpec,
+    /// The steps that had begun; the last one failed.
+    pub begun: Vec<StepSpec>,
     pub why: Refusal,
+    pub taken_over: bool,
 }
 
 impl OperationRecord {
@@ -86,6 +91,7 @@ impl OperationRecord {
             spec: self.steps.get(position)?.clone(),
             bound: Duration::from_millis(self.operation.steps.get(position)?.bound_ms),
             left_behind: self.left_behind(position),
+            taken_over: self.taken_over,
         })
     }
 
@@ -116,6 +122,7 @@ impl OperationRecord {
         step.status = status;
         if status == StepStatus::Running {
             step.started_at = Some(now);
+            self.taken_over = false;
             self.due = Some(context.now.after(Duration::from_millis(step.bound_ms)));
         } else {
             step.ended_at = Some(now);
@@ -171,7 +178,8 @@ impl OperationRecord {
 
     fn fail(&mut self, context: &mut Context, position: usize, why: Refusal) -> Option<FailedStep> {
         self.stop(context, position, OperationStatus::Failed, why.clone());
-        Some(FailedStep { operation: self.operation.id, spec: self.steps.get(position)?.clone(), why })
+        let (operation, begun) = (self.operation.id, self.begun(position).to_vec());
+        Some(FailedStep { operation, begun, why, taken_over: self.taken_over })
     }
 
     /// The running step failed, or was aborted, and the steps behind it are skipped.
@@ -205,6 +213,7 @@ impl OperationRecord {
     /// What an election does to the running step.
     fn elected(&mut self, context: &mut Context, term: u64, leader: NodeId) -> Option<FailedStep> {
         let position = self.running_position()?;
+        self.taken_over = true;
         let won = format!("node {leader} won the election of term {term}");
         let not_taken = |why: String| Refusal::new(Code::TransferNotTaken, why);
         let why = match self.steps.get(position)? {
@@ -265,9 +274,21 @@ impl Operations {
         self.unfinished().filter_map(OperationRecord::running_step)
     }
 
-    /// The unfinished operation of the same scope, which has to end first.
+    /// The unfinished operation of the same scope.
     pub fn in_scope(&self, scope: &Scope) -> Option<&Operation> {
         self.unfinished().map(|record| &record.operation).find(|operation| operation.scope == *scope)
+    }
+
+    /// A refusal while an operation of the same scope is unfinished: it has to end first.
+    pub fn check_free(&self, scope: &Scope) -> Result<(), Refusal> {
+        let Some(other) = self.in_scope(scope) else { return Ok(()) };
+        let way_out = match other.status {
+            OperationStatus::AwaitingKeep => "keep or abort it first",
+            _ => "wait for its outcome",
+        };
+        let Operation { id, action, .. } = other;
+        let text = format!("operation {id} changes the same scope, {scope} ({action}); {way_out}");
+        Err(Refusal::new(Code::OperationRunning, text))
     }
 
     pub fn next_due(&self) -> Option<ClusterTime> {
@@ -305,7 +326,7 @@ impl Operations {
         self.shown.insert(id);
         let has_ended = |id: &&OperationId| !self.unfinished.contains(*id);
         let hidden =
-            self.shown.iter().find(has_ended).filter(|_| self.shown.len() > VIEW_OPERATIONS).copied();
+            self.shown.iter().find(has_ended).filter(|_| self.shown.len() > limits.shown_operations).copied();
         let dropped =
             self.by_id.keys().find(has_ended).filter(|_| self.by_id.len() > limits.operations).copied();
         if let Some(id) = hidden {
@@ -446,26 +467,30 @@ impl Operations {
 
 impl State {
     /// Takes back what a failed step may not leave behind: an upstream whose failover ended while its old primary was
-    /// certainly not fenced has that one again. One primary that may be down is better than none. A fence that ended
-    /// in time-out may have taken effect, and after a fence the old primary has stopped: neither is taken back.
+    /// certainly not fenced has that one again. One primary that may be down is better than none. A fence may have
+    /// taken effect if its webhook was called and its answer is unknown, and after a fence the old primary has stopped:
+    /// neither is taken back.
     pub(super) fn clean_up(&mut self, context: &mut Context, failed: impl IntoIterator<Item = FailedStep>) {
-        for FailedStep { operation, spec, why } in failed {
-            if matches!(spec, StepSpec::FencePrimary { .. }) && why.code == Code::StepTimeout {
-                continue;
-            }
-            let (StepSpec::ClearPrimary { upstream, from: Some(from), .. }
-            | StepSpec::FencePrimary { upstream, from: Some(from) }) = spec
-            else {
-                continue;
+        for FailedStep { operation, begun, why, taken_over } in failed {
+            let is_fence = match begun.last() {
+                Some(StepSpec::ClearPrimary { .. }) => false,
+                Some(StepSpec::FencePrimary { .. }) => true,
+                _ => continue,
             };
-            let has_none = self.upstreams.get(&upstream).is_some_and(|record| {
-                record.upstream.primary.as_ref().is_some_and(|primary| primary.endpoint.is_none())
+            let cleared = begun.iter().find_map(|spec| match spec {
+                StepSpec::ClearPrimary { upstream, from: Some(from), .. } => Some((upstream, from)),
+                _ => None,
             });
-            if has_none {
-                let reason = format!("operation {operation} failed: {}", why.detail);
-                // The endpoint may be gone; the upstream has no primary then, as after any such removal.
-                let _ = self.upstreams.set_primary(context, &upstream, Some(from), &reason);
+            let Some((upstream, from)) = cleared else { continue };
+            let Some(record) = self.upstreams.get(upstream) else { continue };
+            let answer_is_unknown = is_fence && (why.code == Code::StepTimeout || taken_over);
+            let has_none = record.upstream.primary.as_ref().is_some_and(|primary| primary.endpoint.is_none());
+            if !has_none || (answer_is_unknown && record.upstream.config.fence_webhook().is_some()) {
+                continue;
             }
+            let reason = format!("operation {operation} failed: {}", why.detail);
+            // The endpoint may be gone; the upstream has no primary then, as after any such removal.
+            let _ = self.upstreams.set_primary(context, upstream, Some(from.clone()), &reason);
         }
     }
 }

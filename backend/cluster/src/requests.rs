@@ -3,7 +3,12 @@
 //! Requests whose id the client chose are kept apart from those that a node named, so that a flood
 //! of plain writes cannot push out an operator's idempotency key.
 
-use crate::{encoding::encoded_len, limits::Limits, outcome::Response, request::Request};
+use crate::{
+    encoding::encoded_len,
+    limits::Limits,
+    outcome::{Outcome, Response},
+    request::Request,
+};
 use imbl::{OrdMap, Vector};
 use ringmaster_common::{
     error::{Code, Refusal},
@@ -12,6 +17,8 @@ use ringmaster_common::{
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+/// More than nearly all refusals have.
+const REFUSAL_BYTES: u64 = 512;
 /// The longest idempotency key, in bytes.
 pub const MAX_REQUEST_ID_BYTES: usize = 128;
 
@@ -74,16 +81,25 @@ impl Requests {
             (&mut self.plain, limits.plain_answers, limits.plain_bytes)
         };
         let id: Arc<str> = request.id.into();
-        answers.bytes += encoded_len(&response);
+        answers.bytes += counted_bytes(&response);
         answers.by_id.insert(id.clone(), Answer { fingerprint: request.fingerprint, response });
         answers.ids.push_back(id);
         // The latest answer stays, however large it is.
         while answers.ids.len() > most || (answers.bytes > most_bytes && answers.ids.len() > 1) {
             let Some(oldest) = answers.ids.pop_front() else { return };
             if let Some(forgotten) = answers.by_id.remove(&oldest) {
-                answers.bytes = answers.bytes.saturating_sub(encoded_len(&forgotten.response));
+                answers.bytes = answers.bytes.saturating_sub(counted_bytes(&forgotten.response));
                 answers.forgotten = forgotten.response.revision;
             }
         }
+    }
+}
+
+/// The size of an answer in the bound of all. A refusal counts the same whatever its words are: versions may differ in
+/// them, and must not differ in what they have forgotten.
+fn counted_bytes(response: &Response) -> u64 {
+    match response.outcome {
+        Outcome::Refused(_) => REFUSAL_BYTES,
+        _ => encoded_len(response),
     }
 }

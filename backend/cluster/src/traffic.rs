@@ -14,6 +14,7 @@ use ringmaster_common::{
     action::Action,
     error::{Code, Refusal},
     id::Revision,
+    plan::Scope,
     traffic::{
         import::{Import, Imported, Put, PutResult},
         register::Register,
@@ -217,6 +218,8 @@ impl State {
                 self.upstreams.put(context, name, spec, &precondition)
             }
             TrafficCommand::DeleteUpstream { name, precondition } => {
+                // Its steps would find the upstream gone.
+                self.operations.check_free(&Scope::Upstream(name.clone()))?;
                 let routes = self.routes.leading_to(&name).map(|route| route.name.as_str());
                 self.upstreams.remove(context, &name, &precondition, routes)
             }

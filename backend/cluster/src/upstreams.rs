@@ -59,6 +59,8 @@ pub struct UpstreamRecord {
     fails_over: Option<ClusterTime>,
     /// When another endpoint last became the primary.
     last_failover: Option<ClusterTime>,
+    /// While there is no primary: the endpoint that was it last. Unless it was fenced it may still be up.
+    last_primary: Option<String>,
 }
 
 impl Upstreams {
@@ -119,9 +121,11 @@ impl Upstreams {
         let registered = record.upstream.config.endpoints.iter().filter(|known| known.registered.is_some());
         endpoints.extend(registered.cloned());
         check_count(context.limits, &name, endpoints.len())?;
+        let before = record.upstream.primary.clone();
         record.upstream.config = spec.with_endpoints(endpoints);
         record.upstream.configured(context.revision, context.wall, &context.actor.to_string());
         self.assign_primary(&mut record.upstream, context.wall);
+        record.remember_primary(before.as_ref());
         record.update_countdown(context);
         record.changes(context.revision);
         record.forget_the_gone();
@@ -241,7 +245,7 @@ impl Upstreams {
         let before = record.upstream.primary.clone();
         self.assign_primary(&mut record.upstream, context.wall);
         record.update_countdown(context);
-        record.emit_primary(context, before.as_ref(), reason);
+        record.primary_changes(context, before.as_ref(), reason);
         record.changes(context.revision);
         record.forget_the_gone();
         self.keep(record);
@@ -273,7 +277,14 @@ impl UpstreamRecord {
             registered: BTreeMap::new(),
             fails_over: None,
             last_failover: None,
+            last_primary: None,
         }
+    }
+
+    /// The primary, or while there is none, the endpoint that was it last.
+    pub fn latest_primary(&self) -> Option<&str> {
+        let primary = self.upstream.primary.as_ref().and_then(|primary| primary.endpoint.as_deref());
+        primary.or(self.last_primary.as_deref())
     }
 
     pub fn endpoint(&self, id: &str) -> Result<&Endpoint, Refusal> {

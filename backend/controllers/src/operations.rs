@@ -220,13 +220,14 @@ impl Execution<'_> {
     }
 
     /// Proposes a change that the log refuses unless the step runs. A change whose outcome is unknown is proposed
-    /// again: it may be in the log, a step is a desired state, and the log ends a step that is late.
+    /// again: it may be in the log, a step is a desired state, and the log ends a step that is late. So is one that
+    /// found no leader: this node may be the leader again, in the same term, once a quorum answers it.
     async fn propose(&self, command: Command) -> Result<Response, Refusal> {
         let RunningStep { operation, position, .. } = self.step;
         let command = Command::ForStep { operation, position, term: self.term, command: Box::new(command) };
         loop {
             match self.propose_plain(command.clone()).await {
-                Err(refusal) if refusal.code == Code::OutcomeUnknown => {
+                Err(refusal) if matches!(refusal.code, Code::OutcomeUnknown | Code::NoLeader) => {
                     tracing::info!(%operation, %refusal, "a change of a step is proposed again");
                     tokio::time::sleep(POLL_INTERVAL).await;
                 }

@@ -19,8 +19,8 @@ use std::time::Duration;
 
 /// How long a preflight may take.
 pub const PREFLIGHT_WITHIN: Duration = Duration::from_secs(1);
-/// How long a step may take that writes one entry.
-pub const ENTRY_WITHIN: Duration = Duration::from_secs(2);
+/// How long a step may take that writes one entry: long enough to propose it again after one try was not answered.
+pub const ENTRY_WITHIN: Duration = Duration::from_secs(5);
 
 /// A draft without steps, in which no voter and no leader changes.
 pub fn draft(state: &State, action: Action, scope: Scope, facts: impl IntoIterator<Item = FactKey>) -> Draft {

@@ -48,7 +48,7 @@ pub fn plan(
             record.endpoint(to)?;
         }
         return Ok(Draft {
-            steps: steps(&name, None, &to.unwrap_or_default()),
+            steps: steps(&name, None, None, &to.unwrap_or_default()),
             summary: format!("{name} has no primary to fail over from. Nothing would change."),
             impact: Impact { upstream: Some(unchanged(state, upstream)), ..draft.impact },
             blockers: texts_of_blockers(&[Blocker::NotActiveStandby { upstream: name }]),
@@ -58,10 +58,12 @@ pub fn plan(
     let from = upstream.primary.as_ref().and_then(|primary| primary.endpoint.clone());
     let to = match to {
         Some(to) => record.endpoint(&to)?.id.clone(),
-        None => first_standby(state, upstream, from.as_deref())?,
+        None => first_standby(state, upstream, from.as_deref(), record.latest_primary())?,
     };
+    // Without a primary, the one before may still be up: an earlier failover may have ended before it was fenced.
+    let to_fence = record.latest_primary().filter(|latest| *latest != to).map(str::to_owned);
     let mut warnings = Vec::new();
-    if let Some(from) = from.as_ref().filter(|_| standby.fence_webhook.is_none()) {
+    if let Some(from) = to_fence.as_ref().filter(|_| standby.fence_webhook.is_none()) {
         warnings.push(Warning::NotFenced { upstream: name.clone(), endpoint: from.clone() });
     }
     if is_unchecked(upstream, &to) {
@@ -72,8 +74,8 @@ pub fn plan(
         None => "which has none now".to_owned(),
     };
     Ok(Draft {
-        steps: steps(&name, from.as_deref(), &to),
-        revert: from.as_deref().map(|from| steps(&name, Some(&to), from)),
+        steps: steps(&name, from.as_deref(), to_fence.as_deref(), &to),
+        revert: from.as_deref().map(|from| steps(&name, Some(&to), Some(&to), from)),
         undo: from.clone().map(|from| Action::FailOverUpstream { upstream: name.clone(), to: Some(from) }),
         summary: format!(
             "Endpoint {to} becomes the primary of {name}, {old}. In between, its requests are refused for a moment."
@@ -89,10 +91,11 @@ pub fn plan(
     })
 }
 
-fn steps(upstream: &str, from: Option<&str>, to: &str) -> Vec<DraftStep> {
+/// From the present primary, if there is one; `to_fence` is the one that may still be up.
+fn steps(upstream: &str, from: Option<&str>, to_fence: Option<&str>, to: &str) -> Vec<DraftStep> {
     let (name, endpoint) = (upstream.to_owned(), to.to_owned());
-    let from = from.map(str::to_owned);
-    let old = from.as_deref().unwrap_or("the old primary").to_owned();
+    let (from, to_fence) = (from.map(str::to_owned), to_fence.map(str::to_owned));
+    let old = to_fence.as_deref().unwrap_or("the old primary").to_owned();
     vec![
         step(
             StepSpec::Preflight(Check::Failover { upstream: name.clone(), to: endpoint.clone() }),
@@ -100,12 +103,12 @@ fn steps(upstream: &str, from: Option<&str>, to: &str) -> Vec<DraftStep> {
             PREFLIGHT_WITHIN,
         ),
         step(
-            StepSpec::ClearPrimary { upstream: name.clone(), from: from.clone(), to: endpoint.clone() },
+            StepSpec::ClearPrimary { upstream: name.clone(), from, to: endpoint.clone() },
             format!("Stop routing requests to {upstream}"),
             ROUTED_WITHIN,
         ),
         step(
-            StepSpec::FencePrimary { upstream: name.clone(), from },
+            StepSpec::FencePrimary { upstream: name.clone(), from: to_fence },
             format!("Fence {old}, if a webhook is configured"),
             FENCED_WITHIN,
         ),
@@ -122,11 +125,19 @@ fn steps(upstream: &str, from: Option<&str>, to: &str) -> Vec<DraftStep> {
     ]
 }
 
-/// The first endpoint that can become the primary; where none can, the first one, so that the plan says why not.
-fn first_standby(state: &State, upstream: &Upstream, from: Option<&str>) -> Result<String, Refusal> {
-    let others = || upstream.config.endpoints.iter().filter(|endpoint| Some(endpoint.id.as_str()) != from);
-    let fit = others().find(|other| preflight(state, &upstream.name, &other.id).is_empty());
-    let chosen = fit.or_else(|| others().next()).ok_or_else(|| {
+/// The first endpoint that can become the primary; where none can, the first one, so that the plan says why not. The
+/// endpoint that was the primary last comes behind all others.
+fn first_standby(
+    state: &State,
+    upstream: &Upstream,
+    from: Option<&str>,
+    latest: Option<&str>,
+) -> Result<String, Refusal> {
+    let mut others: Vec<_> =
+        upstream.config.endpoints.iter().filter(|endpoint| Some(endpoint.id.as_str()) != from).collect();
+    others.sort_by_key(|other| Some(other.id.as_str()) == latest);
+    let fit = others.iter().find(|other| preflight(state, &upstream.name, &other.id).is_empty());
+    let chosen = fit.or(others.first()).ok_or_else(|| {
         Refusal::new(
             Code::UnknownEndpoint,
             format!("{} has no other endpoint that could take over", upstream.name),

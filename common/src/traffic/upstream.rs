@@ -159,6 +159,11 @@ impl<E> Default for Configured<E> {
 }
 
 impl<E> Configured<E> {
+    /// The webhook that fences an old primary, if the upstream has one.
+    pub fn fence_webhook(&self) -> Option<&str> {
+        self.active_standby.as_ref()?.fence_webhook.as_deref()
+    }
+
     /// The same with other endpoints.
     pub fn with_endpoints<F>(self, endpoints: Vec<F>) -> Configured<F> {
         Configured {

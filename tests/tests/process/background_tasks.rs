@@ -9,8 +9,9 @@ use std::time::Duration;
 
 /// The test hook of a node: the task of this name panics shortly after its start.
 const PANIC_TASK: &str = "RINGMASTER_TEST_PANIC_TASK";
-/// The most that a node may run on after one of its tasks has panicked.
-const ENDS_WITHIN: Duration = Duration::from_secs(1);
+/// The most that a node may run on after one of its tasks has panicked. It takes milliseconds, and more where the
+/// machine is busy.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
 /// Of each kind one: the loops of a leader, watches of the state, servers, and measurement.
 const TASKS: [&str; 8] = [
     "expiry",
@@ -29,7 +30,8 @@ async fn a_panic_ends_the_node_and_names_the_task() {
     cluster.add_on(&Host::default());
     for task in TASKS {
         let node = cluster.node_mut(1);
-        node.enter = vec!["env".to_owned(), format!("{PANIC_TASK}={task}")];
+        // To find the names for a backtrace takes seconds in a build with debug information.
+        node.enter = vec!["env".to_owned(), "RUST_BACKTRACE=0".to_owned(), format!("{PANIC_TASK}={task}")];
         node.start();
         eventually(&format!("the task {task} to panic"), SOON, async || {
             let output = node.log();

@@ -20,6 +20,10 @@ use std::{
     process::Command,
     time::{Duration, Instant},
 };
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+};
 
 async fn put(cluster: &Cluster, path: &str, body: Value) -> Value {
     parse(cluster.send(1, Method::PUT, path, Some(body)).await.expect("an answer")).await.expect("it is put")
@@ -74,20 +78,81 @@ async fn an_operator_fails_over_and_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fence_that_fails_leaves_the_old_primary() {
+async fn a_webhook_that_cannot_be_reached_leaves_the_old_primary() {
     let cluster = Cluster::start(1).await;
-    let mut config = standby(true, 60_000);
-    // Nobody listens there.
-    config["active_standby"]["fence_webhook"] = json!("http://127.0.0.1:9/fence");
+    // A listener whose queue is full: Linux drops further SYNs, as a firewall does. reqwest 0.13.5 calls a request that
+    // ends by its total time-out no connect error, even so.
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+    let silent = socket.listen(0).expect("it listens");
+    let addr = silent.local_addr().expect("an address");
+    let fill: Vec<_> = (0..4).map(|_| tokio::spawn(TcpStream::connect(addr))).collect();
+    // Nothing listens at the discard port.
+    for (name, webhook) in
+        [("refused", "http://127.0.0.1:9/fence"), ("silent", &format!("http://{addr}/fence"))]
+    {
+        let mut config = standby(true, 60_000);
+        config["active_standby"]["fence_webhook"] = json!(webhook);
+        put(&cluster, &format!("/v1/upstreams/{name}"), config).await;
+        let action = Action::FailOverUpstream { upstream: name.to_owned(), to: None };
+        let plan = cluster.plan(1, &action).await.expect("a plan");
+        let operation = cluster.apply(1, &plan).await.expect("it is applied");
+        let ended = cluster.outcome(1, &operation).await;
+        assert_eq!(ended.status, OperationStatus::Failed, "{name}");
+        assert_eq!(ended.error.as_ref().map(|error| error.code.as_str()), Some("fence_failed"), "{name}");
+        let now = upstream(&cluster, 1, name).await.expect("it is there");
+        assert_eq!(primary(&now).0, Some("d1"), "{name}");
+    }
+    fill.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// Serves one call of a webhook: the body it was called with. Unless it answers, it closes the connection.
+async fn serve_webhook(listener: &TcpListener, answers: bool) -> Value {
+    let (mut connection, mut request) = (listener.accept().await.expect("a call").0, Vec::new());
+    let body = loop {
+        if connection.read_buf(&mut request).await.is_ok_and(|bytes| bytes == 0) {
+            // The step ended before its call was sent.
+            (connection, request) = (listener.accept().await.expect("a call").0, Vec::new());
+        }
+        let head_end = request.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+        if let Some(body) = head_end.and_then(|at| serde_json::from_slice(&request[at + 4..]).ok()) {
+            break body;
+        }
+    };
+    if answers {
+        connection.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.expect("it is sent");
+    }
+    body
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fence_of_unknown_outcome_leaves_no_primary_and_the_next_failover_fences_the_old_one() {
+    let cluster = Cluster::start(1).await;
+    let webhook = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let mut config = standby(false, 0);
+    let url = format!("http://{}/fence", webhook.local_addr().expect("an address"));
+    config["active_standby"]["fence_webhook"] = json!(url);
     put(&cluster, "/v1/upstreams/db", config).await;
     let action = Action::FailOverUpstream { upstream: "db".to_owned(), to: None };
     let plan = cluster.plan(1, &action).await.expect("a plan");
     let operation = cluster.apply(1, &plan).await.expect("it is applied");
-    let ended = cluster.outcome(1, &operation).await;
+    let ended = tokio::select! {
+        ended = cluster.outcome(1, &operation) => ended,
+        () = async { loop { serve_webhook(&webhook, false).await; } } => unreachable!("it has no end"),
+    };
     assert_eq!(ended.status, OperationStatus::Failed);
-    assert_eq!(ended.error.as_ref().map(|error| error.code.as_str()), Some("fence_failed"));
+    assert_eq!(ended.error.as_ref().map(|error| error.code.as_str()), Some("step_timeout"));
     let now = upstream(&cluster, 1, "db").await.expect("it is there");
-    assert_eq!(primary(&now).0, Some("d1"));
+    assert_eq!(primary(&now).0, None, "d1 may be fenced");
+
+    let plan = cluster.plan(1, &action).await.expect("a plan");
+    let operation = cluster.apply(1, &plan).await.expect("it is applied");
+    assert_eq!(serve_webhook(&webhook, false).await["endpoint"], "d1");
+    assert_eq!(serve_webhook(&webhook, true).await["endpoint"], "d1", "it is called again");
+    let ended = cluster.outcome(1, &operation).await;
+    assert_eq!(ended.status, OperationStatus::Succeeded, "{ended:?}");
+    let now = upstream(&cluster, 1, "db").await.expect("it is there");
+    assert_eq!(primary(&now).0, Some("d2"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,7 +48,15 @@ impl State {
         context.emit(Event::OperationStarted { operation: Box::new(operation.clone()) });
         let operations = &mut self.operations;
         operations.last = started;
-        let record = OperationRecord { operation, steps, revert, undo, reverts_from: None, due: None };
+        let record = OperationRecord {
+            operation,
+            steps,
+            revert,
+            undo,
+            reverts_from: None,
+            due: None,
+            taken_over: false,
+        };
         operations.insert(record, context.limits);
         operations.edit(started, |record| record.set_step(context, 0, StepStatus::Running, None));
         self.plans.applied(id, started);
@@ -73,22 +81,7 @@ impl State {
         if let [first, ..] = plan.blockers.as_slice() {
             return Err(Refusal::new(Code::PlanBlocked, format!("plan {id} is blocked: {}", first.detail)));
         }
-        if let Some(other) = self.operations.in_scope(&plan.scope) {
-            return Err(Refusal::new(
-                Code::OperationRunning,
-                format!(
-                    "operation {} changes the same scope, {} ({}); {}",
-                    other.id,
-                    plan.scope,
-                    other.action,
-                    if other.status == OperationStatus::AwaitingKeep {
-                        "keep or abort it first"
-                    } else {
-                        "wait for its outcome"
-                    }
-                ),
-            ));
-        }
+        self.operations.check_free(&plan.scope)?;
         let most = context.limits.unfinished_operations;
         if self.operations.unfinished.len() >= most {
             return Err(Refusal::new(

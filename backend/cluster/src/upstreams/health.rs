@@ -113,7 +113,7 @@ impl UpstreamRecord {
             endpoint: change.endpoint.clone(),
             health,
         });
-        self.emit_primary(context, before.as_ref(), "health never changes who it is");
+        self.primary_changes(context, before.as_ref(), "health never changes who it is");
     }
 }
 

@@ -56,7 +56,7 @@ impl Upstreams {
             Some(Primary { endpoint, epoch: self.last_epoch, since: context.wall, fails_over_at: None });
         record.fails_over = None;
         record.update_countdown(context);
-        record.emit_primary(context, before.as_ref(), reason);
+        record.primary_changes(context, before.as_ref(), reason);
         record.changes(context.revision);
         let stored = record.upstream.clone();
         self.keep(record);
@@ -134,7 +134,19 @@ impl UpstreamRecord {
     }
 
     /// Emits a change of the primary; `reason` is why it would be another one.
-    pub(super) fn emit_primary(&self, context: &mut Context, before: Option<&Primary>, reason: &str) {
+    /// Remembers which endpoint was the primary, while there is none.
+    pub(super) fn remember_primary(&mut self, before: Option<&Primary>) {
+        self.last_primary = match &self.upstream.primary {
+            Some(Primary { endpoint: None, .. }) => {
+                before.and_then(|before| before.endpoint.clone()).or(self.last_primary.take())
+            }
+            Some(_) | None => None,
+        };
+    }
+
+    /// Remembers which endpoint was the primary, and emits the change, if there is one.
+    pub(super) fn primary_changes(&mut self, context: &mut Context, before: Option<&Primary>, reason: &str) {
+        self.remember_primary(before);
         let Some(primary) = self.upstream.primary.clone().filter(|now| Some(now) != before) else { return };
         let reason = match before {
             Some(before) if before.epoch == primary.epoch && before.endpoint == primary.endpoint => {

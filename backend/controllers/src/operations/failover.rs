@@ -23,8 +23,20 @@ use std::time::Duration;
 const ROUTED_WITHIN: Duration = Duration::from_secs(2);
 /// How long the fencing webhook may take to answer.
 const FENCED_WITHIN: Duration = Duration::from_secs(8);
+/// How long a connection to it may take.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(2);
+/// The pause before a webhook that did not answer is called again.
+const FENCE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How long the new primary may be unhealthy before that counts.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(2);
+
+/// Why it is not confirmed that the old primary is fenced.
+enum FenceError {
+    /// The webhook could not be reached, or answered that it did not do it.
+    NotFenced(String),
+    /// The webhook was called, and may have done it.
+    Unanswered(String),
+}
 
 impl Execution<'_> {
     pub(super) async fn clear_primary(
@@ -108,19 +120,32 @@ impl Execution<'_> {
         }
     }
 
-    /// Asks the webhook to fence the old primary. An answer of 200 to 299 confirms it.
+    /// Asks the webhook to fence the old primary. An answer of 200 to 299 confirms it, and any other one denies it. A
+    /// webhook that was called and did not answer, or may have been called by another leader, is called until it
+    /// confirms: the old primary may be fenced by then. The log ends a step that is late.
     pub(super) async fn fence(&self, upstream: &str, from: Option<&str>) -> Result<String, Refusal> {
-        self.call_webhook(upstream, from).await.map_err(|why| Refusal::new(Code::FenceFailed, why))
+        let mut may_be_fenced = self.step.taken_over;
+        loop {
+            match self.call_webhook(upstream, from).await {
+                Ok(confirmed) => return Ok(confirmed),
+                Err(FenceError::NotFenced(why)) if !may_be_fenced => {
+                    return Err(Refusal::new(Code::FenceFailed, why));
+                }
+                Err(FenceError::NotFenced(why) | FenceError::Unanswered(why)) => {
+                    tracing::warn!(upstream, why, "the fencing webhook is called again");
+                    may_be_fenced = true;
+                    tokio::time::sleep(FENCE_RETRY_INTERVAL).await;
+                }
+            }
+        }
     }
 
-    async fn call_webhook(&self, upstream: &str, from: Option<&str>) -> Result<String, String> {
+    async fn call_webhook(&self, upstream: &str, from: Option<&str>) -> Result<String, FenceError> {
         let state = self.group.state();
         let Some(record) = state.upstreams.get(upstream) else {
-            return Err("the upstream was deleted".to_owned());
+            return Err(FenceError::NotFenced("the upstream was deleted".to_owned()));
         };
-        let standby = record.upstream.config.active_standby.as_ref();
-        let (Some(webhook), Some(from)) = (standby.and_then(|standby| standby.fence_webhook.as_ref()), from)
-        else {
+        let (Some(webhook), Some(from)) = (record.upstream.config.fence_webhook(), from) else {
             return Ok(
                 "no webhook is configured; only the epoch distinguishes the old primary from the new one"
                     .to_owned(),
@@ -132,16 +157,19 @@ impl Execution<'_> {
         let client = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECTED_WITHIN)
             .timeout(FENCED_WITHIN)
             .build()
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| FenceError::NotFenced(error.to_string()))?;
         match client.post(webhook).json(&body).send().await {
             Ok(answer) if answer.status().is_success() => {
                 Ok(format!("{webhook} confirmed that {from} is fenced"))
             }
-            Ok(answer) => Err(format!("{webhook} answered {}", answer.status())),
-            Err(error) if error.is_timeout() => Err(format!("{webhook} did not answer in time")),
-            Err(_) => Err(format!("{webhook} is unreachable")),
+            Ok(answer) => Err(FenceError::NotFenced(format!("{webhook} answered {}", answer.status()))),
+            Err(error) if error.is_connect() || error.is_builder() => {
+                Err(FenceError::NotFenced(format!("{webhook} is unreachable")))
+            }
+            Err(_) => Err(FenceError::Unanswered(format!("{webhook} did not answer"))),
         }
     }
 

@@ -59,7 +59,7 @@ const ANY: &[Code] = &[
     Code::Internal,
 ];
 /// The further errors of a read of the replicated state.
-pub const READ: &[Code] = &[Code::InvalidRequest, Code::NoLeader, Code::OutcomeUnknown, Code::NotReady];
+pub const READ: &[Code] = &[Code::InvalidRequest, Code::NoLeader, Code::NotReady];
 /// The further errors of a write.
 pub const WRITE: &[Code] =
     &[Code::InvalidRequest, Code::IdempotencyKeyReused, Code::NoLeader, Code::OutcomeUnknown];

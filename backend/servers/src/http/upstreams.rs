@@ -139,4 +139,4 @@ pub async fn delete(
     Ok(metadata::no_content(upstreams::delete(&api.services, request, name, precondition).await?))
 }
 
-problems!(DeleteRefusals: [WRITE], UnknownUpstream, UpstreamInUse, UpgradeUnfinished, PreconditionFailed);
+problems!(DeleteRefusals: [WRITE], UnknownUpstream, UpstreamInUse, OperationRunning, UpgradeUnfinished, PreconditionFailed);

@@ -293,8 +293,8 @@ mod tests {
     }
 
     #[test]
-    fn types_are_told_in_a_few_words() {
-        for (schema, told) in [
+    fn types_are_written_in_a_few_words() {
+        for (schema, expected) in [
             (json!({ "type": "integer", "format": "int64" }), "integer"),
             (json!({ "type": ["string", "null"] }), "string or null"),
             (
@@ -310,7 +310,7 @@ mod tests {
         ] {
             let mut page = Page::new();
             write_type(&mut page, &schema).unwrap();
-            assert_eq!(page, told, "{schema}");
+            assert_eq!(page, expected, "{schema}");
         }
     }
 }
