@@ -231,9 +231,9 @@ fn what_the_proxies_have_met_is_a_problem() {
         warning("node/3", "node 3 cannot listen"),
         warning("upstream/web/e1", "endpoint e1 of web fails"),
     ];
-    let told = judged(&LIVE, Some(&view(3)), Some(&sample)).problems;
-    let told: Vec<_> = told.iter().map(|problem| (problem.text.as_str(), problem.about)).collect();
+    let problems = judged(&LIVE, Some(&view(3)), Some(&sample)).problems;
+    let problems: Vec<_> = problems.iter().map(|problem| (problem.text.as_str(), problem.about)).collect();
     let expected =
         [("Node 3 cannot listen", About::Node(NodeId(3))), ("Endpoint e1 of web fails", About::Traffic)];
-    assert_eq!(told, expected);
+    assert_eq!(problems, expected);
 }

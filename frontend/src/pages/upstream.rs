@@ -73,10 +73,10 @@ fn unknown(store: Store, name: String) -> AnyView {
                 <a href="/traffic?new=upstream">"make a new one"</a> "."
             </p>
         };
-        let told = move || card("", "events-title", "Events", ().into_any(), happened(past));
+        let events = move || card("", "events-title", "Events", ().into_any(), happened(past));
         view! {
             {empty("There is no such upstream", ways.into_any())}
-            {when(move || !past.with(Vec::is_empty), told)}
+            {when(move || !past.with(Vec::is_empty), events)}
         }
         .into_any()
     };
@@ -308,11 +308,11 @@ fn configured(store: Store, name: &str, upstream: Shown) -> AnyView {
     let routes = live(move || {
         let names: Vec<(String, String)> = store.with_view(|view| {
             let here = view.routes.values().filter(|route| route.spec.upstream == name);
-            let told = |route: &ringmaster_common::traffic::route::Route| {
+            let entry = |route: &ringmaster_common::traffic::route::Route| {
                 let host = route.spec.host.as_deref().unwrap_or_default();
                 (route.name.clone(), format!("{host}{}", route.spec.path_prefix))
             };
-            here.map(told).collect()
+            here.map(entry).collect()
         });
         if names.is_empty() {
             return quiet("No route leads here, so no request does.".to_owned());

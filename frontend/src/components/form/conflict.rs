@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn who_was_overtaken_is_told() {
-        let now = |version| Some((Revision(version), "somebody".to_owned()));
+        let now = |version| Some((Revision(version), "ops".to_owned()));
         assert!(is_overtaken(now(8).as_ref(), Some(Revision(7))));
         assert!(is_overtaken(None, Some(Revision(7))), "it was removed");
         assert!(!is_overtaken(now(7).as_ref(), Some(Revision(7))));

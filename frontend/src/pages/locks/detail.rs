@@ -189,8 +189,8 @@ fn running_down(
     })
 }
 
-fn told(told: String) -> Option<AnyView> {
-    (!told.is_empty()).then(|| view! { <p class="quiet">{told}</p> }.into_any())
+fn meta_line(meta: String) -> Option<AnyView> {
+    (!meta.is_empty()).then(|| view! { <p class="quiet">{meta}</p> }.into_any())
 }
 
 fn holder(store: Store, known: Known, name: &str, holder: &LockHolder) -> AnyView {
@@ -210,7 +210,7 @@ fn holder(store: Store, known: Known, name: &str, holder: &LockHolder) -> AnyVie
                     "token " <code>{grouped(token.0)}</code> ", " {holder.mode.as_str()} ", since "
                     {moment(holder.since)} {depth}
                 </p>
-                {told(meta(&holder.meta))}
+                {meta_line(meta(&holder.meta))}
             </div>
             {lease(Signal::stored(holder.ttl_ms.to_string()), move || left.get())}
             <button
@@ -241,7 +241,7 @@ fn waiter(store: Store, known: Known, index: usize, waiter: &LockWaiter) -> AnyV
                     {waiter.mode.as_str()} ", since " {moment(waiter.since)} ", gives up in "
                     {text(move || left.get().map(duration).unwrap_or_default())}
                 </p>
-                {told(meta(&waiter.meta))}
+                {meta_line(meta(&waiter.meta))}
             </div>
             {node}
         </li>
