@@ -128,7 +128,7 @@ codes! {
     NotKept = "not_kept", 409, "Operation reverted: not confirmed in time";
     /// In an operation's error: an operator aborted it.
     AbortedByOperator = "aborted_by_operator", 409, "Aborted by an operator";
-    /// In an operation's error: the webhook did not fence the old primary, which is the primary again.
+    /// In an operation's error: the webhook did not fence the old primary. It is the primary again, if it was when the operation started.
     FenceFailed = "fence_failed", 409, "Fencing failed";
     /// In an operation's error: the cluster refused or failed a change of its members.
     MembershipRefused = "membership_refused", 409, "Membership change refused";

@@ -19,8 +19,10 @@ impl io::Write for Counter {
 }
 
 /// The size of a value in bytes of its encoding, by which tables are bounded beside their counts. All versions of a
-/// cluster count alike, because what they hold at one feature level is encoded alike ([`crate::digest`]), but for words:
-/// a value with words that each version chooses is not counted by this.
+/// cluster count alike, because what they hold at one feature level is encoded alike ([`crate::digest`]). The
+/// words of refusals are the exception, so a refusal has a fixed size ([`Limits::refusal_bytes`]).
+///
+/// [`Limits::refusal_bytes`]: crate::limits::Limits::refusal_bytes
 pub fn encoded_len(value: &impl Serialize) -> u64 {
     let mut counter = Counter::default();
     rmp_serde::encode::write_named(&mut counter, value).expect("plain data encodes");

@@ -71,6 +71,8 @@ pub struct Limits {
     /// Answers under ids that nodes made up. They matter only while the node itself tries again.
     pub plain_answers: usize,
     pub plain_bytes: u64,
+    /// The size at which a refusal counts among the answers, whatever its words are. Nearly all have less.
+    pub refusal_bytes: u64,
 }
 
 const FIRST: Limits = Limits {
@@ -104,6 +106,7 @@ const FIRST: Limits = Limits {
     repeatable_bytes: 64 << 20,
     plain_answers: 2_048,
     plain_bytes: 16 << 20,
+    refusal_bytes: 512,
 };
 
 /// Played by the build feature: a lock can be entered twice more, and beyond that has a code of its own.

@@ -51,7 +51,7 @@ pub struct OperationRecord {
     reverts_from: Option<u32>,
     /// When the running step has failed, or the operation reverts unless it is kept.
     pub due: Option<ClusterTime>,
-    /// Another leader goes on with the running step. It is not known how far the first one came.
+    /// The running step was begun by another leader than the present one. How far that one came is unknown.
     taken_over: bool,
 }
 
@@ -64,7 +64,7 @@ pub struct RunningStep {
     pub bound: Duration,
     /// What stays behind if the step fails, as a sentence.
     pub left_behind: Option<String>,
-    /// Another leader began the step. It is not known how far it came.
+    /// The step was begun by another leader than the present one. How far that one came is unknown.
     pub taken_over: bool,
 }
 

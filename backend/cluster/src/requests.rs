@@ -17,8 +17,6 @@ use ringmaster_common::{
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// More than nearly all refusals have.
-const REFUSAL_BYTES: u64 = 512;
 /// The longest idempotency key, in bytes.
 pub const MAX_REQUEST_ID_BYTES: usize = 128;
 
@@ -81,14 +79,14 @@ impl Requests {
             (&mut self.plain, limits.plain_answers, limits.plain_bytes)
         };
         let id: Arc<str> = request.id.into();
-        answers.bytes += counted_bytes(&response);
+        answers.bytes += counted_bytes(&response, limits);
         answers.by_id.insert(id.clone(), Answer { fingerprint: request.fingerprint, response });
         answers.ids.push_back(id);
         // The latest answer stays, however large it is.
         while answers.ids.len() > most || (answers.bytes > most_bytes && answers.ids.len() > 1) {
             let Some(oldest) = answers.ids.pop_front() else { return };
             if let Some(forgotten) = answers.by_id.remove(&oldest) {
-                answers.bytes = answers.bytes.saturating_sub(counted_bytes(&forgotten.response));
+                answers.bytes = answers.bytes.saturating_sub(counted_bytes(&forgotten.response, limits));
                 answers.forgotten = forgotten.response.revision;
             }
         }
@@ -97,9 +95,9 @@ impl Requests {
 
 /// The size of an answer in the bound of all. A refusal counts the same whatever its words are: versions may differ in
 /// them, and must not differ in what they have forgotten.
-fn counted_bytes(response: &Response) -> u64 {
+fn counted_bytes(response: &Response, limits: &Limits) -> u64 {
     match response.outcome {
-        Outcome::Refused(_) => REFUSAL_BYTES,
+        Outcome::Refused(_) => limits.refusal_bytes,
         _ => encoded_len(response),
     }
 }

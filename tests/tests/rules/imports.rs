@@ -349,7 +349,7 @@ fn a_circle_is_found_however_it_is_written() {
     for (text, expected) in [
         ("use crate::b::B;", &["b"][..]),
         ("use super::{b::{self, inner::{X, Y as Z}}, c as d};", &["b", "b::inner", "c"]),
-        ("fn f() -> crate::b::B { todo!(\"crate::c\") } // crate::c::Moved", &["b"]),
+        ("fn f() -> crate::b::B { panic!(\"crate::c\") } // crate::c::Moved", &["b"]),
         ("use crate::b; fn f() { vec![b::inner::new()] }", &["b", "b::inner"]),
         ("use crate::{Moved, Deep};", &["c", "c::inner"]),
         ("use crate::b::*;", &["b"]),
