@@ -1,9 +1,12 @@
 //! Raft over real links: several nodes in one process, with journals in temporary directories.
 
+mod held_answers;
 mod leases;
+mod losses;
 mod recorder;
 
 use super::{
+    acknowledged::Acknowledged,
     compaction::LogBounds,
     elections::Elections,
     group::{Consistency, RaftGroup},
@@ -62,14 +65,17 @@ struct TestNode {
     group: RaftGroup<Recorder>,
     /// How many snapshots came from elsewhere.
     installed: Arc<AtomicUsize>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl TestNode {
     /// It neither votes nor campaigns for so long.
     async fn start(id: u64, quiet: Duration, snapshot_every: u64) -> TestNode {
+        TestNode::start_in(tempfile::tempdir().unwrap(), id, quiet, snapshot_every).await
+    }
+
+    async fn start_in(dir: TempDir, id: u64, quiet: Duration, snapshot_every: u64) -> TestNode {
         let id = NodeId(id);
-        let dir = tempfile::tempdir().unwrap();
         let data_dir = DataDir::open(dir.path()).unwrap();
         Journal::create(data_dir.path()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -88,7 +94,7 @@ impl TestNode {
         let recorder = Recorder::default();
         let installed = recorder.replaced.clone();
         let group = host.open(GROUP, recorder, snapshot_every).await.unwrap();
-        TestNode { id, addr, host, group, installed, _dir: dir }
+        TestNode { id, addr, host, group, installed, dir }
     }
 
     fn peers(&self) -> &Peers {
@@ -530,7 +536,7 @@ async fn a_sender_leaves_out_what_is_there_already() {
         .await;
 
     // A sender that begins at the beginning again is refused, and one that has not read that part has another sum.
-    let mut network = Network::new(nodes[0].peers().clone(), GROUP);
+    let mut network = Network::new(nodes[0].peers().clone(), GROUP, Acknowledged::default());
     let mut client = network.new_client(nodes[1].id, &BasicNode::new(&nodes[1].addr)).await;
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(b"before it").unwrap();

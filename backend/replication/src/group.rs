@@ -13,8 +13,6 @@ use crate::{
     published::Published,
     registry::Member,
     replica::{RETRY_PAUSE, Replica, Submitted},
-    snapshot_store::SnapshotStore,
-    state_machine::RaftHandle,
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -273,12 +271,8 @@ impl<A: Application> RaftGroup<A> {
 }
 
 impl<A: Application> Member for RaftGroup<A> {
-    fn raft(&self) -> &RaftHandle {
-        self.0.replica.raft()
-    }
-
-    fn snapshots(&self) -> &Arc<SnapshotStore> {
-        self.0.replica.snapshots()
+    fn replica(&self) -> &Replica {
+        &self.0.replica
     }
 
     fn handle_forwarded(&self, body: Bytes) -> BoxFuture<'static, Bytes> {

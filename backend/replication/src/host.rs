@@ -1,6 +1,7 @@
 //! The Raft groups of a node, and what they share: the journal, the links to peers, the registry.
 
 use crate::{
+    acknowledged::Acknowledged,
     application::Application,
     compaction::{self, LogBounds},
     elections::Elections,
@@ -141,10 +142,13 @@ impl GroupHost {
         let (builds, bounds) = (self.snapshot_builds.clone(), self.log_bounds);
         let state_machine = StateMachine::open(machine, snapshots.clone(), log.clone(), builds).await?;
         let config = self.config(snapshot_every)?;
-        let network = Network::new(self.peers.clone(), id);
-        let raft = Raft::new(node, config, network, log, state_machine).await.map_err(io::Error::other)?;
+        let acknowledged = Acknowledged::default();
+        let network = Network::new(self.peers.clone(), id, acknowledged.clone());
+        let raft =
+            Raft::new(node, config, network, log.clone(), state_machine).await.map_err(io::Error::other)?;
         let lease = self.elections.timeout_max;
-        let replica = Replica::new(node, id, raft, published.clone(), snapshots, self.peers.clone(), lease);
+        let (stores, peers) = ((log, snapshots), self.peers.clone());
+        let replica = Replica::new(id, raft, published.clone(), stores, peers, acknowledged, lease);
         let group = RaftGroup::new(replica.clone(), published);
         let (journal, groups) = (self.journal.clone(), self.groups.clone());
         // Subscribed now, so that no lost connection is missed.
@@ -177,10 +181,10 @@ impl GroupHost {
         for task in self.tasks().remove(&id).into_iter().flatten() {
             task.abort();
         }
-        group.raft().shutdown().await.map_err(io::Error::other)?;
+        group.replica().raft().shutdown().await.map_err(io::Error::other)?;
         // First the log: a log without the snapshot before it has a hole.
         self.journal.drop_group(id).await?;
-        let snapshots = group.snapshots().clone();
+        let snapshots = group.replica().snapshots().clone();
         spawn_blocking(move || snapshots.remove_all()).await.map_err(io::Error::other)?
     }
 
@@ -200,6 +204,8 @@ impl GroupHost {
             // then, it does not know them any more: if it led on in the same term, it would give their indexes to
             // others.
             enable_leader_restore: Some(false),
+            // A follower that has lost a part of its log gets it again (see `acknowledged`).
+            allow_log_reversion: Some(true),
             ..Config::default()
         };
         Ok(Arc::new(config.validate().map_err(io::Error::other)?))
@@ -209,10 +215,14 @@ impl GroupHost {
 /// Lets a node campaign once it has waited long enough, and while the application lets it lead.
 async fn follow_may_lead(replica: Replica, quiet_until: Instant) {
     sleep_until(quiet_until.into()).await;
-    let mut applied = replica.progress().watch_control();
+    let (mut applied, mut lost) = (replica.progress().watch_control(), replica.lost_entries().watch());
     loop {
         replica.raft().runtime_config().elect(replica.may_lead(replica.node()));
-        if applied.changed().await.is_err() {
+        let changed = tokio::select! {
+            changed = applied.changed() => changed,
+            changed = lost.changed() => changed,
+        };
+        if changed.is_err() {
             return;
         }
     }

@@ -3,17 +3,20 @@
 //! A [`GroupHost`] runs the groups of a node over one journal and one link to each peer. A [`RaftGroup`] is the handle of
 //! one group, by the types of its application; a [`Replica`] is the same without them.
 
+mod acknowledged;
 pub mod application;
 #[cfg(test)]
 mod cluster_tests;
 mod compaction;
 pub mod elections;
 mod fast_election;
+mod forks;
 mod group;
 mod host;
 mod idle_ticks;
 mod leader_clock;
 mod log_store;
+mod lost_entries;
 mod machine;
 mod network;
 mod published;

@@ -5,6 +5,9 @@
 //! votes and transfers of leadership go in the urgent lane, so that neither a large append nor a snapshot delays them.
 //! A snapshot goes piece by piece.
 //!
+//! openraft takes the answer to an append for the answer to every append up to the same entry, and counts the time when
+//! the last of them was sent ([`together`] keeps that true).
+//!
 //! Time-outs: small messages have the time-out of openraft (`soft_ttl`). An append waits for the follower's disk, and a
 //! slow disk is no dead follower: to send the append again would only make the disk slower. So an append has
 //! [`APPEND_TIMEOUT`]. The link decides whether the follower lives: it fails every call as soon as the peer is silent
@@ -13,8 +16,9 @@
 //! A node's address in the membership is not used: [`Peers::set_members`] sets the addresses of the links.
 
 use crate::{
+    acknowledged::Acknowledged,
     snapshot_file::SnapshotFile,
-    types::{TypeConfig, Vote},
+    types::{LogId, TypeConfig, Vote},
     wire::{self, APPEND_WINDOW, Append, SNAPSHOT_PIECE_BYTES, SnapshotMessage},
 };
 use bytes::Bytes;
@@ -40,7 +44,13 @@ use openraft::{
 use ringmaster_common::id::{GroupId, NodeId};
 use ringmaster_peer::{CallError, Channel, FailureCode, Lane, Peers, Request, Trace};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{io, iter, pin::pin, time::Duration};
+use std::{
+    collections::VecDeque,
+    io, iter,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::task::spawn_blocking;
 
 /// How long openraft waits before it tries an unreachable node again.
@@ -61,6 +71,7 @@ const APPEND_BYTES: usize = 1 << 20;
 pub struct Network {
     peers: Peers,
     group: GroupId,
+    acknowledged: Acknowledged,
 }
 
 /// Sends to one node, for one Raft group.
@@ -70,6 +81,7 @@ pub struct Client {
     group: GroupId,
     target: NodeId,
     appends: Appends,
+    acknowledged: Acknowledged,
 }
 
 /// The kind of a client's appends.
@@ -80,12 +92,13 @@ enum Appends {
 }
 
 impl Network {
-    pub fn new(peers: Peers, group: GroupId) -> Network {
-        Network { peers, group }
+    pub fn new(peers: Peers, group: GroupId, acknowledged: Acknowledged) -> Network {
+        Network { peers, group, acknowledged }
     }
 
     fn client(&self, target: NodeId, appends: Appends) -> Client {
-        Client { peers: self.peers.clone(), group: self.group, target, appends }
+        let (peers, acknowledged) = (self.peers.clone(), self.acknowledged.clone());
+        Client { peers, group: self.group, target, appends, acknowledged }
     }
 }
 
@@ -139,14 +152,28 @@ impl Client {
         &self,
         request: &Append,
         soft_ttl: Duration,
-    ) -> impl Future<Output = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>> + Send + use<>
-    {
-        let (channel, lane, limit) = match self.appends {
+    ) -> impl Future<Output = AppendAnswer> + Send + use<> {
+        let (appends, target, acknowledged) = (self.appends, self.target, self.acknowledged.clone());
+        let (vote, matched) = (request.vote, request.prev_log_id);
+        let (channel, lane, limit) = match appends {
             Appends::Entries => (wire::APPEND, Lane::Bulk, soft_ttl.max(APPEND_TIMEOUT)),
-            Appends::Heartbeats => (wire::HEARTBEAT, Lane::Urgent, soft_ttl),
+            Appends::Heartbeats => {
+                acknowledged.heartbeat_sent(target, &vote, matched);
+                (wire::HEARTBEAT, Lane::Urgent, soft_ttl)
+            }
         };
         let bytes = wire::ENTRY_OVERHEAD + request.entries.iter().map(wire::entry_bytes).sum::<usize>();
-        self.send(RPCTypes::AppendEntries, channel, lane, wire::encode_within(request, bytes), limit)
+        let sent =
+            self.send(RPCTypes::AppendEntries, channel, lane, wire::encode_within(request, bytes), limit);
+        async move {
+            let answer = sent.await?;
+            match appends {
+                Appends::Heartbeats => acknowledged.heartbeat_answered(target, &vote, matched, &answer),
+                Appends::Entries if acknowledged.append_answered(target, &vote, &answer) => {}
+                Appends::Entries => return Err(Unreachable::new(&UntoldLoss(target)).into()),
+            }
+            Ok(answer)
+        }
     }
 
     async fn send_snapshot(
@@ -192,6 +219,56 @@ impl Client {
     }
 }
 
+type AppendAnswer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
+
+/// The next heartbeat tells it.
+#[derive(Debug, thiserror::Error)]
+#[error("node {0} lacks log entries that it had acknowledged, and has not been told")]
+struct UntoldLoss(NodeId);
+
+/// The answers in order, each together with those to the appends behind it that end at the same entry.
+///
+/// Such an append carries the leader's new commit index and no entry. openraft would count the answer to the append
+/// before it as one to this, with the time when this was sent: the leader would take a follower for one that still
+/// follows it at a time when the follower had not been asked, and answer a read from an old state. So an answer is held
+/// until those are there. It costs next to nothing: they are sent right behind, and wait for no disk.
+fn together<A: Future<Output = AppendAnswer>>(
+    answers: impl Stream<Item = A>,
+    window: usize,
+    sent: Arc<Mutex<VecDeque<Option<LogId>>>>,
+) -> impl Stream<Item = AppendAnswer> {
+    let answers = Box::pin(answers.buffered(window));
+    let state = (answers, VecDeque::new());
+    let answers = stream::unfold(Some(state), move |state| {
+        let sent = sent.clone();
+        async move {
+            let (mut answers, mut ready): (_, VecDeque<AppendAnswer>) = state?;
+            if ready.is_empty() {
+                loop {
+                    let answer = answers.next().await?;
+                    if !is_success(&answer) {
+                        // The appends before it are answered by what comes next: they are sent again.
+                        return Some((answer, None));
+                    }
+                    ready.push_back(answer);
+                    let mut sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
+                    let ended_at = sent.pop_front();
+                    if sent.front() != ended_at.as_ref() {
+                        break;
+                    }
+                }
+            }
+            let answer = ready.pop_front()?;
+            Some((answer, Some((answers, ready))))
+        }
+    });
+    answers
+}
+
+fn is_success(answer: &AppendAnswer) -> bool {
+    matches!(answer, Ok(Ok(_)))
+}
+
 impl NetBackoff<TypeConfig> for Client {
     fn backoff(&self) -> Option<Backoff> {
         Some(Backoff::new(iter::repeat(BACKOFF)))
@@ -214,18 +291,15 @@ impl NetStreamAppend<TypeConfig> for Client {
         S: Stream<Item = Append> + OptionalSend + Unpin + 'static,
     {
         let client = &*self;
-        let answers = input
-            .flat_map(|request| stream::iter(parts(request)))
-            .map(move |part| client.append(&part, option.soft_ttl()))
-            .buffered(APPENDS_UNDER_WAY);
-        // The first error is the last answer: appends that were sent after it are of no use.
-        let until_error = stream::unfold(Some(answers), |answers| async {
-            let mut answers = answers?;
-            let answer = answers.next().await?;
-            let more = matches!(answer, Ok(Ok(_)));
-            Some((answer, more.then_some(answers)))
+        let sent = Arc::new(Mutex::new(VecDeque::new()));
+        let ends = sent.clone();
+        let appends = input.flat_map(|request| stream::iter(parts(request))).map(move |part| {
+            let last = part.entries.last().map(|entry| entry.log_id).or(part.prev_log_id);
+            ends.lock().unwrap_or_else(PoisonError::into_inner).push_back(last);
+            client.append(&part, option.soft_ttl())
         });
-        let answers: BoxStream<'s, _> = Box::pin(until_error);
+        // The first error is the last answer: appends that were sent after it are of no use.
+        let answers: BoxStream<'s, _> = Box::pin(together(appends, APPENDS_UNDER_WAY, sent));
         Box::pin(async { Ok(answers) })
     }
 }

@@ -1,6 +1,6 @@
 //! The Raft groups that this node is a member of, whatever their applications are.
 
-use crate::{snapshot_store::SnapshotStore, state_machine::RaftHandle};
+use crate::replica::Replica;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use ringmaster_common::id::GroupId;
@@ -12,9 +12,7 @@ use std::{
 
 /// A group, as peers reach it.
 pub trait Member: Send + Sync + 'static {
-    fn raft(&self) -> &RaftHandle;
-
-    fn snapshots(&self) -> &Arc<SnapshotStore>;
+    fn replica(&self) -> &Replica;
 
     /// Answers a call that another node forwards to the leader. It is not forwarded again.
     fn handle_forwarded(&self, body: Bytes) -> BoxFuture<'static, Bytes>;

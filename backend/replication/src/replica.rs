@@ -8,31 +8,37 @@ mod status;
 pub use self::status::GroupStatus;
 
 use crate::{
+    acknowledged::Acknowledged,
     application::Stamp,
     leader_clock::LeaderClock,
+    log_store::LogStore,
+    lost_entries::LostEntries,
     published::{AppliedState, Progress},
     snapshot_store::SnapshotStore,
     state_machine::RaftHandle,
-    types::{Payload, TypeConfig},
+    types::{LogId, Payload, TypeConfig},
 };
 use bytes::Bytes;
 use openraft::{
-    Instant as _, ReadPolicy,
+    Instant as _, RaftLogReader, ReadPolicy,
     alias::CommittedLeaderIdOf,
     async_runtime::WatchReceiver,
+    entry::RaftEntry,
     errors::{ClientWriteError, Fatal},
     impls::ProgressResponder,
+    storage::RaftLogStorage,
 };
 use ringmaster_common::id::{GroupId, NodeId, Revision};
 use ringmaster_net::{clock, latencies::Latencies};
 use ringmaster_peer::Peers;
 use std::{
+    collections::BTreeSet,
     fmt,
     future::pending,
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::time::timeout_at;
+use tokio::{sync::watch, time::timeout_at};
 
 /// The pause before the leader is looked for again, or a change of members is tried again.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(10);
@@ -49,8 +55,13 @@ struct Inner {
     group: GroupId,
     raft: RaftHandle,
     state: Arc<dyn AppliedState>,
+    log: LogStore,
     snapshots: Arc<SnapshotStore>,
     peers: Peers,
+    acknowledged: Acknowledged,
+    lost_entries: LostEntries,
+    /// Why this replica has stopped, where it was not openraft's doing.
+    failure: watch::Sender<Option<String>>,
     clock: LeaderClock,
     latencies: Latencies,
     /// For how long followers keep to a leader that they have heard from.
@@ -79,16 +90,31 @@ pub enum Submitted {
 
 impl Replica {
     pub(crate) fn new(
-        node: NodeId,
         group: GroupId,
         raft: RaftHandle,
         state: Arc<dyn AppliedState>,
-        snapshots: Arc<SnapshotStore>,
+        (log, snapshots): (LogStore, Arc<SnapshotStore>),
         peers: Peers,
+        acknowledged: Acknowledged,
         lease: Duration,
     ) -> Replica {
-        let (clock, latencies) = (LeaderClock::default(), Latencies::default());
-        Replica(Arc::new(Inner { node, group, raft, state, snapshots, peers, clock, latencies, lease }))
+        let node = peers.local().node_id;
+        let (clock, latencies, lost_entries, failure) = Default::default();
+        Replica(Arc::new(Inner {
+            node,
+            group,
+            raft,
+            state,
+            log,
+            snapshots,
+            peers,
+            acknowledged,
+            lost_entries,
+            failure,
+            clock,
+            latencies,
+            lease,
+        }))
     }
 
     pub fn node(&self) -> NodeId {
@@ -105,6 +131,49 @@ impl Replica {
 
     pub(crate) fn snapshots(&self) -> &Arc<SnapshotStore> {
         &self.0.snapshots
+    }
+
+    pub(crate) fn lost_entries(&self) -> &LostEntries {
+        &self.0.lost_entries
+    }
+
+    /// The index through which this replica had acknowledged entries that it has lost since; none where it has lost
+    /// none, or has them again.
+    pub fn lost_through(&self) -> Option<u64> {
+        self.0.lost_entries.last().map(|last| last.index)
+    }
+
+    /// While this node leads: the followers that have lost entries which they had acknowledged.
+    pub fn followers_with_losses(&self) -> BTreeSet<NodeId> {
+        self.0.acknowledged.lost().into_keys().collect()
+    }
+
+    /// Stops for good; the first reason stays. The node ends with it.
+    pub(crate) fn fail(&self, reason: String) {
+        self.0.failure.send_if_modified(|failure| {
+            let is_first = failure.is_none();
+            failure.get_or_insert(reason);
+            is_first
+        });
+    }
+
+    pub(crate) fn failure(&self) -> &watch::Sender<Option<String>> {
+        &self.0.failure
+    }
+
+    /// The id of the entry at an index, if the log still has it.
+    pub(crate) async fn entry_at(&self, index: u64) -> Option<LogId> {
+        let entries = self.0.log.clone().try_get_log_entries(index..=index).await.ok()?;
+        entries.first().map(RaftEntry::log_id)
+    }
+
+    /// Another node remembers that this replica had applied the entry of `term` at `index`.
+    pub async fn was_applied_here(&self, term: u64, index: Revision) {
+        let applied = LogId::new(CommittedLeaderIdOf::<TypeConfig>::new(term), index.0);
+        let there = self.0.log.clone().get_log_state().await;
+        if there.is_ok_and(|log| log.last_log_id < Some(applied)) {
+            self.0.lost_entries.found(applied);
+        }
     }
 
     pub fn progress(&self) -> &Progress {
@@ -124,8 +193,9 @@ impl Replica {
         self.0.lease
     }
 
+    /// Whether the application lets a node lead; this node leads only if it has lost nothing, too.
     pub(crate) fn may_lead(&self, node: NodeId) -> bool {
-        self.0.state.may_lead(node)
+        self.0.state.may_lead(node) && (node != self.node() || self.lost_through().is_none())
     }
 
     /// The leader, as far as this node knows.

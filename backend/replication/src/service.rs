@@ -4,7 +4,8 @@
 //! - A request for a group that this node is not a member of is refused, and leaves nothing behind.
 //! - Appends of one connection to one group reach Raft in the order in which they were sent, and
 //!   without waiting for each other's fsync ([`append`]). Nothing else waits for them.
-//! - A node that started lately gives no vote ([`VoteGuard`]).
+//! - A node that started lately gives no vote ([`VoteGuard`]), and one that has lost entries gives none to a node that
+//!   lacks them ([`LostEntries`]).
 //! - A snapshot is installed whole and checked, or not at all ([`snapshot`]).
 
 mod append;
@@ -12,11 +13,15 @@ mod snapshot;
 
 use self::snapshot::Snapshots;
 use crate::{
+    forks,
+    lost_entries::LostEntries,
     registry::Registry,
-    state_machine::RaftHandle,
+    replica::Replica,
+    types::TypeConfig,
     wire::{self, Append},
 };
 use bytes::Bytes;
+use openraft::raft::{StreamAppendError, VoteRequest};
 use ringmaster_common::id::{GroupId, NodeId};
 use ringmaster_net::clock;
 use ringmaster_peer::{Channel, Failure, FailureCode, Incoming, Service, Session};
@@ -53,6 +58,23 @@ impl VoteGuard {
         let detail = format!("this node started lately and votes again in {} ms", remaining.as_millis());
         Err(Failure::new(FailureCode::Unavailable, detail))
     }
+
+    /// A request for a vote that this node may give.
+    fn vote_request(&self, lost: &LostEntries, body: &[u8]) -> Result<VoteRequest<TypeConfig>, Failure> {
+        self.check()?;
+        let request: VoteRequest<TypeConfig> = wire::decode(body)?;
+        if lost.allow_vote_for(request.last_log_id) { Ok(request) } else { Err(with_losses(lost)) }
+    }
+}
+
+fn has_lost_nothing(lost: &LostEntries) -> Result<(), Failure> {
+    if lost.last().is_none() { Ok(()) } else { Err(with_losses(lost)) }
+}
+
+fn with_losses(lost: &LostEntries) -> Failure {
+    let through = lost.last().map_or(0, |last| last.index);
+    let detail = format!("this node has lost entries that it had acknowledged, through index {through}");
+    Failure::new(FailureCode::Unavailable, detail)
 }
 
 impl RaftService {
@@ -98,19 +120,20 @@ impl Session for RaftSession {
                 tracing::debug!(from = %request.from, trace = %request.trace, "a call to the leader came");
                 answer(request, async move |body| Ok(group.handle_forwarded(body).await));
             }
-            wire::HEARTBEAT => answer(request, async move |body| heartbeat(group.raft(), &body).await),
+            wire::HEARTBEAT => answer(request, async move |body| heartbeat(group.replica(), &body).await),
             wire::VOTE => answer(request, async move |body| {
-                guard.check()?;
-                wire::reply(&group.raft().vote(wire::decode(&body)?).await.map_err(stopped)?)
+                let request = guard.vote_request(group.replica().lost_entries(), &body)?;
+                wire::reply(&group.replica().raft().vote(request).await.map_err(stopped)?)
             }),
             wire::PRE_VOTE => answer(request, async move |body| {
-                guard.check()?;
-                wire::reply(&group.raft().pre_vote(wire::decode(&body)?).await.map_err(stopped)?)
+                let request = guard.vote_request(group.replica().lost_entries(), &body)?;
+                wire::reply(&group.replica().raft().pre_vote(request).await.map_err(stopped)?)
             }),
             wire::TRANSFER_LEADER => answer(request, async move |body| {
                 guard.check()?;
+                has_lost_nothing(group.replica().lost_entries())?;
                 let transfer = wire::decode(&body)?;
-                wire::reply(&group.raft().handle_transfer_leader(transfer).await.map_err(stopped)?)
+                wire::reply(&group.replica().raft().handle_transfer_leader(transfer).await.map_err(stopped)?)
             }),
             Channel(other) => {
                 let detail = format!("Raft has no channel {other}");
@@ -131,14 +154,25 @@ impl RaftSession {
     }
 }
 
-async fn heartbeat(raft: &RaftHandle, body: &[u8]) -> Result<Bytes, Failure> {
+/// A heartbeat names the last entry that this replica has acknowledged to the leader.
+async fn heartbeat(replica: &Replica, body: &[u8]) -> Result<Bytes, Failure> {
     let heartbeat: Append = wire::decode(body)?;
     if !heartbeat.entries.is_empty() {
         return Err(Failure::new(FailureCode::Malformed, "a heartbeat carries no entries"));
     }
     let prev = heartbeat.prev_log_id;
     // Without entries, the log matches up to the entry before them.
-    wire::reply(&raft.append_entries(heartbeat).await.map_err(stopped)?.into_stream_result(prev, prev))
+    forks::check(replica, &heartbeat).await?;
+    let result =
+        replica.raft().append_entries(heartbeat).await.map_err(stopped)?.into_stream_result(prev, prev);
+    match (&result, prev) {
+        (Ok(_), Some(acknowledged)) => replica.lost_entries().matched(acknowledged),
+        (Err(StreamAppendError::Conflict(_)), Some(acknowledged)) => {
+            replica.lost_entries().found(acknowledged)
+        }
+        _ => {}
+    }
+    wire::reply(&result)
 }
 
 /// Raft has stopped.

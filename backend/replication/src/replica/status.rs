@@ -49,8 +49,12 @@ impl Replica {
     /// Waits until consensus has stopped for good, and returns the reason.
     pub async fn until_failed(&self) -> String {
         let mut metrics = self.raft().server_metrics();
-        // openraft drops its end of the channel when it stops.
-        while metrics.changed().await.is_ok() {}
+        let mut failure = self.failure().subscribe();
+        tokio::select! {
+            // openraft drops its end of the channel when it stops.
+            () = async { while metrics.changed().await.is_ok() {} } => {}
+            _ = failure.wait_for(Option::is_some) => {}
+        }
         self.status().failed.unwrap_or_else(|| "it has stopped".to_owned())
     }
 
@@ -85,7 +89,11 @@ impl Replica {
                     Some(Replication { node: *node, matched_index, lag })
                 })
                 .collect(),
-            failed: metrics.running_state.err().map(|error| error.to_string()),
+            failed: self
+                .failure()
+                .borrow()
+                .clone()
+                .or_else(|| metrics.running_state.err().map(|error| error.to_string())),
         }
     }
 }

@@ -7,8 +7,9 @@
 
 use super::stopped;
 use crate::{
+    forks,
     registry::Registry,
-    state_machine::RaftHandle,
+    replica::Replica,
     types::TypeConfig,
     wire::{self, APPEND_WINDOW, Append},
 };
@@ -30,7 +31,7 @@ pub fn lane(groups: Registry, group: GroupId) -> mpsc::Sender<Incoming> {
     tokio::spawn(async move {
         while let Some(first) = requests.recv().await {
             match groups.get(group) {
-                Ok(group) => serve_stream(group.raft(), first, &mut requests).await,
+                Ok(group) => serve_stream(group.replica(), first, &mut requests).await,
                 Err(failure) => first.answer.fail(&failure),
             }
         }
@@ -39,10 +40,10 @@ pub fn lane(groups: Registry, group: GroupId) -> mpsc::Sender<Incoming> {
 }
 
 /// Serves appends through one stream, until it or the lane ends.
-async fn serve_stream(raft: &RaftHandle, first: Incoming, requests: &mut mpsc::Receiver<Incoming>) {
+async fn serve_stream(replica: &Replica, first: Incoming, requests: &mut mpsc::Receiver<Incoming>) {
     // There is always room: it has as many places as may be waiting.
     let (mut to_raft, input) = stream_mpsc::channel::<Append>(APPEND_WINDOW);
-    let results = raft.stream_append(input);
+    let results = replica.raft().stream_append(input);
     let mut results =
         pin!(results.map(|result: Result<StreamAppendResult<TypeConfig>, Fatal<TypeConfig>>| {
             result.map_err(stopped)
@@ -55,6 +56,9 @@ async fn serve_stream(raft: &RaftHandle, first: Incoming, requests: &mut mpsc::R
                 Err(failure) => answer.fail(&failure),
                 Ok(append) => {
                     waiting.push_back(answer);
+                    if let Err(failure) = forks::check(replica, &append).await {
+                        return answer_all(waiting, &Err(failure));
+                    }
                     if to_raft.try_send(append).is_err() {
                         let failure = Failure::new(FailureCode::Stopped, "Raft takes no more appends");
                         return answer_all(waiting, &Err(failure));

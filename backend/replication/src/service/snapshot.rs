@@ -103,7 +103,7 @@ impl Snapshots {
         if bytes > MAX_SNAPSHOT_BYTES {
             return Err(malformed(format!("{bytes} bytes are more than {MAX_SNAPSHOT_BYTES}")));
         }
-        let empty = group.snapshots().incoming().map_err(|error| unwritten(&error))?;
+        let empty = group.replica().snapshots().incoming().map_err(|error| unwritten(&error))?;
         let mut arriving = self.lock();
         let mut begun = Assembly {
             transfer,
@@ -197,7 +197,7 @@ fn install(group: Arc<dyn Member>, id: GroupId, assembly: Assembly, answer: Answ
     let Assembly { vote, meta, file, bytes, .. } = assembly;
     tokio::spawn(async move {
         let snapshot = Snapshot { meta, snapshot: SnapshotFile::new(file, 0, bytes) };
-        let installed = group.raft().install_full_snapshot(vote, snapshot).await.map_err(stopped);
+        let installed = group.replica().raft().install_full_snapshot(vote, snapshot).await.map_err(stopped);
         tracing::info!(group = %id, ok = installed.is_ok(), "a snapshot was given to Raft");
         answer.with(installed.and_then(|response| wire::reply(&response)));
     });

@@ -1,0 +1,154 @@
+//! Replicas whose data directory is an older copy: what they had acknowledged since is gone.
+
+use super::*;
+use std::{fs, path::Path};
+
+/// The directory of a node as a crash at this moment would leave it.
+fn copy(of: &TestNode) -> TempDir {
+    fn copy_all(from: &Path, to: &Path) {
+        for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+            let to = to.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                fs::create_dir(&to).unwrap();
+                copy_all(&entry.path(), &to);
+            } else {
+                fs::copy(entry.path(), to).unwrap();
+            }
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    copy_all(of.dir.path(), dir.path());
+    dir
+}
+
+async fn write_some(node: &TestNode, count: usize) {
+    for _ in 0..count {
+        node.write("some").await;
+    }
+}
+
+/// Starts a node again from a directory, without links.
+async fn start_again(dir: TempDir, id: u64) -> TestNode {
+    TestNode::start_in(dir, id, Duration::ZERO, NO_SNAPSHOTS).await
+}
+
+/// Node 3 is put back to an older copy of its directory.
+async fn put_back(nodes: &mut Vec<TestNode>, older: TempDir) {
+    nodes.pop().unwrap().stop().await;
+    nodes.push(start_again(older, 3).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_is_put_back_says_so_and_catches_up() {
+    let mut nodes = cluster(NO_SNAPSHOTS).await;
+    write_some(&nodes[0], 20).await;
+    same_commands(&nodes, 20).await;
+    let older = copy(&nodes[2]);
+    write_some(&nodes[0], 30).await;
+    same_commands(&nodes, 50).await;
+    put_back(&mut nodes, older).await;
+    link(&nodes).await;
+    same_commands(&nodes, 50).await;
+    let lost = nodes[2].group.replica().lost_entries();
+    assert_eq!(lost.times(), 1);
+    eventually("the loss to be over", || lost.last().is_none()).await;
+    eventually("the leader to see it", || nodes[0].group.replica().followers_with_losses().is_empty()).await;
+    write_some(&nodes[0], 1).await;
+    same_commands(&nodes, 51).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_is_put_back_under_load_gets_all_again() {
+    let mut nodes = cluster(NO_SNAPSHOTS).await;
+    write_some(&nodes[0], 20).await;
+    same_commands(&nodes, 20).await;
+    let older = copy(&nodes[2]);
+    let (writer, count) = (nodes[0].group.clone(), 600);
+    let writes = tokio::spawn(async move {
+        for number in 0..count {
+            let record = Record { bytes: Bytes::from(number.to_string()), after: None };
+            writer.propose(record, clock::now() + DEADLINE).await.unwrap();
+        }
+    });
+    eventually("some writes", || nodes[2].commands().len() > 50).await;
+    put_back(&mut nodes, older).await;
+    link(&nodes).await;
+    writes.await.unwrap();
+    same_commands(&nodes, 20 + count).await;
+    assert_eq!(nodes[2].group.replica().lost_entries().times(), 1);
+}
+
+/// Entries are on nodes 1 and 3 alone. Node 3 loses them, and node 1 is away: what nodes 2 and 3 would elect has not got
+/// them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_that_has_lost_entries_elects_no_leader_without_them() {
+    let mut nodes = cluster(NO_SNAPSHOTS).await;
+    write_some(&nodes[0], 20).await;
+    same_commands(&nodes, 20).await;
+    let older = copy(&nodes[2]);
+    let members: Vec<_> = nodes.iter().map(|node| (node.id, node.addr.clone())).collect();
+    nodes[0].peers().set_members(&[members[0].clone(), members[2].clone()]);
+    write_some(&nodes[0], 10).await;
+    eventually("both to have applied it", || nodes[2].commands().len() == 30).await;
+    assert_eq!(nodes[1].commands().len(), 20);
+
+    let applied = nodes[2].group.published().applied();
+    let first = copy(&nodes[0]);
+    nodes.remove(0).stop().await;
+    nodes.pop().unwrap().stop().await;
+    nodes.push(start_again(older, 3).await);
+    // Another node remembers how far it had come.
+    nodes[1].group.replica().was_applied_here(applied.term, applied.revision).await;
+    assert_eq!(nodes[1].group.replica().lost_through(), Some(applied.revision.0));
+    link(&nodes).await;
+    sleep(5 * ELECTIONS.timeout_max).await;
+    assert!(!nodes.iter().any(leads), "the ten entries would be lost");
+
+    nodes.insert(0, start_again(first, 1).await);
+    link(&nodes).await;
+    same_commands(&nodes, 30).await;
+    let leader = eventually_leader(&nodes).await;
+    write_some(leader, 1).await;
+    same_commands(&nodes, 31).await;
+    eventually("the loss to be over", || nodes[2].group.replica().lost_through().is_none()).await;
+}
+
+/// Node 3 forgets what it had acknowledged and nobody is left to tell it, so the cluster goes on without that. The node
+/// that has it must not answer beside the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_committed_log_differs_from_the_leaders_stops() {
+    let mut nodes = cluster(NO_SNAPSHOTS).await;
+    write_some(&nodes[0], 10).await;
+    same_commands(&nodes, 10).await;
+    let (older, second) = (copy(&nodes[2]), copy(&nodes[1]));
+    nodes.remove(1).stop().await;
+    write_some(&nodes[0], 50).await;
+    eventually("both to have applied it", || nodes.iter().all(|node| node.commands().len() == 60)).await;
+    // How far it has committed is on its disk a moment later.
+    sleep(Duration::from_secs(1)).await;
+    let first = copy(&nodes[0]);
+    for node in nodes {
+        node.stop().await;
+    }
+
+    let mut nodes = vec![start_again(second, 2).await, start_again(older, 3).await];
+    link(&nodes).await;
+    let leader = eventually_leader(&nodes).await;
+    write_some(leader, 5).await;
+    same_commands(&nodes, 15).await;
+
+    nodes.push(start_again(first, 1).await);
+    eventually("what was committed to be applied", || nodes[2].commands().len() == 60).await;
+    let stopped = nodes[2].group.clone();
+    let reason = tokio::spawn(async move { stopped.replica().until_failed().await });
+    let members: Vec<_> = nodes.iter().map(|node| (node.id, node.addr.clone())).collect();
+    for node in &nodes {
+        node.peers().set_members(&members);
+    }
+    let reason = tokio::time::timeout(DEADLINE, reason).await.expect("it stops").unwrap();
+    assert!(reason.contains("a majority of the voters was put back to an older state"), "{reason}");
+    assert_eq!(nodes[2].commands().len(), 60, "nothing of the other history is applied");
+    let leader = eventually_leader(&nodes[..2]).await;
+    write_some(leader, 60).await;
+    same_commands(&nodes[..2], 75).await;
+}
