@@ -98,6 +98,7 @@ async fn serve(config: NodeConfig, consensus: &Handle, supervisor: &Supervisor) 
     let reports =
         telemetry::run(telemetry.clone(), group.clone(), peers.clone(), journal.clone(), data_plane);
     supervisor.spawn_loop("telemetry", reports);
+    supervisor.spawn_loop("state-comparison", telemetry::compare_states(telemetry.clone(), group.clone()));
 
     let admission = Admission::new();
     let collector = Box::new(admission.clone());

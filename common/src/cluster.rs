@@ -4,7 +4,7 @@ pub use crate::node::{Liveness, MAX_NAME_BYTES, Node, NodeStatus, Opinion, Role}
 
 use crate::{
     id::{NodeId, Revision},
-    telemetry::{AgedReport, fresh},
+    telemetry::{AgedReport, fresh, has_losses},
 };
 use serde::{Deserialize, Serialize};
 
@@ -134,6 +134,8 @@ pub fn can_lose_while<'a>(
             is_alive = node.is_alive() && answers(id);
         } else if !node.is_alive() {
             down.push(format!("node {} is {}", node.id, node.status.as_str()));
+        } else if has_losses(reports, node.id) {
+            down.push(format!("node {} has lost entries that it had acknowledged", node.id));
         } else if answers(node.id) {
             others.push(node);
         } else {
@@ -273,6 +275,15 @@ mod tests {
             assert_eq!(verdict(living).reason, "no: node 3 does not answer; writes need 2 of 3 voters");
         }
         assert_eq!(verdict(3).reason, "it does not answer now; the other voters are enough");
+    }
+
+    #[test]
+    fn a_voter_that_has_lost_entries_does_not_count() {
+        let (nodes, mut reports) = (voters(3), reports(3, &[]));
+        reports[2].report.lost_through = Some(262);
+        assert_eq!(losable(&nodes, &reports), [3]);
+        let reason = can_lose(NodeId(1), nodes.iter(), Some(NodeId(1)), &reports).reason;
+        assert_eq!(reason, "no: node 3 has lost entries that it had acknowledged; writes need 2 of 3 voters");
     }
 
     #[test]

@@ -48,6 +48,10 @@ pub struct NodeReport {
     pub committed_index: u64,
     pub applied_index: u64,
     pub snapshot_index: u64,
+    /// The index through which the node had acknowledged entries that it has lost since; null where it has lost none,
+    /// or has them again. Until then it does not lead, and does not count as a voter.
+    #[serde(default)]
+    pub lost_through: Option<u64>,
     /// How long the process has run.
     pub uptime_ms: u64,
     /// Resident memory.
@@ -140,6 +144,28 @@ pub fn troubles(links: &[Link]) -> Vec<&str> {
     let mut troubles: Vec<&str> = links.iter().filter_map(|link| link.trouble.as_deref()).collect();
     troubles.dedup();
     troubles
+}
+
+/// Whether `node` lacks entries that it had acknowledged, by its last report.
+pub fn has_losses(reports: &[AgedReport], node: NodeId) -> bool {
+    fresh(reports, node).is_some_and(|aged| aged.report.lost_through.is_some())
+}
+
+/// A warning for each node that lacks entries which it had acknowledged.
+pub fn losses<'a>(reports: impl Iterator<Item = &'a NodeReport>) -> impl Iterator<Item = Warning> {
+    reports.filter_map(|report| {
+        let (node, through) = (report.node, report.lost_through?);
+        Some(Warning {
+            code: "entries_lost".to_owned(),
+            detail: format!(
+                "node {node} has lost log entries that it had acknowledged (through index {through}, and it has them \
+                 through {}): its data directory is an older copy, or a part of it is gone; until it has them again it \
+                 does not count as a voter",
+                report.last_log_index
+            ),
+            subject: format!("node/{node}"),
+        })
+    })
 }
 
 /// The report of `node`, if it is fresh.

@@ -173,6 +173,7 @@ pub mod tests {
                 term,
                 leader: None,
                 last_log_index: 0,
+                lost_through: None,
                 committed_index: 0,
                 applied_index: 0,
                 snapshot_index: 0,

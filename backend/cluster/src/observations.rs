@@ -2,11 +2,16 @@
 //! operation reads it again.
 
 use ringmaster_common::id::NodeId;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observations {
     pub peers: BTreeMap<NodeId, PeerObservation>,
+    /// The nodes that lack log entries which they had acknowledged.
+    pub with_losses: BTreeSet<NodeId>,
     pub endpoints: EndpointRates,
     /// The longest that an election takes when the leader is lost.
     pub election_bound: Duration,

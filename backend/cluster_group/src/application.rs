@@ -1,6 +1,6 @@
 //! The cluster application: the pure core of group 0, as a Raft group replicates it.
 
-use crate::lock_waiters::LockWaiters;
+use crate::{checkpoints::Checkpoints, lock_waiters::LockWaiters};
 use bytes::Bytes;
 use ringmaster_cluster::{
     self as state, Body, State,
@@ -28,6 +28,7 @@ const FORMAT_WITHIN: u64 = 64;
 #[derive(Debug, Default)]
 pub struct ClusterApplication {
     pub(crate) waiters: LockWaiters,
+    pub(crate) checkpoints: Checkpoints,
 }
 
 /// A command, with the request that asks for it.
@@ -120,7 +121,9 @@ impl Application for ClusterApplication {
                 Body::Command(Box::new(record))
             }
         };
+        let before = state.clock;
         let effect = state.apply(state::Entry { index, body });
+        self.checkpoints.applied(before, state);
         version::check(state.feature_level)?;
         Ok(Effect {
             outcome: effect.response,

@@ -5,6 +5,7 @@
 //! any node: calls for the leader are forwarded.
 
 mod application;
+mod checkpoints;
 mod lock_waiters;
 pub mod locks;
 mod observations;
@@ -16,6 +17,7 @@ mod tests;
 
 pub use self::{
     application::ClusterApplication,
+    checkpoints::CHECKPOINT_EVERY,
     start::{Started, start},
 };
 pub use ringmaster_replication::{Applied, Consistency, GroupStatus};
@@ -221,6 +223,16 @@ impl ClusterGroup {
     }
 
     /// The voters that answer this node, itself among them.
+    /// The index through which this node had acknowledged entries that it has lost since, until it has them again.
+    pub fn lost_through(&self) -> Option<u64> {
+        self.0.raft.replica().lost_through()
+    }
+
+    /// Another node remembers that this one had applied the entry of `term` at `index`.
+    pub async fn was_applied_here(&self, term: u64, index: Revision) {
+        self.0.raft.replica().was_applied_here(term, index).await;
+    }
+
     pub fn quorum(&self) -> Quorum {
         self.0.raft.replica().quorum()
     }

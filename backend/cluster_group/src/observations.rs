@@ -44,7 +44,12 @@ impl ClusterGroup {
                 (replication.node, PeerObservation { lag: Some(replication.lag), age })
             })
             .collect();
-        Observations { peers, endpoints: self.0.rates.read(), election_bound: 2 * replica.lease() }
+        Observations {
+            peers,
+            with_losses: replica.followers_with_losses(),
+            endpoints: self.0.rates.read(),
+            election_bound: 2 * replica.lease(),
+        }
     }
 
     /// The members that answer: this node, each that it has a connection to, and each that other nodes hear from.

@@ -1,4 +1,5 @@
-//! Expiry: lets time pass in the log when something is due there: leases of locks, deadlines of steps.
+//! Expiry: lets time pass in the log when something is due there: leases of locks, deadlines of steps, and after the last
+//! write the comparison of the nodes' states.
 //!
 //! The state expires things by the time stamps of entries alone. Where no other entry comes, the leader proposes a tick
 //! at the moment that the first thing is due.
@@ -25,7 +26,8 @@ struct Expiry;
 
 impl Controller for Expiry {
     async fn reconcile(&mut self, leadership: &Leadership) -> NextLook {
-        let left = || Some(time_left(leadership.state().next_due()?, leadership.cluster_time()?));
+        let due = || leadership.state().next_due().into_iter().chain(leadership.next_checkpoint()).min();
+        let left = || Some(time_left(due()?, leadership.cluster_time()?));
         if left() == Some(Duration::ZERO)
             && let Err(refusal) = leadership.propose(Command::Tick).await
         {

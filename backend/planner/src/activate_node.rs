@@ -6,12 +6,19 @@ use crate::{
 };
 use ringmaster_cluster::{
     State,
+    observations::Observations,
     plans::{Draft, DraftStep, FactKey},
     steps::StepSpec,
 };
 use ringmaster_common::{action::Action, cluster::NodeStatus, error::Refusal, id::NodeId, plan::Scope};
 
-pub fn plan(state: &State, action: Action, id: NodeId, revert: Vec<DraftStep>) -> Result<Draft, Refusal> {
+pub fn plan(
+    state: &State,
+    observations: &Observations,
+    action: Action,
+    id: NodeId,
+    revert: Vec<DraftStep>,
+) -> Result<Draft, Refusal> {
     let node = find(state, id)?;
     let mut blockers = Vec::new();
     if !matches!(node.status, NodeStatus::Draining | NodeStatus::Drained) {
@@ -23,7 +30,7 @@ pub fn plan(state: &State, action: Action, id: NodeId, revert: Vec<DraftStep>) -
         undo: Some(Action::DrainNode { node: id }),
         summary: format!("Node {id} ({}) takes on duties again, and may lead.", node.name),
         blockers: texts_of_blockers(&blockers),
-        ..draft(state, action, Scope::Cluster, [FactKey::Node(id)])
+        ..draft(state, observations, action, Scope::Cluster, [FactKey::Node(id)])
     })
 }
 

@@ -37,7 +37,8 @@ pub fn plan(
             "It stays a learner: {voters} voters are enough. Learners answer and stream like any other node."
         )
     };
-    let draft = draft(state, action, Scope::Cluster, [FactKey::Membership, FactKey::Node(node.id)]);
+    let draft =
+        draft(state, observations, action, Scope::Cluster, [FactKey::Membership, FactKey::Node(node.id)]);
     Ok(Draft {
         summary: format!("Node {} ({}) joins the cluster {}. {becomes}", node.id, node.name, state.name),
         impact: Impact {

@@ -45,6 +45,9 @@ pub enum Blocker {
     NodeUnobserved {
         node: NodeId,
     },
+    NodeLostEntries {
+        node: NodeId,
+    },
     UnknownNode {
         node: NodeId,
     },
@@ -168,6 +171,7 @@ impl Blocker {
             Blocker::NodeSilent { .. } => "node_silent",
             Blocker::NodeBehind { .. } => "node_behind",
             Blocker::NodeUnobserved { .. } => "node_unobserved",
+            Blocker::NodeLostEntries { .. } => "node_lost_entries",
             Blocker::UnknownNode { .. } => Code::UnknownNode.as_str(),
             Blocker::AlreadyDrained { .. } => "already_drained",
             Blocker::NotDrained { .. } => "not_drained",
@@ -217,6 +221,9 @@ impl Blocker {
             }
             Blocker::NodeUnobserved { node } => {
                 format!("the leader has not measured yet how many entries node {node} lacks")
+            }
+            Blocker::NodeLostEntries { node } => {
+                format!("node {node} has lost log entries that it had acknowledged")
             }
             Blocker::UnknownNode { node } => format!("node {node} is no longer a member"),
             Blocker::AlreadyDrained { node, status } => format!("node {node} is already {}", status.as_str()),
@@ -293,7 +300,7 @@ impl Blocker {
             Blocker::NotAVoter { .. } => "make it a voter".to_owned(),
             Blocker::NodeNotUp { lifted_by, .. } => lifted_by.clone(),
             Blocker::NodeSilent { node, .. } => format!("wait until node {node} answers again"),
-            Blocker::NodeBehind { node, .. } => {
+            Blocker::NodeBehind { node, .. } | Blocker::NodeLostEntries { node } => {
                 format!("wait until node {node} has caught up, then plan again")
             }
             Blocker::NodeUnobserved { .. } => "plan again in a moment".to_owned(),
@@ -355,6 +362,7 @@ impl Blocker {
             | Blocker::NodeSilent { node, .. }
             | Blocker::NodeBehind { node, .. }
             | Blocker::NodeUnobserved { node }
+            | Blocker::NodeLostEntries { node }
             | Blocker::UnknownNode { node }
             | Blocker::AlreadyDrained { node, .. }
             | Blocker::NotDrained { node, .. }

@@ -53,7 +53,7 @@ pub fn plan(
         blockers.push(Blocker::VotersUnchanged { voters: before.clone() });
     }
     let leader = leader(state)?;
-    let draft = draft(state, action, Scope::Cluster, []);
+    let draft = draft(state, observations, action, Scope::Cluster, []);
     Ok(Draft {
         steps: steps(&before, &after),
         revert: Some(steps(&after, &before)),
@@ -69,7 +69,7 @@ pub fn plan(
         footprint: facts(state, &before, &after),
         observations: lags(observations, after.difference(&before).copied()),
         impact: impact(state, observations, &before, &after, leader),
-        warnings: texts_of_warnings(&warnings(state, &before, &after)),
+        warnings: texts_of_warnings(&warnings(state, observations, &before, &after)),
         blockers: texts_of_blockers(&blockers),
         ..draft
     })
@@ -118,11 +118,11 @@ pub fn preflight(
         return vec![Blocker::LastVoter];
     }
     let mut blockers = Vec::new();
-    let (alive, needed) = (living(state, before), majority(before));
+    let (alive, needed) = (living(state, observations, before), majority(before));
     if alive < needed {
         blockers.push(Blocker::NoQuorumBefore { voters: before.clone(), alive, needed });
     }
-    let (alive, needed) = (living(state, after), majority(after));
+    let (alive, needed) = (living(state, observations, after), majority(after));
     if alive < needed {
         blockers.push(Blocker::NoQuorumAfter { voters: after.clone(), alive, needed });
     }
@@ -143,15 +143,15 @@ pub fn preflight(
     blockers
 }
 
-pub fn warnings(state: &State, before: &Voters, after: &Voters) -> Vec<Warning> {
+pub fn warnings(state: &State, observations: &Observations, before: &Voters, after: &Voters) -> Vec<Warning> {
     let mut warnings = Vec::new();
     if !after.is_empty() && after.len().is_multiple_of(2) {
         warnings.push(Warning::EvenVoters { voters: after.len() });
     }
     if let (Some(only), 1) = (after.first(), after.len()) {
         warnings.push(Warning::OnlyVoter { node: *only });
-    } else if spare_voters(state, after) == 0
-        && (spare_voters(state, before) > 0 || failures_tolerated(after.len()) == 0)
+    } else if spare_voters(state, observations, after) == 0
+        && (spare_voters(state, observations, before) > 0 || failures_tolerated(after.len()) == 0)
     {
         warnings.push(Warning::NoSpareVoterAfter);
     }
@@ -171,8 +171,8 @@ pub fn impact(
         write_pause_bound_ms: Some(millis(observations.election_bound)),
         voters_before: before.len() as u64,
         voters_after: after.len() as u64,
-        failures_tolerated_before: spare_voters(state, before),
-        failures_tolerated_after: spare_voters(state, after),
+        failures_tolerated_before: spare_voters(state, observations, before),
+        failures_tolerated_after: spare_voters(state, observations, after),
         leader_before: Some(leader),
         leader_after: if stays { Some(leader) } else { next },
         ..Impact::default()

@@ -23,9 +23,15 @@ pub const PREFLIGHT_WITHIN: Duration = Duration::from_secs(1);
 pub const ENTRY_WITHIN: Duration = Duration::from_secs(5);
 
 /// A draft without steps, in which no voter and no leader changes.
-pub fn draft(state: &State, action: Action, scope: Scope, facts: impl IntoIterator<Item = FactKey>) -> Draft {
+pub fn draft(
+    state: &State,
+    observations: &Observations,
+    action: Action,
+    scope: Scope,
+    facts: impl IntoIterator<Item = FactKey>,
+) -> Draft {
     let voters = &state.membership.voters;
-    let spare = spare_voters(state, voters);
+    let spare = spare_voters(state, observations, voters);
     Draft {
         revision: state.revision,
         action,

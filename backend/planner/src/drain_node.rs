@@ -40,7 +40,7 @@ pub fn plan(
     let leads = leader == id;
     let next = successor(state, observations, |other| other != id);
     let mut warnings = Vec::new();
-    if node.voter && spare_voters(state, &state.membership.voters) <= 1 {
+    if node.voter && spare_voters(state, observations, &state.membership.voters) <= 1 {
         warnings.push(Warning::NoSpareVoterWithout { node: id });
     }
     let mut blockers = blockers(state, observations, node);
@@ -57,7 +57,7 @@ pub fn plan(
     let mut nodes = state.membership.voters.clone();
     nodes.insert(id);
     let facts = [FactKey::Membership].into_iter().chain(nodes.into_iter().map(FactKey::Node));
-    let draft = draft(state, action, Scope::Cluster, facts);
+    let draft = draft(state, observations, action, Scope::Cluster, facts);
     Ok(Draft {
         steps: steps(state, id),
         revert: Some(activate_node::steps(id)),
@@ -109,7 +109,7 @@ fn blockers(state: &State, observations: &Observations, node: &Node) -> Vec<Bloc
     others.retain(|other| {
         *other != id && state.membership.get(*other).is_some_and(|node| node.status == NodeStatus::Up)
     });
-    let (left, needed) = (living(state, &others), majority(voters));
+    let (left, needed) = (living(state, observations, &others), majority(voters));
     if node.voter && left < needed {
         blockers.push(Blocker::QuorumNeedsNode { node: id, left, needed, voters: voters.len() });
     }

@@ -42,7 +42,8 @@ pub fn plan(
 ) -> Result<Draft, Refusal> {
     let record = state.upstreams.find(&name)?;
     let upstream = &record.upstream;
-    let draft = draft(state, action, Scope::Upstream(name.clone()), [FactKey::Upstream(name.clone())]);
+    let draft =
+        draft(state, observations, action, Scope::Upstream(name.clone()), [FactKey::Upstream(name.clone())]);
     let Some(standby) = &upstream.config.active_standby else {
         if let Some(to) = &to {
             record.endpoint(to)?;

@@ -61,9 +61,9 @@ fn draft(state: &State, observations: &Observations, action: Action) -> Result<D
         Action::RemoveNode { node } => remove_node::plan(state, observations, action, node),
         Action::DrainNode { node } => drain_node::plan(state, observations, action, node),
         Action::ActivateNode { node } => {
-            activate_node::plan(state, action, node, drain_node::steps(state, node))
+            activate_node::plan(state, observations, action, node, drain_node::steps(state, node))
         }
-        Action::ReleaseLock { name, token } => release_lock::plan(state, action, name, token),
+        Action::ReleaseLock { name, token } => release_lock::plan(state, observations, action, name, token),
         Action::SetEndpointState { upstream, endpoint, state: after } => {
             set_endpoint_state::plan(state, observations, action, upstream, endpoint, after)
         }

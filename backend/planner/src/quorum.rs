@@ -1,18 +1,20 @@
 //! The arithmetic of quorums.
 
-use ringmaster_cluster::State;
+use ringmaster_cluster::{State, observations::Observations};
 use ringmaster_common::id::NodeId;
 use std::collections::BTreeSet;
 
 pub type Voters = BTreeSet<NodeId>;
 
 /// How many of `voters` may fail with the rest still taking writes, by which of them are alive now.
-pub fn spare_voters(state: &State, voters: &Voters) -> u64 {
-    living(state, voters).saturating_sub(majority(voters)) as u64
+pub fn spare_voters(state: &State, observations: &Observations, voters: &Voters) -> u64 {
+    living(state, observations, voters).saturating_sub(majority(voters)) as u64
 }
 
-pub fn living(state: &State, voters: &Voters) -> usize {
-    voters.iter().filter_map(|id| state.membership.get(*id)).filter(|node| node.is_alive()).count()
+/// How many of them are alive and have all that they acknowledged.
+pub fn living(state: &State, observations: &Observations, voters: &Voters) -> usize {
+    let whole = voters.difference(&observations.with_losses);
+    whole.filter_map(|id| state.membership.get(*id)).filter(|node| node.is_alive()).count()
 }
 
 pub fn majority(voters: &Voters) -> usize {

@@ -12,6 +12,7 @@ use crate::{
 };
 use ringmaster_cluster::{
     State,
+    observations::Observations,
     plans::{Draft, DraftStep, FactKey},
     steps::StepSpec,
 };
@@ -24,7 +25,13 @@ use ringmaster_common::{
 };
 use std::collections::BTreeSet;
 
-pub fn plan(state: &State, action: Action, name: String, token: Option<Token>) -> Result<Draft, Refusal> {
+pub fn plan(
+    state: &State,
+    observations: &Observations,
+    action: Action,
+    name: String,
+    token: Option<Token>,
+) -> Result<Draft, Refusal> {
     let unknown = || Refusal::new(Code::UnknownLock, format!("lock {name:?} has no holder and no waiter"));
     let lock = state.locks.detail(&name, state.clock).ok_or_else(unknown)?.lock;
     let holders: Vec<_> =
@@ -50,7 +57,7 @@ pub fn plan(state: &State, action: Action, name: String, token: Option<Token>) -
     if let Some(delay_ms) = after.delayed_for_ms {
         warnings.push(Warning::LockDelay { lock: name.clone(), delay_ms });
     }
-    let draft = draft(state, action, Scope::Lock(name.clone()), [FactKey::Lock(name.clone())]);
+    let draft = draft(state, observations, action, Scope::Lock(name.clone()), [FactKey::Lock(name.clone())]);
     Ok(Draft {
         summary: summary(&name, &holders, &promoted, lifts_delay),
         impact: Impact {

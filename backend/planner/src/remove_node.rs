@@ -37,7 +37,7 @@ pub fn plan(
     let (mut blockers, mut warnings) = (Vec::new(), Vec::new());
     if changes {
         blockers = change_voters::preflight(state, observations, &before, &after);
-        warnings = change_voters::warnings(state, &before, &after);
+        warnings = change_voters::warnings(state, observations, &before, &after);
     }
     if state.membership.departed.len() >= MAX_DEPARTED {
         blockers.push(Blocker::TooManyDeparted { node: id });
@@ -60,7 +60,7 @@ pub fn plan(
         impact: change_voters::impact(state, observations, &before, &after, leader),
         warnings: texts_of_warnings(&warnings),
         blockers: texts_of_blockers(&blockers),
-        ..draft(state, action, Scope::Cluster, [])
+        ..draft(state, observations, action, Scope::Cluster, [])
     })
 }
 

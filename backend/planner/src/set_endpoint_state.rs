@@ -54,7 +54,8 @@ pub fn plan(
         ),
         EndpointState::Maintenance => "gets no requests and no health checks".to_owned(),
     };
-    let draft = draft(state, action, Scope::Upstream(name.clone()), [FactKey::Upstream(name.clone())]);
+    let draft =
+        draft(state, observations, action, Scope::Upstream(name.clone()), [FactKey::Upstream(name.clone())]);
     Ok(Draft {
         steps: steps(&name, &id, after),
         revert: Some(steps(&name, &id, before)),

@@ -43,7 +43,7 @@ pub fn plan(
     let target = find(state, to)?;
     let from = leader(state)?;
     let facts = [FactKey::Leadership, FactKey::Membership, FactKey::Node(to)];
-    let draft = draft(state, action, Scope::Cluster, facts);
+    let draft = draft(state, observations, action, Scope::Cluster, facts);
     let draft = Draft {
         steps: steps(from, to),
         revert: Some(steps(to, from)),
@@ -146,6 +146,9 @@ fn target_blockers(observations: &Observations, target: &Node) -> Vec<Blocker> {
             format!("wait until node {node} answers again")
         };
         blockers.push(Blocker::node_not_up(target, lifted_by));
+    }
+    if observations.with_losses.contains(&node) {
+        blockers.push(Blocker::NodeLostEntries { node });
     }
     match observations.peers.get(&node) {
         Some(peer) if peer.age > MAX_OBSERVATION_AGE => {

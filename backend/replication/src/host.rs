@@ -159,6 +159,7 @@ impl GroupHost {
             self.supervisor.spawn_job("idle-ticks", idle_ticks::run(replica.clone(), self.elections)),
             self.supervisor
                 .spawn_job("compaction", compaction::run(replica.clone(), journal, groups, bounds)),
+            self.supervisor.spawn_job("lost-entries", replica.clone().watch_lost_entries()),
             self.supervisor.spawn_job("campaign", follow_may_lead(replica, quiet_until)),
             self.supervisor.spawn_job("fast-election", async move {
                 sleep_until(quiet_until.into()).await;

@@ -49,16 +49,18 @@ impl LostEntries {
 
     /// Another node knows that this replica had acknowledged an entry that it does not have.
     pub fn found(&self, acknowledged: LogId) {
-        let found = self.0.send_if_modified(|losses| {
+        let mut is_first = false;
+        self.0.send_if_modified(|losses| {
             let more = losses.last < Some(acknowledged);
+            is_first = losses.last.is_none();
             if more {
                 losses.last = Some(acknowledged);
             }
             #[cfg(test)]
-            (losses.times += u32::from(more));
+            (losses.times += u32::from(is_first));
             more
         });
-        if found {
+        if is_first {
             tracing::error!(
                 acknowledged = acknowledged.index,
                 "this node has lost log entries that it had acknowledged: its data directory is an older copy, or a part \
@@ -68,20 +70,17 @@ impl LostEntries {
         }
     }
 
-    /// This replica's log matches the leader's up to `matched`.
-    pub fn matched(&self, matched: LogId) {
+    /// This replica's log ends at `last`.
+    pub fn reached(&self, last: LogId) {
         let again = self.0.send_if_modified(|losses| {
-            let again = losses.last.is_some_and(|lost| matched >= lost);
+            let again = losses.last.is_some_and(|lost| last >= lost);
             if again {
                 losses.last = None;
             }
             again
         });
         if again {
-            tracing::warn!(
-                through = matched.index,
-                "this node has caught up with the entries that it had lost"
-            );
+            tracing::warn!(through = last.index, "this node has caught up with the entries that it had lost");
         }
     }
 
@@ -107,12 +106,12 @@ mod tests {
         lost.found(entry(3, 262));
         lost.found(entry(3, 100));
         assert_eq!(lost.last(), Some(entry(3, 262)));
-        lost.matched(entry(3, 261));
+        lost.reached(entry(3, 261));
         assert_eq!(lost.last(), Some(entry(3, 262)));
-        lost.matched(entry(3, 262));
+        lost.reached(entry(3, 262));
         assert_eq!(lost.last(), None);
         lost.found(entry(3, 262));
-        lost.matched(entry(5, 70));
+        lost.reached(entry(5, 70));
         assert_eq!(lost.last(), None, "a later term stands above a higher index");
     }
 

@@ -239,7 +239,7 @@ fn together<A: Future<Output = AppendAnswer>>(
 ) -> impl Stream<Item = AppendAnswer> {
     let answers = Box::pin(answers.buffered(window));
     let state = (answers, VecDeque::new());
-    let answers = stream::unfold(Some(state), move |state| {
+    stream::unfold(Some(state), move |state| {
         let sent = sent.clone();
         async move {
             let (mut answers, mut ready): (_, VecDeque<AppendAnswer>) = state?;
@@ -261,8 +261,7 @@ fn together<A: Future<Output = AppendAnswer>>(
             let answer = ready.pop_front()?;
             Some((answer, Some((answers, ready))))
         }
-    });
-    answers
+    })
 }
 
 fn is_success(answer: &AppendAnswer) -> bool {

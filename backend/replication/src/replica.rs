@@ -45,6 +45,8 @@ pub const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// A leader reads under its lease except for the last part of it, one in so many: clocks of nodes may differ by that,
 /// and a thread may be held up.
 const LEASE_MARGIN: u32 = 4;
+/// How often a replica that has lost entries looks whether it has them again.
+const LOSS_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -167,11 +169,30 @@ impl Replica {
         entries.first().map(RaftEntry::log_id)
     }
 
+    async fn last_log_id(&self) -> Option<LogId> {
+        self.0.log.clone().get_log_state().await.ok()?.last_log_id
+    }
+
+    /// Ends a loss of entries once the log has reached them again. Runs for as long as the replica.
+    pub(crate) async fn watch_lost_entries(self) {
+        let mut lost = self.lost_entries().watch();
+        loop {
+            while self.lost_entries().last().is_some() {
+                if let Some(last) = self.last_log_id().await {
+                    self.lost_entries().reached(last);
+                }
+                tokio::time::sleep(LOSS_INTERVAL).await;
+            }
+            if lost.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Another node remembers that this replica had applied the entry of `term` at `index`.
     pub async fn was_applied_here(&self, term: u64, index: Revision) {
         let applied = LogId::new(CommittedLeaderIdOf::<TypeConfig>::new(term), index.0);
-        let there = self.0.log.clone().get_log_state().await;
-        if there.is_ok_and(|log| log.last_log_id < Some(applied)) {
+        if self.last_log_id().await < Some(applied) {
             self.0.lost_entries.found(applied);
         }
     }

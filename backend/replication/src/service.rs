@@ -9,11 +9,11 @@
 //! - A snapshot is installed whole and checked, or not at all ([`snapshot`]).
 
 mod append;
+mod leader_log;
 mod snapshot;
 
 use self::snapshot::Snapshots;
 use crate::{
-    forks,
     lost_entries::LostEntries,
     registry::Registry,
     replica::Replica,
@@ -162,15 +162,11 @@ async fn heartbeat(replica: &Replica, body: &[u8]) -> Result<Bytes, Failure> {
     }
     let prev = heartbeat.prev_log_id;
     // Without entries, the log matches up to the entry before them.
-    forks::check(replica, &heartbeat).await?;
+    leader_log::check(replica, &heartbeat).await?;
     let result =
         replica.raft().append_entries(heartbeat).await.map_err(stopped)?.into_stream_result(prev, prev);
-    match (&result, prev) {
-        (Ok(_), Some(acknowledged)) => replica.lost_entries().matched(acknowledged),
-        (Err(StreamAppendError::Conflict(_)), Some(acknowledged)) => {
-            replica.lost_entries().found(acknowledged)
-        }
-        _ => {}
+    if let (Err(StreamAppendError::Conflict(_)), Some(acknowledged)) = (&result, prev) {
+        replica.lost_entries().found(acknowledged);
     }
     wire::reply(&result)
 }

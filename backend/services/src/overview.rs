@@ -12,7 +12,7 @@ use ringmaster_common::{
     error::{Code, Refusal},
     id::NodeId,
     page::Page,
-    telemetry::AgedReport,
+    telemetry::{AgedReport, has_losses},
     traffic::warnings::unserved,
 };
 use std::{collections::BTreeSet, time::Duration};
@@ -149,6 +149,7 @@ impl<'a> Snapshot<'a> {
 
     fn living_voters(&self) -> u64 {
         let voters = self.state.membership.iter().filter(|node| node.voter && node.is_alive());
-        voters.filter(|node| self.answering.contains(&node.id)).count() as u64
+        let counts = |node: &&Node| self.answering.contains(&node.id) && !has_losses(&self.reports, node.id);
+        voters.filter(counts).count() as u64
     }
 }

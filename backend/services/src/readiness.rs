@@ -49,5 +49,12 @@ pub async fn reasons_against(services: &Services) -> Vec<String> {
             TIMEOUT.as_millis()
         )),
     }
+    // The leader's answer may have brought it to light.
+    if let Some(through) = group.lost_through() {
+        reasons.push(format!(
+            "has lost log entries that it had acknowledged, through {through}, and does not have them again yet: its data \
+             directory is an older copy, or a part of it is gone"
+        ));
+    }
     reasons
 }

@@ -10,6 +10,7 @@
 //! Deliberately absent: decisions. Controllers and planners draw conclusions from reports.
 
 mod data_plane;
+mod digests;
 mod measure;
 mod message;
 mod receiver;
@@ -21,6 +22,7 @@ mod tests;
 
 pub use self::{
     data_plane::DataPlane,
+    digests::run as compare_states,
     measure::resident_bytes,
     receiver::{Receiver, TELEMETRY},
     reports::NodeOpinions,

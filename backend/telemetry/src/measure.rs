@@ -84,6 +84,7 @@ pub fn report(telemetry: &Telemetry, group: &ClusterGroup, fsyncs: u64, links: V
         committed_index: status.committed_index,
         applied_index: status.applied_index,
         snapshot_index: status.snapshot_index,
+        lost_through: group.lost_through(),
         uptime_ms: millis(telemetry.uptime()),
         rss_bytes: resident_bytes(),
         streams: telemetry.streams(),

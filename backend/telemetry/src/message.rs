@@ -1,8 +1,9 @@
 //! A report on its way to another node.
 
+use crate::digests::Checkpoint;
 use bytes::Bytes;
 use ringmaster_common::{
-    id::Revision,
+    id::{NodeId, Revision},
     telemetry::NodeReport,
     traffic::{
         health::{EndpointOpinion, ReceivedHeartbeat},
@@ -11,7 +12,7 @@ use ringmaster_common::{
     },
 };
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// How many opinions of endpoints a report carries at the most. The other nodes lack those beyond.
 const MAX_OPINIONS: usize = 4096;
@@ -38,6 +39,22 @@ pub(crate) struct Message {
     pub(crate) applied_table_revision: Revision,
     #[serde(default)]
     pub(crate) failed_listeners: Arc<[FailedListener]>,
+    /// How far the node has applied the log.
+    #[serde(default)]
+    pub(crate) applied: Position,
+    /// Digests of its state.
+    #[serde(default)]
+    pub(crate) checkpoints: Vec<Checkpoint>,
+    /// How far each other node had applied it by all of its reports to this one.
+    #[serde(default)]
+    pub(crate) remembered: BTreeMap<NodeId, Position>,
+}
+
+/// An entry of the log; a later term stands above a higher index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Position {
+    pub(crate) term: u64,
+    pub(crate) index: Revision,
 }
 
 impl Message {

@@ -1,16 +1,19 @@
 //! The latest report of each node, and the rules by which one replaces another.
 //!
 //! What always holds: there are at most [`MAX_NODES`] reports, one for each node. A relayed report never replaces a
-//! later one.
+//! later one. How far a node has applied the log is remembered for as long as it is a member.
 
-use crate::message::Message;
+use crate::{
+    digests::differences,
+    message::{Message, Position},
+};
 use ringmaster_cluster::observations::EndpointRates;
 use ringmaster_common::{
     cluster::{Liveness, MAX_NODES, Role},
     duration::millis,
     id::{NodeId, Revision},
     plan::Warning,
-    telemetry::{AgedReport, FRESH_MS, NodeReport},
+    telemetry::{AgedReport, FRESH_MS, NodeReport, losses},
     traffic::{
         health::{EndpointOpinion, ReceivedHeartbeat},
         live::UpstreamMetrics,
@@ -67,7 +70,11 @@ impl ReceivedReport {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Reports(BTreeMap<NodeId, ReceivedReport>);
+pub(crate) struct Reports {
+    latest: BTreeMap<NodeId, ReceivedReport>,
+    /// How far each node had applied the log by all of its reports. A node that comes back with less has lost entries.
+    applied: BTreeMap<NodeId, Position>,
+}
 
 impl Reports {
     pub(crate) fn store(&mut self, from: NodeId, message: Message, now: Instant) -> Stored {
@@ -76,14 +83,16 @@ impl Reports {
         let received = ReceivedReport { message, from, made_at };
         // A relayed report may be late, and may be of any node.
         let is_outdated = received.is_relayed()
-            && match self.0.get(&node) {
+            && match self.latest.get(&node) {
                 Some(known) => known.made_at >= received.made_at,
-                None => self.0.len() >= MAX_NODES,
+                None => self.latest.len() >= MAX_NODES,
             };
         if is_outdated {
             return Stored::Outdated;
         }
-        let before = self.0.insert(node, received);
+        let applied = self.applied.entry(node).or_default();
+        *applied = (*applied).max(received.message.applied);
+        let before = self.latest.insert(node, received);
         if before.is_some_and(|before| leadership(&before.message.report) == after) {
             Stored::Replaced
         } else {
@@ -92,11 +101,17 @@ impl Reports {
     }
 
     pub(crate) fn retain(&mut self, keep: impl Fn(NodeId) -> bool) {
-        self.0.retain(|node, _| keep(*node));
+        self.latest.retain(|node, _| keep(*node));
+        self.applied.retain(|node, _| keep(*node));
+    }
+
+    /// How far each node had applied the log by all of its reports.
+    pub(crate) fn remembered(&self) -> BTreeMap<NodeId, Position> {
+        self.applied.clone()
     }
 
     fn messages(&self, now: Instant, max_age: Duration) -> impl Iterator<Item = (&Message, Duration)> {
-        self.0
+        self.latest
             .values()
             .map(move |received| (&received.message, received.age(now)))
             .filter(move |(_, age)| *age <= max_age)
@@ -114,7 +129,7 @@ impl Reports {
     /// The reports that `peer` lacks because it cannot reach their nodes, and that `me` has from their sources.
     pub(crate) fn missing_at(&self, peer: NodeId, me: NodeId, now: Instant) -> Vec<Message> {
         let fresh = |node: NodeId| {
-            let received = self.0.get(&node).filter(|received| !received.is_relayed())?;
+            let received = self.latest.get(&node).filter(|received| !received.is_relayed())?;
             let age = received.age(now);
             (age <= MAX_RELAYED_AGE).then_some((age, &received.message))
         };
@@ -134,17 +149,17 @@ impl Reports {
             age: received.age(now),
             endpoints: received.message.opinions.clone(),
         };
-        self.0.iter().map(of_node).collect()
+        self.latest.iter().map(of_node).collect()
     }
 
     /// The heartbeats that nodes other than `me` have received, with the age of their report.
     pub(crate) fn heartbeats(&self, me: NodeId, now: Instant) -> Vec<(Duration, Arc<[ReceivedHeartbeat]>)> {
-        let others = self.0.iter().filter(|(node, _)| **node != me);
+        let others = self.latest.iter().filter(|(node, _)| **node != me);
         others.map(|(_, received)| (received.age(now), received.message.heartbeats.clone())).collect()
     }
 
     pub(crate) fn applied_table_revision(&self, node: NodeId) -> Option<Revision> {
-        self.0.get(&node).map(|received| received.message.applied_table_revision)
+        self.latest.get(&node).map(|received| received.message.applied_table_revision)
     }
 
     /// The metrics of busy upstreams, one list for each node with a fresh report.
@@ -171,17 +186,22 @@ impl Reports {
 
     /// Whether `node` sees `peer` alive, by its latest report.
     pub(crate) fn sees_alive(&self, node: NodeId, peer: NodeId) -> bool {
-        let links = self.0.get(&node).into_iter().flat_map(|received| &received.message.report.links);
+        let links = self.latest.get(&node).into_iter().flat_map(|received| &received.message.report.links);
         links.into_iter().any(|link| link.peer == peer && link.sees == Liveness::Alive)
     }
 
-    /// Warnings that follow from what the proxies of all nodes with a fresh report have met.
+    /// Warnings that follow from what all nodes with a fresh report have met, the most severe first.
     pub(crate) fn warnings(&self, now: Instant) -> Vec<Warning> {
-        warnings(self.messages(now, FRESH).map(|(message, _)| ProxyReport {
+        let mut found = differences(
+            self.messages(now, FRESH).map(|(message, _)| (message.report.node, &message.checkpoints[..])),
+        );
+        found.extend(losses(self.messages(now, FRESH).map(|(message, _)| &message.report)));
+        found.extend(warnings(self.messages(now, FRESH).map(|(message, _)| ProxyReport {
             node: message.report.node,
             failed_listeners: &message.failed_listeners,
             metrics: &message.traffic,
-        }))
+        })));
+        found
     }
 }
 

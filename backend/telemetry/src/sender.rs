@@ -3,12 +3,12 @@
 use crate::{
     data_plane::DataPlane,
     measure,
-    message::{self, Message},
+    message::{self, Message, Position},
     receiver::TELEMETRY,
     store::Telemetry,
 };
 use bytes::Bytes;
-use ringmaster_cluster_group::ClusterGroup;
+use ringmaster_cluster_group::{Applied, ClusterGroup};
 use ringmaster_common::id::GroupId;
 use ringmaster_net::clock;
 use ringmaster_peer::{Lane, Peers, Request, Trace};
@@ -32,6 +32,7 @@ pub async fn run(
     proxy: impl DataPlane,
 ) {
     let (mut link_changes, mut applied_table) = (peers.changes(), telemetry.watch_applied_table());
+    let mut remembered = telemetry.watch_remembered();
     let mut ticks = clock::ticks(JUDGE_INTERVAL);
     let mut last = None;
     let mut reported_at = None::<Instant>;
@@ -42,7 +43,12 @@ pub async fn run(
             // A link that came or went is judged at once. Missed changes do no harm: all links are judged.
             _ = link_changes.recv() => false,
             changed = applied_table.changed() => changed.is_ok(),
+            _ = remembered.changed() => false,
         };
+        let known = *remembered.borrow_and_update();
+        if position(&group) < known {
+            group.was_applied_here(known.term, known.index).await;
+        }
         let links = measure::links(&telemetry, &group, &peers);
         let liveness: Vec<_> = links.iter().map(|link| (link.peer, link.sees)).collect();
         let (role, term, leader) = group.role();
@@ -52,7 +58,7 @@ pub async fn run(
             last_leadership = leadership;
         }
         let opinions = message::bounded(proxy.opinions());
-        let important = Some((liveness, role, term, leader, opinions.clone()));
+        let important = Some((liveness, role, term, leader, group.lost_through(), opinions.clone()));
         let now = clock::now();
         let is_due = reported_at.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_INTERVAL);
         if !is_due && !has_new_table && important == last {
@@ -68,9 +74,18 @@ pub async fn run(
             traffic: message::busy(&proxy.metrics()),
             applied_table_revision: *applied_table.borrow_and_update(),
             failed_listeners: proxy.failed_listeners().into(),
+            applied: position(&group),
+            checkpoints: telemetry.checkpoints(),
+            remembered: telemetry.positions(),
         };
         send(&telemetry, &group, &peers, message);
     }
+}
+
+/// How far this node has applied the log.
+fn position(group: &ClusterGroup) -> Position {
+    let Applied { term, revision, .. } = group.published().applied();
+    Position { term, index: revision }
 }
 
 /// Sends this node's report to every other member, with the reports that the member lacks.

@@ -1,7 +1,8 @@
 //! The telemetry of a node: its own report, those of the others, and notice of changes to them.
 
 use crate::{
-    message::Message,
+    digests::{Checkpoint, Checkpoints},
+    message::{Message, Position},
     reports::{NodeOpinions, Reports, Stored},
 };
 use ringmaster_cluster::observations::EndpointRates;
@@ -13,6 +14,7 @@ use ringmaster_common::{
 };
 use ringmaster_net::clock;
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -32,6 +34,9 @@ pub struct Telemetry {
     elections: AtomicU64,
     /// The revision of the routing table that this node's proxy has applied.
     applied_table: watch::Sender<Revision>,
+    /// How far this node had applied the log, as others remember it.
+    remembered: watch::Sender<Position>,
+    checkpoints: Mutex<Checkpoints>,
 }
 
 impl Telemetry {
@@ -45,6 +50,8 @@ impl Telemetry {
             streams: AtomicU32::new(0),
             elections: AtomicU64::new(0),
             applied_table: watch::Sender::default(),
+            remembered: watch::Sender::default(),
+            checkpoints: Mutex::default(),
         })
     }
 
@@ -77,7 +84,16 @@ impl Telemetry {
         match Message::decode(body) {
             // This node's own report, relayed back to it.
             Ok(message) if message.report.node == self.me => {}
-            Ok(message) => self.store(from, message),
+            Ok(message) => {
+                if let Some(mine) = message.remembered.get(&self.me).copied() {
+                    self.remembered.send_if_modified(|known| {
+                        let more = *known < mine;
+                        *known = mine.max(*known);
+                        more
+                    });
+                }
+                self.store(from, message);
+            }
             Err(error) => tracing::debug!(%from, %error, "a report that this version cannot read; ignored"),
         }
     }
@@ -118,6 +134,24 @@ impl Telemetry {
         self.reports().applied_table_revision(node)
     }
 
+    /// Changes when another node remembers that this one had come further than was known.
+    pub(crate) fn watch_remembered(&self) -> watch::Receiver<Position> {
+        self.remembered.subscribe()
+    }
+
+    pub(crate) fn add_checkpoint(&self, checkpoint: Checkpoint) {
+        self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).add(checkpoint);
+    }
+
+    pub(crate) fn checkpoints(&self) -> Vec<Checkpoint> {
+        self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).all()
+    }
+
+    /// How far each node had applied the log by all of its reports.
+    pub(crate) fn positions(&self) -> BTreeMap<NodeId, Position> {
+        self.reports().remembered()
+    }
+
     pub(crate) fn watch_applied_table(&self) -> watch::Receiver<Revision> {
         self.applied_table.subscribe()
     }
@@ -137,7 +171,7 @@ impl Telemetry {
         peer == self.me || self.reports().sees_alive(self.me, peer)
     }
 
-    /// Warnings that follow from what the proxies of all nodes with a fresh report have met.
+    /// Warnings that follow from what all nodes with a fresh report have met, the most severe first.
     pub fn warnings(&self) -> Vec<Warning> {
         self.reports().warnings(clock::now())
     }

@@ -1,8 +1,9 @@
 //! Relayed reports, and the trouble with links.
 
 use crate::{
+    digests::Checkpoint,
     measure::trouble,
-    message::{Message, busy},
+    message::{Message, Position, busy},
     store::Telemetry,
 };
 use ringmaster_common::{
@@ -12,7 +13,7 @@ use ringmaster_common::{
     traffic::{health::ReceivedHeartbeat, live::UpstreamMetrics},
 };
 use ringmaster_peer::LinkState;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// The report of `node`, which sees each of these peers so.
 fn report(node: u64, sees: &[(u64, Liveness)]) -> NodeReport {
@@ -29,6 +30,9 @@ fn aged(age_ms: u64, report: NodeReport) -> Message {
         traffic: [].into(),
         applied_table_revision: Revision::default(),
         failed_listeners: [].into(),
+        applied: Position::default(),
+        checkpoints: Vec::new(),
+        remembered: BTreeMap::new(),
     }
 }
 
@@ -176,4 +180,48 @@ fn metrics_are_reported_for_busy_upstreams_alone() {
         &Message { traffic: busy(&[metrics("db", 1)]), ..aged(FRESH_MS + 1, report(3, &[])) }.encode(),
     );
     assert_eq!(telemetry.traffic().concat(), [metrics("web", 3)]);
+}
+
+#[test]
+fn a_node_that_comes_back_with_less_hears_how_far_it_had_come() {
+    let all = [1, 2].map(|id| Telemetry::new(NodeId(id)));
+    let [one, two] = &all;
+    let at = |term, index| Position { term, index: Revision(index) };
+    let applied = |position| Message { applied: position, ..aged(0, report(2, &[])) };
+    one.receive(NodeId(2), &applied(at(3, 262)).encode());
+    // It has started again.
+    one.receive(NodeId(2), &applied(at(3, 63)).encode());
+    assert_eq!(one.positions(), [(NodeId(2), at(3, 262))].into());
+
+    let heard = two.watch_remembered();
+    two.receive(NodeId(1), &Message { remembered: one.positions(), ..aged(0, report(1, &[])) }.encode());
+    two.receive(
+        NodeId(1),
+        &Message { remembered: [(NodeId(2), at(2, 900))].into(), ..aged(0, report(1, &[])) }.encode(),
+    );
+    assert_eq!(*heard.borrow(), at(3, 262));
+}
+
+#[test]
+fn a_difference_between_states_is_the_first_warning() {
+    let telemetry = Telemetry::new(NodeId(1));
+    let checkpoint = |digest: &str| Checkpoint {
+        revision: Revision(10),
+        digest: digest.to_owned(),
+        version: "1".to_owned(),
+    };
+    for (node, digest, lost_through) in [(1, "a", Some(7)), (2, "a", None), (3, "b", None)] {
+        let report = NodeReport { lost_through, ..report(node, &[]) };
+        let message = Message { checkpoints: vec![checkpoint(digest)], ..aged(0, report) };
+        telemetry.store(NodeId(node), message);
+    }
+    let warnings = telemetry.warnings();
+    let found: Vec<_> = warnings.iter().map(|warning| (&*warning.code, &*warning.subject)).collect();
+    assert_eq!(found, [("state_differs", "node/3"), ("entries_lost", "node/1")]);
+    assert_eq!(
+        warnings[0].detail,
+        "the state of node 3 differs from that of nodes 1, 2 at revision 10: reads of them disagree. Decide which of \
+         them is right, keep copies of the data directories, remove the others, and let them join with empty data \
+         directories"
+    );
 }

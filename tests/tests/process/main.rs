@@ -14,6 +14,7 @@ mod faults;
 mod leadership_transfer;
 mod lock_command;
 mod locks;
+mod lost_entries;
 mod membership;
 mod metrics;
 mod openapi;

@@ -176,6 +176,7 @@ pub(super) fn next() -> impl Strategy<Value = Next> {
 
 pub(super) fn body(state: &State, next: Next) -> Body {
     let observations = Observations {
+        with_losses: BTreeSet::new(),
         endpoints: EndpointRates::new(),
         peers: (1..6)
             .map(|id| (NodeId(id), PeerObservation { lag: Some(id), age: Duration::from_millis(5) }))

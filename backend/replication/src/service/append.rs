@@ -5,9 +5,8 @@
 //! after it get the same answer, and the next append opens a new stream. That is always safe, because Raft
 //! checks each append against the log, on whichever stream it came.
 
-use super::stopped;
+use super::{leader_log, stopped};
 use crate::{
-    forks,
     registry::Registry,
     replica::Replica,
     types::TypeConfig,
@@ -56,7 +55,7 @@ async fn serve_stream(replica: &Replica, first: Incoming, requests: &mut mpsc::R
                 Err(failure) => answer.fail(&failure),
                 Ok(append) => {
                     waiting.push_back(answer);
-                    if let Err(failure) = forks::check(replica, &append).await {
+                    if let Err(failure) = leader_log::check(replica, &append).await {
                         return answer_all(waiting, &Err(failure));
                     }
                     if to_raft.try_send(append).is_err() {
