@@ -83,6 +83,7 @@ async fn serve(config: NodeConfig, consensus: &Handle, supervisor: &Supervisor) 
     let rates = telemetry.clone();
     group.connect_endpoint_rates(move || rates.endpoint_rates());
     let new_node = identity::new_node(&config, &identity);
+    let cluster_id = identity.cluster_id.clone();
     let bootstraps = config.start == Start::Bootstrap && group.state().id.is_empty();
     if bootstraps {
         let (name, node) = (config.cluster_name.clone(), new_node.clone());
@@ -137,6 +138,7 @@ async fn serve(config: NodeConfig, consensus: &Handle, supervisor: &Supervisor) 
             "consensus has stopped, and the node ends with it: {reason}"
         ))),
         Err(error) = join_if_asked(&config.start, &group, new_node) => Err(error),
+        Err(error) = watch::cluster_id(&cluster_id, &config, &group) => Err(error),
         Err(error) = watch::addresses(&config, &group) => Err(error),
         clusters = peers.dialled_by_strangers(), if bootstraps => Err(NodeError(format!(
             "a node of another cluster dialled this node as one of its members: {clusters}. Was this node started with \

@@ -21,7 +21,10 @@ use openraft::{Config, Raft, SnapshotPolicy};
 use ringmaster_common::{duration::millis, id::GroupId};
 use ringmaster_net::{clock, supervisor::Supervisor};
 use ringmaster_peer::{Local, Peers, Service};
-use ringmaster_storage::{data_dir::DataDir, journal::Journal};
+use ringmaster_storage::{
+    data_dir::DataDir,
+    journal::{Journal, Owner},
+};
 use std::{
     collections::BTreeMap,
     fmt, io,
@@ -88,7 +91,9 @@ impl GroupHost {
         supervisor: &Supervisor,
         quiet: Duration,
     ) -> io::Result<GroupHost> {
-        let journal = Journal::open_supervised(data_dir.path(), supervisor).map_err(io::Error::other)?;
+        let owner = Owner { cluster_id: local.cluster_id.clone(), node_id: local.node_id };
+        let journal =
+            Journal::open_supervised(data_dir.path(), owner, supervisor).map_err(io::Error::other)?;
         // A node with a past may have acknowledged a leader just before it stopped.
         let quiet = if journal.has_past() { quiet.max(elections.timeout_max) } else { quiet };
         let quiet_until = clock::now() + quiet;
@@ -138,6 +143,8 @@ impl GroupHost {
         let node = self.peers.local().node_id;
         let log = LogStore::new(self.journal.clone(), id);
         let snapshots = Arc::new(SnapshotStore::open(&self.data_dir, id, self.max_snapshot_bytes)?);
+        let purged = self.journal.read(id, |log| log.purged.as_ref().map(|(index, _)| *index));
+        snapshots.check_covers(purged)?;
         let (machine, published) = machine::new(application);
         let (builds, bounds) = (self.snapshot_builds.clone(), self.log_bounds);
         let state_machine = StateMachine::open(machine, snapshots.clone(), log.clone(), builds).await?;

@@ -23,7 +23,10 @@
 
 use crate::{snapshot_file::SnapshotFile, types::SnapshotMeta};
 use ringmaster_common::id::GroupId;
-use ringmaster_storage::atomic_file;
+use ringmaster_storage::{
+    atomic_file,
+    data_dir::{SNAPSHOT_SUFFIX, SNAPSHOTS},
+};
 use std::{
     fs::{self, File},
     io::{self, BufWriter, Read, Write},
@@ -35,7 +38,6 @@ use std::{
 /// The largest body.
 pub const MAX_SNAPSHOT_BYTES: u64 = 1 << 30;
 
-const DIRECTORY: &str = "snapshots";
 const MAGIC: [u8; 8] = *b"RMsnapsh";
 /// The format that this version writes.
 const FORMAT: u32 = 1;
@@ -78,7 +80,8 @@ struct Name {
 
 impl Name {
     fn parse(name: &str, group: GroupId) -> Option<Name> {
-        let mut numbers = name.strip_suffix(".snap")?.split('-').map(|number| number.parse::<u64>().ok());
+        let mut numbers =
+            name.strip_suffix(SNAPSHOT_SUFFIX)?.split('-').map(|number| number.parse::<u64>().ok());
         let mut next = || numbers.next().flatten();
         let (of, name) = (next()?, Name { term: next()?, index: next()?, n: next()? });
         (of == group.0 && numbers.next().is_none()).then_some(name)
@@ -86,20 +89,42 @@ impl Name {
 
     fn path(self, dir: &Path, group: GroupId) -> PathBuf {
         let Name { term, index, n } = self;
-        dir.join(format!("{group}-{term}-{index}-{n}.snap"))
+        dir.join(format!("{group}-{term}-{index}-{n}{SNAPSHOT_SUFFIX}"))
     }
 }
 
 impl SnapshotStore {
     /// Opens the snapshots of `group` in the data directory `dir`. No body is larger than `max_bytes`.
     pub fn open(dir: &Path, group: GroupId, max_bytes: u64) -> io::Result<Self> {
-        let dir = dir.join(DIRECTORY);
+        let dir = dir.join(SNAPSHOTS);
         atomic_file::create_dir(&dir)?;
         let newest = names(&dir, group)?.into_iter().max();
         // A rename may not have become durable before the last process ended.
         atomic_file::sync_dir(&dir)?;
         let _ = fs::remove_file(dir.join(format!("{group}.incoming")));
+        // Those of this group alone: another one may be saving at this moment.
+        atomic_file::remove_unfinished_of(&dir, &format!("{group}-"))?;
         Ok(SnapshotStore { dir, group, max_bytes, removed: Mutex::default(), newest: Mutex::new(newest) })
+    }
+
+    /// Refuses where the log has given up entries that no snapshot holds: a snapshot was lost, or an older one put in
+    /// its place.
+    pub fn check_covers(&self, purged: Option<u64>) -> io::Result<()> {
+        let Some(purged) = purged else { return Ok(()) };
+        let newest = self.newest().map(|newest| newest.index);
+        if newest.is_some_and(|index| index >= purged) {
+            return Ok(());
+        }
+        let found = newest
+            .map_or("there is none".to_owned(), |index| format!("the newest one holds those up to {index}"));
+        let text = format!(
+            "a snapshot is missing in {}: the log of group {} begins behind entry {purged}, and {found}. Entries that were \
+             acknowledged are lost, so this node does not start. Restore the snapshot; or remove the node from the \
+             cluster, and let it join again with an empty data directory and a new id",
+            self.dir.display(),
+            self.group
+        );
+        Err(io::Error::new(io::ErrorKind::InvalidData, text))
     }
 
     /// Makes a snapshot durable, unless there is a newer one, and returns its body.
@@ -158,11 +183,14 @@ impl SnapshotStore {
             Ok(())
         });
         if too_large {
-            // The unfinished file only takes room.
-            let _ = fs::remove_file(path.with_extension("tmp"));
             return Err(SaveError::TooLarge(self.max_bytes));
         }
-        created?;
+        created.map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("the snapshot {} cannot be written: {error}", path.display()),
+            )
+        })?;
         self.set_newest(Some(name));
         self.remove_older_than(name);
         let start = (HEADER_BYTES + meta.len()) as u64;
@@ -346,7 +374,7 @@ mod tests {
     }
 
     fn files(dir: &tempfile::TempDir) -> Vec<String> {
-        let entries = fs::read_dir(dir.path().join(DIRECTORY)).unwrap();
+        let entries = fs::read_dir(dir.path().join(SNAPSHOTS)).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
@@ -384,7 +412,10 @@ mod tests {
         assert_eq!(load(&store), Some((meta(1, 5), "eight by".to_owned())));
         assert_eq!(files(&dir), ["3-1-5-0.snap"]);
         let failed = store.save(&meta(1, 6), |_| Err(io::Error::other("no state")));
-        assert_eq!(failed.expect_err("its error is passed on").to_string(), "no state");
+        let failed = failed.expect_err("its error is passed on").to_string();
+        let path = dir.path().join("snapshots/3-1-6-1.snap");
+        assert_eq!(failed, format!("the snapshot {} cannot be written: no state", path.display()));
+        assert_eq!(files(&dir), ["3-1-5-0.snap"], "nothing is left of it");
     }
 
     #[test]
@@ -397,6 +428,12 @@ mod tests {
         fs::write(dir.path().join("snapshots/3-1-8-1.tmp"), &old[..old.len() / 2]).unwrap();
         let store = SnapshotStore::open(dir.path(), GROUP, MAX_SNAPSHOT_BYTES).unwrap();
         assert_eq!(load(&store), Some((meta(1, 5), "old".to_owned())));
+        assert_eq!(files(&dir), ["3-1-5-0.snap"], "it took room for good");
+        // That of another group may be in the making.
+        let of_another = dir.path().join("snapshots/33-1-8-1.tmp");
+        fs::write(&of_another, "half").unwrap();
+        let store = SnapshotStore::open(dir.path(), GROUP, MAX_SNAPSHOT_BYTES).unwrap();
+        fs::remove_file(of_another).expect("it is still there");
         // Behind the rename, before the old one is removed.
         save(&store, &meta(1, 8), b"new");
         fs::write(dir.path().join("snapshots/3-1-5-0.snap"), old).unwrap();
@@ -408,6 +445,25 @@ mod tests {
         let incoming = store.incoming().unwrap();
         incoming.write_all_at(b"piece", 0).unwrap();
         assert_eq!(files(&dir), ["3-1-9-2.snap"]);
+    }
+
+    #[test]
+    fn a_missing_snapshot_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || SnapshotStore::open(dir.path(), GROUP, MAX_SNAPSHOT_BYTES).unwrap();
+        open().check_covers(None).expect("the log has everything");
+        save(&open(), &meta(2, 100), b"state");
+        for purged in [None, Some(0), Some(99), Some(100)] {
+            open().check_covers(purged).expect("the snapshot has it");
+        }
+        let older = open().check_covers(Some(101)).expect_err("entry 101 is nowhere").to_string();
+        assert!(
+            older.contains("begins behind entry 101, and the newest one holds those up to 100"),
+            "{older}"
+        );
+        fs::remove_dir_all(dir.path().join(SNAPSHOTS)).unwrap();
+        let none = open().check_covers(Some(1)).expect_err("it is nowhere").to_string();
+        assert!(none.contains(dir.path().to_str().unwrap()) && none.contains("there is none"), "{none}");
     }
 
     #[test]

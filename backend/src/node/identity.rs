@@ -12,12 +12,14 @@ use ringmaster_storage::{
     journal::Journal,
 };
 
-/// The identity in the data directory. Where it is empty, the configuration says how to get one.
+/// The identity in the data directory. Where that is empty, the configuration says how to get one.
 pub async fn establish(config: &NodeConfig, data_dir: &DataDir) -> Result<Identity, NodeError> {
     let known = data_dir.identity().map_err(|error| NodeError(error.to_string()))?;
     let identity = match known {
         Some(identity) => identity,
         None => {
+            // First: a node that has lost its identity must not join as another one over its old log.
+            data_dir.check_empty().map_err(|error| NodeError(error.to_string()))?;
             let identity = first_identity(config).await?;
             // First the journal: where there is an identity, a missing journal is a loss.
             Journal::create(data_dir.path()).map_err(|error| NodeError(error.to_string()))?;

@@ -60,6 +60,26 @@ pub async fn heartbeats(telemetry: Arc<Telemetry>, proxy: Proxy) {
     }
 }
 
+/// Returns with an error once the state is that of another cluster than the identity says: its snapshots or its journal
+/// were copied into this directory.
+pub async fn cluster_id(expected: &str, config: &NodeConfig, group: &ClusterGroup) -> Result<(), NodeError> {
+    let mut applied = group.published().watch_control();
+    loop {
+        let found = group.state().id.clone();
+        if !found.is_empty() && found != expected {
+            return Err(NodeError(format!(
+                "the data in {dir} is that of cluster {found}, and {dir}/identity.json says cluster {expected}: restore \
+                 the one or the other; or remove this node from the cluster, and let it join again with an empty data \
+                 directory and a new id",
+                dir = config.data_dir.display(),
+            )));
+        }
+        if !found.is_empty() || applied.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
 /// Returns with an error once the cluster knows this node under other addresses than it has: other nodes could not
 /// find it.
 pub async fn addresses(config: &NodeConfig, group: &ClusterGroup) -> Result<(), NodeError> {

@@ -11,13 +11,18 @@ use std::{
 const UNFINISHED: &str = "tmp";
 
 /// Writes a file under another name, makes it durable, and renames it. The name is durable, too,
-/// when this returns.
+/// when this returns. A file that could not be finished is removed: it would only take room, perhaps on a disk that is
+/// full.
 pub fn create(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
     let unfinished = path.with_extension(UNFINISHED);
     let mut file = File::create(&unfinished)?;
-    write(&mut file)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
+    let written =
+        write(&mut file).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&unfinished, path));
+    if let Err(error) = written {
+        // The first error is the one that counts.
+        let _ = fs::remove_file(&unfinished);
+        return Err(error);
+    }
     sync_dir(path.parent().expect("a file is in a directory"))?;
     Ok(file)
 }
@@ -36,9 +41,15 @@ pub fn create_dir(path: &Path) -> io::Result<()> {
 
 /// Removes what was left unfinished in a directory by an earlier process.
 pub fn remove_unfinished(dir: &Path) -> io::Result<()> {
+    remove_unfinished_of(dir, "")
+}
+
+/// The same, of the files whose names begin with `prefix`: the others may be written at this moment.
+pub fn remove_unfinished_of(dir: &Path, prefix: &str) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        if path.extension() == Some(OsStr::new(UNFINISHED)) {
+        let is_one = path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with(prefix));
+        if is_one && path.extension() == Some(OsStr::new(UNFINISHED)) {
             fs::remove_file(path)?;
         }
     }

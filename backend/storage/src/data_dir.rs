@@ -1,9 +1,11 @@
 //! The data directory of a node: locked while in use, and marked with whose it is.
 //!
 //! A directory belongs to one node of one cluster for ever. A second process, another node and another
-//! cluster are refused, each with a sentence that says what to do.
+//! cluster are refused, each with a sentence that says what to do. So is a directory that holds the data of a node and
+//! has lost its identity: the entries of another node, or of another cluster, are never replaced, because a log id says
+//! neither.
 
-use crate::atomic_file;
+use crate::{atomic_file, journal::Journal};
 use ringmaster_common::id::{Incarnation, NodeId};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -16,6 +18,9 @@ use std::{
 
 /// The format of `identity.json` that this version writes.
 const FORMAT: u32 = 1;
+/// The directory of the snapshots, and what their names end with.
+pub const SNAPSHOTS: &str = "snapshots";
+pub const SNAPSHOT_SUFFIX: &str = ".snap";
 
 /// The identity of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +66,13 @@ pub enum DataDirError {
         path.display()
     )]
     BadIdentity { path: PathBuf, why: String },
+    #[error(
+        "{} holds {found} of a node, and no identity.json, which says of which node of which cluster they are: no node \
+         starts from it. Keep a copy of the directory, and restore the file; or remove the node from its cluster, and let \
+         it join again with an empty data directory and a new id",
+        path.display()
+    )]
+    NoIdentity { path: PathBuf, found: &'static str },
     #[error("{} has format {found}, and this version reads format {FORMAT}: run the version that wrote it", path.display())]
     Format { path: PathBuf, found: u32 },
     #[error(
@@ -110,12 +122,26 @@ impl DataDir {
         identity_path(&self.path)
     }
 
-    /// Whose directory it is; none while it is fresh.
+    /// The identity of its node; none while it is fresh.
     pub fn identity(&self) -> Result<Option<Identity>, DataDirError> {
         DataDir::identity_of(&self.path)
     }
 
-    /// The same of a directory that another process may be using.
+    /// Refuses a directory without an identity that holds the data of a node. An unused journal is no data: a first start
+    /// that was cut short leaves one.
+    pub fn check_empty(&self) -> Result<(), DataDirError> {
+        let failed = |source| DataDirError::Io { path: self.path.clone(), source };
+        let snapshots = has_snapshots(&self.path.join(SNAPSHOTS)).map_err(failed)?;
+        let found = match (Journal::is_used(&self.path), snapshots) {
+            (true, true) => "the journal and snapshots",
+            (true, false) => "the journal",
+            (false, true) => "snapshots",
+            (false, false) => return Ok(()),
+        };
+        Err(DataDirError::NoIdentity { path: self.path.clone(), found })
+    }
+
+    /// The identity in a directory that another process may be using.
     pub fn identity_of(path: &Path) -> Result<Option<Identity>, DataDirError> {
         let path = identity_path(path);
         let text = match fs::read(&path) {
@@ -162,6 +188,19 @@ pub fn has_identity(path: &Path) -> bool {
     identity_path(path).exists()
 }
 
+fn has_snapshots(dir: &Path) -> io::Result<bool> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        entries => entries?,
+    };
+    for entry in entries {
+        if entry?.file_name().to_string_lossy().ends_with(SNAPSHOT_SUFFIX) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn identity_path(path: &Path) -> PathBuf {
     path.join("identity.json")
 }
@@ -169,6 +208,8 @@ fn identity_path(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::Owner;
+    use ringmaster_net::supervisor::Supervisor;
 
     fn identity(cluster_id: &str, node: u64) -> Identity {
         Identity {
@@ -231,6 +272,43 @@ mod tests {
         }
         fs::write(data.identity_path(), whole.replace("\"format\": 1", "\"format\": 2")).unwrap();
         assert!(matches!(data.identity(), Err(DataDirError::Format { found: 2, .. })));
+    }
+
+    #[test]
+    fn data_without_an_identity_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let refused = |found: &str| {
+            let error = data.check_empty().expect_err(found).to_string();
+            assert!(error.contains(&format!("{} holds {found} of a node", dir.path().display())), "{error}");
+            for advice in ["identity.json", "Keep a copy", "remove the node", "empty data directory"] {
+                assert!(error.contains(advice), "{error}");
+            }
+        };
+        data.check_empty().expect("it is empty");
+        // A first start that was cut short.
+        fs::create_dir(dir.path().join("journal")).unwrap();
+        data.check_empty().expect("the journal was never begun");
+        Journal::create(dir.path()).unwrap();
+        fs::create_dir(dir.path().join(SNAPSHOTS)).unwrap();
+        fs::write(dir.path().join("snapshots/0-1-5-0.tmp"), "unfinished").unwrap();
+        data.check_empty().expect("the journal was never used");
+
+        let snapshot = dir.path().join("snapshots/0-1-5-0.snap");
+        fs::write(&snapshot, "a snapshot").unwrap();
+        refused("snapshots");
+        let owner = Owner { cluster_id: "c".to_owned(), node_id: NodeId(1) };
+        drop(Journal::open_supervised(dir.path(), owner, &Supervisor::new()).unwrap());
+        refused("the journal and snapshots");
+        fs::remove_file(&snapshot).unwrap();
+        refused("the journal");
+        // A damaged one may have been used.
+        let segment = dir.path().join(format!("journal/{:020}.log", 0));
+        fs::write(&segment, "RM").unwrap();
+        refused("the journal");
+        data.write_identity(&identity("c", 1)).unwrap();
+        fs::remove_dir_all(dir.path().join("journal")).unwrap();
+        data.check_empty().expect("nothing of it is left");
     }
 
     #[test]

@@ -18,8 +18,9 @@
 //! [`KEPT_BYTES`] of each group stay in memory, because followers are sent those.
 //!
 //! On disk the journal is a directory of segments. Each begins with a checkpoint, which survives the deletion of
-//! older segments: every group's vote, purge point and commit hint, and which entries it has. The oldest is deleted when its entries
-//! are purged. A group that is never written to, and so never purges, would keep all segments since
+//! older segments: the node that the journal is of, every group's vote, purge point and commit hint, and which entries it
+//! has. So the loss of any segment is noticed: of an older one by the entries that a checkpoint says are there, of a newer
+//! one by the seal of the one before it. The oldest is deleted when its entries are purged. A group that is never written to, and so never purges, would keep all segments since
 //! its last entry; beyond [`SEGMENTS`] its entries are copied into the newest.
 //!
 //! Deliberately absent: locking (see `data_dir`), and any knowledge of what the bytes mean.
@@ -42,7 +43,7 @@ use self::{
     segment::Segment,
     writer::{Completion, Failure, Measured, Write, Writer},
 };
-pub use self::{image::GroupLog, position::Entries};
+pub use self::{image::GroupLog, position::Entries, record::Owner};
 use crate::atomic_file;
 use bytes::Bytes;
 use prometheus_client::metrics::histogram::Histogram;
@@ -96,6 +97,15 @@ pub enum JournalError {
         path.display()
     )]
     Format { path: PathBuf, found: u32, supported: u32 },
+    #[error(
+        "the journal at {} is that of {held}, and the directory belongs to {asked}: its votes and entries are not this \
+         node's, so the node does not start. Restore the journal or identity.json, or remove the node from the cluster \
+         and let it join again with an empty data directory and a new id",
+        path.display()
+    )]
+    Foreign { path: PathBuf, held: Owner, asked: Owner },
+    #[error("{} holds the journal of a node already", path.display())]
+    Used { path: PathBuf },
 }
 
 /// How large a journal gets on disk, apart from entries that are not purged, and in memory, apart from those that are not
@@ -106,6 +116,8 @@ struct Limits {
     segments: usize,
     kept_bytes: usize,
 }
+
+const LIMITS: Limits = Limits { segment_bytes: SEGMENT_BYTES, segments: SEGMENTS, kept_bytes: KEPT_BYTES };
 
 /// The journal of a node, open.
 pub struct Journal {
@@ -125,40 +137,55 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Creates the journal in the data directory `dir`, unless it is there: once, for a node that has
-    /// no past. Later a missing journal is an error, because a node that forgot its votes may vote
-    /// twice.
+    /// Creates the journal in the data directory `dir`: once, for a node that has no past. Later a missing journal is
+    /// an error, because a node that forgot its votes may vote twice. One that no node has used yet may be there.
     pub fn create(dir: &Path) -> Result<(), JournalError> {
         let path = dir.join(DIRECTORY);
-        match replay::replay(&path) {
-            Ok(_) => Ok(()),
-            Err(JournalError::Missing { .. }) => atomic_file::create_dir(&path)
-                .and_then(|()| segment::create(&Segment::path(&path, 0), 0, iter::empty()))
-                .map(drop)
-                .map_err(|source| JournalError::Io { path, source }),
-            Err(error) => Err(error),
+        if replay::is_used(&path) {
+            return Err(JournalError::Used { path });
         }
+        atomic_file::create_dir(&path)
+            .and_then(|()| segment::create(&Segment::path(&path, 0), 0, iter::empty()))
+            .map(drop)
+            .map_err(|source| JournalError::Io { path, source })
+    }
+
+    /// Whether the data directory `dir` has a journal that a node has used.
+    pub fn is_used(dir: &Path) -> bool {
+        replay::is_used(&dir.join(DIRECTORY))
     }
 
     /// Opens the journal in the data directory `dir`, and replays it.
     pub fn open(dir: &Path) -> Result<Arc<Journal>, JournalError> {
-        Journal::open_supervised(dir, &Supervisor::new())
+        Journal::start(dir, LIMITS, None, &Supervisor::new())
     }
 
-    /// The same; the thread that writes is one of the supervisor's.
-    pub fn open_supervised(dir: &Path, supervisor: &Supervisor) -> Result<Arc<Journal>, JournalError> {
-        let limits = Limits { segment_bytes: SEGMENT_BYTES, segments: SEGMENTS, kept_bytes: KEPT_BYTES };
-        Journal::start(dir, limits, supervisor)
+    /// The same, as the journal of one node: that of another one is refused. The thread that writes is one of the
+    /// supervisor's.
+    pub fn open_supervised(
+        dir: &Path,
+        owner: Owner,
+        supervisor: &Supervisor,
+    ) -> Result<Arc<Journal>, JournalError> {
+        Journal::start(dir, LIMITS, Some(owner), supervisor)
     }
 
     #[cfg(test)]
     fn open_within(dir: &Path, limits: Limits) -> Result<Arc<Journal>, JournalError> {
-        Journal::start(dir, limits, &Supervisor::new())
+        Journal::start(dir, limits, None, &Supervisor::new())
     }
 
-    fn start(dir: &Path, limits: Limits, supervisor: &Supervisor) -> Result<Arc<Journal>, JournalError> {
+    fn start(
+        dir: &Path,
+        limits: Limits,
+        owner: Option<Owner>,
+        supervisor: &Supervisor,
+    ) -> Result<Arc<Journal>, JournalError> {
         let path = dir.join(DIRECTORY);
-        let replayed = replay::replay(&path)?;
+        let mut replayed = replay::replay(&path)?;
+        if let Some(owner) = owner {
+            replayed.check_owner(&path, owner)?;
+        }
         let image = Arc::new(Mutex::new(replayed.image.clone()));
         let (measured, failure, hints) = (Measured::default(), Arc::default(), Arc::<Hints>::default());
         let writer = Writer::new(

@@ -7,6 +7,7 @@ mod client_locks;
 mod command_line;
 mod command_line_lists;
 mod crash_points;
+mod data_directory;
 mod demo;
 mod elections;
 mod failover_and_registration;

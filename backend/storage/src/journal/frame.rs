@@ -9,9 +9,9 @@
 //! ```
 //!
 //! Integers are little endian. The next frame is written when the one before it is durable. So a frame that is not
-//! whole, with nothing behind it, was cut short by a crash and never confirmed; and a whole frame behind a broken one
-//! proves that the broken one was durable once, and is damaged. To see the difference, the journal looks for the
-//! segment's mark. It is random, so no entry can hold what looks like a frame.
+//! whole, with nothing behind it, was cut short by a crash and never confirmed; and the beginning of a frame behind a
+//! broken one proves that the broken one was durable once, and is damaged. To see the difference, the journal looks for
+//! the segment's mark. It is random, so no entry can hold what looks like the beginning of a frame.
 
 use super::record::Record;
 
@@ -73,10 +73,11 @@ pub(super) fn read(bytes: &[u8], mark: u64) -> Result<&[u8], &'static str> {
     Ok(payload)
 }
 
-/// Where the next whole frame begins, at or behind `from`.
+/// Where the next frame begins, at or behind `from`, whole or not.
 pub(super) fn find(bytes: &[u8], from: usize, mark: u64) -> Option<usize> {
-    let mark_bytes = mark.to_le_bytes();
-    (from..bytes.len()).find(|at| bytes[*at..].starts_with(&mark_bytes) && read(&bytes[*at..], mark).is_ok())
+    let mark = mark.to_le_bytes();
+    let found = bytes.get(from..)?.windows(mark.len()).position(|window| window == mark);
+    found.map(|at| from + at)
 }
 
 /// The records of a payload, each with where it ends there.

@@ -8,7 +8,7 @@
 
 use super::{
     position::{Entries, Part, Position},
-    record::Record,
+    record::{Owner, Record},
 };
 use bytes::Bytes;
 use ringmaster_common::id::GroupId;
@@ -20,6 +20,8 @@ use std::{
 /// The logs of all groups.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Image {
+    /// None in a journal that no node has opened yet, or none of a version that writes it.
+    pub(super) owner: Option<Owner>,
     pub(super) groups: BTreeMap<GroupId, GroupLog>,
 }
 
@@ -83,7 +85,8 @@ impl Image {
                 .map_err(|last| Gap { group: *group, last, found: *index })?,
             Record::Truncate { group, from } => self.log(*group).truncate(*from),
             Record::Purge { group, through, id } => self.log(*group).purge(*through, id),
-            Record::CheckpointEnd | Record::Holds { .. } => {}
+            Record::Owner(owner) => self.owner = Some(owner.clone()),
+            Record::CheckpointEnd | Record::Holds { .. } | Record::Sealed => {}
             Record::Drop { group } => {
                 let log = self.log(*group);
                 *log = GroupLog { vote: log.vote.take(), ..GroupLog::default() };
@@ -94,6 +97,11 @@ impl Image {
 
     pub(super) fn log(&mut self, group: GroupId) -> &mut GroupLog {
         self.groups.entry(group).or_default()
+    }
+
+    /// Whether nothing was ever written to it for a node.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.owner.is_none() && self.groups.is_empty()
     }
 
     /// A group whose entries do not begin where its purged ones end.

@@ -1,8 +1,9 @@
 //! Records: the content of the journal.
 
 use bytes::Bytes;
-use ringmaster_common::id::GroupId;
+use ringmaster_common::id::{GroupId, NodeId};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// One change of one group's log. New kinds go to the end and raise the format of segments.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +45,24 @@ pub(super) enum Record {
         first: u64,
         next: u64,
     },
+    /// In a frame of its own at the end of a segment: the next segment was begun. So the loss of the newest ones is
+    /// noticed.
+    Sealed,
+    /// The node that the journal is of.
+    Owner(Owner),
+}
+
+/// The node that a journal is of: one node of one cluster, for ever. Votes and entries mean nothing to another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    pub cluster_id: String,
+    pub node_id: NodeId,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node {} of cluster {}", self.node_id, self.cluster_id)
+    }
 }
 
 /// The size of a record besides its bytes, at the most: its kind and three integers.
@@ -57,7 +76,12 @@ impl Record {
             | Record::Append { entry: bytes, .. }
             | Record::Purge { id: bytes, .. }
             | Record::Committed { committed: bytes, .. } => bytes.len(),
-            Record::Truncate { .. } | Record::CheckpointEnd | Record::Drop { .. } | Record::Holds { .. } => 0,
+            Record::Owner(owner) => owner.cluster_id.len(),
+            Record::Truncate { .. }
+            | Record::CheckpointEnd
+            | Record::Drop { .. }
+            | Record::Holds { .. }
+            | Record::Sealed => 0,
         };
         OVERHEAD_BYTES + bytes
     }

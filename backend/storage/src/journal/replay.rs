@@ -1,11 +1,16 @@
 //! Reading the journal back when it is opened: a torn tail is cut off, and damage before the tail is an error.
+//!
+//! The newest frames are written again, in place, and synced before the node acts on them. Where the fsync of the last
+//! process failed, the kernel may have dropped a frame and keep it in memory as if it were on disk: an fsync alone would
+//! succeed, and a power cut would lose it.
 
 use super::{
-    JournalError, frame,
+    JournalError,
+    frame::{self, Frame},
     image::{GroupLog, Image, Place},
     position::Position,
-    record::Record,
-    segment::{BadHeader, FORMAT, HEADER_BYTES, Header, Segment, Segments, Tail},
+    record::{Owner, Record},
+    segment::{self, BadHeader, FORMAT, HEADER_BYTES, Header, Segment, Segments, Tail},
 };
 use crate::atomic_file;
 use bytes::Bytes;
@@ -13,7 +18,9 @@ use ringmaster_common::id::GroupId;
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    io,
     ops::Range,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -25,13 +32,69 @@ pub(super) struct Replayed {
     pub(super) tail: Tail,
 }
 
+impl Replayed {
+    /// Refuses the journal of another node; one that is of none yet becomes the owner's.
+    pub(super) fn check_owner(&mut self, path: &Path, owner: Owner) -> Result<(), JournalError> {
+        match &self.image.owner {
+            Some(held) if *held == owner => Ok(()),
+            Some(held) => {
+                Err(JournalError::Foreign { path: path.to_owned(), held: held.clone(), asked: owner })
+            }
+            None => {
+                let record = Record::Owner(owner);
+                let mut frame = Frame::new();
+                frame.push(&record);
+                let failed = |source| JournalError::Io { path: path.to_owned(), source };
+                self.tail.append(&mut frame, 0).map_err(failed)?;
+                let nothing = |_: &Bytes| unreachable!("an owner appends nothing");
+                self.image.apply(&record, nothing).expect("an owner fits everywhere");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// How much of the newest segment is written again, at least, where it has so much: its last frame is.
+const REWRITTEN_BYTES: usize = 4 << 20;
+
 /// Reads all segments in order, and makes the journal ready for more.
 pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
+    let failed = |source| JournalError::Io { path: dir.to_owned(), source };
+    if dir.is_dir() {
+        atomic_file::remove_unfinished(dir).map_err(failed)?;
+    }
+    let Read { image, segments, older, newest } = read_all(dir)?;
+    for read in older {
+        read.seal()?;
+    }
+    let tail = newest.into_tail()?;
+    // A rename may not have become durable before the last process ended.
+    atomic_file::sync_dir(dir).map_err(failed)?;
+    Ok(Replayed { image, segments, tail })
+}
+
+/// Whether a node has used the journal, or may have used it. Changes nothing on disk.
+pub(super) fn is_used(dir: &Path) -> bool {
+    match read_all(dir) {
+        Ok(read) => !read.image.is_fresh(),
+        Err(JournalError::Missing { .. }) => false,
+        Err(_) => true,
+    }
+}
+
+/// The content of all segments.
+struct Read {
+    image: Image,
+    segments: Segments,
+    older: Vec<ReadSegment>,
+    newest: ReadSegment,
+}
+
+fn read_all(dir: &Path) -> Result<Read, JournalError> {
     let failed = |source| JournalError::Io { path: dir.to_owned(), source };
     if !dir.is_dir() {
         return Err(JournalError::Missing { path: dir.to_owned() });
     }
-    atomic_file::remove_unfinished(dir).map_err(failed)?;
     let mut sequences = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
@@ -49,25 +112,33 @@ pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
         held: Held::default(),
         expected: None,
     };
-    for sequence in older {
+    let nexts = sequences.iter().skip(1);
+    let older = older.iter().zip(nexts).map(|(sequence, next)| {
         let read = replay.read(*sequence)?;
-        if let Some(broken) = read.broken {
-            return Err(read.damaged(broken.at, format!("{}, and later segments follow", broken.what)));
+        match read.broken {
+            // All frames before the next segment are there: the seal alone was cut short.
+            Some(_) if read.sequence == *next => Ok(read),
+            Some(broken) => {
+                Err(read.damaged(broken.at, format!("{}, and later segments follow", broken.what)))
+            }
+            None => Ok(read),
         }
-    }
-    let read = replay.read(*newest)?;
+    });
+    let older = older.collect::<Result<Vec<_>, JournalError>>()?;
+    let newest = replay.read(*newest)?;
     let Replay { image, segments, held, .. } = replay;
+    if newest.sealed {
+        let what = "a later segment was begun, and is missing";
+        return Err(newest.damaged(newest.end, what.to_owned()));
+    }
     if let Some(gap) = image.find_gap() {
-        return Err(read.damaged(read.end, gap.to_string()));
+        return Err(newest.damaged(newest.end, gap.to_string()));
     }
     if let Some((group, range)) = held.find_missing(&image) {
         let what = format!("entries {range:?} of group {group} are missing, and with them older segments");
-        return Err(read.damaged(read.end, what));
+        return Err(newest.damaged(newest.end, what));
     }
-    let tail = read.into_tail()?;
-    // A rename may not have become durable before the last process ended.
-    atomic_file::sync_dir(dir).map_err(failed)?;
-    Ok(Replayed { image, segments, tail })
+    Ok(Read { image, segments, older, newest })
 }
 
 struct Replay<'a> {
@@ -87,7 +158,11 @@ struct ReadSegment {
     /// The sequence behind the last whole frame.
     sequence: u64,
     end: usize,
+    /// Where the last whole frame begins.
+    last_frame: usize,
     checkpoint_end: Option<usize>,
+    /// Its end says that another segment follows.
+    sealed: bool,
     length: usize,
     broken: Option<Broken>,
 }
@@ -121,6 +196,8 @@ impl Held {
             Record::Vote { .. }
             | Record::Append { .. }
             | Record::Committed { .. }
+            | Record::Sealed
+            | Record::Owner(_)
             | Record::CheckpointEnd => {}
         }
     }
@@ -164,7 +241,9 @@ impl Replay<'_> {
             path: path.clone(),
             sequence,
             end: HEADER_BYTES,
+            last_frame: HEADER_BYTES,
             checkpoint_end: None,
+            sealed: false,
             length: bytes.len(),
             broken: None,
             header,
@@ -181,7 +260,7 @@ impl Replay<'_> {
                     if let Some(next) = frame::find(&bytes, read.end + 1, read.header.mark) {
                         return Err(damaged(
                             read.end,
-                            format!("{what}, and a whole frame follows at byte {next}"),
+                            format!("{what}, and a later frame begins at byte {next}"),
                         ));
                     }
                     read.broken = Some(Broken { at: read.end, what });
@@ -198,15 +277,25 @@ impl Replay<'_> {
                     let offset = record_end - entry.len() as u64;
                     Place::Disk(Position::new(Arc::clone(&read.readable), offset, entry))
                 };
-                if record == Record::CheckpointEnd {
-                    read.checkpoint_end = Some(end);
+                match record {
+                    Record::CheckpointEnd => read.checkpoint_end = Some(end),
+                    Record::Sealed => read.sealed = true,
+                    _ if read.sealed => {
+                        return Err(damaged(read.end, "there is a frame behind the seal".to_owned()));
+                    }
+                    _ => {}
                 }
                 self.image.apply(&record, place).map_err(|gap| damaged(read.end, gap.to_string()))?;
                 self.segments.note(&record);
                 self.held.note(&record);
             }
+            if !read.sealed {
+                read.last_frame = read.end;
+                read.end = end;
+                read.sequence += 1;
+                continue;
+            }
             read.end = end;
-            read.sequence += 1;
         }
         if read.checkpoint_end.is_none() {
             let what = "the checkpoint that it begins with is not whole";
@@ -222,10 +311,27 @@ impl ReadSegment {
         JournalError::Damaged { path: self.path.clone(), offset: offset as u64, what }
     }
 
+    fn open(&self) -> Result<File, JournalError> {
+        let failed = |source| JournalError::Io { path: self.path.clone(), source };
+        File::options().read(true).write(true).open(&self.path).map_err(failed)
+    }
+
+    /// Writes the seal, unless it is there: of a segment that another one follows.
+    fn seal(self) -> Result<(), JournalError> {
+        if self.sealed {
+            return Ok(());
+        }
+        let file = self.open()?;
+        let sealed = file
+            .set_len(self.end as u64)
+            .and_then(|()| segment::write_seal(&file, self.header.mark, self.end as u64));
+        sealed.map(drop).map_err(|source| JournalError::Io { path: self.path.clone(), source })
+    }
+
     /// Continues behind the last whole frame.
     fn into_tail(self) -> Result<Tail, JournalError> {
         let failed = |source| JournalError::Io { path: self.path.clone(), source };
-        let file = File::options().read(true).write(true).open(&self.path).map_err(failed)?;
+        let file = self.open()?;
         if let Some(broken) = self.broken {
             tracing::warn!(
                 segment = %self.path.display(),
@@ -236,6 +342,7 @@ impl ReadSegment {
             );
         }
         file.set_len(self.end as u64).map_err(failed)?;
+        self.rewrite(&file).map_err(failed)?;
         // A process that was killed may have left frames that were written and not yet synced. From
         // now on the node acts on them, so they must not go away.
         file.sync_all().map_err(failed)?;
@@ -248,5 +355,14 @@ impl ReadSegment {
             checkpoint_end: self.checkpoint_end.unwrap_or(self.end) as u64,
             length: self.end as u64,
         })
+    }
+
+    /// Writes the newest frames again, in their place, so that the next fsync writes them to the disk. A frame is written
+    /// when the one before it is durable, so the last one is all that can be missing there.
+    fn rewrite(&self, file: &File) -> io::Result<()> {
+        let start = self.last_frame.min(self.end.saturating_sub(REWRITTEN_BYTES));
+        let mut bytes = vec![0; self.end - start];
+        file.read_exact_at(&mut bytes, start as u64)?;
+        file.write_all_at(&bytes, start as u64)
     }
 }

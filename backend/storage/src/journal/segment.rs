@@ -14,6 +14,10 @@
 //! The first frames are the checkpoint: the records that must survive the deletion of older segments. A segment
 //! gets its name when its checkpoint is durable, so a checkpoint is never torn.
 //!
+//! The seal is a frame that the sequence does not count: it is written when the next segment is durable. So a newest
+//! segment that has one is not the newest: another one is missing. A seal that is torn or was never written is written
+//! when the journal is opened: the sequence of the next segment proves that all frames before it are there.
+//!
 //! Frames are written over zeros. A frame that made the file longer would have to wait for the file
 //! system's own journal at each fsync, and with it for all others that write to that disk. So the
 //! file grows ahead of the frames, by [`AHEAD_BYTES`] at a time.
@@ -32,8 +36,8 @@ use std::{
 
 /// The format of segments that this version writes. Segments of the formats before it are read, and written on, as if
 /// they were of this one: the first had no zeros behind its frames, the second no groups that
-/// were dropped, and no list of the entries that older segments hold.
-pub(super) const FORMAT: u32 = 3;
+/// were dropped, and no list of the entries that older segments hold, the third no owner and no seals.
+pub(super) const FORMAT: u32 = 4;
 pub(super) const HEADER_BYTES: usize = 32;
 const MAGIC: [u8; 8] = *b"RMjournl";
 
@@ -154,6 +158,8 @@ impl Segments {
             | Record::Purge { .. }
             | Record::Committed { .. }
             | Record::Holds { .. }
+            | Record::Sealed
+            | Record::Owner(_)
             | Record::CheckpointEnd => {}
         }
     }
@@ -213,6 +219,12 @@ impl Tail {
         Ok(())
     }
 
+    /// Adds the seal: the next segment is durable. No frame is added behind it.
+    pub(super) fn seal(&mut self) -> io::Result<()> {
+        self.end = write_seal(&self.file, self.mark, self.end)?;
+        Ok(())
+    }
+
     /// Cuts off the zeros behind the last frame. A crash may undo it.
     pub(super) fn trim(&mut self) -> io::Result<()> {
         self.length = self.end;
@@ -223,6 +235,15 @@ impl Tail {
     pub(super) fn written(&self) -> u64 {
         self.end - self.checkpoint_end
     }
+}
+
+/// Writes the seal of a segment whose frames end at `end`, and returns where it ends itself.
+pub(super) fn write_seal(file: &File, mark: u64, end: u64) -> io::Result<u64> {
+    let mut frame = Frame::new();
+    frame.push(&Record::Sealed);
+    file.write_all_at(frame.seal(mark), end)?;
+    file.sync_data()?;
+    Ok(end + frame.len() as u64)
 }
 
 /// A segment that was created, and where in it each entry of its checkpoint is.

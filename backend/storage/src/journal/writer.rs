@@ -18,7 +18,7 @@ use ringmaster_net::clock;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -79,8 +79,11 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    pub(super) fn new(error: &io::Error) -> Self {
-        Failure { kind: error.kind(), text: format!("the journal cannot be written: {error}") }
+    pub(super) fn new(dir: &Path, error: &io::Error) -> Self {
+        Failure {
+            kind: error.kind(),
+            text: format!("the journal at {} cannot be written: {error}", dir.display()),
+        }
     }
 
     pub(super) fn error(&self) -> io::Error {
@@ -294,7 +297,7 @@ impl Writer {
     /// the first one did not write, and would report success.
     fn fail(&self, error: &io::Error) -> Failure {
         tracing::error!(%error, journal = %self.dir.display(), "the journal cannot be written; nothing is confirmed any more");
-        self.failure.get_or_init(|| Failure::new(error)).clone()
+        self.failure.get_or_init(|| Failure::new(&self.dir, error)).clone()
     }
 
     /// The file ends where its frames do, unless the process crashes.
@@ -308,9 +311,11 @@ impl Writer {
     fn begin_segment(&mut self) -> io::Result<()> {
         let copied = self.segments.stragglers(self.limits.segments - 1, &self.image);
         let path = Segment::path(&self.dir, self.tail.sequence);
-        self.trim();
         let Created { tail, entries } =
             segment::create(&path, self.tail.sequence, checkpoint(&self.image, &copied))?;
+        // Only now: a seal says that the next segment is there.
+        self.tail.seal()?;
+        self.trim();
         self.tail = tail;
         self.segments.begin(path, &entries);
         let mut front = self.front.lock().unwrap_or_else(PoisonError::into_inner);
@@ -334,13 +339,14 @@ impl Writer {
     }
 }
 
-/// The records at the beginning of a segment: of every group all but its entries, and of some groups these, too. They
+/// The records at the beginning of a segment: the owner, of every group all but its entries, and of some groups these, too. They
 /// are ordinary records: a replay that comes from older segments finds nothing new in them.
 pub(super) fn checkpoint<'a>(
     image: &'a Image,
     copied: &'a BTreeSet<GroupId>,
 ) -> impl Iterator<Item = io::Result<Record>> + 'a {
-    image.groups.iter().flat_map(|(group, log)| {
+    let owner = image.owner.clone().map(|owner| Ok(Record::Owner(owner)));
+    let groups = image.groups.iter().flat_map(|(group, log)| {
         let group = *group;
         let vote = log.vote.clone().map(|vote| Record::Vote { group, vote });
         let purge = log.purged.clone().map(|(through, id)| Record::Purge { group, through, id });
@@ -357,5 +363,6 @@ pub(super) fn checkpoint<'a>(
         let holds = log.first_index().zip(log.next_index());
         let holds = holds.map(|(first, next)| Record::Holds { group, first, next });
         before.chain(entries).chain(holds.map(Ok)).chain(committed.map(Ok))
-    })
+    });
+    owner.into_iter().chain(groups)
 }
