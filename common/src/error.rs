@@ -137,6 +137,8 @@ codes! {
     /// The route's listener is an address of a member.
     ListenerTaken = "listener_taken", 409, "Listener address in use by a node";
     UpstreamInUse = "upstream_in_use", 409, "Upstream in use by a route";
+    /// Another address is another process, and one process at a time is the primary.
+    EndpointIsPrimary = "endpoint_is_primary", 409, "Endpoint is the primary";
     /// A registration cannot take the id or address of another endpoint.
     EndpointTaken = "endpoint_taken", 409, "Endpoint id or address in use";
     /// The command needs a feature level that not every member supports yet.

@@ -472,9 +472,9 @@ impl State {
     /// neither is taken back.
     pub(super) fn clean_up(&mut self, context: &mut Context, failed: impl IntoIterator<Item = FailedStep>) {
         for FailedStep { operation, begun, why, taken_over } in failed {
-            let is_fence = match begun.last() {
-                Some(StepSpec::ClearPrimary { .. }) => false,
-                Some(StepSpec::FencePrimary { .. }) => true,
+            let (is_fence, webhook) = match begun.last() {
+                Some(StepSpec::ClearPrimary { .. }) => (false, None),
+                Some(StepSpec::FencePrimary { webhook, .. }) => (true, webhook.as_deref()),
                 _ => continue,
             };
             let cleared = begun.iter().find_map(|spec| match spec {
@@ -485,11 +485,15 @@ impl State {
             let Some(record) = self.upstreams.get(upstream) else { continue };
             let answer_is_unknown = is_fence && (why.code == Code::StepTimeout || taken_over);
             let has_none = record.upstream.primary.as_ref().is_some_and(|primary| primary.endpoint.is_none());
-            if !has_none || (answer_is_unknown && record.upstream.config.fence_webhook().is_some()) {
+            let webhook = webhook.or(record.upstream.config.fence_webhook());
+            // The endpoint may be gone, or be another process by now: the upstream has no primary then.
+            let is_there = record.latest_primary().is_some_and(|last| {
+                last.endpoint == *from && record.endpoint(from).is_ok_and(|endpoint| last.is(endpoint))
+            });
+            if !has_none || !is_there || (answer_is_unknown && webhook.is_some()) {
                 continue;
             }
             let reason = format!("operation {operation} failed: {}", why.detail);
-            // The endpoint may be gone; the upstream has no primary then, as after any such removal.
             let _ = self.upstreams.set_primary(context, upstream, Some(from.clone()), &reason);
         }
     }

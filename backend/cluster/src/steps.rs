@@ -44,8 +44,18 @@ pub enum StepSpec {
     SetEndpointState { upstream: String, endpoint: String, state: EndpointState },
     /// The upstream has no primary, and the nodes route by that. `to` takes over from `from`.
     ClearPrimary { upstream: String, from: Option<String>, to: String },
-    /// The fencing webhook, if there is one, has confirmed that the old primary is fenced.
-    FencePrimary { upstream: String, from: Option<String> },
+    /// The webhook, or the one that is configured by then, has confirmed that the old primary is fenced. Its epoch is
+    /// known by then, where it is none here.
+    FencePrimary {
+        upstream: String,
+        from: Option<String>,
+        #[serde(default)]
+        addr: Option<String>,
+        #[serde(default)]
+        epoch: Option<u64>,
+        #[serde(default)]
+        webhook: Option<String>,
+    },
     /// The endpoint is the primary, in an epoch of its own.
     SetPrimary { upstream: String, endpoint: String },
     /// The primary is not unhealthy.
@@ -87,6 +97,11 @@ impl StepSpec {
             StepSpec::FencePrimary { .. } => "fence",
             StepSpec::VerifyLeader { .. } | StepSpec::VerifyPrimary { .. } => "verify",
         }
+    }
+
+    /// Whether the step changes the voters, and finishes that itself.
+    pub fn changes_voters(&self) -> bool {
+        matches!(self, StepSpec::PromoteLearner { .. } | StepSpec::ChangeVoters { .. })
     }
 
     /// Whether the step only looks. An operation can be aborted as long as it has begun no other step.

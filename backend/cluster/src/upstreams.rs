@@ -4,16 +4,18 @@
 //! - A PUT changes no endpoint's state and no health, unless the endpoint's address changes: the health of a new
 //!   address is unknown.
 //! - A registered endpoint outlasts a PUT, and goes with its registration alone.
-//! - An active-standby upstream keeps its primary through a PUT. Where the primary itself is removed, there is none
-//!   until another endpoint takes over. Epochs come from one counter of the whole cluster that only grows.
+//! - An active-standby upstream keeps its primary through a PUT, which cannot change the primary's address. Where the
+//!   primary itself is removed, or registers at another address, there is none until an endpoint takes over. Epochs come
+//!   from one counter of the whole cluster that only grows.
 //!
 //! The version of an upstream is that of its configuration. The version that plans read changes with states and
 //! primaries, too, but not with health, which fluctuates.
 
 pub mod health;
-mod primary;
+pub mod primary;
 pub mod registration;
 
+use self::primary::LastPrimary;
 use crate::{
     Context,
     limits::Limits,
@@ -60,7 +62,8 @@ pub struct UpstreamRecord {
     /// When another endpoint last became the primary.
     last_failover: Option<ClusterTime>,
     /// While there is no primary: the endpoint that was it last. Unless it was fenced it may still be up.
-    last_primary: Option<String>,
+    #[serde(default)]
+    last_primary: Option<LastPrimary>,
 }
 
 impl Upstreams {
@@ -115,17 +118,20 @@ impl Upstreams {
         let created = known.is_none();
         let mut record = known.map_or_else(|| UpstreamRecord::new(name.clone()), Arc::unwrap_or_clone);
         let mut endpoints = Vec::with_capacity(spec.endpoints.len());
-        for spec in &spec.endpoints {
-            endpoints.push(record.configure(spec, context.wall)?);
+        for endpoint in &spec.endpoints {
+            if spec.active_standby.is_some() {
+                record.check_address(endpoint)?;
+            }
+            endpoints.push(record.configure(endpoint, context.wall)?);
         }
         let registered = record.upstream.config.endpoints.iter().filter(|known| known.registered.is_some());
         endpoints.extend(registered.cloned());
         check_count(context.limits, &name, endpoints.len())?;
-        let before = record.upstream.primary.clone();
+        let last = record.latest_primary();
         record.upstream.config = spec.with_endpoints(endpoints);
         record.upstream.configured(context.revision, context.wall, &context.actor.to_string());
-        self.assign_primary(&mut record.upstream, context.wall);
-        record.remember_primary(before.as_ref());
+        self.assign_primary(&mut record.upstream, last.as_ref(), context.wall);
+        record.remember_primary(last);
         record.update_countdown(context);
         record.changes(context.revision);
         record.forget_the_gone();
@@ -176,6 +182,7 @@ impl Upstreams {
         check_count(context.limits, name, others.count() + 1)?;
         let mut record = record.clone();
         let created = record.upstream.endpoint(&spec.id).is_none();
+        record.check_address(spec)?;
         let endpoint = record.configure(spec, context.wall)?;
         record.upstream.put_endpoint(endpoint.clone());
         record.upstream.configured(context.revision, context.wall, &context.actor.to_string());
@@ -243,7 +250,10 @@ impl Upstreams {
     /// Stores the changed upstream, and emits the change of its primary, if there is one.
     fn store(&mut self, context: &mut Context, mut record: UpstreamRecord, reason: &str) {
         let before = record.upstream.primary.clone();
-        self.assign_primary(&mut record.upstream, context.wall);
+        // By what was stored: the endpoint's address may have changed since.
+        let last = self.get(&record.upstream.name).and_then(UpstreamRecord::latest_primary);
+        self.assign_primary(&mut record.upstream, last.as_ref(), context.wall);
+        record.remember_primary(last);
         record.update_countdown(context);
         record.primary_changes(context, before.as_ref(), reason);
         record.changes(context.revision);
@@ -281,10 +291,25 @@ impl UpstreamRecord {
         }
     }
 
-    /// The primary, or while there is none, the endpoint that was it last.
-    pub fn latest_primary(&self) -> Option<&str> {
+    /// Another address is another process, which would be the primary in the epoch of the one before, and beside it.
+    fn check_address(&self, spec: &EndpointSpec) -> Result<(), Refusal> {
+        let name = &self.upstream.name;
         let primary = self.upstream.primary.as_ref().and_then(|primary| primary.endpoint.as_deref());
-        primary.or(self.last_primary.as_deref())
+        match self.upstream.endpoint(&spec.id) {
+            Some(known) if primary == Some(known.id.as_str()) && known.addr != spec.addr => {
+                Err(Refusal::new(
+                    Code::EndpointIsPrimary,
+                    format!(
+                        "endpoint {id} is the primary of {name}, at {}, and {} is another process; add that one under \
+                     another id, make it the primary (fail_over_upstream), and remove {id}",
+                        known.addr,
+                        spec.addr,
+                        id = known.id,
+                    ),
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub fn endpoint(&self, id: &str) -> Result<&Endpoint, Refusal> {

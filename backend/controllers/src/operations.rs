@@ -11,6 +11,7 @@
 mod failover;
 mod members;
 
+use self::failover::Former;
 use crate::{IDLE_INTERVAL, PROPOSAL_DEADLINE, request};
 use futures::{StreamExt, stream::FuturesUnordered};
 use ringmaster_cluster::{
@@ -151,7 +152,11 @@ impl Execution<'_> {
             StepSpec::ClearPrimary { upstream, from, to } => {
                 self.clear_primary(upstream, from.as_deref(), to).await
             }
-            StepSpec::FencePrimary { upstream, from } => self.fence(upstream, from.as_deref()).await,
+            StepSpec::FencePrimary { upstream, from: Some(from), addr, epoch, webhook } => {
+                let former = Former { upstream, endpoint: from, addr: addr.as_deref(), epoch: *epoch };
+                self.fence(&former, webhook.as_deref()).await
+            }
+            StepSpec::FencePrimary { from: None, .. } => Ok("there was no other primary to fence".to_owned()),
             StepSpec::SetPrimary { upstream, endpoint } => self.promote_endpoint(upstream, endpoint).await,
             StepSpec::VerifyPrimary { upstream, endpoint } => self.verify_primary(upstream, endpoint).await,
         }

@@ -4,6 +4,9 @@
 //! fenced, and the new one becomes the primary in an epoch of its own. If that fails before
 //! the old one can have been fenced, it is the primary again. Later there is no primary until the next failover: one that
 //! may be down is better than none, and none is better than two that are up.
+//!
+//! The endpoint that was the primary last is fenced at the address that it had then, whatever became of it since: one that
+//! is cut off loses its registration first. The plan names the webhook, so that what was read is what is called.
 
 use crate::{
     blocker::Blocker,
@@ -16,6 +19,7 @@ use ringmaster_cluster::{
     observations::Observations,
     plans::{Draft, DraftStep, FactKey},
     steps::{Check, StepSpec},
+    upstreams::primary::LastPrimary,
 };
 use ringmaster_common::{
     action::Action,
@@ -23,7 +27,7 @@ use ringmaster_common::{
     plan::{Impact, Scope, UpstreamImpact},
     traffic::{
         health::Verdict,
-        upstream::{EndpointState, Upstream},
+        upstream::{Endpoint, EndpointState, Upstream},
     },
 };
 use std::time::Duration;
@@ -57,15 +61,28 @@ pub fn plan(
         });
     };
     let from = upstream.primary.as_ref().and_then(|primary| primary.endpoint.clone());
+    let latest = record.latest_primary();
     let to = match to {
-        Some(to) => record.endpoint(&to)?.id.clone(),
-        None => first_standby(state, upstream, from.as_deref(), record.latest_primary())?,
+        Some(to) => record.endpoint(&to)?,
+        None => first_standby(state, upstream, from.as_deref(), latest.as_ref())?,
     };
-    // Without a primary, the one before may still be up: an earlier failover may have ended before it was fenced.
-    let to_fence = record.latest_primary().filter(|latest| *latest != to).map(str::to_owned);
+    // Without a primary, the one before may still be up: it may have left, or a failover have ended before it was fenced.
+    let to_fence = latest.filter(|latest| !latest.is(to)).map(|latest| ToFence {
+        endpoint: latest.endpoint,
+        addr: latest.addr,
+        epoch: Some(latest.epoch).filter(|epoch| *epoch > 0),
+        webhook: standby.fence_webhook.clone(),
+    });
+    let back = ToFence {
+        endpoint: to.id.clone(),
+        addr: Some(to.addr.clone()),
+        epoch: None,
+        webhook: standby.fence_webhook.clone(),
+    };
+    let to = to.id.clone();
     let mut warnings = Vec::new();
-    if let Some(from) = to_fence.as_ref().filter(|_| standby.fence_webhook.is_none()) {
-        warnings.push(Warning::NotFenced { upstream: name.clone(), endpoint: from.clone() });
+    if let Some(from) = to_fence.as_ref().filter(|from| from.webhook.is_none()) {
+        warnings.push(Warning::NotFenced { upstream: name.clone(), endpoint: from.endpoint.clone() });
     }
     if is_unchecked(upstream, &to) {
         warnings.push(Warning::HealthUnknown { upstream: name.clone(), endpoint: to.clone() });
@@ -75,8 +92,8 @@ pub fn plan(
         None => "which has none now".to_owned(),
     };
     Ok(Draft {
-        steps: steps(&name, from.as_deref(), to_fence.as_deref(), &to),
-        revert: from.as_deref().map(|from| steps(&name, Some(&to), Some(&to), from)),
+        steps: steps(&name, from.as_deref(), to_fence, &to),
+        revert: from.as_deref().map(|from| steps(&name, Some(&to), Some(back), from)),
         undo: from.clone().map(|from| Action::FailOverUpstream { upstream: name.clone(), to: Some(from) }),
         summary: format!(
             "Endpoint {to} becomes the primary of {name}, {old}. In between, its requests are refused for a moment."
@@ -92,11 +109,28 @@ pub fn plan(
     })
 }
 
+/// The endpoint that has to be fenced before another one may be the primary.
+struct ToFence {
+    endpoint: String,
+    addr: Option<String>,
+    /// None where it is known only once the endpoint has been made the primary.
+    epoch: Option<u64>,
+    webhook: Option<String>,
+}
+
 /// From the present primary, if there is one; `to_fence` is the one that may still be up.
-fn steps(upstream: &str, from: Option<&str>, to_fence: Option<&str>, to: &str) -> Vec<DraftStep> {
-    let (name, endpoint) = (upstream.to_owned(), to.to_owned());
-    let (from, to_fence) = (from.map(str::to_owned), to_fence.map(str::to_owned));
-    let old = to_fence.as_deref().unwrap_or("the old primary").to_owned();
+fn steps(upstream: &str, from: Option<&str>, to_fence: Option<ToFence>, to: &str) -> Vec<DraftStep> {
+    let (name, endpoint, from) = (upstream.to_owned(), to.to_owned(), from.map(str::to_owned));
+    let old = to_fence.as_ref().map_or("the old primary", |to_fence| &to_fence.endpoint).to_owned();
+    let fence = match to_fence {
+        Some(ToFence { endpoint, addr, epoch, webhook }) => {
+            StepSpec::FencePrimary { upstream: name.clone(), from: Some(endpoint), addr, epoch, webhook }
+        }
+        None => {
+            let (addr, epoch, webhook) = (None, None, None);
+            StepSpec::FencePrimary { upstream: name.clone(), from: None, addr, epoch, webhook }
+        }
+    };
     vec![
         step(
             StepSpec::Preflight(Check::Failover { upstream: name.clone(), to: endpoint.clone() }),
@@ -108,11 +142,7 @@ fn steps(upstream: &str, from: Option<&str>, to_fence: Option<&str>, to: &str) -
             format!("Stop routing requests to {upstream}"),
             ROUTED_WITHIN,
         ),
-        step(
-            StepSpec::FencePrimary { upstream: name.clone(), from: to_fence },
-            format!("Fence {old}, if a webhook is configured"),
-            FENCED_WITHIN,
-        ),
+        step(fence, format!("Fence {old}, if a webhook is configured"), FENCED_WITHIN),
         step(
             StepSpec::SetPrimary { upstream: name.clone(), endpoint: endpoint.clone() },
             format!("Make {to} the primary, in a new epoch"),
@@ -128,23 +158,22 @@ fn steps(upstream: &str, from: Option<&str>, to_fence: Option<&str>, to: &str) -
 
 /// The first endpoint that can become the primary; where none can, the first one, so that the plan says why not. The
 /// endpoint that was the primary last comes behind all others.
-fn first_standby(
+fn first_standby<'u>(
     state: &State,
-    upstream: &Upstream,
+    upstream: &'u Upstream,
     from: Option<&str>,
-    latest: Option<&str>,
-) -> Result<String, Refusal> {
+    latest: Option<&LastPrimary>,
+) -> Result<&'u Endpoint, Refusal> {
     let mut others: Vec<_> =
         upstream.config.endpoints.iter().filter(|endpoint| Some(endpoint.id.as_str()) != from).collect();
-    others.sort_by_key(|other| Some(other.id.as_str()) == latest);
+    others.sort_by_key(|other| latest.is_some_and(|latest| latest.is(other)));
     let fit = others.iter().find(|other| preflight(state, &upstream.name, &other.id).is_empty());
-    let chosen = fit.or(others.first()).ok_or_else(|| {
+    fit.or(others.first()).copied().ok_or_else(|| {
         Refusal::new(
             Code::UnknownEndpoint,
             format!("{} has no other endpoint that could take over", upstream.name),
         )
-    })?;
-    Ok(chosen.id.clone())
+    })
 }
 
 /// Why `to` cannot become the primary now.

@@ -156,6 +156,37 @@ async fn a_fence_of_unknown_outcome_leaves_no_primary_and_the_next_failover_fenc
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_has_left_is_fenced_at_the_address_that_it_had() {
+    let cluster = Cluster::start(1).await;
+    let webhook = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let mut config = standby(true, 0);
+    let url = format!("http://{}/fence", webhook.local_addr().expect("an address"));
+    config["active_standby"]["fence_webhook"] = json!(url);
+    put(&cluster, "/v1/upstreams/db", config).await;
+    let before = upstream(&cluster, 1, "db").await.expect("it is there");
+    let (d1, elsewhere) = ("/v1/upstreams/db/endpoints/d1", json!({ "addr": "127.0.0.1:5009" }));
+    let moved = cluster.send(1, Method::PUT, d1, Some(elsewhere.clone())).await.expect("an answer");
+    let refused = problem(moved).await;
+    assert_eq!((refused.status, refused.code.as_str()), (409, "endpoint_is_primary"), "{}", refused.detail);
+    let now = upstream(&cluster, 1, "db").await.expect("it is there");
+    assert_eq!(primary(&now), primary(&before));
+
+    // What comes back under its id, elsewhere, is another process: it is neither the primary nor the one to fence.
+    assert_eq!(cluster.send(1, Method::DELETE, d1, None).await.expect("an answer").status(), 204);
+    put(&cluster, d1, elsewhere).await;
+    let fenced = serve_webhook(&webhook, true).await;
+    let (_, epoch) = primary(&before);
+    let expected = json!({ "upstream": "db", "endpoint": "d1", "addr": "127.0.0.1:5001", "epoch": epoch });
+    assert_eq!(fenced, expected);
+    eventually("another primary", SOON, async || {
+        let now = upstream(&cluster, 1, "db").await?;
+        let (endpoint, now) = primary(&now);
+        if endpoint.is_some() && now > epoch { Ok(()) } else { Err(format!("{endpoint:?} in epoch {now}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_cluster_fails_over_automatically_after_the_grace_period() {
     let mut cluster = Cluster::start(3).await;
     put(&cluster, "/v1/upstreams/db", standby(true, 1_500)).await;

@@ -1,7 +1,9 @@
 //! The primary of an active-standby upstream, and when the cluster fails over automatically.
 //!
-//! An epoch belongs to one endpoint for good: whenever another one becomes the primary, or the same one again, its
-//! epoch is new. Without a primary, no endpoint gets a request.
+//! An epoch belongs to one endpoint at one address for good: whenever another one becomes the primary, or the same one
+//! again, its epoch is new. An endpoint at another address is another process, so a primary that moves is gone. Without a
+//! primary, no endpoint gets a request. The one before is remembered until another one is made the primary, whatever
+//! becomes of its registration: unless it was fenced, it may still be up.
 //!
 //! A countdown runs while the primary is unhealthy or missing: for the grace that it is given, and for as long as
 //! failovers are held down after the one before. It is part of the state, in cluster time, so it outlasts the leader
@@ -19,10 +21,45 @@ use ringmaster_common::{
     event::Event,
     traffic::{
         health::Verdict,
-        upstream::{Primary, Upstream},
+        upstream::{Endpoint, Primary, Upstream},
     },
 };
+use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
+
+/// An endpoint that is or was the primary of an upstream, as it was then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Stored")]
+pub struct LastPrimary {
+    pub endpoint: String,
+    /// None where a version that did not keep it has stored this.
+    pub addr: Option<String>,
+    pub epoch: u64,
+}
+
+/// The forms in which it may be stored.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stored {
+    Id(String),
+    Whole { endpoint: String, addr: Option<String>, epoch: u64 },
+}
+
+impl From<Stored> for LastPrimary {
+    fn from(stored: Stored) -> LastPrimary {
+        match stored {
+            Stored::Id(endpoint) => LastPrimary { endpoint, addr: None, epoch: 0 },
+            Stored::Whole { endpoint, addr, epoch } => LastPrimary { endpoint, addr, epoch },
+        }
+    }
+}
+
+impl LastPrimary {
+    /// Whether the endpoint is the same process. One address serves one process, under whichever id.
+    pub fn is(&self, endpoint: &Endpoint) -> bool {
+        self.addr.as_ref().map_or(self.endpoint == endpoint.id, |addr| *addr == endpoint.addr)
+    }
+}
 
 impl Upstreams {
     /// A step of an operation makes another endpoint the primary, or has there be none.
@@ -48,12 +85,14 @@ impl Upstreams {
             let version = record.upstream.version;
             return Ok(Outcome::stored(Resource::Upstream(record.upstream), version, false));
         }
+        let last = record.latest_primary();
         if endpoint.is_some() {
             self.last_epoch += 1;
             record.last_failover = Some(context.now);
         }
         record.upstream.primary =
             Some(Primary { endpoint, epoch: self.last_epoch, since: context.wall, fails_over_at: None });
+        record.remember_primary(last);
         record.fails_over = None;
         record.update_countdown(context);
         record.primary_changes(context, before.as_ref(), reason);
@@ -76,8 +115,13 @@ impl Upstreams {
     }
 
     /// An active-standby upstream that never had a primary takes its first endpoint; one whose primary was
-    /// taken out has none. Another upstream has no such thing.
-    pub(super) fn assign_primary(&mut self, upstream: &mut Upstream, at: Timestamp) {
+    /// taken out, or is at another address than `last` says, has none. Another upstream has no such thing.
+    pub(super) fn assign_primary(
+        &mut self,
+        upstream: &mut Upstream,
+        last: Option<&LastPrimary>,
+        at: Timestamp,
+    ) {
         if upstream.config.active_standby.is_none() {
             upstream.primary = None;
             return;
@@ -96,7 +140,8 @@ impl Upstreams {
                 }
             }
             Some(primary) => {
-                let gone = |id: &String| !endpoints.iter().any(|known| known.id == *id);
+                let moved = |known: &Endpoint| last.is_some_and(|last| !last.is(known));
+                let gone = |id: &String| !endpoints.iter().any(|known| known.id == *id && !moved(known));
                 if primary.endpoint.as_ref().is_some_and(gone) {
                     primary.endpoint = None;
                     primary.since = at;
@@ -133,20 +178,22 @@ impl UpstreamRecord {
         }
     }
 
-    /// Emits a change of the primary; `reason` is why it would be another one.
-    /// Remembers which endpoint was the primary, while there is none.
-    pub(super) fn remember_primary(&mut self, before: Option<&Primary>) {
-        self.last_primary = match &self.upstream.primary {
-            Some(Primary { endpoint: None, .. }) => {
-                before.and_then(|before| before.endpoint.clone()).or(self.last_primary.take())
-            }
-            Some(_) | None => None,
-        };
+    /// The primary, or while there is none, the endpoint that was it last.
+    pub fn latest_primary(&self) -> Option<LastPrimary> {
+        let Some(primary) = &self.upstream.primary else { return None };
+        let Some(id) = &primary.endpoint else { return self.last_primary.clone() };
+        let addr = self.upstream.endpoint(id).map(|endpoint| endpoint.addr.clone());
+        Some(LastPrimary { endpoint: id.clone(), addr, epoch: primary.epoch })
     }
 
-    /// Remembers which endpoint was the primary, and emits the change, if there is one.
-    pub(super) fn primary_changes(&mut self, context: &mut Context, before: Option<&Primary>, reason: &str) {
-        self.remember_primary(before);
+    /// Remembers which endpoint was the primary, while there is none.
+    pub(super) fn remember_primary(&mut self, last: Option<LastPrimary>) {
+        let has_none = self.upstream.primary.as_ref().is_some_and(|primary| primary.endpoint.is_none());
+        self.last_primary = last.filter(|_| has_none);
+    }
+
+    /// Emits the change of the primary, if there is one; `reason` is why it would be another one.
+    pub(super) fn primary_changes(&self, context: &mut Context, before: Option<&Primary>, reason: &str) {
         let Some(primary) = self.upstream.primary.clone().filter(|now| Some(now) != before) else { return };
         let reason = match before {
             Some(before) if before.epoch == primary.epoch && before.endpoint == primary.endpoint => {

@@ -89,7 +89,8 @@ impl Upstreams {
             },
             None => Endpoint { registered: Some(registered), ..fresh },
         };
-        if record.upstream.endpoint(&register.id).is_some_and(|known| known.addr != endpoint.addr) {
+        let moved = record.upstream.endpoint(&register.id).is_some_and(|known| known.addr != endpoint.addr);
+        if moved {
             record.health_history.remove(&register.id);
         }
         record.registered.insert(register.id.clone(), context.revision);
@@ -99,7 +100,9 @@ impl Upstreams {
         }
         record.upstream.put_endpoint(endpoint.clone());
         context.emit(Event::EndpointPut { upstream: name.to_owned(), endpoint });
-        self.store(context, record, "it is the first endpoint");
+        let reason =
+            if moved { "the primary registered at another address" } else { "it is the first endpoint" };
+        self.store(context, record, reason);
         self.stored_endpoint(name, &register.id, created)
     }
 

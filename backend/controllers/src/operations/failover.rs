@@ -30,6 +30,14 @@ const FENCE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How long the new primary may be unhealthy before that counts.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(2);
 
+/// The old primary, as the step names it.
+pub(super) struct Former<'a> {
+    pub(super) upstream: &'a str,
+    pub(super) endpoint: &'a str,
+    pub(super) addr: Option<&'a str>,
+    pub(super) epoch: Option<u64>,
+}
+
 /// Why it is not confirmed that the old primary is fenced.
 enum FenceError {
     /// The webhook could not be reached, or answered that it did not do it.
@@ -123,16 +131,16 @@ impl Execution<'_> {
     /// Asks the webhook to fence the old primary. An answer of 200 to 299 confirms it, and any other one denies it. A
     /// webhook that was called and did not answer, or may have been called by another leader, is called until it
     /// confirms: the old primary may be fenced by then. The log ends a step that is late.
-    pub(super) async fn fence(&self, upstream: &str, from: Option<&str>) -> Result<String, Refusal> {
+    pub(super) async fn fence(&self, former: &Former<'_>, webhook: Option<&str>) -> Result<String, Refusal> {
         let mut may_be_fenced = self.step.taken_over;
         loop {
-            match self.call_webhook(upstream, from).await {
+            match self.call_webhook(former, webhook).await {
                 Ok(confirmed) => return Ok(confirmed),
                 Err(FenceError::NotFenced(why)) if !may_be_fenced => {
                     return Err(Refusal::new(Code::FenceFailed, why));
                 }
                 Err(FenceError::NotFenced(why) | FenceError::Unanswered(why)) => {
-                    tracing::warn!(upstream, why, "the fencing webhook is called again");
+                    tracing::warn!(upstream = former.upstream, why, "the fencing webhook is called again");
                     may_be_fenced = true;
                     tokio::time::sleep(FENCE_RETRY_INTERVAL).await;
                 }
@@ -140,19 +148,24 @@ impl Execution<'_> {
         }
     }
 
-    async fn call_webhook(&self, upstream: &str, from: Option<&str>) -> Result<String, FenceError> {
+    async fn call_webhook(&self, former: &Former<'_>, webhook: Option<&str>) -> Result<String, FenceError> {
+        let Former { upstream, endpoint: from, addr, epoch } = *former;
         let state = self.group.state();
         let Some(record) = state.upstreams.get(upstream) else {
             return Err(FenceError::NotFenced("the upstream was deleted".to_owned()));
         };
-        let (Some(webhook), Some(from)) = (record.upstream.config.fence_webhook(), from) else {
+        let Some(webhook) = webhook.or(record.upstream.config.fence_webhook()) else {
             return Ok(
                 "no webhook is configured; only the epoch distinguishes the old primary from the new one"
                     .to_owned(),
             );
         };
-        let addr = record.upstream.endpoint(from).map(|endpoint| endpoint.addr.clone());
-        let epoch = record.upstream.primary.as_ref().map_or(0, |primary| primary.epoch);
+        // The state knows what the plan could not: the epoch of a primary that this operation has made.
+        let last = record.latest_primary().filter(|last| last.endpoint == from);
+        let (addr, epoch) = match &last {
+            Some(last) => (last.addr.as_deref().or(addr), Some(last.epoch)),
+            None => (addr, epoch),
+        };
         let body = json!({ "upstream": upstream, "endpoint": from, "addr": addr, "epoch": epoch });
         let client = reqwest::Client::builder()
             .no_proxy()

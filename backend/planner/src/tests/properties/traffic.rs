@@ -151,6 +151,12 @@ pub fn check(before: &State, state: &State) -> Result<(), TestCaseError> {
         if let (Some(now), Some(then)) = (&upstream.primary, known.and_then(|known| known.primary.as_ref())) {
             prop_assert!(now.epoch >= then.epoch);
             prop_assert!(now.endpoint == then.endpoint || now.endpoint.is_none() || now.epoch > then.epoch);
+            // An epoch belongs to one address, and the one that had it last is known until another one is the primary.
+            let latest = |state: &State| state.upstreams.get(&upstream.name).unwrap().latest_primary();
+            let (latest_now, latest_then) = (latest(state), latest(before));
+            if now.endpoint.is_none() || now.epoch == then.epoch {
+                prop_assert_eq!(latest_now, latest_then);
+            }
         }
         for endpoint in endpoints {
             let observers: Vec<_> = endpoint.health.opinions.iter().map(|opinion| opinion.observer).collect();

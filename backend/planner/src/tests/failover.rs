@@ -1,0 +1,217 @@
+//! Who is fenced by a failover: the endpoint that was the primary last, at the address that it had then.
+
+use crate::plan;
+use ringmaster_cluster::{
+    Body, Entry, State,
+    command::{Actor, ClusterTime, Command, Outcome, Record, Request},
+    observations::Observations,
+    plans::Draft,
+    steps::StepSpec,
+    upstreams::primary::LastPrimary,
+    version::Formats,
+};
+use ringmaster_common::{Timestamp, action::Action, error::Code};
+use serde_json::{Value, json};
+
+fn apply(state: &mut State, command: Value) -> Outcome {
+    let command: Command = serde_json::from_value(command).unwrap();
+    let (index, stamp) = (state.revision.0 + 1, 1_000 + state.revision.0);
+    let request = Request {
+        id: format!("request-{index}"),
+        actor: Actor::Operator("ops".to_owned()),
+        repeatable: false,
+        fingerprint: None,
+        resent_after: None,
+    };
+    let format = Formats::NEWEST.record;
+    let record = Record { format, stamp: ClusterTime(stamp), wall: Timestamp::UNIX_EPOCH, request, command };
+    state.apply(Entry { index, body: Body::Command(Box::new(record)) }).response.outcome.clone()
+}
+
+fn traffic(state: &mut State, command: Value) -> Outcome {
+    apply(state, json!({ "traffic": command }))
+}
+
+/// An upstream with a registered primary, in epoch 1, and a configured standby.
+fn with_registered_primary() -> State {
+    let mut state = State::default();
+    put(&mut state, json!([]));
+    register(&mut state, "db-0", 5001);
+    put(&mut state, json!([{ "id": "db-1", "addr": "127.0.0.1:5002" }]));
+    assert_eq!(primary(&state), (Some("db-0".to_owned()), 1));
+    state
+}
+
+fn put(state: &mut State, endpoints: Value) -> Outcome {
+    let spec =
+        json!({ "active_standby": { "fence_webhook": "http://10.0.0.9/fence" }, "endpoints": endpoints });
+    traffic(state, json!({ "put_upstream": { "name": "db", "spec": spec, "precondition": "none" } }))
+}
+
+fn register(state: &mut State, id: &str, port: u16) -> Outcome {
+    let register = json!({ "id": id, "addr": format!("127.0.0.1:{port}"), "weight": 1, "ttl_ms": 1_000 });
+    traffic(state, json!({ "register": { "upstream": "db", "register": register } }))
+}
+
+fn unhealthy(state: &mut State, id: &str, port: u16) {
+    let change = json!({
+        "upstream": "db", "endpoint": id, "addr": format!("127.0.0.1:{port}"), "opinions": [], "verdict": "unhealthy"
+    });
+    traffic(state, json!({ "record_health": { "changes": [change] } }));
+}
+
+fn primary(state: &State) -> (Option<String>, u64) {
+    let primary = state.upstreams.get("db").unwrap().upstream.primary.clone().unwrap();
+    (primary.endpoint, primary.epoch)
+}
+
+fn failover(state: &State, to: Option<&str>) -> Draft {
+    let action = Action::FailOverUpstream { upstream: "db".to_owned(), to: to.map(str::to_owned) };
+    plan(state, &Observations::default(), action).unwrap()
+}
+
+/// The endpoint that the plan fences, with its address, epoch and webhook.
+fn fenced(draft: &Draft) -> Option<(String, Option<String>, Option<u64>, Option<String>)> {
+    draft.steps.iter().find_map(|step| match step.spec.clone() {
+        StepSpec::FencePrimary { from: Some(from), addr, epoch, webhook, .. } => {
+            Some((from, addr, epoch, webhook))
+        }
+        _ => None,
+    })
+}
+
+fn db_0_at(port: u16, epoch: u64) -> Option<(String, Option<String>, Option<u64>, Option<String>)> {
+    let webhook = Some("http://10.0.0.9/fence".to_owned());
+    Some(("db-0".to_owned(), Some(format!("127.0.0.1:{port}")), Some(epoch), webhook))
+}
+
+#[test]
+fn a_primary_that_left_is_fenced_at_the_address_that_it_had() {
+    let deregister =
+        json!({ "deregister": { "upstream": "db", "endpoint": "db-0", "only": null, "reason": "its TTL" } });
+    let delete =
+        json!({ "delete_endpoint": { "upstream": "db", "endpoint": "db-0", "precondition": "none" } });
+    for leaves in [deregister, delete] {
+        let mut state = with_registered_primary();
+        assert_eq!(fenced(&failover(&state, None)), db_0_at(5001, 1), "while it is there");
+        traffic(&mut state, leaves);
+        assert_eq!(primary(&state).0, None);
+        let draft = failover(&state, None);
+        assert_eq!(fenced(&draft), db_0_at(5001, 1));
+        assert!(draft.warnings.iter().all(|warning| warning.code != "not_fenced"));
+        // Under its id another process comes: both the failover to it and the one to the standby fence the old one.
+        register(&mut state, "db-0", 5009);
+        assert_eq!(fenced(&failover(&state, Some("db-0"))), db_0_at(5001, 1));
+        assert_eq!(fenced(&failover(&state, Some("db-1"))), db_0_at(5001, 1));
+        // Another upstream's epochs are not its own.
+        let other = json!({ "active_standby": {}, "endpoints": [{ "id": "x", "addr": "127.0.0.1:1" }] });
+        traffic(
+            &mut state,
+            json!({ "put_upstream": { "name": "x", "spec": other, "precondition": "none" } }),
+        );
+        assert_eq!(fenced(&failover(&state, Some("db-1"))), db_0_at(5001, 1));
+        // The same process may come back; there is nothing else to fence then.
+        let mut state = with_registered_primary();
+        traffic(
+            &mut state,
+            json!({ "deregister": { "upstream": "db", "endpoint": "db-0", "only": null, "reason": "" } }),
+        );
+        register(&mut state, "db-0", 5001);
+        assert_eq!(primary(&state).0, None, "it is not the primary without a failover");
+        assert_eq!(fenced(&failover(&state, Some("db-0"))), None);
+    }
+}
+
+#[test]
+fn a_primary_that_registers_elsewhere_is_another_process() {
+    let mut state = with_registered_primary();
+    unhealthy(&mut state, "db-0", 5001);
+    let due = state.upstreams.get("db").unwrap().upstream.primary.clone().unwrap().fails_over_at;
+    assert!(due.is_some(), "the countdown runs");
+    register(&mut state, "db-0", 5009);
+    assert_eq!(primary(&state), (None, 1), "the epoch stays with the process at 5001");
+    let now = state.upstreams.get("db").unwrap().upstream.primary.clone().unwrap().fails_over_at;
+    assert_eq!(now, due, "the countdown goes on where it was");
+    assert_eq!(fenced(&failover(&state, None)), db_0_at(5001, 1));
+    assert_eq!(fenced(&failover(&state, Some("db-0"))), db_0_at(5001, 1));
+    let set = json!({ "set_primary": { "upstream": "db", "endpoint": "db-0", "reason": "it was fenced" } });
+    traffic(&mut state, set);
+    assert_eq!(primary(&state), (Some("db-0".to_owned()), 2));
+    assert_eq!(fenced(&failover(&state, Some("db-1"))), db_0_at(5009, 2));
+}
+
+#[test]
+fn the_address_of_the_primary_is_not_put() {
+    let mut state = State::default();
+    let at = |one: u16, two: u16| {
+        json!([
+            { "id": "p1", "addr": format!("127.0.0.1:{one}") }, { "id": "p2", "addr": format!("127.0.0.1:{two}") }
+        ])
+    };
+    put(&mut state, at(5001, 5002));
+    let before = state.upstreams.clone();
+    let endpoint = json!({ "id": "p1", "addr": "127.0.0.1:5003" });
+    let spec = json!({ "active_standby": {}, "endpoints": [endpoint] });
+    let refused = [
+        put(&mut state, at(5003, 5002)),
+        put(&mut state, at(5002, 5001)),
+        traffic(
+            &mut state,
+            json!({ "put_endpoint": { "upstream": "db", "endpoint": endpoint, "precondition": "none" } }),
+        ),
+        traffic(
+            &mut state,
+            json!({ "import": { "upstreams": [{ "name": "db", "version": 1, "spec": spec }], "routes": [] } }),
+        ),
+    ];
+    for outcome in refused {
+        let Outcome::Refused(refusal) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(refusal.code, Code::EndpointIsPrimary);
+        assert!(refusal.detail.contains("endpoint p1 is the primary of db, at 127.0.0.1:5001"), "{refusal}");
+    }
+    assert_eq!(state.upstreams, before);
+    // The standby may move; and where all endpoints serve, there is no primary.
+    let moved = put(&mut state, at(5001, 5003));
+    assert!(matches!(moved, Outcome::Stored(_)), "{moved:?}");
+    let plain = json!({ "endpoints": [endpoint] });
+    let plain = traffic(
+        &mut state,
+        json!({ "put_upstream": { "name": "db", "spec": plain, "precondition": "none" } }),
+    );
+    assert!(matches!(plain, Outcome::Stored(_)), "{plain:?}");
+}
+
+#[test]
+fn a_failover_that_failed_does_not_give_back_another_process() {
+    let mut state = with_registered_primary();
+    let draft = failover(&state, Some("db-1"));
+    apply(&mut state, json!({ "create_plan": { "draft": draft } }));
+    let Outcome::Operation { operation, .. } =
+        apply(&mut state, json!({ "start_operation": { "plan": 1, "keep_within_ms": null } }))
+    else {
+        panic!("it starts")
+    };
+    let report = |position: u32, result: Value| json!({ "report_step": { "operation": operation.id, "position": position, "term": 0, "result": result } });
+    apply(&mut state, report(0, json!({ "Ok": "no objection" })));
+    traffic(
+        &mut state,
+        json!({ "set_primary": { "upstream": "db", "endpoint": null, "reason": "it drains" } }),
+    );
+    unhealthy(&mut state, "db-0", 5001);
+    register(&mut state, "db-0", 5009);
+    let refused = json!({ "Err": { "code": "fence_failed", "detail": "it answered 500" } });
+    apply(&mut state, report(1, json!({ "Ok": "all nodes" })));
+    apply(&mut state, report(2, refused));
+    assert_eq!(primary(&state).0, None, "what is at 5009 was never the primary");
+    assert_eq!(fenced(&failover(&state, Some("db-1"))), db_0_at(5001, 1));
+}
+
+#[test]
+fn the_earlier_form_of_the_last_primary_is_read() {
+    let bytes = rmp_serde::to_vec_named("db-0").unwrap();
+    let last: LastPrimary = rmp_serde::from_slice(&bytes).unwrap();
+    assert_eq!(last, LastPrimary { endpoint: "db-0".to_owned(), addr: None, epoch: 0 });
+    let whole = LastPrimary { addr: Some("127.0.0.1:5001".to_owned()), epoch: 7, ..last };
+    let bytes = rmp_serde::to_vec_named(&whole).unwrap();
+    assert_eq!(rmp_serde::from_slice::<LastPrimary>(&bytes).unwrap(), whole);
+}
