@@ -13,6 +13,8 @@ pub struct Observations {
     /// The nodes that lack log entries which they had acknowledged.
     pub with_losses: BTreeSet<NodeId>,
     pub endpoints: EndpointRates,
+    /// While a change of voters is under way: the voters before it and those after it. Writes need a majority of both.
+    pub joint_voters: Vec<BTreeSet<NodeId>>,
     /// The longest that an election takes when the leader is lost.
     pub election_bound: Duration,
 }

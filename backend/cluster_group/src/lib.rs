@@ -203,6 +203,16 @@ impl ClusterGroup {
         self.0.raft.replica().change_voters(voters).await
     }
 
+    /// The sets of voters of each of which a majority is needed: two while a change of voters is under way.
+    pub fn voter_sets(&self) -> Vec<BTreeSet<NodeId>> {
+        self.0.raft.replica().voter_sets()
+    }
+
+    /// Finishes a change of voters that was left halfway. False where there is none.
+    pub async fn finish_voter_change(&self) -> Result<bool, String> {
+        self.0.raft.replica().finish_voter_change().await
+    }
+
     /// Removes a learner, unless it is gone already.
     pub async fn remove_learner(&self, node: NodeId) -> Result<(), String> {
         self.0.raft.replica().remove_learner(node).await

@@ -44,10 +44,15 @@ impl ClusterGroup {
                 (replication.node, PeerObservation { lag: Some(replication.lag), age })
             })
             .collect();
+        let mut joint_voters = replica.voter_sets();
+        if joint_voters.len() < 2 {
+            joint_voters.clear();
+        }
         Observations {
             peers,
             with_losses: replica.followers_with_losses(),
             endpoints: self.0.rates.read(),
+            joint_voters,
             election_bound: 2 * replica.lease(),
         }
     }

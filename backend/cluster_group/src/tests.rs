@@ -135,6 +135,35 @@ async fn nodes() -> Vec<Node> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_voters_that_was_left_halfway_is_finished() {
+    let nodes = nodes().await;
+    let leader = &nodes[0].cluster;
+    assert!(!leader.finish_voter_change().await.unwrap(), "there is none");
+    assert!(leader.observations().joint_voters.is_empty());
+    let (before, after) = ([1, 2, 3].map(NodeId).into(), [1, 2].map(NodeId).into());
+    // The change is given up once its first entry is in the log.
+    let begun = async {
+        while leader.voter_sets().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = begun => {}
+        done = leader.change_voters([1, 2].map(NodeId).into()) => panic!("it was finished: {done:?}"),
+    }
+    nodes[0].put_setting("key", 1).await;
+    assert_eq!(leader.voter_sets(), [before, after], "no other node takes the second step");
+    assert_eq!(leader.observations().joint_voters, leader.voter_sets());
+    assert!(leader.finish_voter_change().await.unwrap());
+    assert_eq!(leader.voter_sets(), [[1, 2].map(NodeId).into()]);
+    assert!(!leader.finish_voter_change().await.unwrap(), "once is enough");
+    for node in &nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_applications_share_journal_and_links() {
     let nodes = nodes().await;
     for (node, total) in nodes.iter().zip(1..) {

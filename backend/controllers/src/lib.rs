@@ -15,6 +15,7 @@ mod feature_level;
 pub mod operations;
 mod reconcile;
 mod registration_expiry;
+mod voter_change;
 
 use ringmaster_cluster::command::{Actor, Request};
 use ringmaster_cluster_group::ClusterGroup;
@@ -39,6 +40,7 @@ pub fn start(supervisor: &Supervisor, group: &ClusterGroup, telemetry: &Arc<Tele
     supervisor.spawn_loop("endpoint-health", endpoint_health::run(group(), telemetry()));
     supervisor.spawn_loop("registration-expiry", registration_expiry::run(group()));
     supervisor.spawn_loop("failover", failover::run(group()));
+    supervisor.spawn_loop("voter-change", voter_change::run(group()));
     supervisor.spawn_loop("operations", operations::run(group(), telemetry()));
     supervisor.spawn_loop("feature-level", feature_level::run(group(), peers.clone()));
 }

@@ -118,9 +118,11 @@ pub fn preflight(
         return vec![Blocker::LastVoter];
     }
     let mut blockers = Vec::new();
-    let (alive, needed) = (living(state, observations, before), majority(before));
-    if alive < needed {
-        blockers.push(Blocker::NoQuorumBefore { voters: before.clone(), alive, needed });
+    let joint = observations.joint_voters.iter();
+    let has_none = |voters: &&Voters| living(state, observations, voters) < majority(voters);
+    if let Some(voters) = joint.chain([before]).find(has_none) {
+        let (alive, needed) = (living(state, observations, voters), majority(voters));
+        blockers.push(Blocker::NoQuorumBefore { voters: voters.clone(), alive, needed });
     }
     let (alive, needed) = (living(state, observations, after), majority(after));
     if alive < needed {

@@ -1,6 +1,10 @@
 //! The parts that the drafts of all goals share.
 
-use crate::{blocker::Blocker, quorum::spare_voters, warning::Warning};
+use crate::{
+    blocker::Blocker,
+    quorum::{spare_voters, voter_sets},
+    warning::Warning,
+};
 use ringmaster_cluster::{
     State,
     observations::Observations,
@@ -31,7 +35,8 @@ pub fn draft(
     facts: impl IntoIterator<Item = FactKey>,
 ) -> Draft {
     let voters = &state.membership.voters;
-    let spare = spare_voters(state, observations, voters);
+    let sets = voter_sets(state, observations);
+    let spare = sets.iter().map(|voters| spare_voters(state, observations, voters)).min().unwrap_or(0);
     Draft {
         revision: state.revision,
         action,

@@ -9,7 +9,7 @@ use crate::{
     draft::{
         ENTRY_WITHIN, PREFLIGHT_WITHIN, draft, find, leader, step, texts_of_blockers, texts_of_warnings,
     },
-    quorum::{living, majority, spare_voters},
+    quorum::{Voters, living, majority, spare_voters, voter_sets},
     transfer_leadership::{TRANSFER_WITHIN, successor},
     warning::Warning,
     words::named,
@@ -40,7 +40,9 @@ pub fn plan(
     let leads = leader == id;
     let next = successor(state, observations, |other| other != id);
     let mut warnings = Vec::new();
-    if node.voter && spare_voters(state, observations, &state.membership.voters) <= 1 {
+    let sets = voter_sets(state, observations);
+    let spare = |voters: &Voters| spare_voters(state, observations, voters);
+    if sets.iter().any(|voters| voters.contains(&id) && spare(voters) <= 1) {
         warnings.push(Warning::NoSpareVoterWithout { node: id });
     }
     let mut blockers = blockers(state, observations, node);
@@ -102,17 +104,18 @@ pub fn preflight(state: &State, observations: &Observations, node: NodeId) -> Ve
 /// What blocks draining `node` now.
 fn blockers(state: &State, observations: &Observations, node: &Node) -> Vec<Blocker> {
     let id = node.id;
-    let voters = &state.membership.voters;
     let mut blockers = Vec::new();
-    let mut others = voters.clone();
-    // A node that is drained already may be stopped at any moment.
-    others.retain(|other| {
-        *other != id && state.membership.get(*other).is_some_and(|node| node.status == NodeStatus::Up)
+    let lost = voter_sets(state, observations).into_iter().find_map(|voters| {
+        let mut others = voters.clone();
+        // A node that is drained already may be stopped at any moment.
+        others.retain(|other| {
+            *other != id && state.membership.get(*other).is_some_and(|node| node.status == NodeStatus::Up)
+        });
+        let (left, needed) = (living(state, observations, &others), majority(&voters));
+        let is_needed = voters.contains(&id) && left < needed;
+        is_needed.then(|| Blocker::QuorumNeedsNode { node: id, left, needed, voters: voters.len() })
     });
-    let (left, needed) = (living(state, observations, &others), majority(voters));
-    if node.voter && left < needed {
-        blockers.push(Blocker::QuorumNeedsNode { node: id, left, needed, voters: voters.len() });
-    }
+    blockers.extend(lost);
     if !node.is_alive() {
         let lifted_by = "remove the node instead, if it does not come back";
         blockers.push(Blocker::node_not_up(node, lifted_by));

@@ -178,6 +178,7 @@ pub(super) fn body(state: &State, next: Next) -> Body {
     let observations = Observations {
         with_losses: BTreeSet::new(),
         endpoints: EndpointRates::new(),
+        joint_voters: Vec::new(),
         peers: (1..6)
             .map(|id| (NodeId(id), PeerObservation { lag: Some(id), age: Duration::from_millis(5) }))
             .collect(),

@@ -8,6 +8,7 @@
 //! at 1000 plan by ops: {"type": …}      the planner's answer to an action, created if there is one
 //! members 1 2 | 3                       openraft's membership: voters | learners
 //! observe 3 lag=5000 age=10             what planners see of a node from here on
+//! joint 1 2 3 | 3 4 5                   a change of voters is under way from here on; without voters: no more
 //! ```
 //!
 //! `UPDATE_GOLDEN=1 cargo nextest run scripts` writes what came out into the files; read the diff.
@@ -67,15 +68,20 @@ fn run(text: &str) -> String {
     script.output
 }
 
+fn ids(text: &str) -> BTreeSet<NodeId> {
+    text.split_whitespace().map(|id| id.parse().unwrap()).collect()
+}
+
 impl Script {
     fn line(&mut self, line: &str) {
         match line.split_once(' ').unwrap() {
             ("members", rest) => {
                 let (voters, learners) = rest.split_once('|').unwrap_or((rest, ""));
-                let ids = |text: &str| -> BTreeSet<NodeId> {
-                    text.split_whitespace().map(|id| id.parse().unwrap()).collect()
-                };
                 self.apply(Body::Membership { voters: ids(voters), learners: ids(learners) });
+            }
+            ("joint", rest) => {
+                let sets = rest.split('|').map(ids).filter(|voters| !voters.is_empty());
+                self.observations.joint_voters = sets.collect();
             }
             ("observe", rest) => {
                 let mut words = rest.split_whitespace();

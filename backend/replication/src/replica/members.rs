@@ -22,6 +22,21 @@ impl Replica {
         metrics.borrow_watched().membership_config.membership().voter_ids().collect()
     }
 
+    /// The sets of voters of each of which a majority is needed. There are two while a change of voters is under way: those
+    /// before it and those after it.
+    pub fn voter_sets(&self) -> Vec<BTreeSet<NodeId>> {
+        let metrics = self.raft().server_metrics();
+        metrics.borrow_watched().membership_config.membership().get_joint_config().clone()
+    }
+
+    /// Finishes a change of voters that was left halfway. False where there is none.
+    pub async fn finish_voter_change(&self) -> Result<bool, String> {
+        match self.voter_sets().as_slice() {
+            [_, .., after] => self.change_voters(after.clone()).await.map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
     /// Starts the group with these voters, unless it has ever been started.
     pub async fn initialize(&self, voters: &[(NodeId, String)]) -> Result<(), String> {
         if self.raft().is_initialized().await.map_err(|error| error.to_string())? {
