@@ -10,7 +10,8 @@
 //!   the entries that it speaks of.
 //! - A write that a crash cut short was never confirmed; it is cut off when the journal is opened.
 //!   Damage that has something whole behind it refuses to open: what was confirmed must not vanish
-//!   silently. (Damage to the very last frame cannot be distinguished from a write that was cut short.)
+//!   silently. (Where the node did not stop in order, damage to the very last frame cannot be distinguished from a write
+//!   that was cut short.)
 //! - After an error of the disk nothing is confirmed any more, and no fsync is tried again.
 //!
 //! An entry can be read at once after `append` returns, from memory. Once it is on disk and released, because it was
@@ -25,6 +26,7 @@
 //!
 //! Deliberately absent: locking (see `data_dir`), and any knowledge of what the bytes mean.
 
+mod closed;
 mod frame;
 mod hints;
 mod image;
@@ -104,8 +106,6 @@ pub enum JournalError {
         path.display()
     )]
     Foreign { path: PathBuf, held: Owner, asked: Owner },
-    #[error("{} holds the journal of a node already", path.display())]
-    Used { path: PathBuf },
 }
 
 /// How large a journal gets on disk, apart from entries that are not purged, and in memory, apart from those that are not
@@ -137,17 +137,19 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Creates the journal in the data directory `dir`: once, for a node that has no past. Later a missing journal is
-    /// an error, because a node that forgot its votes may vote twice. One that no node has used yet may be there.
+    /// Creates the journal in the data directory `dir`, unless it is there: once, for a node that has
+    /// no past. Later a missing journal is an error, because a node that forgot its votes may vote
+    /// twice.
     pub fn create(dir: &Path) -> Result<(), JournalError> {
         let path = dir.join(DIRECTORY);
-        if replay::is_used(&path) {
-            return Err(JournalError::Used { path });
+        match replay::replay(&path) {
+            Ok(_) => Ok(()),
+            Err(JournalError::Missing { .. }) => atomic_file::create_dir(&path)
+                .and_then(|()| segment::create(&Segment::path(&path, 0), 0, iter::empty()))
+                .map(drop)
+                .map_err(|source| JournalError::Io { path, source }),
+            Err(error) => Err(error),
         }
-        atomic_file::create_dir(&path)
-            .and_then(|()| segment::create(&Segment::path(&path, 0), 0, iter::empty()))
-            .map(drop)
-            .map_err(|source| JournalError::Io { path, source })
     }
 
     /// Whether the data directory `dir` has a journal that a node has used.
@@ -229,7 +231,10 @@ impl Journal {
     pub fn segment_bytes(&self) -> io::Result<Vec<u64>> {
         let mut sizes = Vec::new();
         for entry in fs::read_dir(&self.path)? {
-            sizes.push(entry?.metadata()?.len());
+            let entry = entry?;
+            if entry.file_name() != closed::FILE {
+                sizes.push(entry.metadata()?.len());
+            }
         }
         Ok(sizes)
     }

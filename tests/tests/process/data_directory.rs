@@ -97,11 +97,13 @@ async fn a_node_does_not_start_over_the_journal_of_another_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_snapshot_is_noticed_and_an_unfinished_one_removed() {
-    let mut cluster = Cluster::start_with(1, &["--snapshot-every=20"]).await;
+    let mut cluster = Cluster::start_with(1, &["--snapshot-every=100"]).await;
     cluster.put_setting(1, "key", json!("value")).await.expect("it is set");
     let dir = cluster.data_dir(1).join("snapshots");
     eventually("a snapshot to replace another", SOON, async || {
-        cluster.put_setting(1, "other", json!(1)).await?;
+        for n in 0..50 {
+            cluster.put_setting(1, "other", json!(n)).await?;
+        }
         match files(&dir, ".snap").last() {
             // Their names end with how many there were before.
             Some(path) if !path.to_string_lossy().ends_with("-0.snap") => Ok(()),

@@ -5,7 +5,7 @@
 //! succeed, and a power cut would lose it.
 
 use super::{
-    JournalError,
+    JournalError, closed,
     frame::{self, Frame},
     image::{GroupLog, Image, Place},
     position::Position,
@@ -130,6 +130,13 @@ fn read_all(dir: &Path) -> Result<Read, JournalError> {
     if newest.sealed {
         let what = "a later segment was begun, and is missing";
         return Err(newest.damaged(newest.end, what.to_owned()));
+    }
+    if let Some(frames) = closed::read(dir).map_err(failed)?.filter(|frames| newest.sequence < *frames) {
+        let what = format!(
+            "the journal had {frames} frames when the node was stopped, and has {} now",
+            newest.sequence
+        );
+        return Err(newest.damaged(newest.end, what));
     }
     if let Some(gap) = image.find_gap() {
         return Err(newest.damaged(newest.end, gap.to_string()));

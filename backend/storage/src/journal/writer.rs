@@ -1,7 +1,7 @@
 //! The one thread that writes.
 
 use super::{
-    Limits,
+    Limits, closed,
     frame::Frame,
     hints::Hints,
     image::{Image, Place},
@@ -181,7 +181,7 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => {
                     self.take_hints(hints);
                     self.flush();
-                    return self.trim();
+                    return self.close();
                 }
             }
             let mut drained = false;
@@ -298,6 +298,16 @@ impl Writer {
     fn fail(&self, error: &io::Error) -> Failure {
         tracing::error!(%error, journal = %self.dir.display(), "the journal cannot be written; nothing is confirmed any more");
         self.failure.get_or_init(|| Failure::new(&self.dir, error)).clone()
+    }
+
+    /// The node stops in order.
+    fn close(&mut self) {
+        self.trim();
+        if self.failure.get().is_none()
+            && let Err(error) = closed::write(&self.dir, self.tail.sequence)
+        {
+            tracing::warn!(%error, journal = %self.dir.display(), "a loss of the journal's end will not be noticed");
+        }
     }
 
     /// The file ends where its frames do, unless the process crashes.

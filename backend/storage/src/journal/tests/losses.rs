@@ -126,9 +126,9 @@ async fn damage_before_a_write_that_was_cut_short_is_damage() {
     }
 }
 
-/// How many bytes this process has written.
+/// How many bytes this thread has written.
 fn written() -> u64 {
-    let counts = fs::read_to_string("/proc/self/io").unwrap();
+    let counts = fs::read_to_string("/proc/thread-self/io").unwrap();
     let count = counts.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap();
     count.parse().unwrap()
 }
@@ -216,4 +216,48 @@ async fn a_look_at_a_journal_changes_nothing() {
     assert_eq!(fs::read(&path).unwrap(), before);
     File::options().write(true).open(&path).unwrap().write_all_at(b"damaged", 0).unwrap();
     assert!(Journal::is_used(dir.path()), "it may have been used");
+}
+
+#[tokio::test]
+async fn a_loss_at_the_end_is_noticed_after_an_orderly_stop() {
+    let dir = fresh();
+    let journal = Journal::open(dir.path()).unwrap();
+    append(&journal, GROUP, 0..1).await;
+    append(&journal, GROUP, 1..2).await;
+    drop(journal);
+    let path = last_segment(&dir);
+    let whole = fs::read(&path).unwrap();
+    let bounds = frame_bounds(&whole);
+    let (first, last) = (bounds[1], bounds[2]);
+    let noticed = |bytes: &[u8], what: &str| {
+        fs::write(&path, bytes).unwrap();
+        let error = Journal::open(dir.path()).map(drop).expect_err(what).to_string();
+        assert!(error.contains("when the node was stopped"), "{what}: {error}");
+        assert_eq!(fs::read(&path).unwrap(), bytes, "{what}: it stays as it is");
+    };
+    for length in first..whole.len() {
+        noticed(&whole[..length], &format!("cut at {length}"));
+    }
+    for byte in last..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[byte] ^= 8;
+        noticed(&damaged, &format!("byte {byte} is wrong"));
+    }
+    // More frames than were counted are no loss: a crash came after them.
+    fs::write(&path, &whole).unwrap();
+    let counted = dir.path().join(DIRECTORY).join(closed::FILE);
+    let before = fs::read(&counted).unwrap();
+    append(&Journal::open(dir.path()).unwrap(), GROUP, 2..3).await;
+    assert_ne!(fs::read(&counted).unwrap(), before);
+    fs::write(&counted, before).unwrap();
+    assert_eq!(seen(&Journal::open(dir.path()).unwrap(), GROUP).entries.len(), 3);
+    // Nothing is known after a crash, nor from a file that is damaged.
+    for count in [None, Some("damaged")] {
+        crashed(&dir);
+        if let Some(count) = count {
+            fs::write(&counted, count).unwrap();
+        }
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert_eq!(seen(&Journal::open(dir.path()).unwrap(), GROUP).entries.len(), 1);
+    }
 }
