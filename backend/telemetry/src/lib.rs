@@ -9,6 +9,7 @@
 //!
 //! Deliberately absent: decisions. Controllers and planners draw conclusions from reports.
 
+mod checkpoint;
 mod data_plane;
 mod digests;
 mod measure;

@@ -1,6 +1,6 @@
 //! A report on its way to another node.
 
-use crate::digests::Checkpoint;
+use crate::checkpoint::Checkpoint;
 use bytes::Bytes;
 use ringmaster_common::{
     id::{NodeId, Revision},

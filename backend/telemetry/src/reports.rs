@@ -4,7 +4,7 @@
 //! later one. How far a node has applied the log is remembered for as long as it is a member.
 
 use crate::{
-    digests::differences,
+    checkpoint::differences,
     message::{Message, Position},
 };
 use ringmaster_cluster::observations::EndpointRates;

@@ -1,7 +1,7 @@
 //! The telemetry of a node: its own report, those of the others, and notice of changes to them.
 
 use crate::{
-    digests::{Checkpoint, Checkpoints},
+    checkpoint::{Checkpoint, Checkpoints},
     message::{Message, Position},
     reports::{NodeOpinions, Reports, Stored},
 };

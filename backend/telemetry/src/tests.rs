@@ -1,7 +1,7 @@
 //! Relayed reports, and the trouble with links.
 
 use crate::{
-    digests::Checkpoint,
+    checkpoint::Checkpoint,
     measure::trouble,
     message::{Message, Position, busy},
     store::Telemetry,
