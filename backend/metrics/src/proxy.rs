@@ -62,6 +62,12 @@ impl Collector for ProxyCollector {
             counters.errors.iter().map(|(kind, count)| (with(counters, "reason", kind.as_str()), *count))
         });
         out.counters("proxy_errors", "Requests without a complete response of their endpoint", None, errors)?;
+        out.counters(
+            "proxy_resends",
+            "Requests sent to the endpoint again, because the connection before was closed or the endpoint had not processed them",
+            None,
+            endpoints.iter().map(|counters| (labels(counters), counters.resends)),
+        )?;
         let latencies = endpoints.iter().map(|counters| {
             let (counts, longer) = counters.latency.between(BOUNDS_MICROS);
             let buckets = BOUNDS_MICROS.iter().zip(counts).map(|(bound, count)| (seconds(*bound), count));

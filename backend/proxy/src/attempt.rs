@@ -5,16 +5,14 @@ use crate::{
     coarse_clock::CoarseInstant,
     endpoint::Endpoint,
     error::UpstreamError,
+    pool::{Connection, http2::SendLimits, reuse::Reuse},
     selection::{Choice, SlotSet},
     upstream::Upstream,
     wire::proxy_protocol,
 };
 use ringmaster_common::traffic::upstream::Policy;
 use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed, time::Duration};
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
-
-/// An idle connection that fails this soon had been closed by the endpoint before.
-const STALE_WITHIN: Duration = Duration::from_millis(500);
+use tokio::{io::AsyncWriteExt, time::timeout};
 
 #[derive(Debug)]
 pub struct Attempt<'u> {
@@ -48,19 +46,34 @@ impl<'u> Attempt<'u> {
         }
     }
 
+    /// Begins anew, at the same endpoint.
+    pub fn restart(&mut self) {
+        self.since = CoarseInstant::now();
+    }
+
     /// Whether connections carry more than one request: not if each begins with the PROXY protocol header of its client.
     pub fn reuses_connections(&self) -> bool {
         !self.upstream.config.send_proxy_protocol
     }
 
-    /// Whether a failed idle connection had been closed by the endpoint before, which servers do and which does not
-    /// count against them. A failure that took longer is one of the endpoint.
-    pub fn was_stale(&self) -> bool {
-        CoarseInstant::now().since(self.since) < STALE_WITHIN
+    /// An idle HTTP/1 connection of this worker, for a request that may be sent twice or not.
+    pub fn take_idle(&self, worker: usize, reuse: Reuse, is_resendable: bool) -> Option<Connection> {
+        if reuse == Reuse::Forbidden || !self.reuses_connections() {
+            return None;
+        }
+        let limits = &self.upstream.config.connections;
+        self.endpoint().pool.take_idle(worker, self.since, limits, is_resendable)
+    }
+
+    /// What bounds the sending on an HTTP/2 connection.
+    pub fn send_limits(&self, reuse: Reuse) -> SendLimits<'u> {
+        let config = &self.upstream.config;
+        let connect = Duration::from_millis(config.timeouts.connect_ms);
+        SendLimits { connect, connections: &config.connections, now: self.since, reuse }
     }
 
     /// A new connection on behalf of `client`, which connected to `here`.
-    pub async fn connect(&self, client: SocketAddr, here: SocketAddr) -> Result<TcpStream, UpstreamError> {
+    pub async fn connect(&self, client: SocketAddr, here: SocketAddr) -> Result<Connection, UpstreamError> {
         let config = &self.upstream.config;
         let limit = Duration::from_millis(config.timeouts.connect_ms);
         let mut connection = match timeout(limit, self.endpoint().pool.connect()).await {
@@ -76,7 +89,7 @@ impl<'u> Attempt<'u> {
             let written = connection.write_all(&header).await;
             written.map_err(|error| UpstreamError::ConnectFailed(error.to_string()))?;
         }
-        Ok(connection)
+        Ok(Connection::new(connection, CoarseInstant::now()))
     }
 }
 

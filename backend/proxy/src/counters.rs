@@ -38,6 +38,8 @@ pub struct EndpointCounters {
     /// By the first digit of the status, from 1 on.
     pub responses: [u64; 5],
     pub errors: [(ErrorKind, u64); ErrorKind::ALL.len()],
+    /// Requests that were sent again, on a new connection.
+    pub resends: u64,
     pub latency: Counts,
     pub in_flight: u64,
     /// How many of them are eligible.
@@ -54,6 +56,7 @@ impl EndpointCounters {
             endpoint: endpoint.id.clone(),
             responses: endpoint.responses(),
             errors: ErrorKind::ALL.map(|kind| (kind, endpoint.errors(kind))),
+            resends: endpoint.resends.load(Relaxed),
             latency: endpoint.latency.total(),
             in_flight: endpoint.in_flight.load(Relaxed).into(),
             up: u64::from(matches!(why_ineligible, None | Some(Ineligible::Full))),
@@ -68,6 +71,7 @@ impl EndpointCounters {
         for ((_, count), (_, more)) in self.errors.iter_mut().zip(other.errors) {
             *count += more;
         }
+        self.resends += other.resends;
         self.latency.add(&other.latency);
         self.in_flight += other.in_flight;
         self.up += other.up;

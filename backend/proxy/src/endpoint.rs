@@ -10,7 +10,7 @@ use crate::{
     hash::hash,
     last_heartbeat::LastHeartbeat,
     outcome::{AttemptOutcome, ErrorKind, ResponseEnd},
-    pool::Pool,
+    pool::{Connection, Pool},
 };
 use ringmaster_common::traffic::{health::Verdict, warnings::RECENT_S};
 use ringmaster_net::histogram::WindowedHistogram;
@@ -22,7 +22,6 @@ use std::{
     },
     time::Duration,
 };
-use tokio::net::TcpStream;
 
 #[derive(Debug)]
 pub struct Endpoint {
@@ -35,6 +34,8 @@ pub struct Endpoint {
     /// Responses, by the first digit of their status.
     classes: [AtomicU64; 5],
     errors: [AtomicU64; ErrorKind::ALL.len()],
+    /// Requests that were sent here again, on a new connection, because the connection before had been closed.
+    pub resends: AtomicU64,
     pub latency: WindowedHistogram,
     pub ewma: PeakEwma,
     pub consecutive_failures: AtomicU32,
@@ -68,20 +69,23 @@ pub struct Reported {
     pub at: CoarseInstant,
     pub requests: u64,
     pub failures: u64,
-    /// The counts of the reports before, the latest last.
+    faults: u64,
+    /// Requests and faults of the reports before, the latest last.
     before: VecDeque<(u64, u64)>,
 }
 
 impl Reported {
-    /// Takes in the counts of now, once a second. Returns the requests and failures of the last [`RECENT_S`] seconds.
-    pub fn update(&mut self, now: CoarseInstant, requests: u64, failures: u64) -> (u64, u64) {
-        self.before.push_back((self.requests, self.failures));
+    /// Takes in the counts of now, once a second. Returns the requests and faults of the last [`RECENT_S`] seconds.
+    pub fn update(&mut self, now: CoarseInstant, endpoint: &Endpoint) -> (u64, u64) {
+        self.before.push_back((self.requests, self.faults));
         if self.before.len() > RECENT_S {
             self.before.pop_front();
         }
-        (self.at, self.requests, self.failures) = (now, requests, failures);
+        self.at = now;
+        (self.requests, self.failures, self.faults) =
+            (endpoint.requests(), endpoint.failures(), endpoint.faults());
         let (first, failed_first) = self.before.front().copied().unwrap_or_default();
-        (requests.saturating_sub(first), failures.saturating_sub(failed_first))
+        (self.requests.saturating_sub(first), self.faults.saturating_sub(failed_first))
     }
 }
 
@@ -94,6 +98,7 @@ impl Endpoint {
             in_flight: AtomicU32::new(0),
             classes: Default::default(),
             errors: Default::default(),
+            resends: AtomicU64::new(0),
             latency: WindowedHistogram::default(),
             ewma: PeakEwma::default(),
             consecutive_failures: AtomicU32::new(0),
@@ -116,14 +121,20 @@ impl Endpoint {
         outcome: AttemptOutcome,
         latency: Duration,
         worker: usize,
-        idle: Option<TcpStream>,
+        idle: Option<Connection>,
     ) -> Option<u32> {
         match outcome {
             AttemptOutcome::Response(status, end) => {
                 self.classes[usize::from(status / 100).clamp(1, 5) - 1].fetch_add(1, Relaxed);
-                // A response of 500 or above is a failure already.
-                if end == ResponseEnd::Truncated && status < 500 {
-                    self.errors[ErrorKind::Truncated as usize].fetch_add(1, Relaxed);
+                match end {
+                    // A response of 500 or above is a failure already.
+                    ResponseEnd::Truncated if status < 500 => {
+                        self.errors[ErrorKind::Truncated as usize].fetch_add(1, Relaxed);
+                    }
+                    ResponseEnd::TimedOut => {
+                        self.errors[ErrorKind::IdleTimeout as usize].fetch_add(1, Relaxed);
+                    }
+                    ResponseEnd::Truncated | ResponseEnd::Complete | ResponseEnd::Abandoned => {}
                 }
             }
             AttemptOutcome::Error(kind) => {
@@ -153,14 +164,21 @@ impl Endpoint {
 
     /// Requests that ended, with a response or without.
     pub fn requests(&self) -> u64 {
-        // A truncated response was counted as a response.
-        let without = ErrorKind::ALL.into_iter().filter(|kind| *kind != ErrorKind::Truncated);
-        self.responses().iter().sum::<u64>() + without.map(|kind| self.errors(kind)).sum::<u64>()
+        self.responses().iter().sum::<u64>() + self.sum_errors(|kind| !kind.has_response())
     }
 
     /// Responses of 500 and above, truncated responses, and requests without a response.
     pub fn failures(&self) -> u64 {
-        self.responses()[4] + ErrorKind::ALL.map(|kind| self.errors(kind)).iter().sum::<u64>()
+        self.responses()[4] + self.sum_errors(|kind| kind != ErrorKind::IdleTimeout)
+    }
+
+    /// Of these, the ones that the endpoint or the path to it is to blame for.
+    pub fn faults(&self) -> u64 {
+        self.responses()[4] + self.sum_errors(ErrorKind::is_fault)
+    }
+
+    fn sum_errors(&self, counts: impl Fn(ErrorKind) -> bool) -> u64 {
+        ErrorKind::ALL.into_iter().filter(|kind| counts(*kind)).map(|kind| self.errors(kind)).sum()
     }
 
     /// Whether this node's own check found it unhealthy.

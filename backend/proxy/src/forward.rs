@@ -5,6 +5,10 @@
 //! cannot have seen it, or if seeing it twice changes nothing; and by the routing table of that time, not of the time
 //! when the request came.
 //!
+//! An endpoint may close a connection at any time, and says of HTTP/2 streams which of them it has not processed. A
+//! request that is lost so goes to the same endpoint again, on a new connection. That is no failure of the endpoint, and
+//! no retry.
+//!
 //! What always holds: the outcome of a request is recorded once, at its end, and here.
 
 use crate::{
@@ -13,10 +17,11 @@ use crate::{
     decisions,
     error::UpstreamError,
     outcome::{AttemptOutcome, ResponseEnd},
+    pool::{Connection, reuse::Reuse},
     random::Random,
-    selection::{SelectionHints, SlotSet},
+    selection::{Ineligible, SelectionHints, SlotSet},
     table::{Route, Table},
-    upstream::Upstream,
+    upstream::{Slot, Upstream},
 };
 use arc_swap::ArcSwap;
 use ringmaster_common::{
@@ -31,10 +36,13 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
-use tokio::net::TcpStream;
 
 /// The status of the access log for a client that disconnected. No client ever gets it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// How often a request is sent to the same endpoint again. On a new connection nothing comes before it, so once is enough
+/// for an endpoint that serves requests at all; the second time is for one that closes that connection, too.
+const MAX_RESENDS: u32 = 2;
 
 /// How a connection of a client makes one attempt.
 pub trait Exchange: Send {
@@ -43,7 +51,11 @@ pub trait Exchange: Send {
     fn attempt(
         &mut self,
         attempt: &Attempt<'_>,
+        reuse: Reuse,
     ) -> impl Future<Output = Result<Response, UpstreamError>> + Send;
+
+    /// Whether an endpoint may see the request twice, and all of it is still there.
+    fn may_repeat(&self) -> bool;
 
     /// What follows a response that switched protocols, after it was recorded.
     fn tunnel(&mut self, _attempt: &Attempt<'_>) -> impl Future<Output = ()> + Send {
@@ -59,7 +71,7 @@ pub struct Response {
     pub latency: Duration,
     pub end: ResponseEnd,
     /// The endpoint's connection, if it takes another request.
-    pub idle: Option<TcpStream>,
+    pub idle: Option<Connection>,
     /// A tunnel follows.
     pub is_switched: bool,
 }
@@ -88,7 +100,6 @@ pub struct Forwarding<'r> {
     client: IpAddr,
     /// Method and path, for people to read.
     line: &'r [u8],
-    is_resendable: bool,
     since: CoarseInstant,
     retries: u32,
     /// What the client gets if no further endpoint is eligible.
@@ -100,20 +111,12 @@ pub struct Forwarding<'r> {
 }
 
 impl<'r> Forwarding<'r> {
-    /// `is_resendable`: an endpoint may see the request twice, and all of it is still there.
-    pub fn new(
-        route: &'r Route,
-        hints: SelectionHints,
-        client: IpAddr,
-        line: &'r [u8],
-        is_resendable: bool,
-    ) -> Forwarding<'r> {
+    pub fn new(route: &'r Route, hints: SelectionHints, client: IpAddr, line: &'r [u8]) -> Forwarding<'r> {
         Forwarding {
             route,
             hints,
             client,
             line,
-            is_resendable,
             since: CoarseInstant::now(),
             retries: 0,
             last_refusal: None,
@@ -135,7 +138,7 @@ impl<'r> Forwarding<'r> {
             let current = self.current.clone();
             let upstream = current.as_deref().unwrap_or(&route.upstream);
             let now = CoarseInstant::now();
-            let attempt = match upstream.choose(&self.hints, worker, now, random.next()) {
+            let mut attempt = match upstream.choose(&self.hints, worker, now, random.next()) {
                 Ok(attempt) => attempt,
                 Err(reasons) => {
                     let refusal = self.last_refusal.take().unwrap_or_else(|| {
@@ -145,19 +148,20 @@ impl<'r> Forwarding<'r> {
                     return self.refuse(refusal);
                 }
             };
-            match exchange.attempt(&attempt).await {
+            match self.at_endpoint(&mut attempt, exchange, tables).await {
                 Ok(Response { status, latency, end, idle, is_switched }) => {
                     let outcome = AttemptOutcome::Response(status, end);
                     if let Some(failures) = attempt.endpoint().end_attempt(outcome, latency, worker, idle) {
                         upstream.eject_failing(attempt.choice.slot, failures, CoarseInstant::now());
                     }
-                    self.record_end(status, Some(&attempt), "");
+                    self.record_end(status, Some(&attempt), end.detail());
                     if is_switched {
                         exchange.tunnel(&attempt).await;
                     }
                     return Forwarded::Responded(end);
                 }
-                Err(error) => match self.record_error(&attempt, error, worker, tables) {
+                Err(error) => match self.record_error(&attempt, error, exchange.may_repeat(), worker, tables)
+                {
                     RetryDecision::Retry => {}
                     RetryDecision::Refuse(refusal) => return self.refuse(refusal),
                     RetryDecision::ClientClosed => return Forwarded::ClientClosed,
@@ -166,10 +170,39 @@ impl<'r> Forwarding<'r> {
         }
     }
 
+    /// Sends the request to one endpoint, and to the same one again if it cannot have seen it, or if its connection had been
+    /// closed before and it may see it twice.
+    async fn at_endpoint(
+        &self,
+        attempt: &mut Attempt<'_>,
+        exchange: &mut impl Exchange,
+        tables: &ArcSwap<Table>,
+    ) -> Result<Response, UpstreamError> {
+        let (mut reuse, mut resends) = (Reuse::Allowed, 0);
+        loop {
+            let error = match exchange.attempt(attempt, reuse).await {
+                Err(error) => error,
+                response => return response,
+            };
+            let is_lost = match &error {
+                UpstreamError::Unprocessed(_) => true,
+                UpstreamError::Stale(_) => exchange.may_repeat(),
+                _ => false,
+            };
+            if !is_lost || resends == MAX_RESENDS || !is_still_eligible(attempt, &tables.load()) {
+                return Err(error);
+            }
+            (reuse, resends) = (Reuse::Forbidden, resends + 1);
+            attempt.endpoint().resends.fetch_add(1, Relaxed);
+            attempt.restart();
+        }
+    }
+
     fn record_error(
         &mut self,
         attempt: &Attempt<'_>,
         error: UpstreamError,
+        may_repeat: bool,
         worker: usize,
         tables: &ArcSwap<Table>,
     ) -> RetryDecision {
@@ -189,8 +222,8 @@ impl<'r> Forwarding<'r> {
             None => {}
         }
         let may_retry = match &error {
-            UpstreamError::ConnectFailed(_) => true,
-            UpstreamError::NoResponse(_) => self.is_resendable,
+            UpstreamError::ConnectFailed(_) | UpstreamError::Unprocessed(_) => true,
+            UpstreamError::NoResponse(_) | UpstreamError::Stale(_) => may_repeat,
             _ => false,
         };
         self.hints.tried.add(attempt.choice.slot);
@@ -294,4 +327,20 @@ impl<'r> Forwarding<'r> {
             took_us: duration::micros(now.since(self.since)),
         }
     }
+}
+
+/// Whether the endpoint of a lost request may get it again, by the routing table of now: time has passed.
+fn is_still_eligible(attempt: &Attempt<'_>, table: &Table) -> bool {
+    let chosen = attempt.upstream;
+    let Some(current) = table.upstream(&chosen.name) else { return false };
+    let same = |slot: &Slot| std::ptr::eq(&*slot.endpoint, attempt.endpoint());
+    let slot = current.slots.iter().position(same);
+    // The request is in flight there itself, and an ejection is only an opinion.
+    let may_have_it = |slot| {
+        let why = current.why_ineligible(slot, &SlotSet::default(), CoarseInstant::now());
+        matches!(why, None | Some(Ineligible::Full | Ineligible::Ejected))
+    };
+    current.epoch == chosen.epoch
+        && current.config.protocol == chosen.config.protocol
+        && slot.is_some_and(may_have_it)
 }

@@ -261,7 +261,7 @@ async fn get(mut stream: TcpStream, host: &str, path: &str) -> Result<u16, Strin
             }
         }
     }
-    Err("the head is too large".to_owned())
+    Err(head::response_too_large().detail)
 }
 
 async fn get_by_http2(stream: TcpStream, host: &str, path: &str) -> Result<u16, String> {

@@ -39,6 +39,7 @@ mod prepare;
 mod random;
 mod refusals;
 mod relay;
+mod replay;
 mod respond;
 mod route;
 mod selection;

@@ -37,7 +37,8 @@ pub async fn run(
             let percent = upstream.config.retries.budget_percent;
             upstream.stats.retry_budget.refill(upstream.requests(), percent);
             upstream.forget_ejections(now);
-            upstream.slots.iter().for_each(|slot| slot.endpoint.pool.close_idle(now));
+            let limits = &upstream.config.connections;
+            upstream.slots.iter().for_each(|slot| slot.endpoint.pool.close_idle(now, limits));
         }
         metrics.send_replace(table.upstreams().map(|upstream| measure(upstream, node, now)).collect());
         if intervals.is_multiple_of(LATENCY_INTERVALS) {
@@ -62,7 +63,7 @@ pub fn measure(upstream: &Upstream, node: NodeId, now: CoarseInstant) -> Upstrea
             let per_s = |count: u64, before: u64| count.saturating_sub(before) as f64 / passed;
             let (requests_per_s, failures_per_s) =
                 (per_s(requests, reported.requests), per_s(failures, reported.failures));
-            let (recent_requests, recent_failures) = reported.update(now, requests, failures);
+            let (recent_requests, recent_failures) = reported.update(now, endpoint);
             let counts = endpoint.latency.recent();
             all.add(&counts);
             let opinion = endpoint.opinion();

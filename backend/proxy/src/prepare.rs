@@ -113,7 +113,14 @@ pub fn prepare<'t, 'h>(
             out.extend_from_slice(query.as_bytes());
             out.extend_from_slice(b" HTTP/1.1\r\n");
             out.header("host", client.host.as_bytes());
+            // Some servers refuse such a request if it does not say that it has no body (RFC 9110, 8.6).
+            let says_empty = framing == Framing::Empty
+                && matches!(method, "POST" | "PUT" | "PATCH")
+                && !fields.clone().any(|(name, _)| name.eq_ignore_ascii_case("content-length"));
             request_headers(fields, named, client, route, random, out);
+            if says_empty {
+                out.header("content-length", b"0");
+            }
             if framing == Framing::Chunked {
                 out.header("transfer-encoding", b"chunked");
             }

@@ -12,12 +12,13 @@ use crate::{
     forward::Response,
     outcome::ResponseEnd,
     prepare::PreparedRequest,
+    replay::Replay,
     table::Route,
     timer::{Deadline, Timer, WaitError},
     upload::{EARLY_RESPONSE_TIMEOUT, Upload, UploadEnd},
     wire::{
         head::Framing,
-        message::{BodyChunk, BodySink, BodySource, RequestBody, ResponseSource, StreamError},
+        message::{BodyChunk, BodySink, BodySource, ResponseSource, StreamError},
     },
 };
 use hyper::http::response::Parts;
@@ -101,10 +102,12 @@ impl Progress {
     }
 }
 
-/// Sends the body behind a head that was sent, and the response to the client.
+/// Sends the body behind a head that was sent, and the response to the client. `replay` has what was taken of the body by
+/// earlier attempts.
 pub async fn relay(
     context: &RelayContext<'_>,
-    mut body: impl RequestBody,
+    body: &mut impl BodySource,
+    replay: &mut Replay,
     mut endpoint: impl BodySink,
     response: &mut impl ResponseSource,
     client: &mut impl ResponseSink,
@@ -118,7 +121,10 @@ pub async fn relay(
     let max = request.route.spec.max_body_bytes;
     let mut upload = match request.framing {
         Framing::Empty => Upload::none(),
-        _ => Upload::begin(send_request(&mut body, &mut endpoint, max, &progress)),
+        _ => {
+            replay.rewind();
+            Upload::begin(send_request(body, replay, &mut endpoint, max, &progress))
+        }
     };
     let mut deadline = Deadline::after(if upload.is_in_flight() { idle } else { response_timeout });
     let mut responding = pin!(send_response(context, response, client, &progress));
@@ -160,7 +166,7 @@ pub async fn relay(
                     let is_endpoints = late == WaitError::TimedOut
                         && progress.waits_for_endpoint.load(Relaxed)
                         && upload.is_complete();
-                    let end = if is_endpoints { ResponseEnd::Truncated } else { ResponseEnd::Abandoned };
+                    let end = if is_endpoints { ResponseEnd::TimedOut } else { ResponseEnd::Abandoned };
                     return Ok(progress.outcome(end, false));
                 } else if late == WaitError::TimedOut && !waits {
                     UploadEnd::TimedOut.check(request.route, idle)?;
@@ -171,22 +177,26 @@ pub async fn relay(
         }
     };
     drop(upload);
-    // What was taken of a body cannot be sent again.
+    // What was taken of a body and not kept cannot be sent again.
     Err(match error {
-        UpstreamError::ConnectFailed(why) if !body.is_untouched() => UpstreamError::NoResponse(why),
+        UpstreamError::Unprocessed(why) if !replay.is_whole() => UpstreamError::NoResponse(why),
         error => error,
     })
 }
 
 async fn send_request(
     body: &mut impl BodySource,
+    replay: &mut Replay,
     endpoint: &mut impl BodySink,
     max: u64,
     progress: &Progress,
 ) -> UploadEnd {
     let mut content = 0u64;
     loop {
-        match body.chunk().await {
+        if progress.has_response() {
+            replay.forget();
+        }
+        match replay.chunk(body).await {
             Ok(BodyChunk::Data(data)) => {
                 content += data.len() as u64;
                 if content > max {

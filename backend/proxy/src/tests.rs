@@ -1,10 +1,12 @@
 //! The whole proxy, with real sockets: what clients see, and what endpoints do.
 
+mod blame;
 mod distrust;
 mod http2;
 mod http2_origin;
 mod limits;
 mod origin;
+mod raw_http2_origin;
 mod traffic;
 mod websockets;
 

@@ -54,7 +54,8 @@ pub struct EndpointMetrics {
     /// Requests that ended in the last ten seconds.
     #[serde(default)]
     pub recent_requests: u64,
-    /// Of these, responses of 500 and above, and requests without a response.
+    /// Of these, failures of the endpoint: responses of 500 and above, and requests that it left without a complete and valid
+    /// response. Time-outs of quiet requests and responses, and heads beyond the proxy's bounds, do not count.
     #[serde(default)]
     pub recent_failures: u64,
 }

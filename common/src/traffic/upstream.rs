@@ -107,6 +107,8 @@ pub struct Configured<E> {
     pub retries: Retries,
     #[serde(default)]
     pub timeouts: Timeouts,
+    #[serde(default)]
+    pub connections: Connections,
     /// The name of a cookie that keeps a client on the same endpoint.
     #[serde(default)]
     pub sticky_cookie: Option<String>,
@@ -147,6 +149,7 @@ impl<E> Default for Configured<E> {
             outlier_ejection: OutlierEjection::default(),
             retries: Retries::default(),
             timeouts: Timeouts::default(),
+            connections: Connections::default(),
             sticky_cookie: None,
             slow_start_ms: 0,
             max_in_flight: default_max_in_flight(),
@@ -174,6 +177,7 @@ impl<E> Configured<E> {
             outlier_ejection: self.outlier_ejection,
             retries: self.retries,
             timeouts: self.timeouts,
+            connections: self.connections,
             sticky_cookie: self.sticky_cookie,
             slow_start_ms: self.slow_start_ms,
             max_in_flight: self.max_in_flight,
@@ -207,7 +211,8 @@ fn one() -> u32 {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct OutlierEjection {
-    /// The number of consecutive failures (no connection, no response, 502, 503, 504) that ejects an endpoint; 0 is never.
+    /// The number of consecutive failures (no connection, no response, an invalid or truncated one, 502, 503, 504) that ejects
+    /// an endpoint; 0 is never. A time-out of a quiet request or response is not a failure of the endpoint.
     pub consecutive_failures: u32,
     /// The duration of the first ejection; it doubles each time, up to [`OutlierEjection::max_ms`].
     pub base_ms: u64,
@@ -256,6 +261,24 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Timeouts { connect_ms: 1_000, response_ms: 30_000, idle_ms: 60_000 }
+    }
+}
+
+/// The connections to endpoints that are kept for further requests. Plain TCP keeps none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Connections {
+    /// The time that a connection is kept without a request; 0: it is closed after its request. It should be shorter than the
+    /// time after which the endpoints close idle connections.
+    pub idle_ms: u64,
+    /// The age from which a connection gets no further request; 0: no limit.
+    pub max_age_ms: u64,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Connections { idle_ms: 30_000, max_age_ms: 3_600_000 }
     }
 }
 

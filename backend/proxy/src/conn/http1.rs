@@ -14,11 +14,13 @@ use crate::{
     prepare::{Client, PreparedRequest, RequestLine},
     random::Random,
     refusals,
+    replay::Replay,
     respond::ClientCapabilities,
     route,
     table::Table,
     timer::{Deadline, Timer, never},
     wire::{
+        body::Body,
         buffer::Buffer,
         head::{self, Framing, RequestHead, malformed},
         headers,
@@ -233,8 +235,7 @@ impl Http1Connection {
 
     async fn forward(&mut self, request: PreparedRequest<'_>, client: ClientCapabilities) -> AfterResponse {
         let line = &self.request[..request.line_len];
-        let resendable = request.is_resendable();
-        let forwarding = Forwarding::new(request.route, request.hints, self.peer.ip(), line, resendable);
+        let forwarding = Forwarding::new(request.route, request.hints, self.peer.ip(), line);
         let mut exchange = Http1Exchange {
             stream: &mut self.stream,
             received: &mut self.received,
@@ -246,6 +247,9 @@ impl Http1Connection {
             peer: self.peer,
             context: &self.context,
             client,
+            body: Body::new(request.framing),
+            replay: Replay::new(request.http2.is_some()),
+            is_continued: false,
             keep_alive: false,
             tunnel_to: None,
         };
@@ -254,7 +258,9 @@ impl Http1Connection {
         match forwarded {
             Forwarded::Responded(ResponseEnd::Complete) if exchange.keep_alive => AfterResponse::KeepAlive,
             Forwarded::Responded(ResponseEnd::Complete) => AfterResponse::Close,
-            Forwarded::Responded(ResponseEnd::Truncated | ResponseEnd::Abandoned) => AfterResponse::Reset,
+            Forwarded::Responded(ResponseEnd::Truncated | ResponseEnd::TimedOut | ResponseEnd::Abandoned) => {
+                AfterResponse::Reset
+            }
             Forwarded::Refused(refusal) => {
                 let keep_alive = client.keep_alive && request.framing == Framing::Empty;
                 self.refuse(refusal, Refused { keep_alive, is_head: request.is_head }).await

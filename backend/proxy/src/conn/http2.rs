@@ -16,10 +16,12 @@ use crate::{
     error::UpstreamError,
     forward::{self, Exchange, Forwarded, Forwarding},
     outcome::ResponseEnd,
+    pool::{Connection, reuse::Reuse},
     prepare::{Client, PreparedRequest, RequestLine},
     random::Random,
     refusals,
     relay::{RelayContext, RelayOutcome, relay},
+    replay::Replay,
     route,
     table::Table,
     timer::{CHECK_INTERVAL, Deadline, Timer, unless},
@@ -58,11 +60,13 @@ use tokio::{
 /// How much of all request bodies of a connection is on its way.
 const CONNECTION_WINDOW: u32 = 1 << 20;
 /// How many streams a client may reset before they were answered within [`RESET_WINDOW`]. Otherwise a client could make
-/// endpoints work for nothing.
+/// endpoints work for nothing. After that, its connection takes no further streams; those in progress may end. A client that
+/// opens as many streams once more all the same is disconnected.
 const MAX_RESETS: u32 = 200;
 const RESET_WINDOW: Duration = Duration::from_secs(10);
-/// How many streams a client may reset before they were accepted.
-const MAX_PENDING_RESETS: usize = 20;
+/// How many streams a client may reset before they were accepted, which is no more than a busy moment of this proxy. Beyond
+/// that the library ends the connection with all of its streams.
+const MAX_PENDING_RESETS: usize = MAX_RESETS as usize;
 /// How long a connection may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -90,10 +94,21 @@ pub async fn serve(
     let handshake = builder().handshake::<_, Bytes>(Resumed { received, stream });
     let Ok(Ok(mut connection)) = timeout(HEAD_TIMEOUT, handshake).await else { return };
     let (mut streams, mut resets, mut check) = (JoinSet::new(), Resets::default(), interval(CHECK_INTERVAL));
-    let (mut busy, mut closing_since) = (CoarseInstant::now(), None);
+    let (mut busy, mut closing_since, mut refused) = (CoarseInstant::now(), None, 0);
     loop {
         tokio::select! {
             accepted = connection.accept() => match accepted {
+                // The client learns from a GOAWAY to open them on another connection.
+                Some(Ok((_, mut respond))) if resets.exceeded => {
+                    respond.send_reset(Reason::REFUSED_STREAM);
+                    refused += 1;
+                    if refused > MAX_RESETS {
+                        connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                        // The connection is over, whether the client reads that or not.
+                        let _ = timeout(CLOSE_TIMEOUT, poll_fn(|context| connection.poll_closed(context))).await;
+                        break;
+                    }
+                }
                 // The task of a stream that was reset may not have ended yet, hence twice the bound.
                 Some(Ok((_, mut respond))) if streams.len() >= 2 * MAX_STREAMS as usize => {
                     respond.send_reset(Reason::REFUSED_STREAM);
@@ -105,11 +120,10 @@ pub async fn serve(
             },
             Some(ended) = streams.join_next() => {
                 busy = CoarseInstant::now();
-                if ended.is_ok_and(|end| end == StreamEnd::ResetByClient) && !resets.admits(busy) {
-                    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                    // The connection is over, whether the client reads that or not.
-                    let _ = timeout(CLOSE_TIMEOUT, poll_fn(|context| connection.poll_closed(context))).await;
-                    break;
+                if ended.is_ok_and(|end| end == StreamEnd::ResetByClient) && resets.count_exceeds(busy) {
+                    tracing::debug!(%peer, "a client cancels too many requests");
+                    connection.graceful_shutdown();
+                    closing_since = Some(busy);
                 }
             }
             _ = check.tick() => {
@@ -148,15 +162,18 @@ fn builder() -> Builder {
 struct Resets {
     since: CoarseInstant,
     count: u32,
+    /// There were too many at some time.
+    exceeded: bool,
 }
 
 impl Resets {
-    fn admits(&mut self, now: CoarseInstant) -> bool {
+    /// Counts one more. Returns whether it is the first that is too many.
+    fn count_exceeds(&mut self, now: CoarseInstant) -> bool {
         if now.since(self.since) >= RESET_WINDOW {
-            *self = Resets { since: now, count: 0 };
+            (self.since, self.count) = (now, 0);
         }
         self.count += 1;
-        self.count <= MAX_RESETS
+        self.count > MAX_RESETS && !std::mem::replace(&mut self.exceeded, true)
     }
 }
 
@@ -173,7 +190,8 @@ struct Http2Exchange<'c> {
     request: &'c PreparedRequest<'c>,
     /// What an HTTP/1 endpoint gets.
     head: &'c [u8],
-    body: RecvStream,
+    body: Body,
+    replay: Replay,
     respond: SendResponse<Bytes>,
     timer: Timer,
 }
@@ -203,16 +221,20 @@ impl Http2Connection {
         random: &mut Random,
     ) -> StreamEnd {
         let line = &head[..request.line_len];
-        let resendable = request.is_resendable();
-        let forwarding = Forwarding::new(request.route, request.hints, self.peer.ip(), line, resendable);
-        let timer = Timer::new();
-        let mut exchange = Http2Exchange { connection: self, request, head, body, respond, timer };
+        let forwarding = Forwarding::new(request.route, request.hints, self.peer.ip(), line);
+        let (body, replay, timer) = (Body::new(body), Replay::new(request.http2.is_some()), Timer::new());
+        let mut exchange = Http2Exchange { connection: self, request, head, body, replay, respond, timer };
         let WorkerContext { worker, tables, .. } = &*self.context;
         match forwarding.run(&mut exchange, *worker, tables, random).await {
             Forwarded::Responded(ResponseEnd::Complete) => StreamEnd::Answered,
             // A client must not take a part of a response for the whole.
-            Forwarded::Responded(ResponseEnd::Truncated | ResponseEnd::Abandoned) => {
+            Forwarded::Responded(ResponseEnd::Truncated) => {
                 exchange.respond.send_reset(Reason::INTERNAL_ERROR);
+                StreamEnd::Answered
+            }
+            // The proxy gave the stream up; nothing has failed.
+            Forwarded::Responded(ResponseEnd::TimedOut | ResponseEnd::Abandoned) => {
+                exchange.respond.send_reset(Reason::CANCEL);
                 StreamEnd::Answered
             }
             Forwarded::Refused(refusal) => {
@@ -279,27 +301,32 @@ impl Http2Connection {
 }
 
 impl Exchange for Http2Exchange<'_> {
-    async fn attempt(&mut self, attempt: &Attempt<'_>) -> Result<forward::Response, UpstreamError> {
+    async fn attempt(
+        &mut self,
+        attempt: &Attempt<'_>,
+        reuse: Reuse,
+    ) -> Result<forward::Response, UpstreamError> {
         match &self.request.http2 {
-            None => self.via_http1(attempt).await,
-            Some(head) => self.via_http2(head, attempt).await,
+            None => self.via_http1(attempt, reuse).await,
+            Some(head) => self.via_http2(head, attempt, reuse).await,
         }
+    }
+
+    fn may_repeat(&self) -> bool {
+        self.request.is_idempotent && !self.replay.has_content()
     }
 }
 
 impl Http2Exchange<'_> {
-    /// On an idle connection; if that turns out to be closed, on a new one.
-    async fn via_http1(&mut self, attempt: &Attempt<'_>) -> Result<forward::Response, UpstreamError> {
-        let is_resendable = self.request.is_resendable();
+    /// On an idle connection, or on a new one.
+    async fn via_http1(
+        &mut self,
+        attempt: &Attempt<'_>,
+        reuse: Reuse,
+    ) -> Result<forward::Response, UpstreamError> {
         let Http2Connection { peer, here, context, .. } = self.connection;
-        let pool = &attempt.endpoint().pool;
-        if attempt.reuses_connections()
-            && let Some(idle) = pool.take_idle(context.worker, !is_resendable)
-        {
-            match self.on(idle, attempt).await {
-                Err(UpstreamError::NoResponse(_)) if is_resendable && attempt.was_stale() => {}
-                done => return done,
-            }
+        if let Some(idle) = attempt.take_idle(context.worker, reuse, self.request.is_resendable()) {
+            return self.on(idle, attempt).await;
         }
         let connection = unless(reset(&mut self.respond), attempt.connect(*peer, *here)).await;
         self.on(connection.unwrap_or(Err(UpstreamError::ClientClosed))?, attempt).await
@@ -307,27 +334,31 @@ impl Http2Exchange<'_> {
 
     async fn on(
         &mut self,
-        mut connection: TcpStream,
+        mut connection: Connection,
         attempt: &Attempt<'_>,
     ) -> Result<forward::Response, UpstreamError> {
+        let may_be_stale = connection.is_used && self.request.is_idempotent;
         let mut received = Buffer::default();
-        let (read, write) = connection.split();
+        let (read, write) = connection.stream.split();
         let mut endpoint = http1::Outgoing::new(write, self.request.framing);
         let idle = Duration::from_millis(attempt.upstream.config.timeouts.idle_ms);
         let cancelled = |now| attempt.endpoint().is_past_drain_deadline(now);
         match self.timer.within(&mut Deadline::after(idle), cancelled, endpoint.write(self.head)).await {
             Ok(Ok(())) => {}
+            Ok(Err(_)) if may_be_stale => return Err(UpstreamError::Stale("cannot send".to_owned())),
             Ok(Err(_)) => return Err(UpstreamError::NoResponse("cannot send".to_owned())),
             Err(late) => return Err(UpstreamError::late(late, "nothing sent", idle)),
         }
         let facts = RequestFacts { is_head: self.request.is_head, wants_upgrade: false };
-        let mut response = http1::Response::new(read, &mut received, facts);
+        let mut response = http1::Response::new(read, &mut received, facts, may_be_stale);
         let RelayOutcome { response: outcome, is_sent } =
             self.relay(attempt, endpoint, &mut response).await?;
         let is_idle = response.keeps_alive()
             && outcome.end == ResponseEnd::Complete
             && is_sent
             && attempt.reuses_connections();
+        connection.keep_alive = response.keep_alive_s.map(|seconds| Duration::from_secs(seconds.into()));
+        connection.follows_head = self.request.is_head;
         Ok(forward::Response { idle: is_idle.then_some(connection), ..outcome })
     }
 
@@ -336,18 +367,19 @@ impl Http2Exchange<'_> {
         &mut self,
         head: &Request<()>,
         attempt: &Attempt<'_>,
+        reuse: Reuse,
     ) -> Result<forward::Response, UpstreamError> {
         let Http2Connection { peer, here, context, .. } = self.connection;
-        let limit = Duration::from_millis(attempt.upstream.config.timeouts.connect_ms);
+        let limits = attempt.send_limits(reuse);
         let is_bare = self.request.framing == Framing::Empty;
         let pool = attempt.endpoint().pool.http2(context.worker);
-        let sending = pool.send(head, is_bare, limit, || attempt.connect(*peer, *here));
+        let (peer, here) = (*peer, *here);
+        let connect = || async move { attempt.connect(peer, here).await.map(|connection| connection.stream) };
+        let sending = pool.send(head, is_bare, self.request.is_idempotent, limits, connect);
         let sent = unless(reset(&mut self.respond), sending).await;
-        let (permit, endpoint, mut response) = sent.unwrap_or(Err(UpstreamError::ClientClosed))?;
+        let (mut permit, endpoint, mut response) = sent.unwrap_or(Err(UpstreamError::ClientClosed))?;
         let relayed = self.relay(attempt, endpoint, &mut response).await;
-        if matches!(relayed, Err(UpstreamError::Timeout(_))) {
-            permit.retire_connection();
-        }
+        permit.end(relayed.as_ref().map(|relayed| relayed.response.end));
         Ok(relayed?.response)
     }
 
@@ -359,8 +391,8 @@ impl Http2Exchange<'_> {
     ) -> Result<RelayOutcome, UpstreamError> {
         let context = RelayContext { request: self.request, attempt };
         let mut client = Http2Client::new(&mut self.respond);
-        let body = Body::new(&mut self.body);
-        relay(&context, body, endpoint, response, &mut client, &mut self.timer).await
+        let (body, replay) = (&mut self.body, &mut self.replay);
+        relay(&context, body, replay, endpoint, response, &mut client, &mut self.timer).await
     }
 }
 

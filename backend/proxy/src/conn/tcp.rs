@@ -12,6 +12,7 @@ use crate::{
     error::UpstreamError,
     forward::{Exchange, Forwarding, Response},
     outcome::ResponseEnd,
+    pool::reuse::Reuse,
     prepare::selection_hints,
     random::Random,
     table::Route,
@@ -37,7 +38,7 @@ pub async fn serve(client: TcpStream, peer: SocketAddr, route: &Route, context: 
         return;
     }
     let hints = selection_hints(std::iter::empty(), peer.ip(), "", route);
-    let forwarding = Forwarding::new(route, hints, peer.ip(), LINE, true);
+    let forwarding = Forwarding::new(route, hints, peer.ip(), LINE);
     let mut exchange = TcpExchange { client, peer, endpoint: None };
     let WorkerContext { worker, tables, .. } = context;
     // The client learns of a failure by the end of its connection.
@@ -46,11 +47,15 @@ pub async fn serve(client: TcpStream, peer: SocketAddr, route: &Route, context: 
 
 impl Exchange for TcpExchange {
     /// Connecting is all of the exchange that can fail over.
-    async fn attempt(&mut self, attempt: &Attempt<'_>) -> Result<Response, UpstreamError> {
+    async fn attempt(&mut self, attempt: &Attempt<'_>, _: Reuse) -> Result<Response, UpstreamError> {
         let here = self.client.local_addr().unwrap_or(self.peer);
-        self.endpoint = Some(attempt.connect(self.peer, here).await?);
+        self.endpoint = Some(attempt.connect(self.peer, here).await?.stream);
         let latency = attempt.response_started();
         Ok(Response { status: CONNECTED, latency, end: ResponseEnd::Complete, idle: None, is_switched: true })
+    }
+
+    fn may_repeat(&self) -> bool {
+        true
     }
 
     async fn tunnel(&mut self, attempt: &Attempt<'_>) {

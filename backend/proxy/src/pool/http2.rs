@@ -1,17 +1,21 @@
 //! Shared HTTP/2 connections of one worker to one endpoint.
 //!
-//! A connection gets no further requests once it failed, the endpoint sent GOAWAY, or a request on it timed out;
+//! A connection gets no further requests once it failed, the endpoint sent GOAWAY, a request on it timed out, or many were
+//! cancelled on it: servers end a connection on which too many streams are reset, and with it the requests of others;
 //! requests in flight on it may end. A request that the endpoint has not processed, as the endpoint itself says, can be
-//! sent again whatever its method.
+//! sent again whatever its method. It then goes first on a connection of its own, where nothing can come before it.
 
 use crate::{
     coarse_clock::CoarseInstant,
     error::UpstreamError,
+    outcome::ResponseEnd,
+    pool::reuse::{Reuse, is_idle_for_long, is_too_old},
     wire::http2::{MAX_STREAMS, Outgoing, Response, client_builder, describe},
 };
 use bytes::Bytes;
 use h2::client::SendRequest;
 use hyper::Request;
+use ringmaster_common::traffic::upstream::Connections;
 use std::{
     fmt,
     future::poll_fn,
@@ -25,6 +29,8 @@ use tokio::{net::TcpStream, time::timeout};
 
 /// How many connections a worker has to one endpoint. Once all are full, requests wait on them.
 const MAX_CONNECTIONS: usize = 16;
+/// How many requests may be cancelled on a connection.
+const MAX_CANCELLED: u32 = 50;
 /// How often another connection is tried after one that turned out to be closed.
 const MAX_CLOSED: usize = MAX_CONNECTIONS;
 
@@ -38,6 +44,8 @@ pub struct Http2Pool {
 struct Http2Connection {
     requests: SendRequest<Bytes>,
     streams: AtomicU32,
+    cancelled: AtomicU32,
+    opened: CoarseInstant,
     /// The [`CoarseInstant`] when a request last ended.
     used: AtomicU64,
     /// It gets no more requests.
@@ -50,54 +58,93 @@ impl fmt::Debug for Http2Connection {
     }
 }
 
+impl Http2Connection {
+    fn is_within(&self, now: CoarseInstant, limits: &Connections) -> bool {
+        let is_idle = self.streams.load(Relaxed) == 0;
+        let idle_for = now.since(CoarseInstant(self.used.load(Relaxed)));
+        let is_idle_for_long = is_idle && is_idle_for_long(idle_for, limits);
+        !is_idle_for_long && !is_too_old(self.opened, now, limits)
+    }
+}
+
 /// The place of one request on a connection.
 #[derive(Debug)]
-pub struct StreamPermit(Arc<Http2Connection>);
+pub struct StreamPermit {
+    connection: Arc<Http2Connection>,
+    /// The request is not cancelled when the permit is dropped.
+    is_complete: bool,
+}
 
 impl StreamPermit {
     fn on(connection: &Arc<Http2Connection>) -> StreamPermit {
         connection.streams.fetch_add(1, Relaxed);
-        StreamPermit(connection.clone())
+        StreamPermit { connection: connection.clone(), is_complete: false }
     }
 
-    /// The connection gets no further requests: perhaps nothing arrives on it any more.
-    pub fn retire_connection(&self) {
-        self.0.retired.store(true, Relaxed);
+    /// To be called unless the request is cancelled.
+    pub fn end(&mut self, end: Result<ResponseEnd, &UpstreamError>) {
+        self.is_complete = matches!(end, Ok(ResponseEnd::Complete));
+        // Perhaps nothing arrives on the connection any more.
+        if matches!(end, Err(UpstreamError::Timeout(_))) {
+            self.retire_connection();
+        }
+    }
+
+    /// The connection gets no further requests.
+    fn retire_connection(&self) {
+        self.connection.retired.store(true, Relaxed);
     }
 }
 
 impl Drop for StreamPermit {
     fn drop(&mut self) {
-        self.0.used.store(CoarseInstant::now().0, Relaxed);
-        self.0.streams.fetch_sub(1, Relaxed);
+        let Http2Connection { used, streams, cancelled, .. } = &*self.connection;
+        used.store(CoarseInstant::now().0, Relaxed);
+        streams.fetch_sub(1, Relaxed);
+        if !self.is_complete && cancelled.fetch_add(1, Relaxed) + 1 >= MAX_CANCELLED {
+            self.retire_connection();
+        }
     }
 }
 
 impl Http2Pool {
-    /// Sends the head of a request on a connection with room, or on a new one from `connect`.
+    /// Sends the head of a request on a connection with room, or on a new one from `connect`. `may_repeat`: the endpoint may
+    /// see it twice.
     pub async fn send<C>(
         &self,
         request: &Request<()>,
         end_of_stream: bool,
-        limit: Duration,
+        may_repeat: bool,
+        limits: SendLimits<'_>,
         connect: impl Fn() -> C,
     ) -> Result<(StreamPermit, Outgoing, Response), UpstreamError>
     where
         C: Future<Output = Result<TcpStream, UpstreamError>>,
     {
+        let SendLimits { connect: limit, reuse, .. } = limits;
         let mut last = String::new();
         for _ in 0..MAX_CLOSED {
-            let permit = timeout(limit, self.permit(&connect)).await.unwrap_or_else(|_| {
+            let permit = async {
+                match reuse {
+                    Reuse::Allowed => self.permit(limits, &connect).await,
+                    Reuse::Forbidden => self.new_permit(&connect).await,
+                }
+            };
+            let (permit, is_used) = timeout(limit, permit).await.unwrap_or_else(|_| {
                 Err(UpstreamError::ConnectFailed(format!("no connection within {} ms", limit.as_millis())))
             })?;
-            let mut requests = permit.0.requests.clone();
+            let mut requests = permit.connection.requests.clone();
             let sent = match poll_fn(|context| requests.poll_ready(context)).await {
                 Ok(()) => requests.send_request(request.clone(), end_of_stream),
                 Err(error) => Err(error),
             };
             match sent {
                 Ok((response, stream)) => {
-                    return Ok((permit, Outgoing::new(stream), Response::new(response)));
+                    if reuse == Reuse::Forbidden {
+                        self.share(&permit.connection);
+                    }
+                    let response = Response::new(response, is_used && may_repeat);
+                    return Ok((permit, Outgoing::new(stream), response));
                 }
                 // Nothing was sent. The connection closed while it was idle, which does not count against the endpoint.
                 Err(error) => {
@@ -109,27 +156,48 @@ impl Http2Pool {
         Err(UpstreamError::ConnectFailed(last))
     }
 
-    async fn permit<C>(&self, connect: &impl Fn() -> C) -> Result<StreamPermit, UpstreamError>
+    /// A place on a connection, and whether that had been opened for another request.
+    async fn permit<C>(
+        &self,
+        limits: SendLimits<'_>,
+        connect: &impl Fn() -> C,
+    ) -> Result<(StreamPermit, bool), UpstreamError>
     where
         C: Future<Output = Result<TcpStream, UpstreamError>>,
     {
-        if let Some(permit) = self.find(false) {
-            return Ok(permit);
+        if let Some(permit) = self.find(false, limits) {
+            return Ok((permit, true));
         }
         let _one_at_a_time = self.opening.lock().await;
-        if let Some(permit) = self.find(true) {
-            return Ok(permit);
+        if let Some(permit) = self.find(true, limits) {
+            return Ok((permit, true));
         }
+        let new = self.new_permit(connect).await?;
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).push(new.0.connection.clone());
+        Ok(new)
+    }
+
+    async fn new_permit<C>(&self, connect: &impl Fn() -> C) -> Result<(StreamPermit, bool), UpstreamError>
+    where
+        C: Future<Output = Result<TcpStream, UpstreamError>>,
+    {
         let connection = Arc::new(handshake(connect().await?).await?);
-        let permit = StreamPermit::on(&connection);
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-        Ok(permit)
+        Ok((StreamPermit::on(&connection), false))
+    }
+
+    /// Further requests may use the connection, if there is room for it. If not, it closes after its request.
+    fn share(&self, connection: &Arc<Http2Connection>) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.len() < MAX_CONNECTIONS {
+            open.push(connection.clone());
+        }
     }
 
     /// The least loaded connection; a full one only if `full` and no further one may be opened.
-    fn find(&self, full: bool) -> Option<StreamPermit> {
+    fn find(&self, full: bool, limits: SendLimits<'_>) -> Option<StreamPermit> {
+        let SendLimits { now, connections, .. } = limits;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|connection| !connection.retired.load(Relaxed));
+        open.retain(|connection| !connection.retired.load(Relaxed) && connection.is_within(now, connections));
         let (streams, connection) = open
             .iter()
             .map(|connection| (connection.streams.load(Relaxed), connection))
@@ -145,15 +213,22 @@ impl Http2Pool {
         open.drain(..).for_each(|connection| connection.retired.store(true, Relaxed));
     }
 
-    /// Closes connections without a request for as long as `limit`.
-    pub fn close_idle(&self, now: CoarseInstant, limit: Duration) {
+    /// Closes connections that were idle for long, and those that are old once their requests have ended.
+    pub fn close_idle(&self, now: CoarseInstant, limits: &Connections) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|connection| {
-            let idle = connection.streams.load(Relaxed) == 0
-                && now.since(CoarseInstant(connection.used.load(Relaxed))) >= limit;
-            !idle && !connection.retired.load(Relaxed)
-        });
+        open.retain(|connection| !connection.retired.load(Relaxed) && connection.is_within(now, limits));
     }
+}
+
+/// What bounds the sending of one request.
+#[derive(Clone, Copy, Debug)]
+pub struct SendLimits<'a> {
+    /// How long it may take to connect.
+    pub connect: Duration,
+    pub connections: &'a Connections,
+    /// When the attempt began.
+    pub now: CoarseInstant,
+    pub reuse: Reuse,
 }
 
 /// The connection closes once its last handle is dropped and no request is in flight on it.
@@ -168,6 +243,8 @@ async fn handshake(stream: TcpStream) -> Result<Http2Connection, UpstreamError> 
         }
         ended.store(true, Relaxed);
     });
-    let used = AtomicU64::new(CoarseInstant::now().0);
-    Ok(Http2Connection { requests, streams: AtomicU32::new(0), used, retired })
+    let opened = CoarseInstant::now();
+    let used = AtomicU64::new(opened.0);
+    let (streams, cancelled) = (AtomicU32::new(0), AtomicU32::new(0));
+    Ok(Http2Connection { requests, streams, cancelled, opened, used, retired })
 }

@@ -47,6 +47,22 @@ impl Http2Origin {
     }
 }
 
+/// Counts a request for as long as it waits, also if it ends with its connection.
+struct Waits(Arc<AtomicUsize>);
+
+impl Waits {
+    fn new(waiting: Arc<AtomicUsize>) -> Waits {
+        waiting.fetch_add(1, SeqCst);
+        Waits(waiting)
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
 impl Drop for Http2Origin {
     fn drop(&mut self) {
         self.kill();
@@ -59,7 +75,10 @@ async fn serve(listener: TcpListener, seen: Arc<Seen>, waiting: Arc<AtomicUsize>
         seen.connections.fetch_add(1, Relaxed);
         let (seen, waiting) = (seen.clone(), waiting.clone());
         connections.spawn(async move {
-            let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+            let mut builder = h2::server::Builder::new();
+            // Requests that are cancelled before they are accepted would end the connection, and with it all others.
+            builder.max_pending_accept_reset_streams(10_000);
+            let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
             let mut streams = JoinSet::new();
             while let Some(Ok((request, respond))) = connection.accept().await {
                 if request.uri().path() == "/last" {
@@ -87,6 +106,13 @@ async fn answer(
     let head = format!("{} {}\n{}", parts.method, parts.uri, head.join("\n"));
     seen.heads.lock().unwrap().push(head);
     match parts.uri.path() {
+        // Once it has all of the body.
+        "/refuse-once" if seen.requests.load(Relaxed) == 1 => {
+            while let Some(Ok(data)) = body.data().await {
+                body.flow_control().release_capacity(data.len()).unwrap();
+            }
+            respond.send_reset(Reason::REFUSED_STREAM);
+        }
         "/refuse" => respond.send_reset(Reason::REFUSED_STREAM),
         "/reset" => respond.send_reset(Reason::INTERNAL_ERROR),
         // As gRPC does where there is nothing but a status.
@@ -101,9 +127,8 @@ async fn answer(
             stream.send_data("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison".into(), true).unwrap();
         }
         "/wait" => {
-            waiting.fetch_add(1, SeqCst);
+            let _waits = Waits::new(waiting);
             let _ = std::future::poll_fn(|context| respond.poll_reset(context)).await;
-            waiting.fetch_sub(1, SeqCst);
         }
         "/half" => {
             let mut stream = respond.send_response(Response::new(()), false).unwrap();

@@ -64,6 +64,8 @@ pub struct ResponseHead<'h, 'b> {
     pub named: Named<'b>,
     /// Whether the connection takes another request after this response.
     pub keeps_alive: bool,
+    /// How many seconds the connection stays open without another request, if it says so.
+    pub keep_alive_s: Option<u32>,
 }
 
 /// The options of `Connection`.
@@ -159,6 +161,7 @@ pub fn response<'h, 'b>(
     let len = match config.parse_response_with_uninit_headers(&mut parsed, bytes, room) {
         Ok(Status::Complete(len)) => len,
         Ok(Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(response_too_large()),
         Err(error) => return Err(malformed(format!("the head is malformed: {error}"))),
     };
     let (Some(status), Some(minor)) = (parsed.code, parsed.version) else {
@@ -170,10 +173,12 @@ pub fn response<'h, 'b>(
         return Err(malformed(format!("the status {status} is invalid")));
     }
     let (mut lengths, mut named, mut upgrade) = (Lengths::default(), Named::default(), None);
+    let mut keep_alive_s = None;
     for header in headers {
         match header.name.len() {
             7 if is(header, "upgrade") => upgrade = Some(text(header)?),
             10 if is(header, "connection") => named.read(text(header)?)?,
+            10 if is(header, "keep-alive") => keep_alive_s = keep_alive_timeout(header.value),
             14 if is(header, "content-length") => lengths.length(header.value)?,
             17 if is(header, "transfer-encoding") => lengths.encoding(header.value)?,
             _ => {}
@@ -197,7 +202,18 @@ pub fn response<'h, 'b>(
     };
     let keeps_alive = framing != Framing::Close && !named.close && (minor > 0 || named.keep_alive);
     let reason = parsed.reason.unwrap_or_default();
-    Ok(Some(ResponseHead { len, status, reason, headers, framing, named, keeps_alive }))
+    Ok(Some(ResponseHead { len, status, reason, headers, framing, named, keeps_alive, keep_alive_s }))
+}
+
+/// The seconds of `timeout=5, max=100`.
+fn keep_alive_timeout(value: &[u8]) -> Option<u32> {
+    let parameters = str::from_utf8(value).ok()?.split(',');
+    parameters.map(str::trim).find_map(|parameter| {
+        let (name, seconds) = parameter.split_once('=')?;
+        name.trim_end()
+            .eq_ignore_ascii_case("timeout")
+            .then(|| seconds.trim().trim_matches('"').parse().ok())?
+    })
 }
 
 /// The parser takes a line feed alone for the end of a line, other servers do not.
@@ -297,7 +313,15 @@ pub fn malformed(detail: impl Into<String>) -> Refusal {
 
 /// An endpoint sends interim responses without end.
 pub fn too_many_interim() -> Refusal {
-    malformed(format!("more than {MAX_INTERIM} interim responses"))
+    Refusal::new(Code::HeadTooLarge, format!("more than {MAX_INTERIM} interim responses"))
+}
+
+/// The head of a response that is beyond the bounds.
+pub fn response_too_large() -> Refusal {
+    Refusal::new(
+        Code::HeadTooLarge,
+        format!("the head of the response exceeds {MAX_BUFFER} bytes or {MAX_HEADERS} headers"),
+    )
 }
 
 pub fn too_large() -> Refusal {

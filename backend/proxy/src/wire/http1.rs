@@ -7,7 +7,7 @@ use crate::{
         buffer::Buffer,
         head::{self, Framing, MAX_INTERIM, RequestFacts, malformed},
         headers::{HeaderSink as _, is_hop_by_hop},
-        message::{BodyChunk, BodySink, BodySource, RequestBody, ResponseSource, StreamError},
+        message::{BodyChunk, BodySink, BodySource, ResponseSource, StreamError},
     },
 };
 use bytes::Bytes;
@@ -24,6 +24,10 @@ use tokio::{
         tcp::{ReadHalf, WriteHalf},
     },
 };
+
+/// The status by which servers end a connection that has been idle for long, unasked.
+pub const REQUEST_TIMEOUT: u16 = 408;
+pub const UNSOLICITED: &str = "ended the connection with status 408";
 
 /// Ends when the client closes its connection. A client that sends its next request already is not watched.
 pub async fn closed(client: &TcpStream) {
@@ -44,12 +48,17 @@ pub struct Body<'a> {
     read: ReadHalf<'a>,
     received: &'a mut Buffer,
     body: body::Body,
-    touched: bool,
 }
 
 impl<'a> Body<'a> {
-    pub fn new(read: ReadHalf<'a>, received: &'a mut Buffer, framing: Framing) -> Body<'a> {
-        Body { read, received, body: body::Body::new(framing).unframed(), touched: false }
+    /// `body` is what is still to come of it.
+    pub fn new(read: ReadHalf<'a>, received: &'a mut Buffer, body: body::Body) -> Body<'a> {
+        Body { read, received, body: body.unframed() }
+    }
+
+    /// What is still to come.
+    pub fn into_rest(self) -> body::Body {
+        self.body
     }
 }
 
@@ -60,7 +69,6 @@ impl BodySource for Body<'_> {
             let used =
                 self.body.take(self.received.filled(), &mut data).map_err(|_| StreamError::Malformed)?;
             self.received.consume(used);
-            self.touched |= used > 0;
             if !data.is_empty() {
                 return Ok(BodyChunk::Data(data.into()));
             }
@@ -73,12 +81,6 @@ impl BodySource for Body<'_> {
                 Ok(0) | Err(_) => return Err(StreamError::Closed),
             }
         }
-    }
-}
-
-impl RequestBody for Body<'_> {
-    fn is_untouched(&self) -> bool {
-        !self.touched
     }
 }
 
@@ -152,13 +154,22 @@ impl BodySink for Outgoing<'_> {
 pub struct Response<'a> {
     body: Body<'a>,
     request: RequestFacts,
+    /// The request may be sent twice, and the connection has carried others before.
+    may_be_stale: bool,
     interim: u32,
     keeps_alive: bool,
+    pub keep_alive_s: Option<u32>,
 }
 
 impl<'a> Response<'a> {
-    pub fn new(read: ReadHalf<'a>, received: &'a mut Buffer, request: RequestFacts) -> Response<'a> {
-        Response { body: Body::new(read, received, Framing::Empty), request, interim: 0, keeps_alive: false }
+    pub fn new(
+        read: ReadHalf<'a>,
+        received: &'a mut Buffer,
+        request: RequestFacts,
+        may_be_stale: bool,
+    ) -> Response<'a> {
+        let body = Body::new(read, received, body::Body::new(Framing::Empty));
+        Response { body, request, may_be_stale, interim: 0, keeps_alive: false, keep_alive_s: None }
     }
 
     /// Whether the connection takes another request after this response.
@@ -171,15 +182,18 @@ impl<'a> Response<'a> {
         while !self.body.received.is_empty() {
             let mut room = head::room();
             let parsed = head::response(self.body.received.filled(), &mut room, self.request);
-            let Some(head) = parsed.map_err(UpstreamError::InvalidResponse)? else { break };
+            let Some(head) = parsed.map_err(UpstreamError::invalid)? else { break };
             let len = head.len;
             if head.status < 200 {
                 self.body.received.consume(len);
                 self.interim += 1;
                 if self.interim > MAX_INTERIM {
-                    return Err(UpstreamError::InvalidResponse(head::too_many_interim()));
+                    return Err(UpstreamError::invalid(head::too_many_interim()));
                 }
                 continue;
+            }
+            if head.status == REQUEST_TIMEOUT && self.may_be_stale {
+                return Err(UpstreamError::Stale(UNSOLICITED.to_owned()));
             }
             let mut parts = hyper::Response::new(()).into_parts().0;
             parts.status = head
@@ -191,7 +205,7 @@ impl<'a> Response<'a> {
                     parts.headers.header(header.name, header.value);
                 }
             }
-            self.keeps_alive = head.keeps_alive;
+            (self.keeps_alive, self.keep_alive_s) = (head.keeps_alive, head.keep_alive_s);
             self.body.body = body::Body::new(head.framing).unframed();
             self.body.received.consume(len);
             let bare = self.body.body.is_done();
@@ -209,12 +223,27 @@ impl BodySource for Response<'_> {
 
 impl ResponseSource for Response<'_> {
     async fn head(&mut self) -> Result<(Parts, bool), UpstreamError> {
+        let head = self.read_head().await;
+        // Bytes without a whole head are a response that began.
+        let began = |error: &UpstreamError| {
+            self.interim > 0
+                || matches!(error, UpstreamError::NoResponse(_)) && !self.body.received.is_empty()
+        };
+        match head {
+            Err(error) if self.may_be_stale && !began(&error) => Err(error.on_used_connection()),
+            head => head,
+        }
+    }
+}
+
+impl Response<'_> {
+    async fn read_head(&mut self) -> Result<(Parts, bool), UpstreamError> {
         loop {
             if let Some(head) = self.parse_head()? {
                 return Ok(head);
             }
             if self.body.received.is_full() {
-                return Err(UpstreamError::InvalidResponse(malformed("the head is too large")));
+                return Err(UpstreamError::invalid(head::response_too_large()));
             }
             match self.body.received.read_from(&mut self.body.read).await {
                 Ok(1..) => {}

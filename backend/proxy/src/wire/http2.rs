@@ -3,9 +3,9 @@
 use crate::{
     error::UpstreamError,
     wire::{
-        head::malformed,
+        head::{malformed, response_too_large},
         headers,
-        message::{BodyChunk, BodySink, BodySource, RequestBody, ResponseSource, StreamError},
+        message::{BodyChunk, BodySink, BodySource, ResponseSource, StreamError},
     },
 };
 use bytes::Bytes;
@@ -27,6 +27,11 @@ pub const STREAM_WINDOW: u32 = 128 << 10;
 const UPSTREAM_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
 /// The size of a head, as HTTP/2 counts it.
 pub const MAX_HEADER_LIST: u32 = 64 << 10;
+/// The size of a response's head that the library reads. It calls a larger one a protocol error of the endpoint, so heads
+/// beyond our own bound are read, too, and then refused in words.
+const MAX_PARSED_HEADER_LIST: u32 = 4 * MAX_HEADER_LIST;
+/// What HTTP/2 adds to the size of each field (RFC 9113, 6.5.2).
+const FIELD_OVERHEAD: usize = 32;
 /// How much waits to be sent on each stream.
 pub const SEND_BUFFER: usize = 32 << 10;
 
@@ -37,36 +42,27 @@ pub fn client_builder() -> Builder {
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(UPSTREAM_WINDOW)
-        .max_header_list_size(MAX_HEADER_LIST)
+        .max_header_list_size(MAX_PARSED_HEADER_LIST)
         .max_send_buffer_size(SEND_BUFFER);
     builder
 }
 
 /// A body that arrives. Its sender may send more once the chunk before was taken.
 #[derive(Debug)]
-pub struct Body<'a> {
-    stream: &'a mut RecvStream,
+pub struct Body {
+    stream: RecvStream,
     unreleased: usize,
-    touched: bool,
 }
 
-impl<'a> Body<'a> {
-    pub fn new(stream: &'a mut RecvStream) -> Body<'a> {
-        Body { stream, unreleased: 0, touched: false }
+impl Body {
+    pub fn new(stream: RecvStream) -> Body {
+        Body { stream, unreleased: 0 }
     }
 }
 
-impl BodySource for Body<'_> {
+impl BodySource for Body {
     async fn chunk(&mut self) -> Result<BodyChunk, StreamError> {
-        let chunk = chunk(self.stream, &mut self.unreleased).await;
-        self.touched = true;
-        chunk
-    }
-}
-
-impl RequestBody for Body<'_> {
-    fn is_untouched(&self) -> bool {
-        !self.touched
+        chunk(&mut self.stream, &mut self.unreleased).await
     }
 }
 
@@ -136,11 +132,13 @@ pub struct Response {
     head: Option<ResponseFuture>,
     body: Option<RecvStream>,
     unreleased: usize,
+    /// The request may be sent twice, and the connection was opened for another one.
+    may_be_stale: bool,
 }
 
 impl Response {
-    pub fn new(head: ResponseFuture) -> Response {
-        Response { head: Some(head), body: None, unreleased: 0 }
+    pub fn new(head: ResponseFuture, may_be_stale: bool) -> Response {
+        Response { head: Some(head), body: None, unreleased: 0, may_be_stale }
     }
 }
 
@@ -158,9 +156,12 @@ impl ResponseSource for Response {
         let Some(head) = &mut self.head else {
             return Err(UpstreamError::NoResponse("no response".to_owned()));
         };
-        let response = head.await.map_err(|error| upstream_error(&error))?;
+        let response = head.await.map_err(|error| upstream_error(&error, self.may_be_stale))?;
         self.head = None;
         let (parts, body) = response.into_parts();
+        if header_list_size(&parts.headers) > MAX_HEADER_LIST as usize {
+            return Err(UpstreamError::invalid(response_too_large()));
+        }
         if parts.headers.get_all("content-length").iter().count() > 1 {
             return Err(UpstreamError::InvalidResponse(malformed("there is more than one Content-Length")));
         }
@@ -170,15 +171,26 @@ impl ResponseSource for Response {
     }
 }
 
-fn upstream_error(error: &h2::Error) -> UpstreamError {
-    let unprocessed =
-        error.is_go_away() || error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-    match (error.is_remote(), unprocessed) {
-        (true, true) => UpstreamError::ConnectFailed(describe(error)),
-        (true, false) => UpstreamError::NoResponse(describe(error)),
-        (false, _) if error.is_io() => UpstreamError::NoResponse(describe(error)),
-        (false, _) => UpstreamError::InvalidResponse(malformed(describe(error))),
-    }
+fn header_list_size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum()
+}
+
+/// Why there is no response. A connection that ends, or has to be ended, takes all of its streams with it; which of them is
+/// to blame shows when the others are sent again.
+fn upstream_error(error: &h2::Error, may_be_stale: bool) -> UpstreamError {
+    let is_of_connection = error.is_io() || error.is_go_away();
+    let error = match (error.is_remote(), error.is_go_away(), error.reason()) {
+        // A stream above the last one of a GOAWAY.
+        (true, true, _) | (true, false, Some(Reason::REFUSED_STREAM)) => {
+            return UpstreamError::Unprocessed(describe(error));
+        }
+        // The library does not read further than several times the bounds.
+        (false, true, Some(Reason::ENHANCE_YOUR_CALM)) => UpstreamError::invalid(response_too_large()),
+        (true, ..) => UpstreamError::NoResponse(describe(error)),
+        _ if error.is_io() => UpstreamError::NoResponse(describe(error)),
+        _ => UpstreamError::InvalidResponse(malformed(describe(error))),
+    };
+    if is_of_connection && may_be_stale { error.on_used_connection() } else { error }
 }
 
 pub fn describe(error: &h2::Error) -> String {

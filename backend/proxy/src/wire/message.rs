@@ -4,7 +4,7 @@ use crate::error::UpstreamError;
 use bytes::Bytes;
 use hyper::{HeaderMap, http::response::Parts};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum BodyChunk {
     Data(Bytes),
     /// With trailers, if there are any.
@@ -21,12 +21,6 @@ pub enum StreamError {
 /// Where a body comes from.
 pub trait BodySource: Send {
     fn chunk(&mut self) -> impl Future<Output = Result<BodyChunk, StreamError>> + Send;
-}
-
-/// The body of a client's request.
-pub trait RequestBody: BodySource {
-    /// Whether no byte of it was taken yet, not even of its framing.
-    fn is_untouched(&self) -> bool;
 }
 
 /// Where a body goes. A call returns once the other side has room for more.

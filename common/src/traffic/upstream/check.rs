@@ -47,6 +47,8 @@ impl UpstreamSpec {
         within("timeouts.connect_ms", self.timeouts.connect_ms, 1, MINUTE)?;
         within("timeouts.response_ms", self.timeouts.response_ms, 1, HOUR)?;
         within("timeouts.idle_ms", self.timeouts.idle_ms, 10, 24 * HOUR)?;
+        within("connections.idle_ms", self.connections.idle_ms, 0, HOUR)?;
+        within("connections.max_age_ms", self.connections.max_age_ms, 0, 24 * HOUR)?;
         within("slow_start_ms", self.slow_start_ms, 0, HOUR)?;
         within("max_in_flight", self.max_in_flight.into(), 1, 65_536)?;
         within("drain_ms", self.drain_ms, 0, HOUR)?;
@@ -120,4 +122,29 @@ pub fn check_token(what: &str, name: &str) -> Result<(), String> {
     let fits = (1..=64).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
     if fits { Ok(()) } else { Err(format!("{name:?} is no name of {what}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_of_connections_have_bounds() {
+        let check = |connections: &str| {
+            let spec = format!(r#"{{"connections": {connections}}}"#);
+            serde_json::from_str::<UpstreamSpec>(&spec).map_err(|error| error.to_string())?.check()
+        };
+        for fits in
+            ["{}", r#"{"idle_ms": 0, "max_age_ms": 0}"#, r#"{"idle_ms": 3600000, "max_age_ms": 86400000}"#]
+        {
+            assert_eq!(check(fits), Ok(()));
+        }
+        let refused = |connections| check(connections).unwrap_err();
+        assert_eq!(refused(r#"{"idle_ms": 3600001}"#), "connections.idle_ms is 0 to 3600000, not 3600001");
+        assert_eq!(
+            refused(r#"{"max_age_ms": 86400001}"#),
+            "connections.max_age_ms is 0 to 86400000, not 86400001"
+        );
+        assert!(refused(r#"{"max_age": 1}"#).contains("unknown field `max_age`"));
+    }
 }

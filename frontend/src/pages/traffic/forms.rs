@@ -55,7 +55,7 @@ const UPSTREAM: [Field; 10] = [
         .only("active_standby", &["{}"]),
 ];
 
-const UPSTREAM_MORE: [Field; 16] = [
+const UPSTREAM_MORE: [Field; 18] = [
     Field::new("health_check.rise", "Successes until healthy", "2 by default.", Kind::Number)
         .only("health_check.type", PROBED),
     Field::new("health_check.fall", "Failures until unhealthy", "3 by default.", Kind::Number)
@@ -79,6 +79,13 @@ const UPSTREAM_MORE: [Field; 16] = [
     Field::new("timeouts.connect_ms", "Connect time-out, ms", "", Kind::Number),
     Field::new("timeouts.response_ms", "Response time-out, ms", "", Kind::Number),
     Field::new("timeouts.idle_ms", "Idle time-out, ms", "", Kind::Number),
+    Field::new(
+        "connections.idle_ms",
+        "Connections idle, ms",
+        "Shorter than the endpoints' own idle time-out.",
+        Kind::Number,
+    ),
+    Field::new("connections.max_age_ms", "Age of connections, ms", "0: no limit.", Kind::Number),
     Field::new("outlier_ejection.consecutive_failures", "Ejected after failures", "", Kind::Number),
     Field::new("outlier_ejection.max_ejected_percent", "Ejected at the most, %", "", Kind::Number),
     Field::new("slow_start_ms", "Slow start, ms", "", Kind::Number),

@@ -18,16 +18,18 @@ use crate::{
     error::UpstreamError,
     forward::{Exchange, Response},
     outcome::ResponseEnd,
+    pool::{Connection, reuse::Reuse},
     prepare::PreparedRequest,
     relay::{RelayContext, RelayOutcome, relay},
+    replay::Replay,
     respond::{self, ClientCapabilities, StatusLine},
     timer::{Deadline, Timer, WaitError, never, unless},
     upload::{EARLY_RESPONSE_TIMEOUT, Upload, UploadEnd},
     wire::{
         body::Body,
         buffer::Buffer,
-        head::{self, Framing, MAX_INTERIM, RequestFacts, malformed},
-        http1::{self, closed},
+        head::{self, Framing, MAX_INTERIM, RequestFacts},
+        http1::{self, REQUEST_TIMEOUT, UNSOLICITED, closed},
     },
 };
 use std::{net::SocketAddr, time::Duration};
@@ -52,6 +54,11 @@ pub struct Http1Exchange<'c> {
     pub peer: SocketAddr,
     pub context: &'c WorkerContext,
     pub client: ClientCapabilities,
+    /// What is still to come of the request's body, and what came of it, for an HTTP/2 endpoint.
+    pub body: Body,
+    pub replay: Replay,
+    /// Set by an attempt: the client was asked to send its body.
+    pub is_continued: bool,
     /// Set by an attempt: the client may send another request.
     pub keep_alive: bool,
     /// Set by an attempt: the protocol was switched.
@@ -69,18 +76,26 @@ enum ParsedHead {
 struct Head {
     status: u16,
     framing: Framing,
-    /// Whether the endpoint's connection takes another request.
+    /// Whether the endpoint's connection takes another request, and for how long.
     endpoint_keeps_alive: bool,
+    endpoint_keep_alive: Option<Duration>,
     /// Whether the client's does.
     keep_alive: bool,
     latency: Duration,
 }
 
 impl Exchange for Http1Exchange<'_> {
-    async fn attempt(&mut self, attempt: &Attempt<'_>) -> Result<Response, UpstreamError> {
+    async fn attempt(&mut self, attempt: &Attempt<'_>, reuse: Reuse) -> Result<Response, UpstreamError> {
         match &self.request.http2 {
-            None => self.via_http1(attempt).await,
-            Some(head) => self.via_http2(head, attempt).await,
+            None => self.via_http1(attempt, reuse).await,
+            Some(head) => self.via_http2(head, attempt, reuse).await,
+        }
+    }
+
+    fn may_repeat(&self) -> bool {
+        match &self.request.http2 {
+            None => self.request.is_resendable(),
+            Some(_) => self.request.is_idempotent && !self.replay.has_content(),
         }
     }
 
@@ -95,17 +110,11 @@ impl Exchange for Http1Exchange<'_> {
 }
 
 impl Http1Exchange<'_> {
-    /// On an idle connection; if that turns out to be closed, on a new one.
-    async fn via_http1(&mut self, attempt: &Attempt<'_>) -> Result<Response, UpstreamError> {
-        let is_resendable = self.request.is_resendable();
-        let pool = &attempt.endpoint().pool;
-        if attempt.reuses_connections()
-            && let Some(idle) = pool.take_idle(self.context.worker, !is_resendable)
-        {
-            match self.on(idle, attempt).await {
-                Err(UpstreamError::NoResponse(_)) if is_resendable && attempt.was_stale() => {}
-                done => return done,
-            }
+    /// On an idle connection, or on a new one.
+    async fn via_http1(&mut self, attempt: &Attempt<'_>, reuse: Reuse) -> Result<Response, UpstreamError> {
+        let idle = attempt.take_idle(self.context.worker, reuse, self.request.is_resendable());
+        if let Some(idle) = idle {
+            return self.on(idle, attempt).await;
         }
         let here = self.stream.local_addr().unwrap_or(self.peer);
         let connection = unless(closed(self.stream), attempt.connect(self.peer, here)).await;
@@ -117,31 +126,36 @@ impl Http1Exchange<'_> {
         &mut self,
         head: &hyper::Request<()>,
         attempt: &Attempt<'_>,
+        reuse: Reuse,
     ) -> Result<Response, UpstreamError> {
         let here = self.stream.local_addr().unwrap_or(self.peer);
-        let limit = Duration::from_millis(attempt.upstream.config.timeouts.connect_ms);
+        let limits = attempt.send_limits(reuse);
         let pool = attempt.endpoint().pool.http2(self.context.worker);
         let is_bare = self.request.framing == Framing::Empty;
         let peer = self.peer;
-        let sending = pool.send(head, is_bare, limit, || attempt.connect(peer, here));
+        let connect = || async move { attempt.connect(peer, here).await.map(|connection| connection.stream) };
+        let sending = pool.send(head, is_bare, self.request.is_idempotent, limits, connect);
         let sent = unless(closed(self.stream), sending).await;
-        let (permit, endpoint, mut response) = sent.unwrap_or(Err(UpstreamError::ClientClosed))?;
+        let (mut permit, endpoint, mut response) = sent.unwrap_or(Err(UpstreamError::ClientClosed))?;
         let (read, write) = self.stream.split();
         let capabilities = self.client.unless(self.context.is_closing());
         let mut client = Http1Client::new(write, self.request, capabilities);
-        if !is_bare {
+        if !is_bare && !self.is_continued {
+            self.is_continued = true;
             let deadline = &mut Deadline::after(RESPONSE_TIMEOUT);
             let asked = self.timer.within(deadline, never, client.send_continue()).await;
             if !matches!(asked, Ok(Ok(()))) {
                 return Err(UpstreamError::ClientClosed);
             }
         }
-        let body = http1::Body::new(read, self.received, self.request.framing);
+        let rest = std::mem::replace(&mut self.body, Body::new(Framing::Empty));
+        let mut body = http1::Body::new(read, self.received, rest);
         let context = RelayContext { request: self.request, attempt };
-        let relayed = relay(&context, body, endpoint, &mut response, &mut client, self.timer).await;
-        if matches!(relayed, Err(UpstreamError::Timeout(_))) {
-            permit.retire_connection();
-        }
+        let replay = &mut self.replay;
+        let relayed =
+            relay(&context, &mut body, replay, endpoint, &mut response, &mut client, self.timer).await;
+        self.body = body.into_rest();
+        permit.end(relayed.as_ref().map(|relayed| relayed.response.end));
         let RelayOutcome { response, is_sent } = relayed?;
         self.keep_alive = client.keeps_alive() && is_sent;
         Ok(response)
@@ -149,23 +163,27 @@ impl Http1Exchange<'_> {
 
     async fn on(
         &mut self,
-        mut connection: TcpStream,
+        mut connection: Connection,
         attempt: &Attempt<'_>,
     ) -> Result<Response, UpstreamError> {
+        let may_be_stale = connection.is_used && self.request.is_resendable();
+        let failed = |error: UpstreamError| if may_be_stale { error.on_used_connection() } else { error };
         let timeouts = &attempt.upstream.config.timeouts;
         let idle = Duration::from_millis(timeouts.idle_ms);
         let cancelled = |now: CoarseInstant| attempt.endpoint().is_past_drain_deadline(now);
         let Http1Exchange { stream, received, request, endpoint_received, response, timer, .. } = self;
         endpoint_received.clear();
         response.clear();
-        let (mut endpoint_read, mut endpoint_write) = connection.split();
+        let (mut endpoint_read, mut endpoint_write) = connection.stream.split();
         let (mut client_read, mut client_write) = stream.split();
         let mut upload = match request.framing {
             Framing::Empty => {
                 let write = endpoint_write.write_all(self.head);
                 match timer.within(&mut Deadline::after(idle), cancelled, write).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => return Err(UpstreamError::NoResponse(format!("cannot send: {error}"))),
+                    Ok(Err(error)) => {
+                        return Err(failed(UpstreamError::NoResponse(format!("cannot send: {error}"))));
+                    }
                     Err(late) => return Err(UpstreamError::late(late, "nothing sent", idle)),
                 }
                 Upload::none()
@@ -181,10 +199,15 @@ impl Http1Exchange<'_> {
         let head = loop {
             // After a response that came before the end of the request, the begin of the next request is unknown.
             let client = self.client.unless(self.context.is_closing() || upload.is_in_flight());
-            match parse_head(endpoint_received, response, request, client, attempt)? {
+            let parsed = parse_head(endpoint_received, response, request, client, attempt);
+            // After an interim response, what is wrong is the endpoint's response.
+            match if interim == 0 { parsed.map_err(failed)? } else { parsed? } {
+                ParsedHead::Final(Head { status: REQUEST_TIMEOUT, .. }) if may_be_stale && interim == 0 => {
+                    return Err(UpstreamError::Stale(UNSOLICITED.to_owned()));
+                }
                 ParsedHead::Final(head) => break head,
                 ParsedHead::Interim if interim == MAX_INTERIM => {
-                    return Err(UpstreamError::InvalidResponse(head::too_many_interim()));
+                    return Err(UpstreamError::invalid(head::too_many_interim()));
                 }
                 ParsedHead::Interim => {
                     interim += 1;
@@ -196,19 +219,21 @@ impl Http1Exchange<'_> {
                     }
                 }
                 ParsedHead::Partial if endpoint_received.is_full() => {
-                    return Err(UpstreamError::InvalidResponse(malformed("the head is too large")));
+                    return Err(UpstreamError::invalid(head::response_too_large()));
                 }
                 ParsedHead::Partial => {}
             }
+            let has_begun = interim > 0 || !endpoint_received.is_empty();
+            let ended = |error| if has_begun { error } else { failed(error) };
             let read = unless(closed(client_write.as_ref()), endpoint_received.read_from(&mut endpoint_read));
             match upload.or(timer, &mut deadline, cancelled, read).await {
                 Some(Ok(Some(Ok(1..)))) => {}
                 Some(Ok(Some(Ok(0)))) => {
                     let detail = "closed the connection without a response".to_owned();
-                    return Err(UpstreamError::NoResponse(detail));
+                    return Err(ended(UpstreamError::NoResponse(detail)));
                 }
                 Some(Ok(Some(Err(error)))) => {
-                    return Err(UpstreamError::NoResponse(format!("no response: {error}")));
+                    return Err(ended(UpstreamError::NoResponse(format!("no response: {error}"))));
                 }
                 Some(Ok(None)) => return Err(UpstreamError::ClientClosed),
                 Some(Err(late)) => return Err(UpstreamError::late(late, "no response", deadline.limit())),
@@ -226,7 +251,7 @@ impl Http1Exchange<'_> {
             let write = client_write.write_all(response);
             let written = timer.within(&mut Deadline::after(idle), cancelled, write).await;
             let is_written = matches!(written, Ok(Ok(())));
-            self.tunnel_to = is_written.then_some(connection);
+            self.tunnel_to = is_written.then_some(connection.stream);
             let end = if is_written { ResponseEnd::Complete } else { ResponseEnd::Abandoned };
             return Ok(Response { status, latency, end, idle: None, is_switched: is_written });
         }
@@ -244,6 +269,7 @@ impl Http1Exchange<'_> {
             && endpoint_received.is_empty()
             && attempt.reuses_connections();
         self.keep_alive = head.keep_alive && is_sent;
+        (connection.keep_alive, connection.follows_head) = (head.endpoint_keep_alive, request.is_head);
         Ok(Response { status, latency, end, idle: is_idle.then_some(connection), is_switched: false })
     }
 }
@@ -292,7 +318,8 @@ impl Passing<'_> {
                 Ok(Some(Ok(_))) => {}
                 // The endpoint may wait for what the client does not send.
                 Err(WaitError::TimedOut) if !upload.is_complete() => return ResponseEnd::Abandoned,
-                Ok(Some(Err(_))) | Err(WaitError::TimedOut) => return ResponseEnd::Truncated,
+                Ok(Some(Err(_))) => return ResponseEnd::Truncated,
+                Err(WaitError::TimedOut) => return ResponseEnd::TimedOut,
                 Ok(None) | Err(WaitError::Cancelled) => return ResponseEnd::Abandoned,
             }
             // A wrong request ends its response at once.
@@ -319,7 +346,7 @@ fn parse_head(
     let mut room = head::room();
     let facts = RequestFacts { is_head: request.is_head, wants_upgrade: request.wants_upgrade };
     let parsed = head::response(received.filled(), &mut room, facts);
-    let Some(head) = parsed.map_err(UpstreamError::InvalidResponse)? else {
+    let Some(head) = parsed.map_err(UpstreamError::invalid)? else {
         return Ok(ParsedHead::Partial);
     };
     let fields = head.headers.iter().map(|header| (header.name, header.value));
@@ -337,6 +364,7 @@ fn parse_head(
         status: head.status,
         framing: head.framing,
         endpoint_keeps_alive: head.keeps_alive,
+        endpoint_keep_alive: head.keep_alive_s.map(|seconds| Duration::from_secs(seconds.into())),
         keep_alive,
         latency,
     };

@@ -114,3 +114,22 @@ fn a_response_says_where_it_ends() {
         assert!(framing(text, false, false).is_err(), "{text:?}");
     }
 }
+
+#[test]
+fn an_endpoint_says_how_long_it_keeps_a_connection() {
+    for (value, expected) in [
+        ("timeout=5", Some(5)),
+        ("max=100, Timeout = 15", Some(15)),
+        ("timeout=\"7\"", Some(7)),
+        ("timeout=0", Some(0)),
+        ("timeout=-1", None),
+        ("max=100", None),
+        ("5", None),
+    ] {
+        let text = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nKeep-Alive: {value}\r\n\r\n");
+        let facts = RequestFacts { is_head: false, wants_upgrade: false };
+        let mut room = room();
+        let head = response(text.as_bytes(), &mut room, facts).unwrap().unwrap();
+        assert_eq!(head.keep_alive_s, expected, "{value}");
+    }
+}
