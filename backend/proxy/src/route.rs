@@ -1,19 +1,22 @@
-//! The route of a request: one spelling of its path, then the longest prefix that matches.
+//! The route of a request, and the path that its endpoint gets.
 //!
-//! The path that is routed is also the path that is forwarded, so no endpoint sees a path other than the one whose
-//! route was taken.
+//! A request is routed by the normal form of its path: the longest prefix that matches. The endpoint gets the path as
+//! the client sent it. Two kinds of paths are forwarded in their normal form instead, because an endpoint might take
+//! them for a path of another route: one with `..` that leads to another route if it is read otherwise, and one whose
+//! prefix is replaced and has `..` or another spelling of the prefix.
 
 use crate::{
     coarse_clock::CoarseInstant,
     prepare::{self, Client, PreparedRequest, RequestLine},
     random::Random,
-    table::Table,
+    table::{Route, Table},
     wire::{
         head::{Framing, malformed},
         path,
     },
 };
 use ringmaster_common::error::{Code, Refusal};
+use std::{borrow::Cow, sync::Arc};
 
 /// Finds the route of a request, and prepares the head that its endpoint gets: in `out` for HTTP/1.
 pub fn resolve<'t, 'h>(
@@ -29,13 +32,13 @@ pub fn resolve<'t, 'h>(
     if matches!(method, "CONNECT" | "TRACE") {
         return Err(Refusal::new(Code::MethodNotAllowed, format!("the proxy does not support {method}")));
     }
-    if !query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+    if !path::fits_target(query) {
         return Err(malformed("the query has characters that must be escaped"));
     }
-    let path = path::normalise(if path.is_empty() { "/" } else { path })
-        .ok_or_else(|| malformed("the path is invalid or ambiguous"))?;
-    let Some(route) = table.find(client.listener, client.host, &path) else {
-        let detail = format!("no route for path {path:.200} at host {:?}", client.host);
+    let path = if path.is_empty() { "/" } else { path };
+    let normal = path::normalise(path).ok_or_else(|| malformed("the path is invalid or ambiguous"))?;
+    let Some(route) = table.find(client.listener, client.host, &normal) else {
+        let detail = format!("no route for path {normal:.200} at host {:?}", client.host);
         return Err(Refusal::new(Code::NoRoute, detail));
     };
     if let Some(limit) = &route.limit
@@ -50,5 +53,37 @@ pub fn resolve<'t, 'h>(
     {
         return Err(prepare::body_too_large(route));
     }
-    prepare::prepare(route, RequestLine { path: &path, ..request }, fields, named, client, random, out)
+    let finds_route = |path: &str| {
+        table.find(client.listener, client.host, path).is_some_and(|found| Arc::ptr_eq(found, route))
+    };
+    let forwarded = forwarded_path(route, path, &normal, finds_route);
+    let line = RequestLine { path: &forwarded, normal: &normal, ..request };
+    prepare::prepare(route, line, fields, named, client, random, out)
 }
+
+/// `finds_route`: whether a path leads to the same route.
+fn forwarded_path<'p>(
+    route: &Route,
+    path: &'p str,
+    normal: &'p str,
+    finds_route: impl Fn(&str) -> bool,
+) -> Cow<'p, str> {
+    let goes_up = path != normal && path::goes_up(path);
+    let Some(rewrite) = &route.spec.rewrite_prefix else {
+        let is_safe = !goes_up || path::readings(path).all(|read| finds_route(&read));
+        return Cow::Borrowed(if is_safe { path } else { normal });
+    };
+    let (prefix, rest) = normal.split_at(route.prefix_len);
+    let rest = match path.strip_prefix(prefix) {
+        Some(as_sent) if !goes_up && (as_sent.is_empty() || as_sent.starts_with('/')) => as_sent,
+        _ => rest,
+    };
+    match (rewrite.trim_end_matches('/'), rest) {
+        ("", "") => Cow::Borrowed("/"),
+        ("", rest) => Cow::Borrowed(rest),
+        (prefix, rest) => Cow::Owned(format!("{prefix}{rest}")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ mod http2_origin;
 mod limits;
 mod origin;
 mod traffic;
+mod transparency;
 mod websockets;
 
 use super::*;

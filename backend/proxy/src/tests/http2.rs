@@ -25,24 +25,24 @@ pub async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes) {
 
 /// A client's connection.
 #[derive(Clone)]
-struct Client2(SendRequest<Bytes>);
+pub struct Client2(SendRequest<Bytes>);
 
-struct Reply2 {
-    status: u16,
-    headers: HeaderMap,
-    body: Vec<u8>,
-    trailers: Option<HeaderMap>,
+pub struct Reply2 {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+    pub trailers: Option<HeaderMap>,
 }
 
 impl Client2 {
-    async fn to(addr: SocketAddr) -> Client2 {
+    pub async fn to(addr: SocketAddr) -> Client2 {
         let stream = TcpStream::connect(addr).await.unwrap();
         let (requests, connection) = h2::client::handshake(stream).await.unwrap();
         tokio::spawn(connection);
         Client2(requests)
     }
 
-    async fn begin(
+    pub async fn begin(
         &self,
         request: Request<()>,
         bare: bool,
@@ -51,12 +51,12 @@ impl Client2 {
         requests.send_request(request, bare)
     }
 
-    async fn get(&self, path: &str) -> Result<Reply2, h2::Error> {
+    pub async fn get(&self, path: &str) -> Result<Reply2, h2::Error> {
         let (answer, _) = self.begin(request("GET", path), true).await?;
         whole(timeout(PATIENCE, answer).await.expect("an answer comes")?).await
     }
 
-    async fn post(&self, path: &str, body: &[u8]) -> Result<Reply2, h2::Error> {
+    pub async fn post(&self, path: &str, body: &[u8]) -> Result<Reply2, h2::Error> {
         let (answer, mut stream) = self.begin(request("POST", path), false).await?;
         let body = Bytes::copy_from_slice(body);
         let sending = async {
@@ -68,11 +68,11 @@ impl Client2 {
     }
 }
 
-fn request(method: &str, path: &str) -> Request<()> {
+pub fn request(method: &str, path: &str) -> Request<()> {
     Request::builder().method(method).uri(format!("http://test{path}")).body(()).unwrap()
 }
 
-async fn whole(answer: Response<RecvStream>) -> Result<Reply2, h2::Error> {
+pub async fn whole(answer: Response<RecvStream>) -> Result<Reply2, h2::Error> {
     let (parts, mut stream) = answer.into_parts();
     let mut body = Vec::new();
     while let Some(data) = stream.data().await {
@@ -85,7 +85,7 @@ async fn whole(answer: Response<RecvStream>) -> Result<Reply2, h2::Error> {
 }
 
 /// A proxy before endpoints that speak HTTP/2.
-async fn before(origins: &[&Http2Origin], change: impl FnOnce(&mut Upstream, &mut Route)) -> Fixture {
+pub async fn before(origins: &[&Http2Origin], change: impl FnOnce(&mut Upstream, &mut Route)) -> Fixture {
     Fixture::with(&[], |upstream, route| {
         let ids: Vec<_> = (0..origins.len()).map(|n| format!("e{n}")).collect();
         let ids: Vec<_> = ids.iter().map(|id| (id.as_str(), 1)).collect();

@@ -54,6 +54,8 @@ pub struct Http1Exchange<'c> {
     pub client: ClientCapabilities,
     /// Set by an attempt: the client may send another request.
     pub keep_alive: bool,
+    /// Set by an attempt: nothing of the request is still to come.
+    pub is_sent: bool,
     /// Set by an attempt: the protocol was switched.
     pub tunnel_to: Option<TcpStream>,
 }
@@ -123,7 +125,8 @@ impl Http1Exchange<'_> {
         let pool = attempt.endpoint().pool.http2(self.context.worker);
         let is_bare = self.request.framing == Framing::Empty;
         let peer = self.peer;
-        let sending = pool.send(head, is_bare, limit, || attempt.connect(peer, here));
+        let head = self.request.http2_head_for(head, attempt.endpoint())?;
+        let sending = pool.send(&head, is_bare, limit, || attempt.connect(peer, here));
         let sent = unless(closed(self.stream), sending).await;
         let (permit, endpoint, mut response) = sent.unwrap_or(Err(UpstreamError::ClientClosed))?;
         let (read, write) = self.stream.split();
@@ -143,7 +146,7 @@ impl Http1Exchange<'_> {
             permit.retire_connection();
         }
         let RelayOutcome { response, is_sent } = relayed?;
-        self.keep_alive = client.keeps_alive() && is_sent;
+        (self.keep_alive, self.is_sent) = (client.keeps_alive() && is_sent, is_sent);
         Ok(response)
     }
 
@@ -155,6 +158,7 @@ impl Http1Exchange<'_> {
         let timeouts = &attempt.upstream.config.timeouts;
         let idle = Duration::from_millis(timeouts.idle_ms);
         let cancelled = |now: CoarseInstant| attempt.endpoint().is_past_drain_deadline(now);
+        let request_head = self.request.head_for(self.head, attempt.endpoint());
         let Http1Exchange { stream, received, request, endpoint_received, response, timer, .. } = self;
         endpoint_received.clear();
         response.clear();
@@ -162,7 +166,7 @@ impl Http1Exchange<'_> {
         let (mut client_read, mut client_write) = stream.split();
         let mut upload = match request.framing {
             Framing::Empty => {
-                let write = endpoint_write.write_all(self.head);
+                let write = endpoint_write.write_all(&request_head);
                 match timer.within(&mut Deadline::after(idle), cancelled, write).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => return Err(UpstreamError::NoResponse(format!("cannot send: {error}"))),
@@ -173,7 +177,7 @@ impl Http1Exchange<'_> {
             framing => {
                 let (body, max) = (Body::new(framing), request.route.spec.max_body_bytes);
                 let from = (&mut **received, &mut client_read);
-                Upload::begin(send(self.head, body, from, &mut endpoint_write, idle, max))
+                Upload::begin(send(&request_head, body, from, &mut endpoint_write, idle, max))
             }
         };
         let mut deadline = Deadline::after(Duration::from_millis(timeouts.response_ms));
@@ -243,7 +247,7 @@ impl Http1Exchange<'_> {
             && head.endpoint_keeps_alive
             && endpoint_received.is_empty()
             && attempt.reuses_connections();
-        self.keep_alive = head.keep_alive && is_sent;
+        (self.keep_alive, self.is_sent) = (head.keep_alive && is_sent, is_sent);
         Ok(Response { status, latency, end, idle: is_idle.then_some(connection), is_switched: false })
     }
 }
