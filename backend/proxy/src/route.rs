@@ -1,9 +1,9 @@
 //! The route of a request, and the path that its endpoint gets.
 //!
 //! A request is routed by the normal form of its path: the longest prefix that matches. The endpoint gets the path as
-//! the client sent it. Two kinds of paths are forwarded in their normal form instead, because an endpoint might take
-//! them for a path of another route: one with `..` that leads to another route if it is read otherwise, and one whose
-//! prefix is replaced and has `..` or another spelling of the prefix.
+//! the client sent it. Some paths are forwarded in their normal form instead, because an endpoint might take them for a
+//! path of another route, or of no route: one with `..` that leads above the root, or to another route if it is read
+//! otherwise; and, if the prefix is replaced, one with `..` or another spelling of the prefix.
 
 use crate::{
     coarse_clock::CoarseInstant,
@@ -70,7 +70,8 @@ fn forwarded_path<'p>(
 ) -> Cow<'p, str> {
     let goes_up = path != normal && path::goes_up(path);
     let Some(rewrite) = &route.spec.rewrite_prefix else {
-        let is_safe = !goes_up || path::readings(path).all(|read| finds_route(&read));
+        let is_safe =
+            !goes_up || !path::leaves_root(path) && path::readings(path).all(|read| finds_route(&read));
         return Cow::Borrowed(if is_safe { path } else { normal });
     };
     let (prefix, rest) = normal.split_at(route.prefix_len);

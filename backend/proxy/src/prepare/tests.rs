@@ -147,7 +147,7 @@ fn an_endpoint_learns_the_prefix_that_it_does_not_see() {
         let sent = forwarded(&[("X-Forwarded-Prefix", "/evil")], &[], |spec| {
             spec.path_prefix = path_prefix.to_owned();
             spec.rewrite_prefix = rewrite.map(str::to_owned);
-            for value in set {
+            if let Some(value) = set {
                 spec.set_request_headers.insert("X-Forwarded-Prefix".to_owned(), value.to_owned());
             }
         });

@@ -52,6 +52,9 @@ fn a_path_that_could_be_read_past_its_route_is_forwarded_in_its_normal_form() {
         ("/x/../admin//../%2e%2e/y", "/y"),
         ("/%61dmin/../x", "/x"),
         ("/api/v2/../v1", "/api/v1"),
+        // These lead above the root.
+        ("/../x", "/x"),
+        ("/x/%2e%2e/../y", "/y"),
         // And this one a path of `/` for the endpoint of `/admin`.
         ("/x/../admin/y", "/admin/y"),
         // There is one way to read these.

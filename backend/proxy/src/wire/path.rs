@@ -54,12 +54,34 @@ pub fn fits_target(text: &str) -> bool {
 
 /// Whether a segment of the path is `..`, however it is spelt.
 pub fn goes_up(path: &str) -> bool {
-    let is_parent = |segment: &str| match segment.len() {
-        2 => segment == "..",
-        4 | 6 => segment.to_ascii_lowercase().replace("%2e", ".") == "..",
-        _ => false,
-    };
-    path.split('/').any(is_parent)
+    path.split('/').any(|segment| dots(segment) == 2)
+}
+
+/// Whether a path has a `..` where there is no directory to go up from.
+pub fn leaves_root(path: &str) -> bool {
+    let mut depth = 0_usize;
+    path.split('/').any(|segment| {
+        match dots(segment) {
+            0 if segment.is_empty() => {}
+            0 => depth += 1,
+            1 => {}
+            _ if depth == 0 => return true,
+            _ => depth -= 1,
+        }
+        false
+    })
+}
+
+/// How many dots a segment has that consists of one or two dots, else 0.
+fn dots(segment: &str) -> usize {
+    if segment.len() > 2 * "%2e".len() {
+        return 0;
+    }
+    match segment.to_ascii_lowercase().replace("%2e", ".").as_str() {
+        "." => 1,
+        ".." => 2,
+        _ => 0,
+    }
 }
 
 /// What servers may take a path for that [`normalise`] did not refuse: they remove escapes, empty segments and `..`, or
@@ -218,6 +240,9 @@ mod tests {
             [("/a/..", true), ("/%2E./a", true), ("/.%2e", true), ("/...", false), ("/a..", false)]
         {
             assert_eq!(goes_up(path), up, "{path}");
+        }
+        for (path, leaves) in [("/..", true), ("/a/../..", true), ("/a//../%2E.", true), ("/./a/..", false)] {
+            assert_eq!(leaves_root(path), leaves, "{path}");
         }
     }
 

@@ -230,7 +230,7 @@ impl Http1Exchange<'_> {
             let write = client_write.write_all(response);
             let written = timer.within(&mut Deadline::after(idle), cancelled, write).await;
             let is_written = matches!(written, Ok(Ok(())));
-            self.tunnel_to = is_written.then_some(connection);
+            (self.tunnel_to, self.is_sent) = (is_written.then_some(connection), true);
             let end = if is_written { ResponseEnd::Complete } else { ResponseEnd::Abandoned };
             return Ok(Response { status, latency, end, idle: None, is_switched: is_written });
         }
