@@ -41,6 +41,12 @@ pub fn resolve<'t, 'h>(
         let detail = format!("no route for path {normal:.200} at host {:?}", client.host);
         return Err(Refusal::new(Code::NoRoute, detail));
     };
+    let finds_route = |path: &str| {
+        table.find(client.listener, client.host, path).is_some_and(|found| Arc::ptr_eq(found, route))
+    };
+    if matches!(normal, Cow::Owned(_)) && hides_slashes(path, finds_route) {
+        return Err(malformed("the path is ambiguous: a backslash may be read as a slash"));
+    }
     if let Some(limit) = &route.limit
         && !limit.admits(CoarseInstant::now())
     {
@@ -53,12 +59,18 @@ pub fn resolve<'t, 'h>(
     {
         return Err(prepare::body_too_large(route));
     }
-    let finds_route = |path: &str| {
-        table.find(client.listener, client.host, path).is_some_and(|found| Arc::ptr_eq(found, route))
-    };
     let forwarded = forwarded_path(route, path, &normal, finds_route);
     let line = RequestLine { path: &forwarded, normal: &normal, ..request };
     prepare::prepare(route, line, fields, named, client, random, out)
+}
+
+/// Whether the path has backslashes and leads elsewhere if they are slashes, as for servers that read URLs like browsers.
+fn hides_slashes(path: &str, finds_route: impl Fn(&str) -> bool) -> bool {
+    if !path.contains('\\') {
+        return false;
+    }
+    let slashed = path.replace('\\', "/");
+    path::goes_up(&slashed) || !path::normalise(&slashed).is_some_and(|normal| finds_route(&normal))
 }
 
 /// `finds_route`: whether a path leads to the same route.

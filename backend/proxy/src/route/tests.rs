@@ -32,6 +32,7 @@ fn an_endpoint_gets_the_path_as_the_client_sent_it() {
         "/a/./b",
         "/a/.",
         "/a/../b",
+        "/C:\\x",
         "/a/%2e%2E/b",
         "/%c3%a9",
         "/é",
@@ -67,6 +68,28 @@ fn a_path_that_could_be_read_past_its_route_is_forwarded_in_its_normal_form() {
     }
     // Where there is no other route there is nothing to get past, but paths that have no route.
     assert_eq!(forwarded(&[("/api", None)], "/x/../api/y"), "/api/y");
+}
+
+#[test]
+fn a_backslash_must_not_stand_for_a_slash() {
+    let routes = [tests::route("all", "/", "u"), tests::route("admin", "/admin", "u")];
+    let table = Table::default().next([tests::upstream("u", &[])].iter(), routes.iter(), 1);
+    let ip = std::net::Ipv4Addr::LOCALHOST.into();
+    let client = Client { ip, addr: "127.0.0.1", host: "t", listener: None };
+    for (path, is_clear) in [
+        ("/C:\\x", true),
+        ("/admin/a\\b", true),
+        // Behind a server that takes it for a slash these are below `/admin`, or are not.
+        ("/admin\\x", false),
+        ("/x/../admin\\y", false),
+        ("/a\\b/../c", false),
+    ] {
+        let line = RequestLine::new("GET", path, Framing::Empty, None);
+        let (fields, mut random, mut out) = (std::iter::empty(), Random::seeded(), Vec::new());
+        let prepared = resolve(line, fields, |_| false, client, &table, &mut random, &mut out);
+        assert_eq!(prepared.is_ok(), is_clear, "{path}");
+        assert!(!is_clear || out.starts_with(format!("GET {path} HTTP/1.1\r\n").as_bytes()));
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ const PATHS: [&str; 12] = [
     "/a/./b",
     "/a/../b",
     "/a/%2E%2e/b",
-    "/a|b^{c}",
+    "/a|b^{c}\\d",
     "/\u{fc}ber?gr\u{f6}\u{df}e=1",
     "/?",
 ];

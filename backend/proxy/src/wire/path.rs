@@ -2,8 +2,8 @@
 //!
 //! In the normal form needless escapes are removed and the others written in capitals; dot segments and empty segments
 //! are removed. An endpoint gets the path as the client sent it, unless that could lead past a route
-//! ([`crate::route`]). A path that servers read in more ways than that is refused: with escaped slashes around dot
-//! segments, dot segments with parameters, backslashes, control characters, or a fragment.
+//! ([`crate::route`]). A path that servers read in more ways than that is refused: with escaped slashes or backslashes
+//! around dot segments, dot segments with parameters, control characters, or a fragment.
 
 use std::borrow::Cow;
 
@@ -31,7 +31,7 @@ pub fn normalise(path: &str) -> Option<Cow<'_, str>> {
     if bytes.iter().all(is_plain) && !bytes.windows(2).any(suspicious) {
         return Some(Cow::Borrowed(path));
     }
-    if bytes.contains(&b'\\') || !fits_target(path) {
+    if !fits_target(path) {
         return None;
     }
     // %2F and what follows a semicolon have no special meaning, unless a server that decodes them would leave the
@@ -134,7 +134,7 @@ fn decode_unreserved(path: &str) -> Option<String> {
         rest = tail;
         match first {
             b'%' => {}
-            0x80.. => {
+            b'\\' | 0x80.. => {
                 escape(*first, &mut decoded);
                 continue;
             }
@@ -198,6 +198,7 @@ mod tests {
             ("/a/.", "/a/"),
             ("/%c3%a9", "/%C3%A9"),
             ("/é", "/%C3%A9"),
+            ("/a\\b", "/a%5Cb"),
         ] {
             assert_eq!(normalise(path).as_deref(), Some(normal), "{path}");
         }
@@ -212,6 +213,7 @@ mod tests {
             "/a\\..\\b",
             "/a%2f..%2fb",
             "/..%5cadmin",
+            "/..\\admin",
             "/public/..;/admin",
             "/public/.;x=1/admin",
             "/public/..%3b/admin",
