@@ -4,24 +4,32 @@
 //! other order a client could name our headers in `Connection`, and have them removed.
 
 use crate::{
+    endpoint::Endpoint,
+    error::UpstreamError,
     hash::hash,
     random::Random,
     selection::SelectionHints,
     table::Route,
     wire::{
         head::{Framing, malformed},
-        headers::{EPOCH, HeaderSink, ShortText, is_for_clients, is_hop_by_hop, is_set, value_of},
+        headers::{EPOCH, HeaderSink, ShortText, is_for_clients, is_hop_by_hop, is_set, is_spelt, value_of},
+        path,
     },
 };
-use hyper::{HeaderMap, Method, Request, Uri, header::HeaderValue};
+use hyper::{
+    HeaderMap, Method, Request, Uri,
+    header::HeaderValue,
+    http::uri::{Authority, Parts, PathAndQuery, Scheme},
+};
 use ringmaster_common::{
     error::{Code, Refusal},
     traffic::upstream::{HashKey, Policy, Protocol},
 };
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, fmt::Display, net::IpAddr};
 
 const REQUEST_ID: &str = "x-request-id";
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
+const FORWARDED_PREFIX: &str = "x-forwarded-prefix";
 
 /// A request that can be sent to an endpoint of its route.
 #[derive(Debug)]
@@ -32,6 +40,8 @@ pub struct PreparedRequest<'t> {
     pub framing: Framing,
     /// How much of the prepared head is method and path, without the query; for people to read.
     pub line_len: usize,
+    /// Where the host is missing in the prepared head: the client names none, and each endpoint gets its own address.
+    host_missing_at: Option<usize>,
     /// The head for an endpoint that speaks HTTP/2.
     pub http2: Option<Box<Request<()>>>,
     pub is_idempotent: bool,
@@ -45,6 +55,31 @@ impl PreparedRequest<'_> {
     pub fn is_resendable(&self) -> bool {
         self.is_idempotent && self.framing == Framing::Empty
     }
+
+    /// The head for an HTTP/1 endpoint, of which `prepared` was written.
+    pub fn head_for<'h>(&self, prepared: &'h [u8], endpoint: &Endpoint) -> Cow<'h, [u8]> {
+        let Some(at) = self.host_missing_at else { return Cow::Borrowed(prepared) };
+        let mut head = prepared[..at].to_vec();
+        head.header("host", endpoint.addr.as_bytes());
+        head.extend_from_slice(&prepared[at..]);
+        Cow::Owned(head)
+    }
+
+    /// The head for an HTTP/2 endpoint, of which `prepared` is in this request.
+    pub fn http2_head_for<'h>(
+        &self,
+        prepared: &'h Request<()>,
+        endpoint: &Endpoint,
+    ) -> Result<Cow<'h, Request<()>>, UpstreamError> {
+        if self.host_missing_at.is_none() {
+            return Ok(Cow::Borrowed(prepared));
+        }
+        let path = prepared.uri().path_and_query().cloned();
+        let uri = http2_uri(&endpoint.addr, path).map_err(UpstreamError::BadRequest)?;
+        let mut head = prepared.clone();
+        *head.uri_mut() = uri;
+        Ok(Cow::Owned(head))
+    }
 }
 
 /// The request line or what stands for it in HTTP/2, and the framing of the body.
@@ -52,6 +87,8 @@ impl PreparedRequest<'_> {
 pub struct RequestLine<'b> {
     pub method: &'b str,
     pub path: &'b str,
+    /// The normal form of the path.
+    pub normal: &'b str,
     /// With its question mark, if there is one.
     pub query: &'b str,
     pub framing: Framing,
@@ -67,7 +104,7 @@ impl<'b> RequestLine<'b> {
         upgrade: Option<&'b str>,
     ) -> RequestLine<'b> {
         let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
-        RequestLine { method, path, query, framing, upgrade }
+        RequestLine { method, path, normal: path, query, framing, upgrade }
     }
 }
 
@@ -76,7 +113,7 @@ pub struct Client<'a> {
     pub ip: IpAddr,
     /// The same as text.
     pub addr: &'a str,
-    /// The host that the client asks for.
+    /// The host that the client asks for; empty if it names none.
     pub host: &'a str,
     /// The listener that it connected to; none for the node's own.
     pub listener: Option<&'a str>,
@@ -92,17 +129,17 @@ pub fn prepare<'t, 'h>(
     random: &mut Random,
     out: &mut Vec<u8>,
 ) -> Result<PreparedRequest<'t>, Refusal> {
-    let RequestLine { method, path, query, framing, upgrade } = request;
-    let forwarded = rewrite(route, path);
+    let RequestLine { method, path, normal, query, framing, upgrade } = request;
     out.clear();
     out.extend_from_slice(method.as_bytes());
     out.push(b' ');
-    out.extend_from_slice(forwarded.as_bytes());
+    out.extend_from_slice(path.as_bytes());
     let mut prepared = PreparedRequest {
         route,
-        hints: selection_hints(fields.clone(), client.ip, path, route),
+        hints: selection_hints(fields.clone(), client.ip, normal, route),
         framing,
         line_len: out.len(),
+        host_missing_at: None,
         http2: None,
         is_idempotent: is_idempotent(method),
         is_head: method == "HEAD",
@@ -112,7 +149,10 @@ pub fn prepare<'t, 'h>(
         Protocol::Http1 => {
             out.extend_from_slice(query.as_bytes());
             out.extend_from_slice(b" HTTP/1.1\r\n");
-            out.header("host", client.host.as_bytes());
+            match client.host {
+                "" => prepared.host_missing_at = Some(out.len()),
+                host => out.header("host", host.as_bytes()),
+            }
             // Some servers refuse such a request if it does not say that it has no body (RFC 9110, 8.6).
             let says_empty = framing == Framing::Empty
                 && matches!(method, "POST" | "PUT" | "PATCH")
@@ -140,7 +180,8 @@ pub fn prepare<'t, 'h>(
             request_headers(fields, named, client, route, random, &mut headers);
             // The proxy answers it itself: the endpoint's window says whether it wants the body.
             headers.remove("expect");
-            prepared.http2 = Some(Box::new(http2_head(method, client.host, &forwarded, query, headers)?));
+            prepared.host_missing_at = client.host.is_empty().then_some(out.len());
+            prepared.http2 = Some(Box::new(http2_head(method, client.host, path, query, headers)?));
         }
         Protocol::Tcp => {
             let detail = format!("upstream {} speaks plain TCP, the client HTTP", route.upstream.name);
@@ -148,15 +189,6 @@ pub fn prepare<'t, 'h>(
         }
     }
     Ok(prepared)
-}
-
-/// The path that the endpoint gets.
-fn rewrite<'p>(route: &Route, path: &'p str) -> Cow<'p, str> {
-    let Some(rewrite) = &route.spec.rewrite_prefix else { return Cow::Borrowed(path) };
-    match (rewrite.trim_end_matches('/'), &path[route.prefix_len..]) {
-        ("", "") => Cow::Borrowed("/"),
-        (prefix, rest) => Cow::Owned(format!("{prefix}{rest}")),
-    }
 }
 
 fn http2_head(
@@ -167,13 +199,40 @@ fn http2_head(
     headers: HeaderMap,
 ) -> Result<Request<()>, Refusal> {
     let method: Method = method.parse().map_err(|_| malformed("the method is invalid"))?;
-    let uri = Uri::builder().scheme("http").authority(host).path_and_query(format!("{path}{query}"));
-    let uri = uri.build().map_err(|error| malformed(format!("not possible in HTTP/2: {error}")))?;
+    let target = http2_target(path, query)?;
+    let uri = if host.is_empty() { Uri::from(target) } else { http2_uri(host, Some(target))? };
     let mut request = Request::new(());
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
     Ok(request)
+}
+
+fn http2_uri(host: &str, target: Option<PathAndQuery>) -> Result<Uri, Refusal> {
+    let mut parts = Parts::default();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(host.parse::<Authority>().map_err(impossible)?);
+    parts.path_and_query = target;
+    Uri::from_parts(parts).map_err(impossible)
+}
+
+/// A few characters that should be escaped pass by HTTP/1 as they are, and by HTTP/2 only with their escapes.
+fn http2_target(path: &str, query: &str) -> Result<PathAndQuery, Refusal> {
+    let target = format!("{path}{query}");
+    target.parse().or_else(|_| {
+        let mut escaped = String::with_capacity(target.len());
+        for letter in target.chars() {
+            match letter {
+                '"' | '<' | '>' | '`' => path::escape(letter as u8, &mut escaped),
+                letter => escaped.push(letter),
+            }
+        }
+        escaped.parse().map_err(impossible)
+    })
+}
+
+fn impossible(error: impl Display) -> Refusal {
+    malformed(format!("not possible in HTTP/2: {error}"))
 }
 
 /// The headers that an endpoint gets. The host is left to the caller: where it stands depends on the protocol.
@@ -188,15 +247,17 @@ fn request_headers<'h>(
     let set_by_route = &route.spec.set_request_headers;
     let mut has_id = false;
     for (name, value) in fields {
+        let is_id = is_spelt(name, REQUEST_ID);
         if name.eq_ignore_ascii_case("host")
             || is_hop_by_hop(name)
             || named(name)
             || !is_for_clients(name)
             || is_set(set_by_route, name)
+            || is_id && name.contains('_')
         {
             continue;
         }
-        has_id |= name.eq_ignore_ascii_case(REQUEST_ID);
+        has_id |= is_id;
         out.header(name, value);
     }
     out.header("x-forwarded-for", client.addr.as_bytes());
@@ -214,6 +275,14 @@ fn request_headers<'h>(
         forwarded.put(format_args!(";host=\"{}\"", client.host));
     }
     out.header("forwarded", forwarded.bytes());
+    // An endpoint that does not see the prefix needs it for the links that it writes.
+    let prefix = &route.spec.path_prefix[..route.prefix_len];
+    if route.spec.rewrite_prefix.as_deref() == Some("/")
+        && !prefix.is_empty()
+        && !is_set(set_by_route, FORWARDED_PREFIX)
+    {
+        out.header(FORWARDED_PREFIX, prefix.as_bytes());
+    }
     if !has_id && !is_set(set_by_route, REQUEST_ID) {
         let mut id = ShortText::default();
         id.put(format_args!("{:016x}{:016x}", random.next(), random.next()));

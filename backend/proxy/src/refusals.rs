@@ -43,10 +43,10 @@ impl Refusals {
     }
 }
 
-/// Appends an HTTP/1 response to `out`, without a body if `is_head`.
-pub fn write(refusal: Refusal, keep_alive: bool, is_head: bool, out: &mut Vec<u8>) {
+/// Appends an HTTP/1 response to `out`, without a body if `is_head`. `connection` is what that header says.
+pub fn write(refusal: Refusal, connection: Option<&str>, is_head: bool, out: &mut Vec<u8>) {
     let (status, title, body) = document(refusal);
-    let connection = if keep_alive { "" } else { "connection: close\r\n" };
+    let connection = connection.map(|option| format!("connection: {option}\r\n")).unwrap_or_default();
     let retry = if matches!(status, 429 | 503) { "retry-after: 1\r\n" } else { "" };
     // Writing to a vector cannot fail.
     let _ = write!(

@@ -18,6 +18,7 @@ use crate::{
     upload::{EARLY_RESPONSE_TIMEOUT, Upload, UploadEnd},
     wire::{
         head::Framing,
+        headers,
         message::{BodyChunk, BodySink, BodySource, ResponseSource, StreamError},
     },
 };
@@ -118,12 +119,11 @@ pub async fn relay(
     let idle = Duration::from_millis(timeouts.idle_ms);
     let response_timeout = Duration::from_millis(timeouts.response_ms);
     let progress = Progress::new();
-    let max = request.route.spec.max_body_bytes;
     let mut upload = match request.framing {
         Framing::Empty => Upload::none(),
         _ => {
             replay.rewind();
-            Upload::begin(send_request(body, replay, &mut endpoint, max, &progress))
+            Upload::begin(send_request(body, replay, &mut endpoint, request.route, &progress))
         }
     };
     let mut deadline = Deadline::after(if upload.is_in_flight() { idle } else { response_timeout });
@@ -188,7 +188,7 @@ async fn send_request(
     body: &mut impl BodySource,
     replay: &mut Replay,
     endpoint: &mut impl BodySink,
-    max: u64,
+    route: &Route,
     progress: &Progress,
 ) -> UploadEnd {
     let mut content = 0u64;
@@ -199,7 +199,7 @@ async fn send_request(
         match replay.chunk(body).await {
             Ok(BodyChunk::Data(data)) => {
                 content += data.len() as u64;
-                if content > max {
+                if content > route.spec.max_body_bytes {
                     return UploadEnd::TooLarge;
                 }
                 if endpoint.data(data).await.is_err() {
@@ -208,6 +208,7 @@ async fn send_request(
                 progress.moves();
             }
             Ok(BodyChunk::End(trailers)) => {
+                let trailers = trailers.map(|all| headers::without(all, &route.spec.set_request_headers));
                 let ended = endpoint.end(trailers).await;
                 return if ended.is_ok() { UploadEnd::Complete } else { UploadEnd::EndpointClosed };
             }

@@ -5,7 +5,7 @@ use crate::{
     table::Route,
     wire::{
         head::Framing,
-        headers::{HeaderSink, ShortText, is_hop_by_hop, is_set},
+        headers::{HeaderSink, ShortText, is_hop_by_hop},
     },
 };
 use std::io::Write;
@@ -23,6 +23,16 @@ impl ClientCapabilities {
     /// The same, but the connection is not kept if `closing`.
     pub fn unless(self, closing: bool) -> ClientCapabilities {
         ClientCapabilities { keep_alive: self.keep_alive && !closing, ..self }
+    }
+
+    /// What `Connection` says in a response. A client of HTTP/1.0 takes a connection for closed that it is not told is
+    /// kept.
+    pub fn connection_option(self, keep_alive: bool) -> Option<&'static str> {
+        match (keep_alive, self.http11) {
+            (false, _) => Some("close"),
+            (true, false) => Some("keep-alive"),
+            (true, true) => None,
+        }
     }
 }
 
@@ -63,10 +73,8 @@ pub fn write<'h>(
         if framing == Framing::Chunked {
             out.header("transfer-encoding", b"chunked");
         }
-        match (keep_alive, client.http11) {
-            (false, _) => out.header("connection", b"close"),
-            (true, false) => out.header("connection", b"keep-alive"),
-            (true, true) => {}
+        if let Some(option) = client.connection_option(keep_alive) {
+            out.header("connection", option.as_bytes());
         }
     }
     out.extend_from_slice(b"\r\n");
@@ -81,8 +89,10 @@ pub fn headers<'h>(
     sticky: Option<u64>,
     out: &mut impl HeaderSink,
 ) {
+    let set_by_route = &route.spec.set_response_headers;
     for (name, value) in fields {
-        if !is_hop_by_hop(name) && !named(name) && !is_set(&route.spec.set_response_headers, name) {
+        let is_set = set_by_route.keys().any(|set| set.eq_ignore_ascii_case(name));
+        if !is_hop_by_hop(name) && !named(name) && !is_set {
             out.header(name, value);
         }
     }
@@ -91,7 +101,7 @@ pub fn headers<'h>(
         text.put(format_args!("{cookie}={token:016x}; Path=/; HttpOnly; SameSite=Lax"));
         out.header("set-cookie", text.bytes());
     }
-    for (name, value) in &route.spec.set_response_headers {
+    for (name, value) in set_by_route {
         out.header(name, value.as_bytes());
     }
 }

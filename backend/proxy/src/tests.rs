@@ -8,6 +8,7 @@ mod limits;
 mod origin;
 mod raw_http2_origin;
 mod traffic;
+mod transparency;
 mod websockets;
 
 use super::*;

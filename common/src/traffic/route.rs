@@ -6,7 +6,7 @@
 use super::{check_name, upstream::check_token, within};
 use crate::{Timestamp, id::Revision};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The body of `PUT /v1/routes/{name}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,10 +23,11 @@ pub struct RouteSpec {
     #[serde(default = "root")]
     pub path_prefix: String,
     pub upstream: String,
-    /// Replaces the prefix in the path that is sent to the endpoint.
+    /// Replaces the prefix in the path that is sent to the endpoint. Answers are not rewritten: a `Location` or the path of
+    /// a cookie stays as the endpoint wrote it. If the value is `/`, `X-Forwarded-Prefix` has the prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewrite_prefix: Option<String>,
-    /// Headers set on the request; they replace headers of the client.
+    /// Headers set on the request; they replace headers of the client, in either spelling: `X-User` and `X_User`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub set_request_headers: BTreeMap<String, String>,
     /// Headers set on the response; they replace headers of the endpoint.
@@ -72,9 +73,18 @@ impl RouteSpec {
         }
         for headers in [&self.set_request_headers, &self.set_response_headers] {
             within("the number of headers that are set", headers.len() as u64, 0, 32)?;
+            let mut known = BTreeSet::new();
             for (name, value) in headers {
                 check_token("a header", name)?;
-                if NEVER_SET.iter().any(|never| name.eq_ignore_ascii_case(never)) {
+                // Many servers take an underscore in a name for a dash.
+                let spelt = name.to_ascii_lowercase().replace('_', "-");
+                let never = NEVER_SET.contains(&spelt.as_str());
+                if !known.insert(spelt) {
+                    return Err(format!(
+                        "{name} is set twice: case, dashes and underscores make no difference"
+                    ));
+                }
+                if never {
                     return Err(format!("{name} is for the proxy alone to say and cannot be set"));
                 }
                 if value.len() > 1024 || !value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
@@ -117,15 +127,24 @@ const NEVER_SET: &[&str] = &[
 ];
 
 fn check_host(host: &str) -> Result<(), String> {
+    if let Some(name) = host.strip_suffix('.') {
+        return Err(format!(
+            "a route's host is written without a dot at its end, as in {name:?}; requests may have one"
+        ));
+    }
     let name = host.strip_prefix("*.").unwrap_or(host);
-    let fits = !name.is_empty()
-        && name.len() <= 253
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
-    if fits {
+    if name.len() <= 253 && name.split('.').all(is_label) {
         Ok(())
     } else {
         Err(format!("a route's host is a name without port, or *. and a name, not {host:?}"))
     }
+}
+
+fn is_label(label: &str) -> bool {
+    (1..=63).contains(&label.len())
+        && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        && !label.starts_with('-')
+        && !label.ends_with('-')
 }
 
 fn check_prefix(what: &str, prefix: &str) -> Result<(), String> {
@@ -151,4 +170,68 @@ pub struct Route {
     pub version: Revision,
     pub updated_at: Timestamp,
     pub updated_by: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(field: &str) -> Result<(), String> {
+        let text = format!(r#"{{"upstream": "web", {field}}}"#);
+        serde_json::from_str::<RouteSpec>(&text).unwrap().check()
+    }
+
+    #[test]
+    fn a_host_is_spelt_as_requests_spell_it() {
+        for host in [
+            "app.example.org",
+            "*.example.org",
+            "APP.example.org",
+            "localhost",
+            "127.0.0.1",
+            "_x.my_app",
+            "a-b",
+        ] {
+            assert_eq!(checked(&format!(r#""host": "{host}""#)), Ok(()), "{host}");
+        }
+        let long = format!("{}.org", "x".repeat(64));
+        for host in [
+            "",
+            ".",
+            "*.",
+            "*",
+            "*.example.org.",
+            "..example.org",
+            "a..b",
+            ".x",
+            "-x",
+            "x-",
+            "a.-b.c",
+            "a:80",
+            "[::1]",
+            "é",
+            &long,
+        ] {
+            let error = checked(&format!(r#""host": "{host}""#)).unwrap_err();
+            assert!(error.contains("a route's host is"), "{host}: {error}");
+        }
+        let error = checked(r#""host": "app.example.org.""#).unwrap_err();
+        assert!(
+            error.contains("without a dot at its end") && error.contains(r#""app.example.org""#),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_header_is_set_once_and_not_in_place_of_the_proxy() {
+        assert_eq!(checked(r#""set_request_headers": {"X-User": "a", "X-Users": "b"}"#), Ok(()));
+        for twice in ["x-user", "X_User"] {
+            let error = checked(&format!(r#""set_request_headers": {{"X-User": "a", "{twice}": "b"}}"#));
+            assert!(error.unwrap_err().contains("set twice"), "{twice}");
+        }
+        for name in ["Host", "X-Forwarded-For", "X_Forwarded_For", "content_length", "Transfer-Encoding"] {
+            let error = checked(&format!(r#""set_request_headers": {{"{name}": "a"}}"#));
+            assert!(error.unwrap_err().contains("for the proxy alone"), "{name}");
+        }
+    }
 }

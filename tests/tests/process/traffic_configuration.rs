@@ -254,6 +254,14 @@ async fn each_wrong_configuration_has_its_code_and_changes_nothing() {
             "path_prefix",
         ),
         (
+            "a host that ends with a dot",
+            route,
+            json!({ "host": "app.example.org.", "upstream": "web" }),
+            422,
+            "invalid_route",
+            "dot at its end",
+        ),
+        (
             "a header of the connection",
             route,
             json!({ "path_prefix": "/h", "upstream": "web", "set_request_headers": { "Host": "x" } }),

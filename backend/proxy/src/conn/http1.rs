@@ -8,6 +8,7 @@ mod client;
 mod exchange;
 
 use crate::{
+    coarse_clock::CoarseInstant,
     conn::context::{HEAD_TIMEOUT, KEEP_ALIVE_TIMEOUT, MAX_LOGGED_TARGET, RESPONSE_TIMEOUT, WorkerContext},
     forward::{Forwarded, Forwarding},
     outcome::ResponseEnd,
@@ -18,7 +19,7 @@ use crate::{
     respond::ClientCapabilities,
     route,
     table::Table,
-    timer::{Deadline, Timer, never},
+    timer::{Deadline, Timer, WaitError, never},
     wire::{
         body::Body,
         buffer::Buffer,
@@ -29,16 +30,18 @@ use crate::{
 use arc_swap::{ArcSwap, Cache};
 use exchange::Http1Exchange;
 use ringmaster_common::error::{Code, Refusal};
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-/// How long, and for how many bytes, a refused client may go on sending. If its connection were closed at once, it
-/// would never see the response.
+/// How long a client may take to close a connection that the proxy closes. If bytes of the client were still on their
+/// way, closing at once would reset the connection, and the client might never see the response.
 const LINGER: Duration = Duration::from_secs(1);
-const MAX_LINGER_BYTES: usize = 1 << 20;
+/// The same for a client that has not sent all of its request: how long in all, and how long between two bytes. Many
+/// clients look for a response only once they have sent everything. What they send is discarded.
+const MAX_LINGER: Duration = Duration::from_secs(30);
+const LINGER_PAUSE: Duration = Duration::from_secs(5);
+/// How long a connection waits for its next request before it gives back memory. A busy one would need it again.
+const RELEASE_AFTER: Duration = Duration::from_secs(1);
 /// The beginning of an HTTP/2 connection, as far as it looks like HTTP/1.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2";
 
@@ -79,6 +82,8 @@ enum AfterResponse {
     KeepAlive,
     /// What is on its way is read before the connection is closed.
     Close,
+    /// The same, but the client has not sent all of its request yet.
+    CloseUnread,
     CloseNow,
     /// The connection is reset, so that the client sees that the response is not complete.
     Reset,
@@ -98,9 +103,18 @@ enum ReadHead<'t> {
 /// How a refused request is answered.
 #[derive(Clone, Copy)]
 struct Refused {
-    /// It is known where the next request begins.
-    keep_alive: bool,
+    client: ClientCapabilities,
+    /// Nothing of the request is still to come.
+    is_read: bool,
     is_head: bool,
+}
+
+impl Refused {
+    const UNREADABLE: Refused = Refused {
+        client: ClientCapabilities { http11: true, expects_continue: false, keep_alive: false },
+        is_read: false,
+        is_head: false,
+    };
 }
 
 impl Http1Connection {
@@ -135,7 +149,7 @@ impl Http1Connection {
                 ReadHead::Refused(refusal, refused) => self.refuse(refusal, refused).await,
                 ReadHead::Unreadable(refusal) => {
                     self.context.refusals.record(self.peer.ip(), "", &refusal);
-                    self.refuse(refusal, Refused { keep_alive: false, is_head: false }).await
+                    self.refuse(refusal, Refused::UNREADABLE).await
                 }
                 ReadHead::Http2 => {
                     return Some(Http2Preface { stream: self.stream, received: self.received });
@@ -146,7 +160,11 @@ impl Http1Connection {
             match after {
                 AfterResponse::KeepAlive => {}
                 AfterResponse::Close => {
-                    self.linger().await;
+                    self.linger(LINGER, LINGER).await;
+                    return None;
+                }
+                AfterResponse::CloseUnread => {
+                    self.linger(LINGER_PAUSE, MAX_LINGER).await;
                     return None;
                 }
                 AfterResponse::CloseNow => return None,
@@ -165,9 +183,17 @@ impl Http1Connection {
         if !self.received.is_empty() {
             return true;
         }
-        let closing = |_| self.context.is_closing();
+        let closing = |_: CoarseInstant| self.context.is_closing();
         let read = self.received.read_from(&mut self.stream);
-        let read = self.timer.within(&mut Deadline::after(KEEP_ALIVE_TIMEOUT), closing, read).await;
+        let mut read = self.timer.within(&mut Deadline::after(RELEASE_AFTER), closing, read).await;
+        if matches!(read, Err(WaitError::TimedOut)) {
+            self.received = Buffer::default();
+            self.endpoint_received = Buffer::default();
+            (self.request, self.response) = (Vec::new(), Vec::new());
+            let more = self.received.read_from(&mut self.stream);
+            let rest = KEEP_ALIVE_TIMEOUT - RELEASE_AFTER;
+            read = self.timer.within(&mut Deadline::after(rest), closing, more).await;
+        }
         matches!(read, Ok(Ok(1..)))
     }
 
@@ -206,9 +232,9 @@ impl Http1Connection {
                             let line = format!("{} {:.MAX_LOGGED_TARGET$}", head.method, head.target);
                             self.context.refusals.record(self.peer.ip(), &line, &refusal);
                             let is_ambiguous = refusal.code == Code::InvalidRequest;
-                            let keep_alive = keep_alive && head.framing == Framing::Empty && !is_ambiguous;
+                            let is_read = head.framing == Framing::Empty && !is_ambiguous;
                             let is_head = head.method == "HEAD" && !is_ambiguous;
-                            ReadHead::Refused(refusal, Refused { keep_alive, is_head })
+                            ReadHead::Refused(refusal, Refused { client, is_read, is_head })
                         }
                     };
                     self.received.consume(len);
@@ -251,19 +277,21 @@ impl Http1Connection {
             replay: Replay::new(request.http2.is_some()),
             is_continued: false,
             keep_alive: false,
+            is_sent: false,
             tunnel_to: None,
         };
         let WorkerContext { worker, tables, .. } = &*self.context;
         let forwarded = forwarding.run(&mut exchange, *worker, tables, &mut self.random).await;
         match forwarded {
             Forwarded::Responded(ResponseEnd::Complete) if exchange.keep_alive => AfterResponse::KeepAlive,
-            Forwarded::Responded(ResponseEnd::Complete) => AfterResponse::Close,
+            Forwarded::Responded(ResponseEnd::Complete) if exchange.is_sent => AfterResponse::Close,
+            Forwarded::Responded(ResponseEnd::Complete) => AfterResponse::CloseUnread,
             Forwarded::Responded(ResponseEnd::Truncated | ResponseEnd::TimedOut | ResponseEnd::Abandoned) => {
                 AfterResponse::Reset
             }
             Forwarded::Refused(refusal) => {
-                let keep_alive = client.keep_alive && request.framing == Framing::Empty;
-                self.refuse(refusal, Refused { keep_alive, is_head: request.is_head }).await
+                let is_read = request.framing == Framing::Empty;
+                self.refuse(refusal, Refused { client, is_read, is_head: request.is_head }).await
             }
             Forwarded::ClientClosed => AfterResponse::CloseNow,
         }
@@ -271,32 +299,40 @@ impl Http1Connection {
 
     /// Responds without an endpoint.
     async fn refuse(&mut self, refusal: Refusal, refused: Refused) -> AfterResponse {
-        let keep_alive = refused.keep_alive && !self.context.is_closing();
+        let Refused { client, is_read, is_head } = refused;
+        let keep_alive = client.keep_alive && is_read && !self.context.is_closing();
+        // A client that was too slow does not get more time.
+        let is_late = refusal.code == Code::RequestTimeout;
         self.response.clear();
-        refusals::write(refusal, keep_alive, refused.is_head, &mut self.response);
+        refusals::write(refusal, client.connection_option(keep_alive), is_head, &mut self.response);
         let write = self.stream.write_all(&self.response);
         match self.timer.within(&mut Deadline::after(RESPONSE_TIMEOUT), never, write).await {
             Ok(Ok(())) if keep_alive => AfterResponse::KeepAlive,
-            Ok(Ok(())) => AfterResponse::Close,
+            Ok(Ok(())) if is_read || is_late => AfterResponse::Close,
+            Ok(Ok(())) => AfterResponse::CloseUnread,
             _ => AfterResponse::CloseNow,
         }
     }
 
-    /// Shuts down the sending side, and reads what is on its way.
-    async fn linger(mut self) {
-        let drain = async {
-            self.stream.shutdown().await?;
-            let (mut read, mut discarded) = (0, [0; 4096]);
-            while read < MAX_LINGER_BYTES {
-                match self.stream.read(&mut discarded).await? {
-                    0 => break,
-                    count => read += count,
-                }
+    /// Shuts down the sending side, and discards what arrives. The connection is over in any case.
+    async fn linger(mut self, pause: Duration, limit: Duration) {
+        if self.stream.shutdown().await.is_err() {
+            return;
+        }
+        let (start, context) = (CoarseInstant::now(), &self.context);
+        let closing = |now: CoarseInstant| context.is_closing() && now.since(start) >= LINGER;
+        loop {
+            let left = limit.saturating_sub(CoarseInstant::now().since(start));
+            if left.is_zero() {
+                return;
             }
-            io::Result::Ok(())
-        };
-        // The connection is over in any case.
-        let _ = self.timer.within(&mut Deadline::after(LINGER), never, drain).await;
+            self.received.clear();
+            let read = self.received.read_from(&mut self.stream);
+            let read = self.timer.within(&mut Deadline::after(pause.min(left)), closing, read).await;
+            if !matches!(read, Ok(Ok(1..))) {
+                return;
+            }
+        }
     }
 }
 
@@ -308,8 +344,9 @@ fn prepare<'t, 'b>(
     out: &mut Vec<u8>,
 ) -> Result<PreparedRequest<'t>, Refusal> {
     // The authority of a target in absolute form counts, not the Host (RFC 9112, 3.2.2).
-    let target = match head.target.split_at_checked(7) {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http://") => {
+    let absolute = if head.target.starts_with('/') { None } else { head.target.split_once("://") };
+    let target = match absolute {
+        Some((scheme, rest)) if ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => {
             let end = rest.find(['/', '?']).unwrap_or(rest.len());
             client.host = &rest[..end];
             if end == 0 || !client.host.bytes().all(head::fits_host) {
@@ -323,3 +360,6 @@ fn prepare<'t, 'b>(
     let fields = head.headers.iter().map(|header| (header.name, header.value));
     route::resolve(line, fields, |name| head.named.has(name), client, table, random, out)
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,7 +39,7 @@ use h2::{
     Reason, RecvStream,
     server::{Builder, SendResponse},
 };
-use hyper::{Request, Response, StatusCode, header::HeaderValue, http::request::Parts};
+use hyper::{HeaderMap, Request, Response, StatusCode, header::HeaderValue, http::request::Parts};
 use ringmaster_common::error::{PROBLEM_JSON, Refusal};
 use std::{
     future::poll_fn,
@@ -193,6 +193,8 @@ struct Http2Exchange<'c> {
     body: Body,
     replay: Replay,
     respond: SendResponse<Bytes>,
+    /// The client sends the body only once it is asked to.
+    expects_continue: bool,
     timer: Timer,
 }
 
@@ -201,8 +203,15 @@ impl Http2Connection {
         let table = self.context.tables.load_full();
         let (mut parts, body) = request.into_parts();
         let (mut random, mut head) = (Random::seeded(), Vec::new());
+        let expects_continue = take_expectation(&mut parts.headers);
         match self.prepare(&mut parts, &body, &table, &mut random, &mut head) {
-            Ok(request) => self.forward(&request, &head, body, respond, &mut random).await,
+            Ok(request) => {
+                let (body, replay) = (Body::new(body), Replay::new(request.http2.is_some()));
+                let (connection, request, head, timer) = (&*self, &request, &*head, Timer::new());
+                let exchange =
+                    Http2Exchange { connection, request, head, body, replay, respond, expects_continue, timer };
+                self.forward(exchange, &mut random).await
+            }
             Err(refusal) => {
                 let line = format!("{} {:.MAX_LOGGED_TARGET$}", parts.method, parts.uri.path());
                 self.context.refusals.record(self.peer.ip(), &line, &refusal);
@@ -212,18 +221,10 @@ impl Http2Connection {
         }
     }
 
-    async fn forward(
-        &self,
-        request: &PreparedRequest<'_>,
-        head: &[u8],
-        body: RecvStream,
-        respond: SendResponse<Bytes>,
-        random: &mut Random,
-    ) -> StreamEnd {
-        let line = &head[..request.line_len];
+    async fn forward(&self, mut exchange: Http2Exchange<'_>, random: &mut Random) -> StreamEnd {
+        let request = exchange.request;
+        let line = &exchange.head[..request.line_len];
         let forwarding = Forwarding::new(request.route, request.hints, self.peer.ip(), line);
-        let (body, replay, timer) = (Body::new(body), Replay::new(request.http2.is_some()), Timer::new());
-        let mut exchange = Http2Exchange { connection: self, request, head, body, replay, respond, timer };
         let WorkerContext { worker, tables, .. } = &*self.context;
         match forwarding.run(&mut exchange, *worker, tables, random).await {
             Forwarded::Responded(ResponseEnd::Complete) => StreamEnd::Answered,
@@ -253,6 +254,7 @@ impl Http2Connection {
         random: &mut Random,
         out: &mut Vec<u8>,
     ) -> Result<PreparedRequest<'t>, Refusal> {
+        join_cookies(&mut parts.headers)?;
         if parts.headers.len() > MAX_HEADERS {
             return Err(head::too_large());
         }
@@ -271,17 +273,10 @@ impl Http2Connection {
             Some(length) => Framing::Length(length),
             None => Framing::Chunked,
         };
-        // Cookies may come in several fields, which HTTP/1 does not allow (RFC 9113, 8.2.3).
-        let cookies: Vec<_> = parts.headers.get_all("cookie").iter().map(HeaderValue::as_bytes).collect();
-        if cookies.len() > 1 {
-            let joined = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
-                .map_err(|_| malformed("a Cookie is invalid"))?;
-            parts.headers.insert("cookie", joined);
-        }
         let mut hosts = parts.headers.get_all("host").iter().map(|host| host.to_str().unwrap_or_default());
         let host = match (parts.uri.authority(), hosts.next(), hosts.next()) {
             (_, _, Some(_)) => return Err(malformed("there is more than one Host")),
-            (Some(authority), Some(host), None) if host != authority.as_str() => {
+            (Some(authority), Some(host), None) if !host.eq_ignore_ascii_case(authority.as_str()) => {
                 return Err(malformed("the Host differs from the authority"));
             }
             (Some(authority), _, None) => authority.as_str(),
@@ -341,9 +336,10 @@ impl Http2Exchange<'_> {
         let mut received = Buffer::default();
         let (read, write) = connection.stream.split();
         let mut endpoint = http1::Outgoing::new(write, self.request.framing);
+        let head = self.request.head_for(self.head, attempt.endpoint());
         let idle = Duration::from_millis(attempt.upstream.config.timeouts.idle_ms);
         let cancelled = |now| attempt.endpoint().is_past_drain_deadline(now);
-        match self.timer.within(&mut Deadline::after(idle), cancelled, endpoint.write(self.head)).await {
+        match self.timer.within(&mut Deadline::after(idle), cancelled, endpoint.write(&head)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) if may_be_stale => return Err(UpstreamError::Stale("cannot send".to_owned())),
             Ok(Err(_)) => return Err(UpstreamError::NoResponse("cannot send".to_owned())),
@@ -374,8 +370,9 @@ impl Http2Exchange<'_> {
         let is_bare = self.request.framing == Framing::Empty;
         let pool = attempt.endpoint().pool.http2(context.worker);
         let (peer, here) = (*peer, *here);
+        let head = self.request.http2_head_for(head, attempt.endpoint())?;
         let connect = || async move { attempt.connect(peer, here).await.map(|connection| connection.stream) };
-        let sending = pool.send(head, is_bare, self.request.is_idempotent, limits, connect);
+        let sending = pool.send(&head, is_bare, self.request.is_idempotent, limits, connect);
         let sent = unless(reset(&mut self.respond), sending).await;
         let (mut permit, endpoint, mut response) = sent.unwrap_or(Err(UpstreamError::ClientClosed))?;
         let relayed = self.relay(attempt, endpoint, &mut response).await;
@@ -389,11 +386,38 @@ impl Http2Exchange<'_> {
         endpoint: impl BodySink,
         response: &mut impl ResponseSource,
     ) -> Result<RelayOutcome, UpstreamError> {
+        if std::mem::take(&mut self.expects_continue) && self.request.framing != Framing::Empty {
+            let mut interim = Response::new(());
+            *interim.status_mut() = StatusCode::CONTINUE;
+            self.respond.send_informational(interim).map_err(|_| UpstreamError::ClientClosed)?;
+        }
         let context = RelayContext { request: self.request, attempt };
         let mut client = Http2Client::new(&mut self.respond);
         let (body, replay) = (&mut self.body, &mut self.replay);
         relay(&context, body, replay, endpoint, response, &mut client, &mut self.timer).await
     }
+}
+
+/// Cookies may come in several fields, which HTTP/1 does not allow (RFC 9113, 8.2.3). They are one header.
+fn join_cookies(headers: &mut HeaderMap) -> Result<(), Refusal> {
+    let crumbs = headers.get_all("cookie");
+    if crumbs.iter().nth(1).is_some() {
+        let crumbs: Vec<_> = crumbs.iter().map(HeaderValue::as_bytes).collect();
+        let joined = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+            .map_err(|_| malformed("a Cookie is invalid"))?;
+        headers.insert("cookie", joined);
+    }
+    Ok(())
+}
+
+/// Whether the client waits for `100 Continue`. The proxy answers it, so the endpoint is not asked again.
+fn take_expectation(headers: &mut HeaderMap) -> bool {
+    let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    let expects_continue = headers.get("expect").is_some_and(expects);
+    if expects_continue {
+        headers.remove("expect");
+    }
+    expects_continue
 }
 
 /// Ends when the client resets the stream.

@@ -30,9 +30,9 @@ pub struct Client2(SendRequest<Bytes>);
 #[derive(Debug)]
 pub struct Reply2 {
     pub status: u16,
-    headers: HeaderMap,
+    pub headers: HeaderMap,
     pub body: Vec<u8>,
-    trailers: Option<HeaderMap>,
+    pub trailers: Option<HeaderMap>,
 }
 
 impl Client2 {
@@ -69,11 +69,11 @@ impl Client2 {
     }
 }
 
-fn request(method: &str, path: &str) -> Request<()> {
+pub fn request(method: &str, path: &str) -> Request<()> {
     Request::builder().method(method).uri(format!("http://test{path}")).body(()).unwrap()
 }
 
-async fn whole(answer: Response<RecvStream>) -> Result<Reply2, h2::Error> {
+pub async fn whole(answer: Response<RecvStream>) -> Result<Reply2, h2::Error> {
     let (parts, mut stream) = answer.into_parts();
     let mut body = Vec::new();
     while let Some(data) = stream.data().await {
@@ -86,7 +86,7 @@ async fn whole(answer: Response<RecvStream>) -> Result<Reply2, h2::Error> {
 }
 
 /// A proxy before endpoints that speak HTTP/2.
-async fn before(origins: &[&Http2Origin], change: impl FnOnce(&mut Upstream, &mut Route)) -> Fixture {
+pub async fn before(origins: &[&Http2Origin], change: impl FnOnce(&mut Upstream, &mut Route)) -> Fixture {
     Fixture::with(&[], |upstream, route| {
         let ids: Vec<_> = (0..origins.len()).map(|n| format!("e{n}")).collect();
         let ids: Vec<_> = ids.iter().map(|id| (id.as_str(), 1)).collect();

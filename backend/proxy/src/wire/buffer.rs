@@ -32,6 +32,11 @@ impl Buffer {
         self.len() == MAX_BUFFER
     }
 
+    #[cfg(test)]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Removes the first `count` bytes.
     pub fn consume(&mut self, count: usize) {
         self.start = (self.start + count).min(self.end);

@@ -1,8 +1,8 @@
 //! Headers: where they go, and which of them may be passed on.
 //!
 //! Headers of one connection end with it. Headers that only this proxy may set (`X-Forwarded-…`, `Forwarded`,
-//! `Ringmaster-Epoch`) are never passed on from a client, whether spelt with dashes or, as some servers take for the
-//! same, with underscores.
+//! `Ringmaster-Epoch`) are never passed on from a client. Some servers take an underscore in a name for a dash, so
+//! whatever is not passed on is not passed on in that spelling either.
 
 use hyper::{
     HeaderMap,
@@ -53,7 +53,16 @@ pub fn trailers(all: HeaderMap) -> HeaderMap {
     kept
 }
 
-/// Headers that are for the next hop alone (RFC 9110, 7.6.1).
+/// All but those that a route sets: servers may take a trailer for a header.
+pub fn without(mut trailers: HeaderMap, set: &BTreeMap<String, String>) -> HeaderMap {
+    let replaced: Vec<_> = trailers.keys().filter(|name| is_set(set, name.as_str())).cloned().collect();
+    for name in replaced {
+        trailers.remove(name);
+    }
+    trailers
+}
+
+/// Headers that are for the next hop alone (RFC 9110, 7.6.1), in either spelling.
 pub fn is_hop_by_hop(name: &str) -> bool {
     let known: &[&str] = match name.len() {
         2 => &["te"],
@@ -66,29 +75,30 @@ pub fn is_hop_by_hop(name: &str) -> bool {
         19 => &["proxy-authorization"],
         _ => &[],
     };
-    known.iter().any(|known| name.eq_ignore_ascii_case(known))
+    known.iter().any(|known| is_spelt(name, known))
 }
 
-/// Whether a client may set it: it is none of those that only this proxy sets.
+/// Whether a client may set it: it is none of those that only this proxy sets, and no second spelling of the length.
 pub fn is_for_clients(name: &str) -> bool {
     const FORWARDED: &str = "x-forwarded-";
     match name.len() {
         9 => !name.eq_ignore_ascii_case("forwarded"),
+        14 if is_spelt(name, "content-length") => !name.contains('_'),
         16 if is_spelt(name, EPOCH) => false,
         12.. => !(name.is_char_boundary(FORWARDED.len()) && is_spelt(&name[..FORWARDED.len()], FORWARDED)),
         _ => true,
     }
 }
 
-/// With dashes or underscores, in any case.
-fn is_spelt(name: &str, known: &str) -> bool {
+/// Whether both are the same name, with dashes or underscores, in any case.
+pub fn is_spelt(name: &str, known: &str) -> bool {
     let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-    name.len() == known.len() && name.bytes().map(dashed).eq(known.bytes())
+    name.len() == known.len() && name.bytes().map(dashed).eq(known.bytes().map(dashed))
 }
 
-/// What a route sets for a header.
+/// What a route sets for a header, in either spelling.
 pub fn value_of<'h>(headers: &'h BTreeMap<String, String>, name: &str) -> Option<&'h str> {
-    headers.iter().find(|(set, _)| set.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    headers.iter().find(|(set, _)| is_spelt(set, name)).map(|(_, value)| value.as_str())
 }
 
 pub fn is_set(headers: &BTreeMap<String, String>, name: &str) -> bool {
@@ -127,4 +137,22 @@ pub fn addr_text(ip: IpAddr) -> String {
     let ip = ip.to_canonical();
     write!(text, "{ip}").expect("writing to a string cannot fail");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_trailer_does_not_take_the_place_of_a_header_that_a_route_sets() {
+        let set = BTreeMap::from([("X-User".to_owned(), "a".to_owned())]);
+        let mut sent = HeaderMap::new();
+        for name in ["x-user", "x_user", "x-users", "grpc-status", "x-forwarded-for", "content_length"] {
+            sent.header(name, b"b");
+        }
+        let left = without(trailers(sent), &set);
+        let left: BTreeSet<_> = left.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, BTreeSet::from(["grpc-status", "x-users"]));
+    }
 }

@@ -1,37 +1,113 @@
-//! One spelling for each path.
+//! The normal form of a path, by which it is routed, and the other ways in which servers read it.
 //!
-//! A path is normalised once, and the same bytes are routed and forwarded, so that no endpoint sees a path other than the
-//! one whose route was taken. Needless escapes are removed, the others are written in capitals; dot segments and empty
-//! segments are removed. A path that servers read in more than one way is refused: with escaped slashes around dot
-//! segments, dot segments with parameters, backslashes, or bytes that no path may have.
+//! In the normal form needless escapes are removed and the others written in capitals; dot segments and empty segments
+//! are removed. An endpoint gets the path as the client sent it, unless that could lead past a route
+//! ([`crate::route`]). A path that servers read in more ways than that is refused: with escaped slashes or backslashes
+//! around dot segments, dot segments with parameters, control characters, or a fragment.
 
 use std::borrow::Cow;
 
-/// The path as it is routed and forwarded; none if it is refused.
+/// What a server does before it looks at a path.
+#[derive(Clone, Copy)]
+struct Reading {
+    /// Removes needless escapes.
+    decodes: bool,
+    /// Takes several slashes for one.
+    merges_slashes: bool,
+    /// Goes up a directory for each `..`.
+    goes_up: bool,
+}
+
+const NORMAL: Reading = Reading { decodes: true, merges_slashes: true, goes_up: true };
+
+/// The normal form of a path; none if the path is refused.
 pub fn normalise(path: &str) -> Option<Cow<'_, str>> {
     let bytes = path.as_bytes();
-    if bytes.first() != Some(&b'/')
-        || bytes.iter().any(|byte| !byte.is_ascii_graphic() || b"\\#".contains(byte))
-    {
+    if bytes.first() != Some(&b'/') {
         return None;
     }
     let suspicious = |pair: &[u8]| pair[0] == b'/' && (pair[1] == b'/' || pair[1] == b'.');
-    if !bytes.contains(&b'%') && !bytes.windows(2).any(suspicious) {
+    let is_plain = |byte: &u8| byte.is_ascii_graphic() && !b"%\\#".contains(byte);
+    if bytes.iter().all(is_plain) && !bytes.windows(2).any(suspicious) {
         return Some(Cow::Borrowed(path));
     }
-    let decoded = decode_unreserved(bytes)?;
+    if !fits_target(path) {
+        return None;
+    }
+    // %2F and what follows a semicolon have no special meaning, unless a server that decodes them would leave the
+    // directory.
+    if decode_unreserved(path)?.split('/').any(hides_dots) {
+        return None;
+    }
+    read(path, NORMAL).map(Cow::Owned)
+}
+
+/// Whether a path or a query has no character that must be escaped. Letters of other scripts should be; since clients
+/// send them as they are, and servers take them, they are let through.
+pub fn fits_target(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
+    text.bytes().all(fits)
+        || text
+            .chars()
+            .all(|letter| if letter.is_ascii() { fits(letter as u8) } else { !letter.is_control() })
+}
+
+/// Whether a segment of the path is `..`, however it is spelt.
+pub fn goes_up(path: &str) -> bool {
+    path.split('/').any(|segment| dots(segment) == 2)
+}
+
+/// Whether a path has a `..` where there is no directory to go up from.
+pub fn leaves_root(path: &str) -> bool {
+    let mut depth = 0_usize;
+    path.split('/').any(|segment| {
+        match dots(segment) {
+            0 if segment.is_empty() => {}
+            0 => depth += 1,
+            1 => {}
+            _ if depth == 0 => return true,
+            _ => depth -= 1,
+        }
+        false
+    })
+}
+
+/// How many dots a segment has that consists of one or two dots, else 0.
+fn dots(segment: &str) -> usize {
+    if segment.len() > 2 * "%2e".len() {
+        return 0;
+    }
+    match segment.to_ascii_lowercase().replace("%2e", ".").as_str() {
+        "." => 1,
+        ".." => 2,
+        _ => 0,
+    }
+}
+
+/// What servers may take a path for that [`normalise`] did not refuse: they remove escapes, empty segments and `..`, or
+/// leave some of them alone.
+pub fn readings(path: &str) -> impl Iterator<Item = String> {
+    let either = [true, false];
+    let readings = either.into_iter().flat_map(move |decodes| {
+        either.into_iter().flat_map(move |merges_slashes| {
+            either.into_iter().map(move |goes_up| Reading { decodes, merges_slashes, goes_up })
+        })
+    });
+    readings.filter_map(move |reading| read(path, reading))
+}
+
+fn read(path: &str, reading: Reading) -> Option<String> {
+    let decoded = if reading.decodes { Cow::Owned(decode_unreserved(path)?) } else { Cow::Borrowed(path) };
     let mut segments: Vec<&str> = Vec::new();
     let mut ends_in_directory = false;
-    for segment in decoded.split('/') {
+    for segment in decoded.split('/').skip(1) {
         ends_in_directory = true;
         match segment {
-            "" | "." => {}
-            ".." => {
+            "" if reading.merges_slashes => {}
+            "." => {}
+            ".." if reading.goes_up => {
                 segments.pop();
             }
-            // %2F and what follows a semicolon have no special meaning, unless a server that decodes them would leave
-            // the directory.
-            _ if hides_dots(segment) => return None,
             _ => {
                 segments.push(segment);
                 ends_in_directory = false;
@@ -46,17 +122,26 @@ pub fn normalise(path: &str) -> Option<Cow<'_, str>> {
     if ends_in_directory || normal.is_empty() {
         normal.push('/');
     }
-    Some(Cow::Owned(normal))
+    Some(normal)
 }
 
-fn decode_unreserved(path: &[u8]) -> Option<String> {
+/// Without needless escapes, and with those that are missing; none if an escape is malformed or hides a control
+/// character.
+fn decode_unreserved(path: &str) -> Option<String> {
     let mut decoded = String::with_capacity(path.len());
-    let mut rest = path;
+    let mut rest = path.as_bytes();
     while let [first, tail @ ..] = rest {
         rest = tail;
-        if *first != b'%' {
-            decoded.push(char::from(*first));
-            continue;
+        match first {
+            b'%' => {}
+            b'\\' | 0x80.. => {
+                escape(*first, &mut decoded);
+                continue;
+            }
+            _ => {
+                decoded.push(char::from(*first));
+                continue;
+            }
         }
         let [high, low, tail @ ..] = rest else { return None };
         rest = tail;
@@ -65,14 +150,19 @@ fn decode_unreserved(path: &[u8]) -> Option<String> {
         match byte {
             0..0x20 | 0x7f => return None,
             _ if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => decoded.push(char::from(byte)),
-            _ => {
-                decoded.push('%');
-                decoded.push(char::from(high.to_ascii_uppercase()));
-                decoded.push(char::from(low.to_ascii_uppercase()));
-            }
+            _ => escape(byte, &mut decoded),
         }
     }
     Some(decoded)
+}
+
+pub fn escape(byte: u8, out: &mut String) {
+    let digit = |nibble: u8| char::from(b"0123456789ABCDEF"[usize::from(nibble)]);
+    out.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+}
+
+fn is_dots(segment: &str) -> bool {
+    matches!(segment, "." | "..")
 }
 
 /// Whether there is a dot segment between escaped slashes, or with parameters behind it.
@@ -81,16 +171,14 @@ fn hides_dots(segment: &str) -> bool {
         return false;
     }
     let parts = segment.replace("%5C", "%2F").replace("%3B", ";");
-    parts.split("%2F").any(|part| {
-        let name = part.split(';').next().unwrap_or(part);
-        name == "." || name == ".."
-    })
+    parts.split("%2F").any(|part| is_dots(part.split(';').next().unwrap_or(part)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn one_spelling_for_each_path() {
@@ -109,6 +197,8 @@ mod tests {
             ("/a/...", "/a/..."),
             ("/a/.", "/a/"),
             ("/%c3%a9", "/%C3%A9"),
+            ("/é", "/%C3%A9"),
+            ("/a\\b", "/a%5Cb"),
         ] {
             assert_eq!(normalise(path).as_deref(), Some(normal), "{path}");
         }
@@ -123,6 +213,7 @@ mod tests {
             "/a\\..\\b",
             "/a%2f..%2fb",
             "/..%5cadmin",
+            "/..\\admin",
             "/public/..;/admin",
             "/public/.;x=1/admin",
             "/public/..%3b/admin",
@@ -132,10 +223,28 @@ mod tests {
             "/a%4",
             "/a%zz",
             "/a#b",
-            "/é",
+            "/a\u{85}b",
             "/a b",
         ] {
             assert_eq!(normalise(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn servers_read_a_path_with_dots_in_many_ways() {
+        let ways = |path: &'static str| readings(path).collect::<BTreeSet<_>>();
+        assert_eq!(ways("/a/b"), BTreeSet::from(["/a/b".to_owned()]));
+        let read = ways("/x/%2e%2e/a//../b");
+        for way in ["/b", "/a/b", "/x/%2e%2e/b", "/x/../a/../b", "/x/%2e%2e/a//../b"] {
+            assert!(read.contains(way), "{way} is one of {read:?}");
+        }
+        for (path, up) in
+            [("/a/..", true), ("/%2E./a", true), ("/.%2e", true), ("/...", false), ("/a..", false)]
+        {
+            assert_eq!(goes_up(path), up, "{path}");
+        }
+        for (path, leaves) in [("/..", true), ("/a/../..", true), ("/a//../%2E.", true), ("/./a/..", false)] {
+            assert_eq!(leaves_root(path), leaves, "{path}");
         }
     }
 
@@ -147,6 +256,12 @@ mod tests {
                 prop_assert_eq!(again.as_deref(), Some(&*normal));
                 prop_assert!(!normal.contains("//"));
                 prop_assert!(normal.split('/').all(|segment| segment != "." && segment != ".."));
+                prop_assert!(readings(&path).any(|read| read == *normal));
+                // Without `..` no way of reading leads to a path whose normal form is another.
+                for read in readings(&path).filter(|_| !goes_up(&path)) {
+                    let read = normalise(&read);
+                    prop_assert_eq!(read.as_deref(), Some(&*normal));
+                }
             }
         }
     }

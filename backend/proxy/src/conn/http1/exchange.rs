@@ -61,6 +61,8 @@ pub struct Http1Exchange<'c> {
     pub is_continued: bool,
     /// Set by an attempt: the client may send another request.
     pub keep_alive: bool,
+    /// Set by an attempt: nothing of the request is still to come.
+    pub is_sent: bool,
     /// Set by an attempt: the protocol was switched.
     pub tunnel_to: Option<TcpStream>,
 }
@@ -133,8 +135,9 @@ impl Http1Exchange<'_> {
         let pool = attempt.endpoint().pool.http2(self.context.worker);
         let is_bare = self.request.framing == Framing::Empty;
         let peer = self.peer;
+        let head = self.request.http2_head_for(head, attempt.endpoint())?;
         let connect = || async move { attempt.connect(peer, here).await.map(|connection| connection.stream) };
-        let sending = pool.send(head, is_bare, self.request.is_idempotent, limits, connect);
+        let sending = pool.send(&head, is_bare, self.request.is_idempotent, limits, connect);
         let sent = unless(closed(self.stream), sending).await;
         let (mut permit, endpoint, mut response) = sent.unwrap_or(Err(UpstreamError::ClientClosed))?;
         let (read, write) = self.stream.split();
@@ -157,7 +160,7 @@ impl Http1Exchange<'_> {
         self.body = body.into_rest();
         permit.end(relayed.as_ref().map(|relayed| relayed.response.end));
         let RelayOutcome { response, is_sent } = relayed?;
-        self.keep_alive = client.keeps_alive() && is_sent;
+        (self.keep_alive, self.is_sent) = (client.keeps_alive() && is_sent, is_sent);
         Ok(response)
     }
 
@@ -171,6 +174,7 @@ impl Http1Exchange<'_> {
         let timeouts = &attempt.upstream.config.timeouts;
         let idle = Duration::from_millis(timeouts.idle_ms);
         let cancelled = |now: CoarseInstant| attempt.endpoint().is_past_drain_deadline(now);
+        let request_head = self.request.head_for(self.head, attempt.endpoint());
         let Http1Exchange { stream, received, request, endpoint_received, response, timer, .. } = self;
         endpoint_received.clear();
         response.clear();
@@ -178,7 +182,7 @@ impl Http1Exchange<'_> {
         let (mut client_read, mut client_write) = stream.split();
         let mut upload = match request.framing {
             Framing::Empty => {
-                let write = endpoint_write.write_all(self.head);
+                let write = endpoint_write.write_all(&request_head);
                 match timer.within(&mut Deadline::after(idle), cancelled, write).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
@@ -191,7 +195,7 @@ impl Http1Exchange<'_> {
             framing => {
                 let (body, max) = (Body::new(framing), request.route.spec.max_body_bytes);
                 let from = (&mut **received, &mut client_read);
-                Upload::begin(send(self.head, body, from, &mut endpoint_write, idle, max))
+                Upload::begin(send(&request_head, body, from, &mut endpoint_write, idle, max))
             }
         };
         let mut deadline = Deadline::after(Duration::from_millis(timeouts.response_ms));
@@ -251,7 +255,7 @@ impl Http1Exchange<'_> {
             let write = client_write.write_all(response);
             let written = timer.within(&mut Deadline::after(idle), cancelled, write).await;
             let is_written = matches!(written, Ok(Ok(())));
-            self.tunnel_to = is_written.then_some(connection.stream);
+            (self.tunnel_to, self.is_sent) = (is_written.then_some(connection.stream), true);
             let end = if is_written { ResponseEnd::Complete } else { ResponseEnd::Abandoned };
             return Ok(Response { status, latency, end, idle: None, is_switched: is_written });
         }
@@ -268,7 +272,7 @@ impl Http1Exchange<'_> {
             && head.endpoint_keeps_alive
             && endpoint_received.is_empty()
             && attempt.reuses_connections();
-        self.keep_alive = head.keep_alive && is_sent;
+        (self.keep_alive, self.is_sent) = (head.keep_alive && is_sent, is_sent);
         (connection.keep_alive, connection.follows_head) = (head.endpoint_keep_alive, request.is_head);
         Ok(Response { status, latency, end, idle: is_idle.then_some(connection), is_switched: false })
     }
