@@ -1,6 +1,7 @@
 //! The whole proxy, with real sockets: what clients see, and what endpoints do.
 
 mod distrust;
+mod endpoints;
 mod http2;
 mod http2_origin;
 mod limits;

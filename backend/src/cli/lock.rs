@@ -163,7 +163,10 @@ pub fn exit(code: u8) -> CliError {
 pub struct ForwardedSignals {
     interrupt: Signals,
     terminate: Signals,
+    quit: Signals,
     hang_up: Signals,
+    user_1: Signals,
+    user_2: Signals,
 }
 
 impl ForwardedSignals {
@@ -171,7 +174,10 @@ impl ForwardedSignals {
         Ok(ForwardedSignals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            quit: signal(SignalKind::quit())?,
             hang_up: signal(SignalKind::hangup())?,
+            user_1: signal(SignalKind::user_defined1())?,
+            user_2: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -179,7 +185,10 @@ impl ForwardedSignals {
         tokio::select! {
             _ = self.interrupt.recv() => nix::sys::signal::Signal::SIGINT,
             _ = self.terminate.recv() => nix::sys::signal::Signal::SIGTERM,
+            _ = self.quit.recv() => nix::sys::signal::Signal::SIGQUIT,
             _ = self.hang_up.recv() => nix::sys::signal::Signal::SIGHUP,
+            _ = self.user_1.recv() => nix::sys::signal::Signal::SIGUSR1,
+            _ = self.user_2.recv() => nix::sys::signal::Signal::SIGUSR2,
         }
     }
 }

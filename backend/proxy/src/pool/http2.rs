@@ -15,6 +15,7 @@ use hyper::Request;
 use std::{
     fmt,
     future::poll_fn,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -37,6 +38,7 @@ pub struct Http2Pool {
 
 struct Http2Connection {
     requests: SendRequest<Bytes>,
+    peer: Option<SocketAddr>,
     streams: AtomicU32,
     /// The [`CoarseInstant`] when a request last ended.
     used: AtomicU64,
@@ -145,6 +147,13 @@ impl Http2Pool {
         open.drain(..).for_each(|connection| connection.retired.store(true, Relaxed));
     }
 
+    /// Connections to an address that does not fit get no further requests.
+    pub fn retire_unless(&self, fits: impl Fn(SocketAddr) -> bool) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let misfits = open.iter().filter(|connection| !connection.peer.is_some_and(&fits));
+        misfits.for_each(|connection| connection.retired.store(true, Relaxed));
+    }
+
     /// Closes connections without a request for as long as `limit`.
     pub fn close_idle(&self, now: CoarseInstant, limit: Duration) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -158,6 +167,7 @@ impl Http2Pool {
 
 /// The connection closes once its last handle is dropped and no request is in flight on it.
 async fn handshake(stream: TcpStream) -> Result<Http2Connection, UpstreamError> {
+    let peer = stream.peer_addr().ok();
     let handshake = client_builder().handshake(stream).await;
     let (requests, connection) = handshake.map_err(|error| UpstreamError::ConnectFailed(describe(&error)))?;
     let retired = Arc::<AtomicBool>::default();
@@ -169,5 +179,5 @@ async fn handshake(stream: TcpStream) -> Result<Http2Connection, UpstreamError> 
         ended.store(true, Relaxed);
     });
     let used = AtomicU64::new(CoarseInstant::now().0);
-    Ok(Http2Connection { requests, streams: AtomicU32::new(0), used, retired })
+    Ok(Http2Connection { requests, peer, streams: AtomicU32::new(0), used, retired })
 }

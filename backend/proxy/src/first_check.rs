@@ -1,0 +1,34 @@
+//! New endpoints of an upstream with an active health check receive no request before they have passed their first
+//! check. A request for which no other endpoint is left waits for the result of that check.
+
+use crate::{
+    coarse_clock::CoarseInstant,
+    selection::{Ineligible, SlotSet},
+    upstream::Upstream,
+};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// How often a waiting request looks.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+impl Upstream {
+    /// Waits until one of the endpoints that wait for their first check has passed it, but no longer than until each of
+    /// them has failed one, nor for longer than a connection may take. Returns whether one has passed.
+    pub async fn first_check(&self, tried: &SlotSet) -> bool {
+        let waiting: Vec<_> = (0..self.slots.len())
+            .filter(|slot| {
+                self.why_ineligible(*slot, tried, CoarseInstant::now()) == Some(Ineligible::Unchecked)
+            })
+            .map(|slot| &self.slots[slot].endpoint)
+            .collect();
+        let deadline = Instant::now() + Duration::from_millis(self.config.timeouts.connect_ms);
+        while waiting.iter().any(|endpoint| !endpoint.is_checked()) && Instant::now() < deadline {
+            if waiting.iter().any(|endpoint| endpoint.is_healthy()) {
+                return true;
+            }
+            sleep(POLL_INTERVAL).await;
+        }
+        waiting.iter().any(|endpoint| endpoint.is_healthy())
+    }
+}
