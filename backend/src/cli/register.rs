@@ -45,7 +45,7 @@ const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 COMMAND starts whether or not a node answers, and is registered once it accepts connections at --addr. SIGTERM, SIGINT \
 and SIGQUIT deregister the endpoint, wait until no node has a request in flight there (for up to drain_ms of the \
 upstream), and are then passed on to COMMAND; a second one is passed on at once. SIGHUP, SIGUSR1 and SIGUSR2 are passed \
-on as they come, and COMMAND stays registered.
+on at once, to the process of COMMAND alone, and it stays registered.
 
 Example:
   ringmaster register web --addr 127.0.0.1:8000 -- python3 -m http.server 8000
@@ -158,7 +158,7 @@ impl Endpoint {
                     Signal::SIGINT | Signal::SIGTERM | Signal::SIGQUIT => {
                         return Ok(self.stop(job, signals, signal, registration).await);
                     }
-                    other => job.send(other),
+                    other => job.send_to_command(other),
                 },
                 () = &mut ready, if !is_ready => {
                     is_ready = true;

@@ -43,12 +43,10 @@ fn register(cluster: &Cluster, arguments: &[&str]) -> Process {
     Process::start(&mut command, &cluster.dir().join("register.out"))
 }
 
-/// Exits with 7 when it is asked to end, and leaves a mark at HUP.
-fn script(seconds: u32, mark: &str) -> String {
-    format!(
-        "trap 'exit 7' TERM; trap 'touch {mark}' HUP; for i in $(seq {}); do sleep 0.1; done",
-        10 * seconds
-    )
+/// Exits with 7 when it is asked to end, and leaves a mark at HUP; its child leaves another one.
+fn script(mark: &str) -> String {
+    let wait = "for i in $(seq 600); do sleep 0.1; done";
+    format!("(trap 'touch {mark}.child' HUP; {wait}) & trap 'exit 7' TERM; trap 'touch {mark}' HUP; {wait}")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,7 +56,7 @@ async fn a_command_is_an_endpoint_from_when_its_port_answers_until_it_ends() {
     let [port] = free_ports();
     let addr = format!("127.0.0.1:{port}");
     let mark = cluster.dir().join("hup").display().to_string();
-    let script = script(60, &mark);
+    let script = script(&mark);
     let arguments = ["web", "--addr", &addr, "--id", "cmd", "--ttl", "1s", "--", "sh", "-c", &script];
     let mut running = register(&cluster, &arguments);
     sleep(Duration::from_millis(1_500)).await;
@@ -74,6 +72,7 @@ async fn a_command_is_an_endpoint_from_when_its_port_answers_until_it_ends() {
     .await;
     sleep(Duration::from_millis(1_500)).await;
     assert_eq!(endpoints(&cluster).await, Ok(vec!["cmd".to_owned()]), "it is renewed as before");
+    assert!(!std::fs::exists(format!("{mark}.child")).unwrap_or(true), "the signal is for the command alone");
     running.signal(Signal::SIGTERM);
     let status = block_in_place(|| running.wait(SOON));
     assert_eq!(status.code(), Some(7), "the command's own code: {}", running.output());
@@ -108,7 +107,7 @@ async fn a_refusal_is_final_and_silence_is_not() {
     put(&cluster, "/v1/upstreams/web", json!({})).await;
     cluster.node_mut(1).kill();
     let mark_in_script = cluster.dir().join("unused").display().to_string();
-    let script = format!("touch {}; {}", mark.display(), script(60, &mark_in_script));
+    let script = format!("touch {}; {}", mark.display(), script(&mark_in_script));
     let mut running =
         register(&cluster, &["web", "--addr", &addr, "--id", "late", "--", "sh", "-c", &script]);
     eventually("the command to start", SOON, async || {
