@@ -14,21 +14,21 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 impl Upstream {
     /// Waits until one of the endpoints that wait for their first check has passed it, but no longer than until each of
-    /// them has failed one, nor for longer than a connection may take. Returns whether one has passed.
+    /// them has failed one, nor for longer than a connection may take. Returns whether an endpoint is eligible then.
     pub async fn first_check(&self, tried: &SlotSet) -> bool {
+        let why_ineligible = |slot: usize| self.why_ineligible(slot, tried, CoarseInstant::now());
         let waiting: Vec<_> = (0..self.slots.len())
-            .filter(|slot| {
-                self.why_ineligible(*slot, tried, CoarseInstant::now()) == Some(Ineligible::Unchecked)
-            })
+            .filter(|slot| why_ineligible(*slot) == Some(Ineligible::Unchecked))
             .map(|slot| &self.slots[slot].endpoint)
             .collect();
         let deadline = Instant::now() + Duration::from_millis(self.config.timeouts.connect_ms);
-        while waiting.iter().any(|endpoint| !endpoint.is_checked()) && Instant::now() < deadline {
-            if waiting.iter().any(|endpoint| endpoint.is_healthy()) {
-                return true;
-            }
+        while waiting.iter().any(|endpoint| !endpoint.is_checked())
+            && !waiting.iter().any(|endpoint| endpoint.is_healthy())
+            && Instant::now() < deadline
+        {
             sleep(POLL_INTERVAL).await;
         }
-        waiting.iter().any(|endpoint| endpoint.is_healthy())
+        // One may have passed before it was looked at.
+        (0..self.slots.len()).any(|slot| why_ineligible(slot).is_none())
     }
 }
