@@ -6,8 +6,9 @@ use crate::{
     selection::{Ineligible, SlotSet},
     upstream::Upstream,
 };
+use ringmaster_net::clock;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 /// How often a waiting request looks.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -21,10 +22,10 @@ impl Upstream {
             .filter(|slot| why_ineligible(*slot) == Some(Ineligible::Unchecked))
             .map(|slot| &self.slots[slot].endpoint)
             .collect();
-        let deadline = Instant::now() + Duration::from_millis(self.config.timeouts.connect_ms);
+        let deadline = clock::now() + Duration::from_millis(self.config.timeouts.connect_ms);
         while waiting.iter().any(|endpoint| !endpoint.is_checked())
             && !waiting.iter().any(|endpoint| endpoint.is_healthy())
-            && Instant::now() < deadline
+            && clock::now() < deadline
         {
             sleep(POLL_INTERVAL).await;
         }

@@ -6,8 +6,9 @@
 //! take, so each has at least the other half.
 
 use futures::{StreamExt, stream::FuturesUnordered};
+use ringmaster_net::clock;
 use std::{io, net::SocketAddr, time::Duration};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep_until;
 
 /// How long an attempt has for itself at the most, as RFC 8305 recommends (section 8).
 const MAX_DELAY: Duration = Duration::from_millis(250);
@@ -26,7 +27,7 @@ where
     let mut waiting = addrs.iter().copied();
     let mut attempts = FuturesUnordered::new();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    let mut next_at = Instant::now();
+    let mut next_at = clock::now();
     loop {
         tokio::select! {
             biased;
@@ -34,12 +35,12 @@ where
                 Ok(connection) => return Ok(connection),
                 Err(error) => {
                     last = error;
-                    next_at = Instant::now();
+                    next_at = clock::now();
                 }
             },
-            () = sleep_until(next_at), if waiting.len() > 0 => {
+            () = sleep_until(next_at.into()), if waiting.len() > 0 => {
                 attempts.extend(waiting.next().map(&connect));
-                next_at = Instant::now() + delay;
+                next_at = clock::now() + delay;
             }
             else => return Err(last),
         }
@@ -80,7 +81,7 @@ mod tests {
         count: u8,
         connect: impl Fn(u8) -> Option<(u64, bool)>,
     ) -> (io::Result<u8>, Vec<(u8, u128)>) {
-        let (start, begun) = (Instant::now(), Mutex::new(Vec::new()));
+        let (start, begun) = (clock::now(), Mutex::new(Vec::new()));
         let attempt = async |addr: SocketAddr| {
             let last = addr.to_string().split(['.', ':']).nth(3).unwrap().parse().unwrap();
             begun.lock().unwrap().push((last, start.elapsed().as_millis()));

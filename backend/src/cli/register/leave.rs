@@ -6,9 +6,10 @@
 use super::Endpoint;
 use ringmaster_client::ClientError;
 use ringmaster_common::traffic::{live::Draining, register::Deregister};
+use ringmaster_net::clock;
 use serde_json::Value;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 /// How long the nodes may take to take the endpoint out.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,7 +42,7 @@ pub async fn drain(endpoint: &Endpoint) {
     if !deregister(endpoint).await {
         return;
     }
-    let (start, mut drain, mut is_shown) = (Instant::now(), DEFAULT_DRAIN, false);
+    let (start, mut drain, mut is_shown) = (clock::now(), DEFAULT_DRAIN, false);
     loop {
         let mut in_flight = None;
         match timeout(ANSWER_TIMEOUT, still_draining(endpoint)).await {
@@ -58,7 +59,7 @@ pub async fn drain(endpoint: &Endpoint) {
             Ok(Err(error)) if error.is_final() => return,
             Ok(Err(_)) | Err(_) => {}
         }
-        let left = (drain + MARGIN).saturating_sub(start.elapsed());
+        let left = (drain + MARGIN).saturating_sub(clock::now().saturating_duration_since(start));
         if left.is_zero() {
             match in_flight {
                 Some(count) => {

@@ -1,9 +1,10 @@
 //! Waits until a command accepts connections.
 
+use ringmaster_net::clock;
 use std::time::Duration;
 use tokio::{
     net::TcpStream,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -14,14 +15,14 @@ const QUIET: Duration = Duration::from_secs(5);
 
 /// Returns once `addr` accepts a connection, which is closed at once.
 pub async fn accepts_connections(addr: &str) {
-    let (start, mut is_shown) = (Instant::now(), false);
+    let (start, mut is_shown) = (clock::now(), false);
     loop {
         let why = match timeout(CONNECT_TIMEOUT, TcpStream::connect(addr)).await {
             Ok(Ok(_)) => return,
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()),
         };
-        if !is_shown && start.elapsed() >= QUIET {
+        if !is_shown && clock::now().saturating_duration_since(start) >= QUIET {
             eprintln!("ringmaster: not registered yet: {addr} accepts no connection ({why}); waiting");
             is_shown = true;
         }
