@@ -189,7 +189,7 @@ impl Reports {
             in_flight,
         });
         let has_confirmed = |node: &NodeId| {
-            self.0.get(node).is_some_and(|received| {
+            self.latest.get(node).is_some_and(|received| {
                 received.message.applied_table_revision >= revision && received.age(now) <= MAX_SHOWN_AGE
             })
         };
