@@ -184,8 +184,7 @@ impl ClusterView {
             }
             Event::EndpointStateChanged { upstream, endpoint, state } => {
                 if let Some(endpoint) = self.endpoint_mut(upstream, endpoint) {
-                    endpoint.state = *state;
-                    endpoint.state_since = batch.at;
+                    endpoint.set_state(*state, batch.at);
                 }
             }
             Event::EndpointHealthChanged { upstream, endpoint, health } => {

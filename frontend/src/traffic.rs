@@ -176,6 +176,7 @@ pub fn part(upstream: &Upstream, endpoint: &Endpoint) -> &'static str {
         (EndpointState::Drain, _) => "draining",
         (EndpointState::Maintenance, _) => "in maintenance",
         _ if endpoint.health.verdict == Verdict::Unhealthy && primary != Some(true) => "not eligible",
+        _ if upstream.awaits_first_check(endpoint) && primary != Some(false) => "waiting for its first check",
         (EndpointState::Ready, Some(true)) => "primary",
         (EndpointState::Ready, Some(false)) => "standby",
         (EndpointState::Ready, None) => "serving",

@@ -128,7 +128,9 @@ impl Upstreams {
         endpoints.extend(registered.cloned());
         check_count(context.limits, &name, endpoints.len())?;
         let last = record.latest_primary();
+        let served = record.unjudged_serving();
         record.upstream.config = spec.with_endpoints(endpoints);
+        record.assume_healthy(&served);
         record.upstream.configured(context.revision, context.wall, &context.actor.to_string());
         self.assign_primary(&mut record.upstream, last.as_ref(), context.wall);
         record.remember_primary(last);
@@ -228,8 +230,7 @@ impl Upstreams {
             return Err(unknown_endpoint(&record.upstream, id));
         };
         if endpoint.state != state {
-            endpoint.state = state;
-            endpoint.state_since = context.wall;
+            endpoint.set_state(state, context.wall);
             record.changes(context.revision);
             context.emit(Event::EndpointStateChanged {
                 upstream: name.to_owned(),

@@ -76,7 +76,7 @@ impl<'u> Attempt<'u> {
     pub async fn connect(&self, client: SocketAddr, here: SocketAddr) -> Result<Connection, UpstreamError> {
         let config = &self.upstream.config;
         let limit = Duration::from_millis(config.timeouts.connect_ms);
-        let mut connection = match timeout(limit, self.endpoint().pool.connect()).await {
+        let mut connection = match timeout(limit, self.endpoint().pool.connect(limit)).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return Err(UpstreamError::ConnectFailed(format!("no connection: {error}"))),
             Err(_) => {

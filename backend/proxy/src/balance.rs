@@ -1,7 +1,7 @@
 //! Balancing: one endpoint out of those that are eligible, by the upstream's policy.
 //!
 //! An endpoint is ineligible while it is drained, in maintenance, unhealthy (by the cluster's verdict or by this node's
-//! own), at its limit of requests, standing by, or ejected for failures. An ejection is only an opinion: if no other
+//! own), new and without a passed check, at its limit of requests, standing by, or ejected for failures. An ejection is only an opinion: if no other
 //! endpoint is left, an ejected endpoint is better than none.
 //!
 //! What always holds: an endpoint that is as good as the others gets its share. Ties are broken in turns; an average of
@@ -78,7 +78,7 @@ impl Upstream {
 
     /// Why a slot cannot be chosen, if so.
     pub fn why_ineligible(&self, slot: usize, tried: &SlotSet, now: CoarseInstant) -> Option<Ineligible> {
-        let Slot { endpoint, state, verdict, .. } = &self.slots[slot];
+        let Slot { endpoint, state, verdict, awaits_first_check, .. } = &self.slots[slot];
         // Which endpoint is primary, and its health, is decided by the cluster alone, never by one node.
         let is_primary = self.primary == Some(Some(slot));
         match state {
@@ -89,6 +89,9 @@ impl Upstream {
                 if *verdict == Verdict::Unhealthy || !is_primary && endpoint.is_unhealthy() =>
             {
                 Some(Ineligible::Unhealthy)
+            }
+            EndpointState::Ready if *awaits_first_check && !endpoint.is_healthy() => {
+                Some(Ineligible::Unchecked)
             }
             EndpointState::Ready if endpoint.in_flight.load(Relaxed) >= self.config.max_in_flight => {
                 Some(Ineligible::Full)

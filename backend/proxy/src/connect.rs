@@ -1,4 +1,4 @@
-//! New connections to endpoints.
+//! A new connection to one address, and what can be seen of a connection without reading it.
 //!
 //! What always holds: link-local and cloud-metadata addresses are refused after the name was resolved, so no name can
 //! lead to them.
@@ -9,28 +9,9 @@ use std::{
     mem::MaybeUninit,
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream};
 
-/// How many addresses of a name are tried.
-const MAX_ADDRESSES: usize = 8;
-
-/// Connects to `addr`. A name is resolved anew each time, and its addresses are tried in turn. `literal` is `addr` if
-/// that is an address already.
-pub async fn connect(addr: &str, literal: Option<SocketAddr>) -> io::Result<TcpStream> {
-    if let Some(addr) = literal {
-        return connect_to(addr).await;
-    }
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for addr in lookup_host(addr).await?.take(MAX_ADDRESSES) {
-        match connect_to(addr).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-async fn connect_to(addr: SocketAddr) -> io::Result<TcpStream> {
+pub async fn connect_to(addr: SocketAddr) -> io::Result<TcpStream> {
     if is_forbidden(addr.ip()) {
         let why = "link-local and metadata addresses are not allowed";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));

@@ -48,6 +48,9 @@ pub struct Endpoint {
     /// When what is in flight is cut off, as a [`CoarseInstant`].
     drain_deadline: AtomicU64,
     unhealthy: AtomicBool,
+    healthy: AtomicBool,
+    /// The present check has had a result.
+    checked: AtomicBool,
     opinion: Mutex<Opinion>,
     pub last_heartbeat: LastHeartbeat,
     pub pool: Pool,
@@ -107,6 +110,8 @@ impl Endpoint {
             ready_since: AtomicU64::new(0),
             drain_deadline: AtomicU64::new(0),
             unhealthy: AtomicBool::new(false),
+            healthy: AtomicBool::new(false),
+            checked: AtomicBool::new(false),
             opinion: Mutex::default(),
             last_heartbeat: LastHeartbeat::default(),
             pool: Pool::new(addr, workers),
@@ -186,12 +191,27 @@ impl Endpoint {
         self.unhealthy.load(Relaxed)
     }
 
+    /// Whether this node's own check found it healthy.
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.load(Relaxed)
+    }
+
+    /// Whether its present check has had a result, good or bad.
+    pub fn is_checked(&self) -> bool {
+        self.checked.load(Relaxed)
+    }
+
+    pub fn set_checked(&self) {
+        self.checked.store(true, Relaxed);
+    }
+
     pub fn opinion(&self) -> Opinion {
         self.opinion.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// From now on opinions of earlier checks are ignored, however late they come. Returns the id for the next check.
     pub fn next_checker(&self) -> u64 {
+        self.checked.store(false, Relaxed);
         let mut opinion = self.opinion.lock().unwrap_or_else(PoisonError::into_inner);
         opinion.checker += 1;
         opinion.checker
@@ -213,6 +233,7 @@ impl Endpoint {
         }
         *opinion = Opinion { verdict, detail, checker };
         self.unhealthy.store(verdict == Verdict::Unhealthy, Relaxed);
+        self.healthy.store(verdict == Verdict::Healthy, Relaxed);
         true
     }
 
@@ -232,6 +253,11 @@ impl Endpoint {
         if at == 0 || known == 0 || at < known {
             self.drain_deadline.store(at, Relaxed);
         }
+    }
+
+    /// Whether it receives no new requests, and what is in flight may end.
+    pub fn is_draining(&self) -> bool {
+        self.drain_deadline.load(Relaxed) != 0
     }
 
     pub fn is_past_drain_deadline(&self, now: CoarseInstant) -> bool {

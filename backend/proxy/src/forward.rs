@@ -134,11 +134,19 @@ impl<'r> Forwarding<'r> {
         random: &mut Random,
     ) -> Forwarded {
         let route = self.route;
+        let mut waited = false;
         loop {
             let current = self.current.clone();
             let upstream = current.as_deref().unwrap_or(&route.upstream);
             let now = CoarseInstant::now();
-            let mut attempt = match upstream.choose(&self.hints, worker, now, random.next()) {
+            let chosen = upstream.choose(&self.hints, worker, now, random.next());
+            if chosen.is_err() && !waited && self.last_refusal.is_none() {
+                waited = true;
+                if upstream.first_check(&self.hints.tried).await {
+                    continue;
+                }
+            }
+            let mut attempt = match chosen {
                 Ok(attempt) => attempt,
                 Err(reasons) => {
                     let refusal = self.last_refusal.take().unwrap_or_else(|| {

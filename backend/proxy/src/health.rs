@@ -1,49 +1,36 @@
 //! This node's own health checks: a task for each endpoint that is checked.
 //!
-//! An opinion changes after a number of consecutive results, and is published then. Flapping is damped: the more often
-//! an endpoint failed lately, the longer it must pass before it is called healthy. An endpoint cannot lead a check
-//! elsewhere: redirects are not followed, only a head is read, and link-local and metadata addresses are refused after
-//! the name was resolved.
+//! An opinion changes after a number of consecutive results, and is published then. The first check of a new endpoint
+//! comes at once, and to pass it is enough. Flapping is damped: the more often an endpoint failed lately, the longer it
+//! must pass before it is called healthy.
 
-use crate::{
-    coarse_clock::CoarseInstant,
-    endpoint::Endpoint,
-    table::Table,
-    wire::{
-        buffer::Buffer,
-        head::{self, MAX_INTERIM, RequestFacts},
-        http2, proxy_protocol,
-    },
-};
+mod grpc;
+mod probe;
+
+use crate::{coarse_clock::CoarseInstant, endpoint::Endpoint, table::Table};
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use hyper::Request;
+use probe::{Target, probe};
 use ringmaster_common::traffic::{
     health::{EndpointOpinion, HealthCheck, Rhythm, Verdict},
-    upstream::{EndpointState, Protocol},
+    upstream::EndpointState,
 };
 use ringmaster_net::{clock, flap_damper::FlapDamper, supervisor::Supervisor};
 use std::{
     collections::HashMap,
-    io,
     sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{
-    io::AsyncWriteExt,
-    net::TcpStream,
     runtime::Handle,
     sync::watch,
     task::AbortHandle,
     time::{sleep, timeout},
 };
 
-/// The longest wait before the first check.
+/// The longest wait before the first check of an endpoint that is not new.
 const FIRST_WITHIN: Duration = Duration::from_millis(500);
 /// How often the age of heartbeats is checked.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
-
-const USER_AGENT: &str = "ringmaster-health-check";
 
 /// The checks that run, by upstream, endpoint and address.
 #[derive(Debug, Default)]
@@ -54,15 +41,6 @@ struct Running {
     check: HealthCheck,
     target: Target,
     task: AbortHandle,
-}
-
-/// What is checked, and by which protocol.
-#[derive(Clone, Debug)]
-struct Target {
-    endpoint: Arc<Endpoint>,
-    protocol: Protocol,
-    /// Connections begin with a PROXY protocol header.
-    proxy_protocol: bool,
 }
 
 impl Checks {
@@ -99,8 +77,9 @@ impl Checks {
                             protocol,
                             proxy_protocol: upstream.config.send_proxy_protocol,
                         };
-                        let task =
-                            run(target.clone(), check.clone(), endpoint.next_checker(), changes.clone());
+                        let checker =
+                            Checker { id: endpoint.next_checker(), is_new: slot.awaits_first_check };
+                        let task = run(target.clone(), check.clone(), checker, changes.clone());
                         let task = supervisor.spawn_loop_on(runtime, "health-check", task);
                         Running { check: check.clone(), target, task }
                     }
@@ -119,11 +98,17 @@ impl Checks {
     }
 }
 
-/// `checker` is the id of this check.
-async fn run(target: Target, check: HealthCheck, checker: u64, changes: watch::Sender<u64>) {
+/// One check of one endpoint, from its beginning on.
+struct Checker {
+    id: u64,
+    /// The endpoint receives no requests before it has passed.
+    is_new: bool,
+}
+
+async fn run(target: Target, check: HealthCheck, checker: Checker, changes: watch::Sender<u64>) {
     let endpoint = &target.endpoint;
     let publish = |verdict, detail| {
-        if endpoint.set_opinion(checker, verdict, detail) {
+        if endpoint.set_opinion(checker.id, verdict, detail) {
             changes.send_modify(|version| *version += 1);
         }
     };
@@ -136,17 +121,20 @@ async fn run(target: Target, check: HealthCheck, checker: u64, changes: watch::S
         (_, None) => return,
     };
     let interval = Duration::from_millis(rhythm.interval_ms);
-    sleep(interval.min(FIRST_WITHIN).mul_f64(rand::random())).await;
-    let mut streak = Streak::default();
+    if !checker.is_new {
+        sleep(interval.min(FIRST_WITHIN).mul_f64(rand::random())).await;
+    }
+    let mut streak = Streak { is_new: checker.is_new, ..Streak::default() };
     loop {
         let limit = Duration::from_millis(rhythm.timeout_ms);
-        let result = match timeout(limit, probe(&target, &check)).await {
+        let result = match timeout(limit, probe(&target, &check, limit)).await {
             Ok(result) => result,
             Err(_) => Err(format!("no response within {} ms", rhythm.timeout_ms)),
         };
         if let Some((verdict, detail)) = streak.count(result, rhythm, clock::now()) {
             publish(verdict, detail);
         }
+        endpoint.set_checked();
         sleep(interval.mul_f64(0.9 + 0.2 * rand::random::<f64>())).await;
     }
 }
@@ -154,6 +142,8 @@ async fn run(target: Target, check: HealthCheck, checker: u64, changes: watch::S
 /// Consecutive results of one kind, and how often the endpoint flapped.
 #[derive(Debug, Default)]
 struct Streak {
+    /// The endpoint has no verdict yet, and its first success counts.
+    is_new: bool,
     good: bool,
     count: u32,
     /// Its verdict is healthy.
@@ -184,6 +174,7 @@ impl Streak {
             if self.count < rhythm.fall {
                 return None;
             }
+            self.is_new = false;
             if std::mem::take(&mut self.is_healthy) {
                 self.damper.failed(now);
                 self.has_failed = true;
@@ -192,7 +183,8 @@ impl Streak {
         }
         let max_hold = Duration::from_millis(rhythm.max_hold_ms);
         let is_steady = self.is_healthy || self.damper.looks_healthy(now, max_hold);
-        if self.count < rhythm.rise || !is_steady {
+        let rise = if std::mem::take(&mut self.is_new) { 1 } else { rhythm.rise };
+        if self.count < rise || !is_steady {
             return None;
         }
         let detail = match self.damper.flaps() {
@@ -207,82 +199,6 @@ impl Streak {
         }
         self.is_healthy = true;
         Some((Verdict::Healthy, detail))
-    }
-}
-
-/// What it found, good or bad.
-async fn probe(target: &Target, check: &HealthCheck) -> Result<String, String> {
-    let Target { endpoint, protocol, proxy_protocol } = target;
-    let mut stream = endpoint.pool.connect().await.map_err(|error| reason(&error))?;
-    if *proxy_protocol {
-        let header = proxy_protocol::on_own_behalf();
-        stream.write_all(&header).await.map_err(|error| reason(&error))?;
-    }
-    let HealthCheck::Http { path, host, status, .. } = check else {
-        return Ok("connected".to_owned());
-    };
-    let host = host.as_deref().unwrap_or(&endpoint.addr);
-    let found = match protocol {
-        Protocol::Http2 => get_by_http2(stream, host, path).await?,
-        Protocol::Http1 | Protocol::Tcp => get(stream, host, path).await?,
-    };
-    let fits = match status {
-        Some(status) => found == *status,
-        None => (200..400).contains(&found),
-    };
-    let detail = format!("status {found}");
-    if fits { Ok(detail) } else { Err(detail) }
-}
-
-async fn get(mut stream: TcpStream, host: &str, path: &str) -> Result<u16, String> {
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {USER_AGENT}\r\naccept: */*\r\nconnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await.map_err(|error| reason(&error))?;
-    let (mut arrived, mut interim) = (Buffer::default(), 0);
-    while !arrived.is_full() {
-        match arrived.read_from(&mut stream).await {
-            Ok(0) => return Err("closed the connection without a response".to_owned()),
-            Ok(_) => {}
-            Err(error) => return Err(reason(&error)),
-        }
-        let facts = RequestFacts { is_head: false, wants_upgrade: false };
-        while let Some(head) =
-            head::response(arrived.filled(), &mut head::room(), facts).map_err(|refusal| refusal.detail)?
-        {
-            if head.status >= 200 {
-                return Ok(head.status);
-            }
-            let len = head.len;
-            arrived.consume(len);
-            interim += 1;
-            if interim > MAX_INTERIM {
-                return Err(head::too_many_interim().detail);
-            }
-        }
-    }
-    Err(head::response_too_large().detail)
-}
-
-async fn get_by_http2(stream: TcpStream, host: &str, path: &str) -> Result<u16, String> {
-    let request = Request::get(format!("http://{host}{path}")).header("user-agent", USER_AGENT).body(());
-    let request = request.map_err(|error| error.to_string())?;
-    let describe = |error| http2::describe(&error);
-    let (requests, connection) =
-        http2::client_builder().handshake::<_, Bytes>(stream).await.map_err(describe)?;
-    let exchange = async { requests.ready().await?.send_request(request, true)?.0.await };
-    // The connection is driven as long as the request is in flight, and dropped with it.
-    tokio::select! {
-        response = exchange => response.map(|response| response.status().as_u16()).map_err(describe),
-        ended = connection => Err(ended.err().map_or_else(|| "closed the connection".to_owned(), describe)),
-    }
-}
-
-fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
-        _ => error.to_string(),
     }
 }
 
@@ -352,6 +268,23 @@ mod tests {
             [true, true, false, false, true, false, false, false, true, true].map(&mut count).into();
         use Verdict::{Healthy as H, Unhealthy as U, Unknown};
         assert_eq!(verdicts, [Unknown, H, H, H, H, H, H, U, U, H]);
+    }
+
+    #[test]
+    fn the_first_success_of_a_new_endpoint_is_enough_until_it_has_failed() {
+        let rhythm = Rhythm { interval_ms: 1, timeout_ms: 1, rise: 3, fall: 2, max_hold_ms: 0 };
+        let run = |results: &[bool]| {
+            let mut streak = Streak { is_new: true, ..Streak::default() };
+            let count = |good: &bool| {
+                let result = if *good { Ok(String::new()) } else { Err(String::new()) };
+                streak.count(result, rhythm, clock::now()).map(|(verdict, _)| verdict)
+            };
+            results.iter().map(count).collect::<Vec<_>>()
+        };
+        let (healthy, unhealthy) = (Some(Verdict::Healthy), Some(Verdict::Unhealthy));
+        assert_eq!(run(&[true]), [healthy]);
+        assert_eq!(run(&[false, true]), [None, healthy]);
+        assert_eq!(run(&[false, false, true, true, true]), [None, unhealthy, None, None, healthy]);
     }
 
     #[test]

@@ -7,11 +7,12 @@
 //!
 //! The flow of a request: [`worker`] accepts, [`conn`] reads, [`route`] finds the route, [`prepare`] writes the head for
 //! the endpoint, [`forward`] retries, [`balance`] chooses, [`pool`] has the connections. See
-//! `docs/flows/proxied-request.md`. Beside it: [`health`] and [`outliers`], [`limits`], [`table`], [`persist`],
-//! [`decisions`]. Imports point one way, so each module can be read with those above it in mind alone.
+//! `docs/flows/proxied-request.md`. Beside it: [`health`] and [`outliers`], [`address`] and [`resolve`], [`limits`],
+//! [`table`], [`persist`], [`decisions`]. Imports point one way, so each module can be read with those above it in mind alone.
 //!
 //! Deliberately absent: TLS, caching, compression, and any change to bodies.
 
+mod address;
 mod attempt;
 mod balance;
 mod coarse_clock;
@@ -23,6 +24,7 @@ pub mod discover;
 mod endpoint;
 mod error;
 mod ewma;
+mod first_check;
 mod forward;
 mod hash;
 mod health;
@@ -36,10 +38,12 @@ mod outliers;
 mod persist;
 mod pool;
 mod prepare;
+mod race;
 mod random;
 mod refusals;
 mod relay;
 mod replay;
+mod resolve;
 mod respond;
 mod route;
 mod selection;
@@ -62,7 +66,7 @@ use ringmaster_common::{
     id::NodeId,
     traffic::{
         health::EndpointOpinion,
-        live::{Decision, UpstreamMetrics},
+        live::{Decision, DrainingEndpoint, UpstreamMetrics},
         route::Route,
         upstream::Upstream,
         warnings::{FailedListener, MAX_NAMED_ROUTES},
@@ -73,7 +77,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -81,6 +85,8 @@ use table::Table;
 use tokio::{runtime::Handle, sync::watch};
 use worker::{Orders, Worker};
 
+/// How many draining endpoints are reported.
+const MAX_DRAINING: usize = 1024;
 /// More workers than this gain nothing on the machines that this is for.
 const MAX_WORKERS: usize = 16;
 /// How many connections of clients all workers can serve together.
@@ -166,6 +172,7 @@ impl Proxy {
         let Inner { table, orders, metrics, changes, opinions, persisted, .. } = &*proxy.0;
         let measuring = metrics::run(settings.node, table.clone(), orders.subscribe(), metrics.clone());
         supervisor.spawn_loop("proxy-metrics", measuring);
+        supervisor.spawn_loop("endpoint-names", resolve::run(table.clone(), orders.subscribe()));
         let publishing = health::publish(changes.subscribe(), opinions.clone(), table.clone());
         supervisor.spawn_loop("health-opinions", publishing);
         if let Some(dir) = settings.data_dir {
@@ -239,6 +246,18 @@ impl Proxy {
         let mut kept = self.table().upstream(upstream)?.stats.decisions.kept();
         kept.iter_mut().for_each(|decision| decision.node = self.0.node);
         Some(kept)
+    }
+
+    /// The endpoints that receive no new requests and still have requests in flight here, removed ones included.
+    pub fn draining(&self) -> Vec<DrainingEndpoint> {
+        let table = self.table();
+        let draining = table.draining().take(MAX_DRAINING).map(|(upstream, endpoint)| DrainingEndpoint {
+            upstream: upstream.to_owned(),
+            endpoint: endpoint.id.clone(),
+            addr: endpoint.addr.clone(),
+            in_flight: endpoint.in_flight.load(Relaxed),
+        });
+        draining.collect()
     }
 
     /// How many requests were refused before an endpoint was chosen, by code.

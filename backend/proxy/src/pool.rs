@@ -11,15 +11,15 @@ pub mod http2;
 pub mod reuse;
 
 use crate::{
+    address::Address,
     coarse_clock::CoarseInstant,
-    connect::{self, is_quiet, is_readable},
+    connect::{is_quiet, is_readable},
 };
 use reuse::{is_closing_soon, is_idle_for_long, is_too_old};
 use ringmaster_common::traffic::upstream::Connections;
 use std::{
     collections::VecDeque,
     io,
-    net::SocketAddr,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -39,8 +39,7 @@ const UNSEEN: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 pub struct Pool {
-    addr: String,
-    literal: Option<SocketAddr>,
+    address: Address,
     /// Of each worker.
     idle: Box<[Mutex<VecDeque<Idle>>]>,
     http2: Box<[http2::Http2Pool]>,
@@ -86,16 +85,45 @@ impl Idle {
 impl Pool {
     pub fn new(addr: &str, workers: usize) -> Pool {
         Pool {
-            addr: addr.to_owned(),
-            literal: addr.parse().ok(),
+            address: Address::new(addr),
             idle: (0..workers).map(|_| Mutex::default()).collect(),
             http2: (0..workers).map(|_| http2::Http2Pool::default()).collect(),
             closed: AtomicBool::new(false),
         }
     }
 
-    pub async fn connect(&self) -> io::Result<TcpStream> {
-        connect::connect(&self.addr, self.literal).await
+    /// `limit` is how long the caller waits.
+    pub async fn connect(&self, limit: Duration) -> io::Result<TcpStream> {
+        self.address.connect(limit).await
+    }
+
+    /// Whether the endpoint is configured by name.
+    pub fn is_name(&self) -> bool {
+        self.address.is_name()
+    }
+
+    pub fn is_resolving(&self) -> bool {
+        self.address.is_resolving()
+    }
+
+    /// Resolves the name. Connections to addresses that it has no longer get no further requests.
+    pub async fn resolve(&self) -> io::Result<()> {
+        let resolved = self.address.resolve().await;
+        self.retire_moved();
+        resolved
+    }
+
+    /// Connections to other addresses than the current one get no further requests.
+    pub fn retire_moved(&self) {
+        for idle in &self.idle {
+            let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.retain(|kept| self.is_to_current(&kept.connection.stream));
+        }
+        self.http2.iter().for_each(|pool| pool.retire_unless(|peer| self.address.is_current(peer)));
+    }
+
+    fn is_to_current(&self, stream: &TcpStream) -> bool {
+        !self.is_name() || stream.peer_addr().is_ok_and(|peer| self.address.is_current(peer))
     }
 
     /// An idle connection that the endpoint has not closed, for a request that may be sent twice or not.
@@ -125,6 +153,9 @@ impl Pool {
 
     /// Keeps a connection on which no request is in flight.
     pub fn keep_idle(&self, worker: usize, connection: Connection) {
+        if !self.is_to_current(&connection.stream) {
+            return;
+        }
         let mut idle = self.idle[worker].lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < MAX_IDLE && !self.closed.load(Relaxed) {
             let connection = Connection { is_used: true, ..connection };

@@ -6,6 +6,7 @@
 
 use crate::{
     coarse_clock::CoarseInstant,
+    endpoint::Endpoint,
     limits::RateLimit,
     upstream::{Slot, Upstream},
 };
@@ -13,9 +14,12 @@ use ringmaster_common::traffic::{route, upstream as traffic, upstream::Protocol}
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
+
+/// How many removed endpoints are remembered while requests may be in flight there.
+const MAX_REMOVED: usize = 1024;
 
 #[derive(Debug, Default)]
 pub struct Table {
@@ -25,6 +29,8 @@ pub struct Table {
     default_listener: ListenerRoutes,
     /// Of the listeners that routes name, by their addresses.
     named: BTreeMap<String, ListenerRoutes>,
+    /// Endpoints that no upstream has any more, by the names of their upstreams. They may still have requests in flight.
+    removed: Vec<(String, Arc<Endpoint>)>,
 }
 
 /// The routes of one listener.
@@ -71,7 +77,7 @@ impl Table {
             let compiled = Upstream::compile(from, previous, workers);
             table.upstreams.insert(from.name.clone(), Arc::new(compiled));
         }
-        self.drain_removed(&table);
+        table.removed = self.drain_removed(&table);
         for from in routes {
             // Configuration does not allow a route without an upstream. If there is one, it is ignored.
             let Some(upstream) = table.upstreams.get(&from.spec.upstream) else { continue };
@@ -100,9 +106,11 @@ impl Table {
         Some(known.unwrap_or_else(|| Arc::new(RateLimit::per_second(rate))))
     }
 
-    /// Requests in flight at endpoints that were removed get the drain time of their upstream to end.
-    fn drain_removed(&self, next: &Table) {
+    /// Requests in flight at endpoints that were removed get the drain time of their upstream to end. Returns all removed
+    /// endpoints that may have such requests.
+    fn drain_removed(&self, next: &Table) -> Vec<(String, Arc<Endpoint>)> {
         let now = CoarseInstant::now();
+        let mut removed = self.removed.clone();
         for (name, upstream) in &self.upstreams {
             let stays = |slot: &Slot| {
                 let slots = next.upstreams.get(name).map_or(&[][..], |next| &next.slots);
@@ -112,8 +120,29 @@ impl Table {
                 let deadline = now.after(Duration::from_millis(upstream.config.drain_ms));
                 slot.endpoint.set_drain_deadline(Some(deadline));
                 slot.endpoint.pool.close();
+                removed.push((name.clone(), slot.endpoint.clone()));
             }
         }
+        let is_busy = |endpoint: &Endpoint| endpoint.in_flight.load(Relaxed) > 0;
+        // A request that was routed just before the removal may be counted just after it.
+        removed.retain(|(_, endpoint)| is_busy(endpoint) || !endpoint.is_past_drain_deadline(now));
+        if removed.len() > MAX_REMOVED {
+            removed.retain(|(_, endpoint)| is_busy(endpoint));
+            removed.drain(..removed.len().saturating_sub(MAX_REMOVED));
+        }
+        removed
+    }
+
+    /// The endpoints that receive no new requests and still have requests in flight, with the names of their upstreams.
+    pub fn draining(&self) -> impl Iterator<Item = (&str, &Arc<Endpoint>)> {
+        let upstreams = self.upstreams.iter();
+        let present = upstreams.flat_map(|(name, upstream)| {
+            upstream.slots.iter().map(move |slot| (name.as_str(), &slot.endpoint))
+        });
+        let removed = self.removed.iter().map(|(name, endpoint)| (name.as_str(), endpoint));
+        present
+            .chain(removed)
+            .filter(|(_, endpoint)| endpoint.is_draining() && endpoint.in_flight.load(Relaxed) > 0)
     }
 
     pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {

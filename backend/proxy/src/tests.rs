@@ -2,6 +2,7 @@
 
 mod blame;
 mod distrust;
+mod endpoints;
 mod http2;
 mod http2_origin;
 mod limits;

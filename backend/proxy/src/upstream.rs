@@ -16,6 +16,10 @@ use std::{
     time::Duration,
 };
 
+/// How long what is in flight at a failed primary may take once it is replaced. Most of it waits for a response that does
+/// not come.
+const FAILED_PRIMARY_DRAIN: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 pub struct Upstream {
     pub name: String,
@@ -35,6 +39,8 @@ pub struct Slot {
     pub weight: u32,
     pub state: EndpointState,
     pub verdict: Verdict,
+    /// It receives no requests before a check of this node or the cluster's verdict finds it healthy.
+    pub awaits_first_check: bool,
 }
 
 /// What outlives a routing table.
@@ -105,23 +111,34 @@ impl Upstream {
                     Some(slot) => slot.endpoint.clone(),
                     None => Arc::new(Endpoint::new(&from.name, &configured.id, &configured.addr, workers)),
                 };
+                let awaits_first_check = from.awaits_first_check(configured);
                 let is_open = configured.state == EndpointState::Ready
-                    && configured.health.verdict != Verdict::Unhealthy;
+                    && configured.health.verdict != Verdict::Unhealthy
+                    && !awaits_first_check;
                 let was_open = before.is_some_and(|slot| {
-                    slot.state == EndpointState::Ready && slot.verdict != Verdict::Unhealthy
+                    slot.state == EndpointState::Ready
+                        && slot.verdict != Verdict::Unhealthy
+                        && !slot.awaits_first_check
                 });
-                // The endpoints of the first table need no slow start: others to compare with do not exist.
-                if is_open && !was_open && previous.is_some() {
+                // The endpoints of the first table need no slow start: others to compare with do not exist. A new endpoint
+                // may pass a check of this node before the cluster has a verdict.
+                if previous.is_some() && (is_open && !was_open || before.is_none()) {
                     endpoint.ready_since.store(now.0, Relaxed);
                 }
-                let may_finish = configured.state == EndpointState::Ready && !is_standby(configured);
-                let deadline = now.after(Duration::from_millis(from.config.drain_ms));
+                let is_ready = configured.state == EndpointState::Ready;
+                let may_finish = is_ready && !is_standby(configured);
+                let mut drain = Duration::from_millis(from.config.drain_ms);
+                if is_ready && configured.health.verdict == Verdict::Unhealthy {
+                    drain = drain.min(FAILED_PRIMARY_DRAIN);
+                }
+                let deadline = now.after(drain);
                 endpoint.set_drain_deadline((!may_finish).then_some(deadline));
                 Slot {
                     endpoint,
                     weight: configured.weight,
                     state: configured.state,
                     verdict: configured.health.verdict,
+                    awaits_first_check,
                 }
             })
             .collect();

@@ -13,6 +13,7 @@
 //! principal is the anonymous operator.
 
 pub mod admission;
+pub mod draining;
 mod error;
 pub mod history;
 pub mod live;

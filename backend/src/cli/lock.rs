@@ -12,6 +12,7 @@ pub mod job;
 use super::{Addresses, CliError, duration};
 use clap::Args;
 use job::Job;
+use nix::sys::signal::Signal;
 use ringmaster_client::{LockError, LockGuard, LockRequest, lock::default_owner};
 use ringmaster_common::error::Code;
 use std::{env, ffi::OsString, io, process::Command, time::Duration};
@@ -135,7 +136,10 @@ async fn run_while_held(
     loop {
         tokio::select! {
             code = job.ended() => return Ok(code),
-            signal = signals.next() => job.send(signal),
+            signal = signals.next() => match signal {
+                Signal::SIGUSR1 | Signal::SIGUSR2 => job.send_to_command(signal),
+                other => job.send(other),
+            },
             loss = guard.lost() => {
                 eprintln!("ringmaster: {loss}; stopping {}", program.to_string_lossy());
                 job.stop().await;
@@ -163,7 +167,10 @@ pub fn exit(code: u8) -> CliError {
 pub struct ForwardedSignals {
     interrupt: Signals,
     terminate: Signals,
+    quit: Signals,
     hang_up: Signals,
+    user_1: Signals,
+    user_2: Signals,
 }
 
 impl ForwardedSignals {
@@ -171,15 +178,21 @@ impl ForwardedSignals {
         Ok(ForwardedSignals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            quit: signal(SignalKind::quit())?,
             hang_up: signal(SignalKind::hangup())?,
+            user_1: signal(SignalKind::user_defined1())?,
+            user_2: signal(SignalKind::user_defined2())?,
         })
     }
 
-    pub async fn next(&mut self) -> nix::sys::signal::Signal {
+    pub async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.interrupt.recv() => nix::sys::signal::Signal::SIGINT,
-            _ = self.terminate.recv() => nix::sys::signal::Signal::SIGTERM,
-            _ = self.hang_up.recv() => nix::sys::signal::Signal::SIGHUP,
+            _ = self.interrupt.recv() => Signal::SIGINT,
+            _ = self.terminate.recv() => Signal::SIGTERM,
+            _ = self.quit.recv() => Signal::SIGQUIT,
+            _ = self.hang_up.recv() => Signal::SIGHUP,
+            _ = self.user_1.recv() => Signal::SIGUSR1,
+            _ = self.user_2.recv() => Signal::SIGUSR2,
         }
     }
 }

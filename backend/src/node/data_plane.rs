@@ -2,7 +2,7 @@
 
 use ringmaster_common::traffic::{
     health::{EndpointOpinion, ReceivedHeartbeat},
-    live::UpstreamMetrics,
+    live::{DrainingEndpoint, UpstreamMetrics},
     warnings::FailedListener,
 };
 use ringmaster_proxy::Proxy;
@@ -23,6 +23,10 @@ impl DataPlane for ProxyDataPlane {
 
     fn metrics(&self) -> Arc<[UpstreamMetrics]> {
         self.0.metrics().borrow().clone()
+    }
+
+    fn draining(&self) -> Vec<DrainingEndpoint> {
+        self.0.draining()
     }
 
     fn failed_listeners(&self) -> Vec<FailedListener> {

@@ -2,7 +2,7 @@
 
 use ringmaster_common::traffic::{
     health::{EndpointOpinion, ReceivedHeartbeat},
-    live::UpstreamMetrics,
+    live::{DrainingEndpoint, UpstreamMetrics},
     warnings::FailedListener,
 };
 use std::sync::Arc;
@@ -14,6 +14,8 @@ pub trait DataPlane: Send + Sync + 'static {
     fn heartbeats(&self) -> Vec<ReceivedHeartbeat>;
     /// Its work over the last seconds.
     fn metrics(&self) -> Arc<[UpstreamMetrics]>;
+    /// The endpoints that receive no new requests and still have requests in flight, as of now.
+    fn draining(&self) -> Vec<DrainingEndpoint>;
     /// The addresses that it should listen on and cannot.
     fn failed_listeners(&self) -> Vec<FailedListener>;
 }

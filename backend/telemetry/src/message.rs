@@ -7,7 +7,7 @@ use ringmaster_common::{
     telemetry::NodeReport,
     traffic::{
         health::{EndpointOpinion, ReceivedHeartbeat},
-        live::UpstreamMetrics,
+        live::{DrainingEndpoint, UpstreamMetrics},
         warnings::FailedListener,
     },
 };
@@ -37,6 +37,10 @@ pub(crate) struct Message {
     /// The revision of the routing table that its proxy has applied.
     #[serde(default)]
     pub(crate) applied_table_revision: Revision,
+    /// The endpoints that receive no new requests and still have requests in flight at its proxy. Never older than that
+    /// routing table.
+    #[serde(default)]
+    pub(crate) draining: Arc<[DrainingEndpoint]>,
     #[serde(default)]
     pub(crate) failed_listeners: Arc<[FailedListener]>,
     /// How far the node has applied the log.

@@ -16,7 +16,7 @@ use ringmaster_common::{
     telemetry::{AgedReport, FRESH_MS, NodeReport, losses},
     traffic::{
         health::{EndpointOpinion, ReceivedHeartbeat},
-        live::UpstreamMetrics,
+        live::{DrainingEndpoint, UpstreamMetrics},
         warnings::{ProxyReport, warnings},
     },
 };
@@ -165,6 +165,35 @@ impl Reports {
     /// The metrics of busy upstreams, one list for each node with a fresh report.
     pub(crate) fn traffic(&self, now: Instant) -> Vec<Arc<[UpstreamMetrics]>> {
         self.messages(now, FRESH).map(|(message, _)| message.traffic.clone()).collect()
+    }
+
+    /// The draining endpoints of one upstream at the proxies of all nodes that are heard, and which of `nodes` have not
+    /// reported since they applied the routing table of this revision.
+    pub(crate) fn draining(
+        &self,
+        upstream: &str,
+        revision: Revision,
+        nodes: impl Iterator<Item = NodeId>,
+        now: Instant,
+    ) -> (Vec<DrainingEndpoint>, Vec<NodeId>) {
+        let mut sums = BTreeMap::<(&str, &str), u32>::new();
+        for (message, _) in self.messages(now, MAX_SHOWN_AGE) {
+            for one in message.draining.iter().filter(|one| one.upstream == upstream) {
+                *sums.entry((&one.endpoint, &one.addr)).or_default() += one.in_flight;
+            }
+        }
+        let draining = sums.into_iter().map(|((endpoint, addr), in_flight)| DrainingEndpoint {
+            upstream: upstream.to_owned(),
+            endpoint: endpoint.to_owned(),
+            addr: addr.to_owned(),
+            in_flight,
+        });
+        let has_confirmed = |node: &NodeId| {
+            self.latest.get(node).is_some_and(|received| {
+                received.message.applied_table_revision >= revision && received.age(now) <= MAX_SHOWN_AGE
+            })
+        };
+        (draining.collect(), nodes.filter(|node| !has_confirmed(node)).collect())
     }
 
     /// What all proxies together send to each endpoint.

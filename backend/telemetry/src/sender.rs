@@ -58,7 +58,11 @@ pub async fn run(
             last_leadership = leadership;
         }
         let opinions = message::bounded(proxy.opinions());
-        let important = Some((liveness, role, term, leader, group.lost_through(), opinions.clone()));
+        // The table is read first: a request that is in flight under it, or under one before it, is counted.
+        let applied_table_revision = *applied_table.borrow_and_update();
+        let draining: Arc<[_]> = proxy.draining().into();
+        let lost = group.lost_through();
+        let important = Some((liveness, role, term, leader, lost, opinions.clone(), draining.clone()));
         let now = clock::now();
         let is_due = reported_at.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_INTERVAL);
         if !is_due && !has_new_table && important == last {
@@ -72,7 +76,8 @@ pub async fn run(
             opinions,
             heartbeats: proxy.heartbeats().into(),
             traffic: message::busy(&proxy.metrics()),
-            applied_table_revision: *applied_table.borrow_and_update(),
+            applied_table_revision,
+            draining,
             failed_listeners: proxy.failed_listeners().into(),
             applied: position(&group),
             checkpoints: telemetry.checkpoints(),

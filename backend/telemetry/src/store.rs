@@ -10,7 +10,10 @@ use ringmaster_common::{
     id::{NodeId, Revision},
     plan::Warning,
     telemetry::{AgedReport, Sample},
-    traffic::{health::ReceivedHeartbeat, live::UpstreamMetrics},
+    traffic::{
+        health::ReceivedHeartbeat,
+        live::{DrainingEndpoint, UpstreamMetrics},
+    },
 };
 use ringmaster_net::clock;
 use std::{
@@ -159,6 +162,17 @@ impl Telemetry {
     /// The metrics of busy upstreams, one list for each node with a fresh report.
     pub fn traffic(&self) -> Vec<Arc<[UpstreamMetrics]>> {
         self.reports().traffic(clock::now())
+    }
+
+    /// The draining endpoints of one upstream at the proxies of all nodes that are heard, and which of `nodes` have not
+    /// reported since they applied the routing table of this revision.
+    pub fn draining(
+        &self,
+        upstream: &str,
+        revision: Revision,
+        nodes: impl Iterator<Item = NodeId>,
+    ) -> (Vec<DrainingEndpoint>, Vec<NodeId>) {
+        self.reports().draining(upstream, revision, nodes, clock::now())
     }
 
     /// What all proxies together send to each endpoint.

@@ -10,7 +10,10 @@ use ringmaster_common::{
     cluster::{Liveness, MAX_NODES},
     id::{NodeId, Revision},
     telemetry::{FRESH_MS, Link, NodeReport, Reachability},
-    traffic::{health::ReceivedHeartbeat, live::UpstreamMetrics},
+    traffic::{
+        health::ReceivedHeartbeat,
+        live::{DrainingEndpoint, UpstreamMetrics},
+    },
 };
 use ringmaster_peer::LinkState;
 use std::{collections::BTreeMap, time::Duration};
@@ -29,6 +32,7 @@ fn aged(age_ms: u64, report: NodeReport) -> Message {
         heartbeats: [].into(),
         traffic: [].into(),
         applied_table_revision: Revision::default(),
+        draining: [].into(),
         failed_listeners: [].into(),
         applied: Position::default(),
         checkpoints: Vec::new(),
@@ -224,4 +228,33 @@ fn a_difference_between_states_is_the_first_warning() {
          them is right, keep copies of the data directories, remove the others, and let them join with empty data \
          directories"
     );
+}
+
+#[test]
+fn what_drains_is_the_sum_of_the_nodes_and_names_those_that_have_not_confirmed() {
+    let telemetry = Telemetry::new(NodeId(1));
+    let draining = |upstream: &str, addr: &str, in_flight| DrainingEndpoint {
+        upstream: upstream.to_owned(),
+        endpoint: "e1".to_owned(),
+        addr: addr.to_owned(),
+        in_flight,
+    };
+    let receive = |node: u64, revision, draining: &[DrainingEndpoint]| {
+        let message = Message {
+            applied_table_revision: Revision(revision),
+            draining: draining.into(),
+            ..aged(0, report(node, &[]))
+        };
+        telemetry.receive(NodeId(node), &message.encode());
+    };
+    receive(2, 7, &[draining("web", "a:1", 2), draining("other", "a:1", 9)]);
+    receive(3, 6, &[draining("web", "a:1", 3), draining("web", "b:1", 1)]);
+    let nodes = || [2, 3, 4].into_iter().map(NodeId);
+    let (found, unconfirmed) = telemetry.draining("web", Revision(7), nodes());
+    assert_eq!(found, [draining("web", "a:1", 5), draining("web", "b:1", 1)]);
+    assert_eq!(unconfirmed, [NodeId(3), NodeId(4)], "an older routing table, and no report");
+    receive(3, 8, &[]);
+    receive(4, 7, &[]);
+    let (found, unconfirmed) = telemetry.draining("web", Revision(7), nodes());
+    assert_eq!((found, unconfirmed), (vec![draining("web", "a:1", 2)], Vec::new()));
 }

@@ -8,6 +8,9 @@ use super::within;
 use crate::{Timestamp, id::NodeId, string_enum::string_enum};
 use serde::{Deserialize, Serialize};
 
+/// The longest name of a gRPC service, in bytes.
+const MAX_SERVICE_BYTES: usize = 256;
+
 /// How an endpoint is checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -51,6 +54,27 @@ pub enum HealthCheck {
         #[serde(default = "defaults::max_hold_ms")]
         max_hold_ms: u64,
     },
+    /// A call of `grpc.health.v1.Health/Check` that is answered with `SERVING`.
+    Grpc {
+        /// The service to ask about; the whole server where there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        service: Option<String>,
+        /// The `:authority` header; the endpoint's address where there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host: Option<String>,
+        #[serde(default = "defaults::interval_ms")]
+        interval_ms: u64,
+        #[serde(default = "defaults::timeout_ms")]
+        timeout_ms: u64,
+        #[serde(default = "defaults::rise")]
+        rise: u32,
+        #[serde(default = "defaults::fall")]
+        fall: u32,
+        /// A flapping endpoint must pass its checks for longer each time before it is healthy, up to this; 0: for no
+        /// longer than `rise` takes.
+        #[serde(default = "defaults::max_hold_ms")]
+        max_hold_ms: u64,
+    },
     /// The endpoint sends a heartbeat to any node at least once in this time. The nodes forward it to each other.
     Heartbeat { ttl_ms: u64 },
 }
@@ -61,7 +85,7 @@ pub struct Rhythm {
     /// The time between two checks, varied by a tenth so that nodes do not check at the same time.
     pub interval_ms: u64,
     pub timeout_ms: u64,
-    /// The number of consecutive successes that makes an endpoint healthy.
+    /// The number of consecutive successes that makes an endpoint healthy. The first success is enough for a new one.
     pub rise: u32,
     /// The number of consecutive failures that makes an endpoint unhealthy.
     pub fall: u32,
@@ -108,15 +132,20 @@ impl HealthCheck {
                         "health_check.path begins with / and is plain ASCII, unlike {path:?}"
                     ));
                 }
-                if let Some(host) = host
-                    && (host.is_empty()
-                        || host.len() > 253
-                        || !host.bytes().all(|byte| byte.is_ascii_graphic()))
-                {
-                    return Err(format!("health_check.host is no host: {host:?}"));
-                }
+                check_host(host.as_deref())?;
                 if let Some(status) = status {
                     within("health_check.status", (*status).into(), 100, 599)?;
+                }
+            }
+            HealthCheck::Grpc { service, host, .. } => {
+                check_host(host.as_deref())?;
+                if let Some(service) = service
+                    && (service.len() > MAX_SERVICE_BYTES || service.chars().any(char::is_control))
+                {
+                    return Err(format!(
+                        "health_check.service has up to {MAX_SERVICE_BYTES} bytes without control characters, unlike \
+                         {service:?}"
+                    ));
                 }
             }
             HealthCheck::Heartbeat { ttl_ms } => {
@@ -127,15 +156,32 @@ impl HealthCheck {
         self.rhythm().map_or(Ok(()), Rhythm::check)
     }
 
+    /// Whether the nodes probe the endpoint. A heartbeat comes from the endpoint itself.
+    pub fn is_active(&self) -> bool {
+        self.rhythm().is_some()
+    }
+
     /// `None` for checks without probes.
     pub fn rhythm(&self) -> Option<Rhythm> {
         match *self {
             HealthCheck::Http { interval_ms, timeout_ms, rise, fall, max_hold_ms, .. }
+            | HealthCheck::Grpc { interval_ms, timeout_ms, rise, fall, max_hold_ms, .. }
             | HealthCheck::Tcp { interval_ms, timeout_ms, rise, fall, max_hold_ms } => {
                 Some(Rhythm { interval_ms, timeout_ms, rise, fall, max_hold_ms })
             }
             HealthCheck::Heartbeat { .. } => None,
         }
+    }
+}
+
+fn check_host(host: Option<&str>) -> Result<(), String> {
+    match host {
+        Some(host)
+            if host.is_empty() || host.len() > 253 || !host.bytes().all(|byte| byte.is_ascii_graphic()) =>
+        {
+            Err(format!("health_check.host is no host: {host:?}"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -153,7 +199,7 @@ impl Rhythm {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
 pub enum Verdict {
-    /// Not known yet. The endpoint gets requests.
+    /// Not known yet. The endpoint gets requests, unless it waits for its first active check.
     #[default]
     Unknown,
     Healthy,
@@ -206,6 +252,21 @@ pub struct EndpointHealth {
     pub since: Option<Timestamp>,
     /// In the order of their ids.
     pub opinions: Vec<HealthOpinion>,
+    /// The verdict is unknown, and the endpoint received requests before its check was configured: it keeps receiving
+    /// them until there is a verdict.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub assumed_healthy: bool,
+}
+
+impl EndpointHealth {
+    /// Changes the verdict. Returns false if it is the same as before.
+    pub fn set_verdict(&mut self, verdict: Verdict, at: Timestamp) -> bool {
+        if self.verdict == verdict {
+            return false;
+        }
+        (self.verdict, self.since, self.assumed_healthy) = (verdict, Some(at), false);
+        true
+    }
 }
 
 /// The opinion of one node.

@@ -60,6 +60,49 @@ pub struct EndpointMetrics {
     pub recent_failures: u64,
 }
 
+/// An endpoint that receives no new requests (it was removed, is drained, in maintenance or stands by) and still has
+/// requests in flight at one node's proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainingEndpoint {
+    pub upstream: String,
+    pub endpoint: String,
+    pub addr: String,
+    /// Requests in flight; of plain TCP, connections.
+    pub in_flight: u32,
+}
+
+/// What still drains of an upstream, over all nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Draining {
+    pub upstream: String,
+    /// How long requests in flight may take from the time when their endpoint receives no new ones.
+    pub drain_ms: u64,
+    /// The endpoints that receive no new requests and still have requests in flight, removed ones included.
+    pub endpoints: Vec<InFlight>,
+    /// Nodes that are up and have not reported since the upstream last changed: they may still send requests to endpoints
+    /// that receive none any more, and have requests in flight there.
+    pub unconfirmed: Vec<NodeId>,
+}
+
+/// The requests in flight at an endpoint, over all nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct InFlight {
+    pub endpoint: String,
+    pub addr: String,
+    /// Of plain TCP, connections.
+    pub in_flight: u32,
+}
+
+impl Draining {
+    /// The requests in flight at one endpoint.
+    pub fn in_flight(&self, endpoint: &str, addr: &str) -> u32 {
+        let found = self.endpoints.iter().filter(|one| one.endpoint == endpoint && one.addr == addr);
+        found.map(|one| one.in_flight).sum()
+    }
+}
+
 /// The reason why a request was sent to an endpoint: a sample of the latest requests is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -98,7 +98,8 @@ pub struct Configured<E> {
     pub hash_key: HashKey,
     #[serde(default)]
     pub protocol: Protocol,
-    /// Without one, an endpoint is taken for healthy until requests show otherwise.
+    /// Without one, an endpoint is taken for healthy until requests show otherwise. With an active one (`http`, `tcp`,
+    /// `grpc`), a new endpoint receives requests once it has passed its first check.
     #[serde(default)]
     pub health_check: Option<HealthCheck>,
     #[serde(default)]
@@ -385,6 +386,12 @@ pub struct Upstream {
 }
 
 impl Endpoint {
+    /// An operator has set its state. In maintenance it is not checked, so afterwards it is as good as new.
+    pub fn set_state(&mut self, state: EndpointState, at: Timestamp) {
+        (self.state, self.state_since) = (state, at);
+        self.health.assumed_healthy &= state != EndpointState::Maintenance;
+    }
+
     /// An endpoint in its first state.
     pub fn new(spec: &EndpointSpec, at: Timestamp) -> Endpoint {
         Endpoint {
@@ -444,11 +451,22 @@ impl Upstream {
         self.config.clone().with_endpoints(endpoints)
     }
 
+    /// Whether an endpoint is new, and receives no requests before it has passed its first check. An endpoint that served
+    /// before the check was configured is none of these.
+    pub fn awaits_first_check(&self, endpoint: &Endpoint) -> bool {
+        let health = &endpoint.health;
+        let is_checked = self.config.health_check.as_ref().is_some_and(HealthCheck::is_active);
+        is_checked && health.verdict == Verdict::Unknown && !health.assumed_healthy
+    }
+
     /// Whether an endpoint gets requests, by the replicated state.
     pub fn is_serving(&self, endpoint: &Endpoint) -> bool {
         let stands_by =
             self.primary.as_ref().is_some_and(|primary| primary.endpoint.as_ref() != Some(&endpoint.id));
-        endpoint.state == EndpointState::Ready && endpoint.health.verdict != Verdict::Unhealthy && !stands_by
+        endpoint.state == EndpointState::Ready
+            && endpoint.health.verdict != Verdict::Unhealthy
+            && !self.awaits_first_check(endpoint)
+            && !stands_by
     }
 }
 

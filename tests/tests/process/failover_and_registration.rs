@@ -13,7 +13,7 @@ use ringmaster_tests::{
     SOON,
     cluster::{Cluster, parse, problem},
     eventually,
-    process::{Process, binary},
+    process::binary,
 };
 use serde_json::{Value, json};
 use std::{
@@ -272,48 +272,6 @@ async fn a_registration_lasts_while_it_is_renewed_and_no_longer() {
     let gone: HealthyEndpoints = cluster.get(observer, &path).await.expect("an answer");
     assert_eq!(gone.endpoints.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), ["e1"]);
     assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_command_is_an_endpoint_while_it_runs() {
-    let cluster = Cluster::start(1).await;
-    put(&cluster, "/v1/upstreams/web", json!({})).await;
-    let start = |arguments: &[&str]| {
-        let mut command = Command::new(binary());
-        command.args(arguments).env("RINGMASTER_URL", &cluster.node(1).url);
-        Process::start(&mut command, &cluster.dir().join("register.out"))
-    };
-    let arguments = ["register", "web", "--addr", "127.0.0.1:9200", "--id", "cmd", "--ttl", "1s", "--"];
-    let mut running = start(&[&arguments[..], &["sh", "-c", "sleep 2; exit 7"]].concat());
-    let endpoints =
-        async || -> Result<usize, String> { Ok(upstream(&cluster, 1, "web").await?.config.endpoints.len()) };
-    eventually("the command to be an endpoint", SOON, async || match endpoints().await? {
-        1 => Ok(()),
-        count => Err(format!("there are {count}")),
-    })
-    .await;
-    let status = tokio::task::block_in_place(|| running.wait(SOON));
-    assert_eq!(status.code(), Some(7), "the command's own code");
-    assert_eq!(endpoints().await, Ok(0), "it is taken out at once");
-
-    let mut unknown = start(&["register", "nowhere", "--addr", "127.0.0.1:9200", "--", "true"]);
-    assert_eq!(tokio::task::block_in_place(|| unknown.wait(SOON)).code(), Some(125));
-
-    // An id in use is refused for good: the command is ended, and the other endpoint stays.
-    put(&cluster, "/v1/upstreams/web", json!({ "endpoints": [{ "id": "e1", "addr": "127.0.0.1:9001" }] }))
-        .await;
-    for (id, addr) in [("e1", "127.0.0.1:9200"), ("other", "127.0.0.1:9001")] {
-        let mark = cluster.dir().join(format!("{id}.ended"));
-        let script = format!("trap 'touch {}; exit' TERM; sleep 60 & wait", mark.display());
-        let mut refused = start(&["register", "web", "--addr", addr, "--id", id, "--", "sh", "-c", &script]);
-        let status = tokio::task::block_in_place(|| refused.wait(SOON));
-        assert_eq!(status.code(), Some(125), "{}", refused.output());
-        let said = refused.output();
-        assert!(said.contains("endpoint_taken") && !said.contains("retrying"), "{said}");
-        assert!(mark.exists(), "the command was asked to end");
-        let left = upstream(&cluster, 1, "web").await.expect("it is there").config.endpoints;
-        assert_eq!(left.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), ["e1"]);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,7 @@ mod openapi;
 mod public_surface;
 mod python_client;
 mod readiness;
+mod register_command;
 mod request_ids;
 mod stream;
 mod traffic;

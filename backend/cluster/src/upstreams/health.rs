@@ -8,10 +8,13 @@ use crate::{Context, membership::Membership};
 use ringmaster_common::{
     event::Event,
     id::NodeId,
-    traffic::health::{EndpointHealth, HealthOpinion, HealthRecord, Verdict},
+    traffic::{
+        health::{EndpointHealth, HealthCheck, HealthOpinion, HealthRecord, Verdict},
+        upstream::EndpointState,
+    },
 };
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// What changed about one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +71,26 @@ impl Upstreams {
 }
 
 impl UpstreamRecord {
+    /// The endpoints, with their addresses, that receive requests without a verdict: no active check judges them.
+    pub(super) fn unjudged_serving(&self) -> BTreeSet<(String, String)> {
+        let endpoints = self.upstream.config.endpoints.iter().filter(|endpoint| {
+            endpoint.state != EndpointState::Maintenance
+                && endpoint.health.verdict == Verdict::Unknown
+                && !self.upstream.awaits_first_check(endpoint)
+        });
+        endpoints.map(|endpoint| (endpoint.id.clone(), endpoint.addr.clone())).collect()
+    }
+
+    /// Endpoints that served before an active check was configured keep serving until it has judged them.
+    pub(super) fn assume_healthy(&mut self, served: &BTreeSet<(String, String)>) {
+        let is_checked = self.upstream.config.health_check.as_ref().is_some_and(HealthCheck::is_active);
+        for endpoint in &mut self.upstream.config.endpoints {
+            let served = served.contains(&(endpoint.id.clone(), endpoint.addr.clone()));
+            endpoint.health.assumed_healthy =
+                is_checked && served && endpoint.health.verdict == Verdict::Unknown;
+        }
+    }
+
     fn record_health(&mut self, context: &mut Context, change: &HealthChange, membership: &Membership) {
         let Some(endpoint) =
             self.upstream.endpoint_mut(&change.endpoint).filter(|endpoint| endpoint.addr == change.addr)
@@ -87,9 +110,7 @@ impl UpstreamRecord {
                 });
             }
         }
-        if health.verdict != change.verdict {
-            health.verdict = change.verdict;
-            health.since = Some(context.wall);
+        if health.set_verdict(change.verdict, context.wall) {
             news.push(HealthRecord {
                 at: context.wall,
                 observer: None,

@@ -208,8 +208,16 @@ impl Http2Connection {
             Ok(request) => {
                 let (body, replay) = (Body::new(body), Replay::new(request.http2.is_some()));
                 let (connection, request, head, timer) = (&*self, &request, &*head, Timer::new());
-                let exchange =
-                    Http2Exchange { connection, request, head, body, replay, respond, expects_continue, timer };
+                let exchange = Http2Exchange {
+                    connection,
+                    request,
+                    head,
+                    body,
+                    replay,
+                    respond,
+                    expects_continue,
+                    timer,
+                };
                 self.forward(exchange, &mut random).await
             }
             Err(refusal) => {

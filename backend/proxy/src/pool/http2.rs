@@ -19,6 +19,7 @@ use ringmaster_common::traffic::upstream::Connections;
 use std::{
     fmt,
     future::poll_fn,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -43,6 +44,7 @@ pub struct Http2Pool {
 
 struct Http2Connection {
     requests: SendRequest<Bytes>,
+    peer: Option<SocketAddr>,
     streams: AtomicU32,
     cancelled: AtomicU32,
     opened: CoarseInstant,
@@ -213,6 +215,13 @@ impl Http2Pool {
         open.drain(..).for_each(|connection| connection.retired.store(true, Relaxed));
     }
 
+    /// Connections to an address that does not fit get no further requests.
+    pub fn retire_unless(&self, fits: impl Fn(SocketAddr) -> bool) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let misfits = open.iter().filter(|connection| !connection.peer.is_some_and(&fits));
+        misfits.for_each(|connection| connection.retired.store(true, Relaxed));
+    }
+
     /// Closes connections that were idle for long, and those that are old once their requests have ended.
     pub fn close_idle(&self, now: CoarseInstant, limits: &Connections) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -233,6 +242,7 @@ pub struct SendLimits<'a> {
 
 /// The connection closes once its last handle is dropped and no request is in flight on it.
 async fn handshake(stream: TcpStream) -> Result<Http2Connection, UpstreamError> {
+    let peer = stream.peer_addr().ok();
     let handshake = client_builder().handshake(stream).await;
     let (requests, connection) = handshake.map_err(|error| UpstreamError::ConnectFailed(describe(&error)))?;
     let retired = Arc::<AtomicBool>::default();
@@ -246,5 +256,5 @@ async fn handshake(stream: TcpStream) -> Result<Http2Connection, UpstreamError> 
     let opened = CoarseInstant::now();
     let used = AtomicU64::new(opened.0);
     let (streams, cancelled) = (AtomicU32::new(0), AtomicU32::new(0));
-    Ok(Http2Connection { requests, streams, cancelled, opened, used, retired })
+    Ok(Http2Connection { requests, peer, streams, cancelled, opened, used, retired })
 }

@@ -8,7 +8,8 @@ const NOW: CoarseInstant = CoarseInstant(1_000_000_000);
 async fn idle(change: impl FnOnce(&mut Connection)) -> (Pool, TcpStream, CoarseInstant) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let pool = Pool::new(&listener.local_addr().unwrap().to_string(), 1);
-    let mut connection = Connection::new(pool.connect().await.unwrap(), CoarseInstant::now());
+    let mut connection =
+        Connection::new(pool.connect(Duration::from_secs(1)).await.unwrap(), CoarseInstant::now());
     change(&mut connection);
     pool.keep_idle(0, connection);
     (pool, listener.accept().await.unwrap().0, CoarseInstant::now())

@@ -13,6 +13,9 @@ use std::{collections::BTreeMap, fmt::Write, io::Write as _, net::IpAddr};
 /// Tells an endpoint which change of primaries made it the primary.
 pub const EPOCH: &str = "ringmaster-epoch";
 
+/// The `user-agent` of health checks.
+pub const CHECK_USER_AGENT: &str = "ringmaster-health-check";
+
 /// Where headers are written.
 pub trait HeaderSink {
     fn header(&mut self, name: &str, value: &[u8]);

@@ -1,17 +1,18 @@
 //! `/v1/upstreams/{upstream}/live`: measurements and decisions of this node's own proxy.
 //!
 //! None of it is replicated: the proxy of another node has seen other requests. So each response names its node, and
-//! is the same with and without a quorum.
+//! is the same with and without a quorum. Only what still drains is a sum over all nodes.
 
 use crate::http::{
     Api,
-    extract::{PathId, PathIds},
+    extract::{Caller, PathId, PathIds, QueryOf, ReadQuery},
     openapi::problems,
     problem::ApiError,
+    response_metadata as metadata,
 };
-use axum::{Json, extract::State, http::StatusCode};
-use ringmaster_common::traffic::live::{Decision, UpstreamMetrics};
-use ringmaster_services::live;
+use axum::{Json, extract::State, http::StatusCode, response::Response};
+use ringmaster_common::traffic::live::{Decision, Draining, UpstreamMetrics};
+use ringmaster_services::{draining, live};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -48,6 +49,25 @@ pub async fn decisions(
     Ok(Json(Decisions { items: live::decisions(&api.services, &upstream)? }))
 }
 
+/// The requests in flight at endpoints that receive no new requests
+///
+/// The sum over all nodes, for endpoints that were removed, are drained, in maintenance or on standby. An endpoint that is
+/// absent has no request in flight, once no node is `unconfirmed`. The counts are up to a second old.
+#[utoipa::path(
+    get, path = "/v1/upstreams/{upstream}/draining", tag = "traffic", operation_id = "draining",
+    params(("upstream" = String, Path, description = "Its name", example = "web"), ReadQuery),
+    responses((status = 200, description = "What still drains", body = Draining), DrainingRefusals)
+)]
+pub async fn draining(
+    State(api): State<Api>,
+    caller: Caller,
+    PathId(upstream): PathId<String>,
+    QueryOf(query): QueryOf<ReadQuery>,
+) -> Result<Response, ApiError> {
+    let found = draining::draining(&api.services, caller.read(query.consistency), &upstream).await?;
+    Ok(metadata::read(found))
+}
+
 /// Send a heartbeat of an endpoint
 ///
 /// For upstreams whose health check is `heartbeat`. Any node takes it; the nodes pass it on to each other.
@@ -68,4 +88,5 @@ pub async fn heartbeat(
 }
 
 problems!(LiveRefusals: [], UnknownUpstream);
+problems!(DrainingRefusals: [READ], UnknownUpstream);
 problems!(HeartbeatRefusals: [], UnknownEndpoint);

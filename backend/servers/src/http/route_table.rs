@@ -75,6 +75,7 @@ pub static ROWS: &[Row] = &[
     row!(Delete "/v1/upstreams/{upstream}",                                upstreams::delete,         In(Control),  Standard,     Operate),
     row!(Get    "/v1/upstreams/{upstream}/live",                           live::metrics,             In(Reads),    Standard,     View),
     row!(Get    "/v1/upstreams/{upstream}/decisions",                      live::decisions,           In(Reads),    Standard,     View),
+    row!(Get    "/v1/upstreams/{upstream}/draining",                       live::draining,            In(Reads),    Standard,     View),
     row!(Get    "/v1/upstreams/{upstream}/endpoints",                      endpoints::list,           In(Reads),    Standard,     View),
     row!(Get    "/v1/upstreams/{upstream}/endpoints/{endpoint}",           endpoints::get,            In(Reads),    Standard,     View),
     row!(Put    "/v1/upstreams/{upstream}/endpoints/{endpoint}",           endpoints::put,            In(Control),  Standard,     Operate),

@@ -6,7 +6,7 @@
 use nix::{
     errno::Errno,
     sys::{
-        signal::{SigSet, Signal, killpg},
+        signal::{SigSet, Signal, kill, killpg},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp},
@@ -57,6 +57,13 @@ impl Job {
     pub fn send(&self, signal: Signal) {
         // The group may just have ended.
         let _ = killpg(self.group, signal);
+    }
+
+    /// Sends a signal to the process of the command alone. Servers take some signals as orders, such as to reload, which
+    /// would end their workers.
+    pub fn send_to_command(&self, signal: Signal) {
+        // It may just have ended.
+        let _ = kill(self.group, signal);
     }
 
     /// Terminates the group, and kills the remaining processes after [`STOP_TIMEOUT`].

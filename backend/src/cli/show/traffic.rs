@@ -135,7 +135,8 @@ fn reasons(upstream: &Upstream, endpoint: &Endpoint) -> String {
         (EndpointState::Ready, Some(false)) => "standby".to_owned(),
         (EndpointState::Ready, None) => String::new(),
     };
-    let parts = [state, findings(endpoint)];
+    let waiting = if upstream.awaits_first_check(endpoint) { "waiting for its first check" } else { "" };
+    let parts = [state, waiting.to_owned(), findings(endpoint)];
     parts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ")
 }
 

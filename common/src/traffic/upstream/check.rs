@@ -57,12 +57,19 @@ impl UpstreamSpec {
                 (self.sticky_cookie.is_some(), "sticky_cookie"),
                 (!matches!(self.hash_key, HashKey::ClientAddress), "this hash_key"),
                 (matches!(self.health_check, Some(HealthCheck::Http { .. })), "a health check by HTTP"),
+                (matches!(self.health_check, Some(HealthCheck::Grpc { .. })), "a health check by gRPC"),
             ];
             if let Some((_, what)) = http_alone.iter().find(|(asked, _)| *asked) {
                 return Err(format!(
                     "an upstream of protocol tcp cannot have {what}: nothing reads its bytes"
                 ));
             }
+        }
+        if self.protocol == Protocol::Http1 && matches!(self.health_check, Some(HealthCheck::Grpc { .. })) {
+            return Err(
+                "an upstream of protocol http1 cannot have a health check by gRPC; gRPC servers speak http2"
+                    .to_owned(),
+            );
         }
         if self.protocol == Protocol::Http2 && self.send_proxy_protocol {
             return Err("an upstream of protocol http2 cannot have send_proxy_protocol: clients share its connections"

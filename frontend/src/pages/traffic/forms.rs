@@ -19,9 +19,9 @@ use std::sync::Arc;
 
 const POLICIES: &[&str] =
     &["round_robin", "weighted_round_robin", "least_connections", "p2c_ewma", "consistent_hash"];
-const PROBED: &[&str] = &["http", "tcp"];
+const PROBED: &[&str] = &["http", "grpc", "tcp"];
 
-const UPSTREAM: [Field; 10] = [
+const UPSTREAM: [Field; 11] = [
     Field::new("policy", "Policy", "How an endpoint is chosen for a request.", Kind::Choice(POLICIES)),
     Field::new(
         "protocol",
@@ -33,10 +33,12 @@ const UPSTREAM: [Field; 10] = [
         "health_check.type",
         "Health check",
         "Without one, an endpoint is healthy until requests show otherwise.",
-        Kind::Choice(&["", "http", "tcp", "heartbeat"]),
+        Kind::Choice(&["", "http", "grpc", "tcp", "heartbeat"]),
     ),
     Field::new("health_check.path", "Path", "Any answer from 200 to 399 is healthy.", Kind::Text)
         .only("health_check.type", &["http"]),
+    Field::new("health_check.service", "Service", "The whole server by default.", Kind::Text)
+        .only("health_check.type", &["grpc"]),
     Field::new("health_check.interval_ms", "Every … ms", "2000 by default.", Kind::Number)
         .only("health_check.type", PROBED),
     Field::new("health_check.timeout_ms", "Time-out in ms", "1000 by default.", Kind::Number)

@@ -12,7 +12,7 @@ use ringmaster_common::{
     id::{NodeId, Revision},
     traffic::{
         MAX_HEALTH_HISTORY,
-        health::Verdict,
+        health::{EndpointHealth, HealthCheck, Verdict},
         import::{Import, Put},
         register::Register,
         route::RouteSpec,
@@ -38,11 +38,24 @@ fn endpoint() -> impl Strategy<Value = EndpointSpec> {
 }
 
 fn upstream() -> impl Strategy<Value = UpstreamSpec> {
-    (vec(endpoint(), 0..3), any::<bool>()).prop_map(|(endpoints, standby)| UpstreamSpec {
-        endpoints,
-        active_standby: standby.then(ActiveStandby::default),
-        ..UpstreamSpec::default()
+    (vec(endpoint(), 0..3), any::<bool>(), health_check()).prop_map(|(endpoints, standby, check)| {
+        UpstreamSpec {
+            endpoints,
+            health_check: check,
+            active_standby: standby.then(ActiveStandby::default),
+            ..UpstreamSpec::default()
+        }
     })
+}
+
+fn health_check() -> impl Strategy<Value = Option<HealthCheck>> {
+    let check = |body| serde_json::from_value(body).unwrap();
+    proptest::sample::select(vec![
+        None,
+        Some(check(serde_json::json!({ "type": "http" }))),
+        Some(check(serde_json::json!({ "type": "tcp" }))),
+        Some(check(serde_json::json!({ "type": "heartbeat", "ttl_ms": 1000 }))),
+    ])
 }
 
 fn route() -> impl Strategy<Value = RouteSpec> {
@@ -171,7 +184,16 @@ pub fn check(before: &State, state: &State) -> Result<(), TestCaseError> {
             {
                 prop_assert_eq!(endpoint.state, then.state);
                 if then.addr == endpoint.addr {
-                    prop_assert_eq!(&endpoint.health, &then.health);
+                    let assumed_healthy = endpoint.health.assumed_healthy;
+                    let health = EndpointHealth { assumed_healthy, ..then.health.clone() };
+                    prop_assert_eq!(&endpoint.health, &health);
+                    // Nor does a put take requests from an endpoint, whatever check it configures.
+                    let waited = known.is_some_and(|known| known.awaits_first_check(then));
+                    prop_assert!(
+                        waited
+                            || then.state == EndpointState::Maintenance
+                            || !upstream.awaits_first_check(endpoint)
+                    );
                 } else {
                     prop_assert_eq!(endpoint.health.verdict, Verdict::Unknown);
                 }
