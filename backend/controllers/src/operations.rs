@@ -10,6 +10,7 @@
 
 mod failover;
 mod members;
+mod webhook;
 
 use crate::{IDLE_INTERVAL, PROPOSAL_DEADLINE, request};
 use futures::{StreamExt, stream::FuturesUnordered};
