@@ -49,7 +49,7 @@ pub async fn acquire(
     Ok(metadata::written(StatusCode::OK, locks::acquire(&api.services, request, body).await?))
 }
 
-problems!(AcquireRefusals: [WRITE, BODY], LockHeld, LockLost, LockLimitDiffers, LimitReached);
+problems!(AcquireRefusals: [WRITE, BODY], LockHeld, LockLimitDiffers, LockLost, LimitReached);
 
 /// Renew a lease
 #[utoipa::path(
