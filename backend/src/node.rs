@@ -101,7 +101,8 @@ async fn serve(config: NodeConfig, consensus: &Handle, supervisor: &Supervisor) 
     supervisor.spawn_loop("telemetry", reports);
     supervisor.spawn_loop("state-comparison", telemetry::compare_states(telemetry.clone(), group.clone()));
 
-    let admission = Admission::new();
+    let connections = http::server::connections();
+    let admission = Admission::new(connections);
     let collector = Box::new(admission.clone());
     let metrics =
         Metrics::new(group.clone(), telemetry.clone(), peers.clone(), journal, proxy.clone(), collector);
@@ -116,7 +117,7 @@ async fn serve(config: NodeConfig, consensus: &Handle, supervisor: &Supervisor) 
     let (stop_http, stop) = channel::channel(false);
     let (guard, http_ended) = oneshot::channel::<()>();
     supervisor.spawn_loop("http-server", async move {
-        http::server::serve(listeners.api, http::router(api), stop).await;
+        http::server::serve(listeners.api, http::router(api), connections, stop).await;
         drop(guard);
     });
     if let Some(listener) = listeners.heartbeat {

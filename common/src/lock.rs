@@ -14,7 +14,7 @@ use crate::{
     string_enum::string_enum,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 /// The longest name, in bytes of UTF-8.
 pub const MAX_NAME_BYTES: usize = 512;
@@ -30,6 +30,8 @@ pub const MAX_TTL_MS: u64 = 24 * 60 * 60 * 1000;
 pub const MAX_WAIT_MS: u64 = 60 * 60 * 1000;
 /// The longest pause after an unclean end.
 pub const MAX_LOCK_DELAY_MS: u64 = 60 * 60 * 1000;
+/// The shortest and the longest time for the confirmation of a grant: below it a slow network would lose grants.
+pub const CONFIRM_WITHIN_MS: RangeInclusive<u64> = 500..=60_000;
 /// How many may hold one lock at a time, as the slots of a semaphore or sharing it.
 pub const MAX_HOLDERS: u32 = 1000;
 /// How many holders, and how many waiters, of each lock a list shows.
@@ -82,6 +84,10 @@ pub struct AcquireLock {
     /// If this lease ends without a release, the lock is not granted again for this long.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lock_delay_ms: u64,
+    /// After a wait, the client confirms the grant by a renewal within this time, before it uses the lock. Otherwise the
+    /// grant ends and the next waiter is granted the lock, so a client that has gone silent delays it for no longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_within_ms: Option<u64>,
     /// Information about the owner, for people to read.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub meta: BTreeMap<String, String>,
@@ -103,6 +109,9 @@ impl AcquireLock {
         check_ttl(self.ttl_ms)?;
         within("wait_ms", self.wait_ms, 0, MAX_WAIT_MS)?;
         within("lock_delay_ms", self.lock_delay_ms, 0, MAX_LOCK_DELAY_MS)?;
+        if let Some(confirm) = self.confirm_within_ms {
+            within("confirm_within_ms", confirm, *CONFIRM_WITHIN_MS.start(), *CONFIRM_WITHIN_MS.end())?;
+        }
         if let Some(limit) = self.limit {
             within("limit", limit.into(), 1, MAX_HOLDERS.into())?;
             if self.mode == Some(LockMode::Exclusive) {

@@ -232,7 +232,7 @@ impl State {
         if let Some(asked) = audited_as {
             self.audit.record(context, &request, asked, &response.outcome);
         }
-        self.requests.remember(request, response.clone(), context.limits);
+        self.requests.remember(request, response.clone(), context.now, context.limits);
         response
     }
 
@@ -321,7 +321,7 @@ impl State {
                 Outcome::Done
             }
             Command::AcquireLock { acquire, session } => {
-                self.locks.acquire(context, &request.id, session, acquire).unwrap_or_else(Outcome::Refused)
+                self.locks.acquire(context, request, session, acquire).unwrap_or_else(Outcome::Refused)
             }
             Command::RenewLock(renew) => self.locks.renew(context, &renew).unwrap_or_else(Outcome::Refused),
             Command::ReleaseLock(release) => {

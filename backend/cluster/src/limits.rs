@@ -29,8 +29,9 @@ pub struct Limits {
     pub routes: usize,
     /// Changes of opinion about one endpoint.
     pub health_history: usize,
-    /// Locks in use.
+    /// Locks in use, and the size of the requests of all their holders and waiters.
     pub locks: usize,
+    pub lock_bytes: u64,
     /// Locks without holder and waiter, which are kept for their history.
     pub free_locks: usize,
     /// Of one lock.
@@ -42,8 +43,11 @@ pub struct Limits {
     pub lock_depth_code: Code,
     /// Entries of the history of one lock.
     pub lock_records: usize,
-    /// Ends of leases that one lock remembers, to answer a release that is repeated.
+    /// For how long ends of leases are remembered, to answer requests that are repeated; and how many, and their size as
+    /// they are encoded.
+    pub ended_for: Duration,
     pub ended_leases: usize,
+    pub ended_bytes: u64,
     /// How many locks are looked after in one log entry because something of theirs was due.
     pub due_locks: usize,
     /// How long a grant to a waiter is kept for its node to claim it.
@@ -65,14 +69,21 @@ pub struct Limits {
     pub history_bytes: u64,
     /// The latest entries of the audit.
     pub audit_entries: usize,
-    /// Answers under ids that clients chose, and their size as they are encoded.
+    /// For how long answers under ids that clients chose are remembered; and how many, and their size as they are
+    /// encoded.
+    pub repeatable_for: Duration,
     pub repeatable_answers: usize,
     pub repeatable_bytes: u64,
-    /// Answers under ids that nodes made up. They matter only while the node itself tries again.
+    /// The same for ids that nodes made up. They matter only while the node itself tries again.
+    pub plain_for: Duration,
     pub plain_answers: usize,
     pub plain_bytes: u64,
     /// The size at which a refusal counts among the answers, whatever its words are. Nearly all have less.
     pub refusal_bytes: u64,
+    /// What an answer or the end of a lease counts beside its encoded size: its id and its place in the table.
+    pub entry_bytes: u64,
+    /// How many answers or ends of leases one log entry forgets because of their age.
+    pub forgotten_at_once: usize,
 }
 
 const FIRST: Limits = Limits {
@@ -84,13 +95,16 @@ const FIRST: Limits = Limits {
     routes: MAX_ROUTES,
     health_history: MAX_HEALTH_HISTORY,
     locks: 200_000,
+    lock_bytes: 256 << 20,
     free_locks: 4_096,
     waiters: 1_000,
     holders: lock::MAX_HOLDERS,
     lock_depth: 64,
     lock_depth_code: Code::LimitReached,
     lock_records: 32,
-    ended_leases: 8,
+    ended_for: Duration::from_secs(10 * 60),
+    ended_leases: 131_072,
+    ended_bytes: 32 << 20,
     due_locks: 1_000,
     claim_within: Duration::from_secs(2),
     reconnect_within: Duration::from_secs(2),
@@ -102,11 +116,15 @@ const FIRST: Limits = Limits {
     history_revisions: 8_192,
     history_bytes: 64 << 20,
     audit_entries: 8_192,
-    repeatable_answers: 8_192,
+    repeatable_for: Duration::from_secs(10 * 60),
+    repeatable_answers: 262_144,
     repeatable_bytes: 64 << 20,
+    plain_for: Duration::from_secs(60),
     plain_answers: 2_048,
     plain_bytes: 16 << 20,
     refusal_bytes: 512,
+    entry_bytes: 128,
+    forgotten_at_once: 16,
 };
 
 /// Played by the build feature: a lock can be entered twice more, and beyond that has a code of its own.

@@ -5,7 +5,8 @@
 //! - Every grant has a token of its own, from a counter that only grows.
 //! - Requests are granted in the order in which they came; none passes the queue, not even to share.
 //! - A lease runs on cluster time. It may end late, never early.
-//! - A holder or waiter is known by the id of its request, so a repeat finds its own place again.
+//! - A holder or waiter is known by the id of its request, so a repeat finds its own place again. One that comes after
+//!   its lease has ended is not granted again.
 //!
 //! A waiter's client is connected to some node, its *session*. That node is notified of the grant
 //! ([`LockNotification`]), and answers its client once it has *claimed* the grant by the same request again. A
@@ -15,10 +16,12 @@
 //! Locks make no events: there may be thousands of grants a second, and no browser wants them all.
 //! Each lock keeps a short history instead, and all of them are counted.
 
+mod ended;
 mod lock;
 mod waits;
 
-use crate::{Context, State, outcome::Outcome, time::ClusterTime};
+use crate::{Context, State, limits::Limits, outcome::Outcome, request::Request, time::ClusterTime};
+use ended::{Ended, EndedLeases};
 use imbl::{OrdMap, OrdSet};
 use lock::{AcquireRequest, Lock, LockTx};
 use ringmaster_common::{
@@ -41,8 +44,13 @@ pub struct Locks {
     contended: OrdSet<Arc<str>>,
     /// Those without holder and waiter, by when they became free.
     free: OrdSet<(Revision, Arc<str>)>,
+    #[serde(default)]
+    ended: EndedLeases,
     last_token: Token,
     counts: LockCounts,
+    /// The size of the requests of all holders and waiters.
+    #[serde(default)]
+    bytes: u64,
     /// When any of them changed last.
     pub revision: Revision,
 }
@@ -104,16 +112,22 @@ impl Locks {
     pub(super) fn acquire(
         &mut self,
         context: &mut Context,
-        request: &str,
+        request: &Request,
         session: SessionRef,
         acquire: AcquireLock,
     ) -> Result<Outcome, Refusal> {
         let name = acquire.name.clone();
-        match self.case_of(context, request, &acquire)? {
+        let case = self.case_of(context, request, &acquire)?;
+        let request = request.id.as_str();
+        match case {
             AcquireCase::Holder(position) => Ok(self.update(context, &name, |lock, tx| {
                 lock.claim(tx, position, request, session);
                 Outcome::LockGranted(lock.grant_at(position, &name, tx.context.now))
             })),
+            AcquireCase::Waiter(position) if acquire.wait_ms == 0 => {
+                self.update(context, &name, |lock, tx| lock.withdraw(tx, position));
+                Err(self.not_granted(&name, context.now))
+            }
             AcquireCase::Waiter(position) => Ok(self.update(context, &name, |lock, tx| {
                 lock.connect(tx, position, session, acquire.wait_ms);
                 Outcome::LockQueued
@@ -138,11 +152,29 @@ impl Locks {
     fn case_of(
         &self,
         context: &Context,
-        request: &str,
+        request: &Request,
         acquire: &AcquireLock,
     ) -> Result<AcquireCase, Refusal> {
         let name = &acquire.name;
-        let Some(lock) = self.by_name.get(name.as_str()) else {
+        let resent_after = request.resent_after;
+        let request = request.id.as_str();
+        if let Some(ended) = self.ended.request(name, request) {
+            return Err(repeated_too_late(ended, request, &acquire.owner));
+        }
+        let lock = self.by_name.get(name.as_str());
+        let is_known = lock.is_some_and(|lock| {
+            lock.holder_by_request(request).is_some() || lock.waiter_by_request(request).is_some()
+        });
+        let most_bytes = context.limits.lock_bytes;
+        if self.bytes >= most_bytes && !is_known {
+            return Err(Refusal::new(
+                Code::LimitReached,
+                format!(
+                    "the holders and waiters of all locks take {most_bytes} bytes, as many as a cluster holds"
+                ),
+            ));
+        }
+        let Some(lock) = lock else {
             // Those that are free make room by themselves.
             let most = context.limits.locks;
             return if self.by_name.len() < most + context.limits.free_locks {
@@ -174,6 +206,16 @@ impl Locks {
         if acquire.reentrant
             && let Some(position) = lock.reentry(context.limits, &acquire.owner, acquire.mode())?
         {
+            // Counted twice, it would be left once too few. Another lease for a client that is there harms no one.
+            if resent_after.is_some_and(|after| self.ended.may_have_forgotten(after)) {
+                return Err(Refusal::new(
+                    Code::OutcomeUnknown,
+                    format!(
+                        "whether the request entered {name} before is no longer known; look at the lock, and enter it \
+                         under another key"
+                    ),
+                ));
+            }
             return Ok(AcquireCase::Reentry(position));
         }
         if lock.waiters.is_empty() && lock.admits(context.limits, acquire, context.now) {
@@ -218,12 +260,16 @@ impl Locks {
     }
 
     fn was_released(&self, release: &ReleaseLock) -> bool {
-        let end = self.by_name.get(release.name.as_str()).and_then(|lock| lock.end_of(release.token));
+        let end = self.ended.lease(&release.name, release.token);
         end.is_some_and(|end| end.what == LockFact::Released && end.owner == release.owner)
     }
 
     fn held_by(&self, name: &str, owner: &str, token: Token) -> Result<usize, Refusal> {
         let lost = |why: String| Err(Refusal::new(Code::LockLost, why));
+        if let Some(ended) = self.ended.lease(name, token) {
+            let (what, revision) = (ended.what.as_str(), ended.revision);
+            return lost(format!("token {token} no longer holds {name}: {what} at revision {revision}"));
+        }
         let Some(lock) = self.by_name.get(name) else {
             return lost(format!("token {token} does not hold {name}: the lock has no holder"));
         };
@@ -233,14 +279,7 @@ impl Locks {
                 let holder = &lock.holders[position].request.acquire.owner;
                 lost(format!("token {token} of {name} belongs to {holder}, not to {owner}"))
             }
-            None => lost(match lock.end_of(token) {
-                Some(record) => format!(
-                    "token {token} no longer holds {name}: {} at revision {}",
-                    record.what.as_str(),
-                    record.revision
-                ),
-                None => format!("token {token} does not hold {name}"),
-            }),
+            None => lost(format!("token {token} does not hold {name}")),
         }
     }
 
@@ -303,14 +342,21 @@ impl Locks {
     ) -> T {
         let known = self.by_name.get_key_value(name).map(|(key, lock)| (key.clone(), lock.clone()));
         let (key, mut lock) = known.unwrap_or_else(|| (Arc::from(name), Arc::default()));
-        let before = LockIndexEntry::of(&lock);
+        let limits = context.limits;
+        let before = LockIndexEntry::of(&lock, limits);
         let (revision, most_free) = (context.revision, context.limits.free_locks);
         let changing = Arc::make_mut(&mut lock);
-        let mut tx =
-            LockTx { name: key.clone(), context, last_token: &mut self.last_token, counts: &mut self.counts };
+        let mut tx = LockTx {
+            name: key.clone(),
+            context,
+            ended: &mut self.ended,
+            last_token: &mut self.last_token,
+            counts: &mut self.counts,
+        };
         let outcome = work(changing, &mut tx);
         changing.grant_next(&mut tx);
-        let after = LockIndexEntry::of(&lock);
+        let after = LockIndexEntry::of(&lock, limits);
+        self.bytes = (self.bytes + after.bytes).saturating_sub(before.bytes);
         self.counts.held = self.counts.held + u64::from(after.held) - u64::from(before.held);
         self.counts.holders = self.counts.holders + after.holders - before.holders;
         self.counts.waiting = self.counts.waiting + after.waiters - before.waiters;
@@ -325,10 +371,10 @@ impl Locks {
         } else {
             self.contended.remove(&key);
         }
-        if before.is_free() {
+        if before.is_free {
             self.free.remove(&(before.version, key.clone()));
         }
-        if after.is_free() {
+        if after.is_free {
             self.free.insert((after.version, key.clone()));
         }
         self.by_name.insert(key, lock);
@@ -403,7 +449,7 @@ impl Locks {
         let deadlocked = self.deadlocked();
         let prefix = prefix.to_owned();
         names.take_while(move |name| name.starts_with(&prefix)).filter_map(move |name| {
-            let lock = self.by_name.get(name).filter(|lock| !LockIndexEntry::of(lock).is_free())?;
+            let lock = self.by_name.get(name).filter(|lock| !lock.is_free())?;
             Some(self.shown(name, lock, api::LISTED, &deadlocked, now))
         })
     }
@@ -442,6 +488,25 @@ impl Locks {
     }
 }
 
+/// The refusal of a request whose lease was granted and has ended.
+fn repeated_too_late(ended: &Ended, request: &str, owner: &str) -> Refusal {
+    let Ended { lock, token, what, revision, .. } = ended;
+    if ended.owner != owner {
+        return Refusal::new(
+            Code::IdempotencyKeyReused,
+            format!("{request} was the key of another request for {lock}; choose a new one"),
+        );
+    }
+    let past = match token {
+        Some(token) => format!("was granted {lock} before, with token {token}: {}", what.as_str()),
+        None => format!("waited for {lock} before, and was withdrawn"),
+    };
+    Refusal::new(
+        Code::LockLost,
+        format!("the request {past} at revision {revision}; choose a new key to acquire it again"),
+    )
+}
+
 impl State {
     /// The lock as it would stand if it were taken away from the holders with these tokens: tried out on a copy.
     pub fn lock_without(&self, name: &str, tokens: &BTreeSet<Token>) -> Option<api::Lock> {
@@ -453,19 +518,25 @@ impl State {
 
 #[cfg(test)]
 impl Locks {
+    /// As if holders and waiters took all the room there is.
+    pub fn fill(&mut self) {
+        self.bytes = Limits::at(0).lock_bytes;
+    }
+
     /// The indexes say what the locks say.
     pub fn check(&self) {
         let mut counts = LockCounts { held: 0, holders: 0, waiting: 0, ..self.counts };
-        let (mut due, mut contended) = (OrdSet::new(), OrdSet::new());
+        let (mut due, mut contended, mut bytes) = (OrdSet::new(), OrdSet::new(), 0);
         for (name, lock) in &self.by_name {
-            let entry = LockIndexEntry::of(lock);
+            let entry = LockIndexEntry::of(lock, Limits::at(0));
+            bytes += entry.bytes;
             counts.held += u64::from(entry.held);
             counts.holders += entry.holders;
             counts.waiting += entry.waiters;
             due.extend(entry.due.map(|due| (due, name.clone())));
             contended.extend((entry.waiters > 0).then(|| name.clone()));
         }
-        assert_eq!((self.counts, &self.due, &self.contended), (counts, &due, &contended));
+        assert_eq!((self.counts, &self.due, &self.contended, self.bytes), (counts, &due, &contended, bytes));
     }
 }
 
@@ -474,24 +545,22 @@ struct LockIndexEntry {
     held: bool,
     holders: u64,
     waiters: u64,
+    bytes: u64,
     due: Option<ClusterTime>,
-    delayed: bool,
+    is_free: bool,
     version: Revision,
 }
 
 impl LockIndexEntry {
-    fn of(lock: &Lock) -> LockIndexEntry {
+    fn of(lock: &Lock, limits: &Limits) -> LockIndexEntry {
         LockIndexEntry {
             held: !lock.holders.is_empty(),
             holders: lock.holders.len() as u64,
             waiters: lock.waiters.len() as u64,
+            bytes: lock.bytes(limits.entry_bytes),
             due: lock.due(),
-            delayed: lock.delayed_until.is_some(),
+            is_free: lock.is_free(),
             version: lock.version,
         }
-    }
-
-    fn is_free(&self) -> bool {
-        !self.held && self.waiters == 0 && !self.delayed
     }
 }

@@ -16,9 +16,17 @@ pub struct Request {
     /// Computed once, by the node that received it ([`fingerprint`]).
     #[serde(default)]
     pub fingerprint: Option<u32>,
-    /// Where the node that has the client sends it again: its first attempt is ordered after this, if at all.
+    /// Where it is sent again, by the client or by the node that has the client: its first attempt is ordered after
+    /// this, if at all.
     #[serde(default)]
     pub resent_after: Option<Revision>,
+}
+
+impl Request {
+    /// It is sent again, after an attempt that is ordered after `revision`. The client may have sent it before that.
+    pub fn sent_again(&mut self, revision: Revision) {
+        self.resent_after = Some(self.resent_after.map_or(revision, |first| first.min(revision)));
+    }
 }
 
 /// The fingerprint of a request, from the bytes that the client sent: method, path, preconditions, body.

@@ -1,5 +1,9 @@
 //! The answers that were given: a repeated request gets the first outcome again.
 //!
+//! What always holds: an answer is remembered for [`repeatable_for`](crate::limits::Limits::repeatable_for), unless there
+//! are more than the limits of count and bytes allow; then the oldest are forgotten first. A request that says after which
+//! revision it was sent first is refused where its answer may have been forgotten, and never carried out again.
+//!
 //! Requests whose id the client chose are kept apart from those that a node named, so that a flood
 //! of plain writes cannot push out an operator's idempotency key.
 
@@ -8,6 +12,7 @@ use crate::{
     limits::Limits,
     outcome::{Outcome, Response},
     request::Request,
+    time::ClusterTime,
 };
 use imbl::{OrdMap, Vector};
 use ringmaster_common::{
@@ -15,7 +20,7 @@ use ringmaster_common::{
     id::Revision,
 };
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// The longest idempotency key, in bytes.
 pub const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -41,7 +46,17 @@ struct Answers {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Answer {
     fingerprint: Option<u32>,
+    /// When it was given.
+    #[serde(default)]
+    at: ClusterTime,
     response: Arc<Response>,
+}
+
+/// The bounds of one table of answers.
+struct Bounds {
+    kept_for: Duration,
+    answers: usize,
+    bytes: u64,
 }
 
 impl Requests {
@@ -72,32 +87,67 @@ impl Requests {
         })
     }
 
-    pub(super) fn remember(&mut self, request: Request, response: Arc<Response>, limits: &Limits) {
-        let (answers, most, most_bytes) = if request.repeatable {
-            (&mut self.repeatable, limits.repeatable_answers, limits.repeatable_bytes)
+    pub(super) fn remember(
+        &mut self,
+        request: Request,
+        response: Arc<Response>,
+        now: ClusterTime,
+        limits: &Limits,
+    ) {
+        let (answers, bounds) = if request.repeatable {
+            let bounds = Bounds {
+                kept_for: limits.repeatable_for,
+                answers: limits.repeatable_answers,
+                bytes: limits.repeatable_bytes,
+            };
+            (&mut self.repeatable, bounds)
         } else {
-            (&mut self.plain, limits.plain_answers, limits.plain_bytes)
+            let bounds = Bounds {
+                kept_for: limits.plain_for,
+                answers: limits.plain_answers,
+                bytes: limits.plain_bytes,
+            };
+            (&mut self.plain, bounds)
         };
         let id: Arc<str> = request.id.into();
-        answers.bytes += counted_bytes(&response, limits);
-        answers.by_id.insert(id.clone(), Answer { fingerprint: request.fingerprint, response });
+        answers.bytes += counted_bytes(&id, &response, limits);
+        answers.by_id.insert(id.clone(), Answer { fingerprint: request.fingerprint, at: now, response });
         answers.ids.push_back(id);
+        answers.forget(&bounds, now, limits);
+    }
+}
+
+impl Answers {
+    /// Forgets what is beyond the bounds: of what is only old, a few at a time.
+    fn forget(&mut self, bounds: &Bounds, now: ClusterTime, limits: &Limits) {
         // The latest answer stays, however large it is.
-        while answers.ids.len() > most || (answers.bytes > most_bytes && answers.ids.len() > 1) {
-            let Some(oldest) = answers.ids.pop_front() else { return };
-            if let Some(forgotten) = answers.by_id.remove(&oldest) {
-                answers.bytes = answers.bytes.saturating_sub(counted_bytes(&forgotten.response, limits));
-                answers.forgotten = forgotten.response.revision;
+        while self.ids.len() > bounds.answers || (self.bytes > bounds.bytes && self.ids.len() > 1) {
+            self.forget_oldest(limits);
+        }
+        for _ in 0..limits.forgotten_at_once {
+            let oldest = self.ids.front().and_then(|id| self.by_id.get(id));
+            if oldest.is_none_or(|answer| answer.at.after(bounds.kept_for) >= now) {
+                return;
             }
+            self.forget_oldest(limits);
+        }
+    }
+
+    fn forget_oldest(&mut self, limits: &Limits) {
+        let Some(id) = self.ids.pop_front() else { return };
+        if let Some(Answer { response, .. }) = self.by_id.remove(&id) {
+            self.bytes = self.bytes.saturating_sub(counted_bytes(&id, &response, limits));
+            self.forgotten = response.revision;
         }
     }
 }
 
 /// The size of an answer in the bound of all. A refusal counts the same whatever its words are: versions may differ in
 /// them, and must not differ in what they have forgotten.
-fn counted_bytes(response: &Response, limits: &Limits) -> u64 {
-    match response.outcome {
+fn counted_bytes(id: &str, response: &Response, limits: &Limits) -> u64 {
+    let answer = match response.outcome {
         Outcome::Refused(_) => limits.refusal_bytes,
         _ => encoded_len(response),
-    }
+    };
+    answer + id.len() as u64 + limits.entry_bytes
 }

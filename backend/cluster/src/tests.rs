@@ -1,3 +1,4 @@
 //! The core, by properties of random histories.
 
 mod locks;
+mod repeats;

@@ -66,7 +66,7 @@ impl LeaderCall for Proposal {
     }
 
     fn sent_again(&mut self, revision: Revision) {
-        self.request.resent_after = Some(revision);
+        self.request.sent_again(revision);
     }
 }
 
@@ -80,7 +80,7 @@ impl LeaderCall for Query {
 
     fn sent_again(&mut self, revision: Revision) {
         if let Query::Plan { request, .. } = self {
-            request.resent_after = Some(revision);
+            request.sent_again(revision);
         }
     }
 }

@@ -91,8 +91,10 @@ impl ClusterGroup {
                 }
                 Ok(Outcome::LockQueued) => queued = true,
                 Ok(_) => return Err(unexpected_answer()),
-                // It had a place in the queue, and may still have it.
-                Err(_) if queued => return Err(self.0.raft.unanswered(true)),
+                // It had a place in the queue, and may still have it, unless another attempt has taken it.
+                Err(refusal) if queued && refusal.code != Code::LockLost => {
+                    return Err(self.0.raft.unanswered(true));
+                }
                 Err(refusal) => {
                     departure.is_due = refusal.code == Code::OutcomeUnknown;
                     return Err(refusal);

@@ -10,6 +10,7 @@
 
 mod failover;
 mod members;
+mod webhook;
 
 use self::failover::Former;
 use crate::{IDLE_INTERVAL, PROPOSAL_DEADLINE, request};

@@ -1,9 +1,11 @@
 //! The listener: takes connections from peers, and gives their requests to services.
 //!
-//! How many connections there are is bounded, and so is the time that each has to say who it is.
+//! How many connections there are is bounded, and so is the time that each has to say who it is. A peer needs no time
+//! for that, so where too many have not said it, the oldest of them is given up for the newest: strangers that say
+//! nothing keep no peer out.
 
 use super::{
-    MAX_ACCEPTED, Shared,
+    MAX_ACCEPTED, MAX_HANDSHAKES, Shared,
     connection::{Ended, converse},
     frame::{Failure, FailureCode, Frame, Kind, Lane},
     handshake::{self, HandshakeError, Open, RefusalCode},
@@ -13,10 +15,14 @@ use super::{
 };
 use ringmaster_common::id::NodeId;
 use ringmaster_net::accept::{self, WhenFull};
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, oneshot},
 };
 
 /// Of how many wrong peers the last refusal is remembered, so that it is logged once.
@@ -25,16 +31,38 @@ const MAX_REMEMBERED_REFUSALS: usize = 64;
 /// Accepts connections for ever. Dropping this future ends all that it has accepted.
 pub(super) async fn listen(listener: TcpListener, shared: Arc<Shared>, services: Arc<[Arc<dyn Service>]>) {
     let permits = Arc::new(Semaphore::new(MAX_ACCEPTED));
+    // Oldest first. Dropping one gives its handshake up.
+    let mut handshakes = VecDeque::<oneshot::Sender<()>>::new();
     accept::run_owned(&listener, permits, WhenFull::Close, |stream, addr| {
-        serve(stream, addr, Arc::clone(&shared), Arc::clone(&services))
+        handshakes.retain(|handshake| !handshake.is_closed());
+        while handshakes.len() >= MAX_HANDSHAKES {
+            handshakes.pop_front();
+        }
+        let (handshake, given_up) = oneshot::channel();
+        handshakes.push_back(handshake);
+        serve(stream, addr, Arc::clone(&shared), Arc::clone(&services), given_up)
     })
     .await;
 }
 
-async fn serve(stream: TcpStream, addr: SocketAddr, shared: Arc<Shared>, services: Arc<[Arc<dyn Service>]>) {
+async fn serve(
+    stream: TcpStream,
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    services: Arc<[Arc<dyn Service>]>,
+    mut given_up: oneshot::Receiver<()>,
+) {
     let mut departed = shared.departed.subscribe();
     let known = Arc::clone(&departed.borrow_and_update());
-    let Open { socket, format, peer } = match handshake::accept(stream, &shared.local, &known).await {
+    let accepted = tokio::select! {
+        accepted = handshake::accept(stream, &shared.local, &known) => accepted,
+        _ = &mut given_up => {
+            tracing::debug!(%addr, "a handshake was given up for a newer one");
+            return;
+        }
+    };
+    drop(given_up);
+    let Open { socket, format, peer } = match accepted {
         Ok(accepted) => accepted,
         Err(HandshakeError::RefusedHere { peer, refused }) => {
             if refused.code == RefusalCode::ForeignCluster {

@@ -19,7 +19,7 @@
 //!
 //! It proves no identity to an attacker; it keeps honest nodes from talking to the wrong ones.
 
-use super::{HANDSHAKE_TIMEOUT, Local, MAX_FRAME_BYTES, PATH};
+use super::{HANDSHAKE_TIMEOUT, Local, MAX_FRAME_BYTES, MAX_HELLO_BYTES, PATH};
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use ringmaster_common::{
@@ -35,7 +35,7 @@ use tokio_tungstenite::{
         self, Message,
         handshake::server::{ErrorResponse, Request, Response},
         http::StatusCode,
-        protocol::WebSocketConfig,
+        protocol::{Role, WebSocketConfig},
     },
 };
 
@@ -136,7 +136,7 @@ pub(super) async fn dial(
     timeout(HANDSHAKE_TIMEOUT, async {
         stream.set_nodelay(true)?;
         let url = format!("ws://{}{PATH}", stream.peer_addr()?);
-        let (mut socket, _) = client_async_with_config(url, stream, Some(limits())).await?;
+        let (mut socket, _) = client_async_with_config(url, stream, Some(limits(MAX_FRAME_BYTES))).await?;
         let hello = Hello {
             cluster_id: local.cluster_id.clone(),
             node_id: local.node_id,
@@ -167,8 +167,12 @@ pub(super) async fn accept(
 ) -> Result<Open<Hello>, HandshakeError> {
     timeout(HANDSHAKE_TIMEOUT, async {
         stream.set_nodelay(true)?;
-        let mut socket = accept_hdr_async_with_config(stream, only_our_path, Some(limits())).await?;
+        let config = Some(limits(MAX_HELLO_BYTES));
+        let mut socket = accept_hdr_async_with_config(stream, only_our_path, config).await?;
         let (formats, hello) = decode_hello(&receive(&mut socket).await?)?;
+        // The dialler sends nothing more before it is welcome, so the old socket has read nothing ahead.
+        let config = Some(limits(MAX_FRAME_BYTES));
+        let mut socket = Socket::from_raw_socket(socket.into_inner(), Role::Server, config).await;
         let checked = local.check_hello(&hello, departed).and_then(|()| local.common_format(&formats));
         match checked {
             Ok(format) => {
@@ -297,11 +301,11 @@ impl Refused {
     }
 }
 
-fn limits() -> WebSocketConfig {
+fn limits(message_bytes: usize) -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
-        .max_message_size(Some(MAX_FRAME_BYTES))
-        .max_frame_size(Some(MAX_FRAME_BYTES))
+        .max_message_size(Some(message_bytes))
+        .max_frame_size(Some(message_bytes))
 }
 
 // The type of the refusal is the library's.

@@ -70,7 +70,11 @@ const MAX_QUEUED_BULK_BYTES: usize = 64 << 20;
 /// How many urgent frames may wait to be written to one connection.
 const MAX_QUEUED_URGENT: usize = 512;
 /// How many connections may be accepted at a time, those in the handshake among them.
-const MAX_ACCEPTED: usize = 64;
+const MAX_ACCEPTED: usize = 160;
+/// How many of them may be in the handshake: for one more, the oldest is given up.
+const MAX_HANDSHAKES: usize = 64;
+/// The largest message of the handshake that is accepted: its sender may be a stranger.
+const MAX_HELLO_BYTES: usize = 16 << 10;
 /// How long the name's resolution and TCP's handshake may take.
 const DIAL_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the WebSocket's handshake and ours may take together.

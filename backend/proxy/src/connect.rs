@@ -3,12 +3,9 @@
 //! What always holds: link-local and cloud-metadata addresses are refused after the name was resolved, so no name can
 //! lead to them.
 
+use ringmaster_net::forbidden::is_forbidden;
 use socket2::SockRef;
-use std::{
-    io,
-    mem::MaybeUninit,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-};
+use std::{io, mem::MaybeUninit, net::SocketAddr};
 use tokio::net::{TcpSocket, TcpStream};
 
 pub async fn connect_to(addr: SocketAddr) -> io::Result<TcpStream> {
@@ -30,46 +27,4 @@ pub fn is_readable(stream: &TcpStream) -> bool {
 /// Whether nothing arrived, not even an end, as far as the runtime knows. No system call if nothing did.
 pub fn is_quiet(stream: &TcpStream) -> bool {
     matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-}
-
-/// Clouds serve secrets of their machines at such addresses.
-fn is_forbidden(ip: IpAddr) -> bool {
-    /// A metadata address outside the link-local network.
-    const METADATA: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
-    let v4 = |ip: Ipv4Addr| ip.is_link_local() || ip.is_unspecified() || ip.is_multicast() || ip == METADATA;
-    match ip {
-        IpAddr::V4(ip) => v4(ip),
-        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
-            Some(ip) => v4(ip),
-            None => {
-                ip.is_unicast_link_local()
-                    || ip.is_unspecified()
-                    || ip.is_multicast()
-                    || ip.segments()[..3] == [0xfd00, 0xec2, 0]
-            }
-        },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn metadata_addresses_are_refused() {
-        for addr in [
-            "169.254.169.254",
-            "100.100.100.200",
-            "fe80::1",
-            "::ffff:169.254.169.254",
-            "0.0.0.0",
-            "::",
-            "fd00:ec2::254",
-        ] {
-            assert!(is_forbidden(addr.parse().unwrap()), "{addr}");
-        }
-        for addr in ["127.0.0.1", "10.0.0.1", "::1", "fd00::1", "192.0.2.1"] {
-            assert!(!is_forbidden(addr.parse().unwrap()), "{addr}");
-        }
-    }
 }

@@ -47,6 +47,8 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 
 /// The largest body that is read.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
+/// The largest body that is read for a lock: names, owner and `meta` at their limits, all of it escaped.
+pub const MAX_LOCK_BODY_BYTES: usize = 16 << 10;
 /// The largest body that is taken off the wire to be thrown away, so that its sender reads the response.
 pub const MAX_DISCARDED_BYTES: u64 = 32 << 20;
 /// How long a request may take until its response begins.

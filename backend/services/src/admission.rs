@@ -8,6 +8,9 @@
 //! What always holds: the link to the leader has room for all requests that the classes admit together, streams
 //! apart. Responses from memory need no class: `/livez`, `/metrics`, the dashboard's files.
 //!
+//! Requests that wait for a lock and streams each hold a connection for long, so they have no more than their share of
+//! the connections that the node may have: the rest is for requests that are answered soon.
+//!
 //! Deliberately absent: the identity of the client. A forwarded request was admitted on the node that received it.
 
 use crate::cluster_group::locks::MAX_PROPOSING_WAITERS;
@@ -35,10 +38,12 @@ pub const SETTINGS_BOUND: usize = 256;
 pub const LOCKS_BOUND: usize = 160;
 /// Renewals and releases of leases: the reserve of lock holders.
 pub const LEASES_BOUND: usize = 160;
-/// Requests that wait for a lock.
-pub const LOCK_WAITS_BOUND: usize = 4096;
-/// Streams, for as long as they are open.
-pub const STREAM_BOUND: usize = 4096;
+/// Requests for a lock whose body has not arrived yet: only then is it known whether they wait.
+pub const LOCK_INTAKE_BOUND: usize = 1024;
+/// The most requests that wait for a lock, and the most streams for as long as they are open ...
+pub const HELD_BOUND: usize = 4096;
+/// ... and the share of the connections that each of the two may hold, in eighths.
+const HELD_EIGHTHS: usize = 3;
 
 const _: () = assert!(
     CONTROL_BOUND
@@ -68,6 +73,7 @@ pub enum Class {
     Settings,
     Locks,
     Leases,
+    LockIntake,
     LockWaits,
     Stream,
 }
@@ -81,6 +87,7 @@ impl Class {
         Class::Settings,
         Class::Locks,
         Class::Leases,
+        Class::LockIntake,
         Class::LockWaits,
         Class::Stream,
     ];
@@ -93,12 +100,14 @@ impl Class {
             Class::Settings => "settings",
             Class::Locks => "locks",
             Class::Leases => "leases",
+            Class::LockIntake => "lock_intake",
             Class::LockWaits => "lock_waits",
             Class::Stream => "stream",
         }
     }
 
-    pub fn bound(self) -> usize {
+    /// The bound of a node that may have so many connections.
+    fn bound(self, connections: usize) -> usize {
         match self {
             Class::Control => CONTROL_BOUND,
             Class::Reads => READS_BOUND,
@@ -106,8 +115,8 @@ impl Class {
             Class::Settings => SETTINGS_BOUND,
             Class::Locks => LOCKS_BOUND,
             Class::Leases => LEASES_BOUND,
-            Class::LockWaits => LOCK_WAITS_BOUND,
-            Class::Stream => STREAM_BOUND,
+            Class::LockIntake => LOCK_INTAKE_BOUND,
+            Class::LockWaits | Class::Stream => (connections * HELD_EIGHTHS / 8).clamp(1, HELD_BOUND),
         }
     }
 }
@@ -119,13 +128,17 @@ pub struct Admission([Gate; Class::ALL.len()]);
 #[derive(Debug)]
 struct Gate {
     class: Class,
+    bound: usize,
     permits: Arc<Semaphore>,
     refused: AtomicU64,
 }
 
 /// The class has as many requests in progress as it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Overloaded(pub Class);
+pub struct Overloaded {
+    pub class: Class,
+    pub bound: usize,
+}
 
 /// A request that is in progress until this is dropped.
 #[derive(Debug)]
@@ -134,11 +147,12 @@ pub struct Admitted {
 }
 
 impl Admission {
-    pub fn new() -> Arc<Self> {
-        Arc::new(Admission(Class::ALL.map(|class| Gate {
-            class,
-            permits: Arc::new(Semaphore::new(class.bound())),
-            refused: AtomicU64::new(0),
+    /// Those of a node that may have so many connections.
+    pub fn new(connections: usize) -> Arc<Self> {
+        Arc::new(Admission(Class::ALL.map(|class| {
+            let bound = class.bound(connections);
+            let permits = Arc::new(Semaphore::new(bound));
+            Gate { class, bound, permits, refused: AtomicU64::new(0) }
         })))
     }
 
@@ -148,7 +162,7 @@ impl Admission {
             Ok(permit) => Ok(Admitted { _permit: permit }),
             Err(_) => {
                 gate.refused.fetch_add(1, Ordering::Relaxed);
-                Err(Overloaded(class))
+                Err(Overloaded { class, bound: gate.bound })
             }
         }
     }
@@ -163,7 +177,7 @@ impl Collector for Admission {
             "Requests in progress",
             None,
             self.0.iter().map(|gate| {
-                let taken = gate.class.bound().saturating_sub(gate.permits.available_permits());
+                let taken = gate.bound.saturating_sub(gate.permits.available_permits());
                 (label(gate), taken as f64)
             }),
         )?;
@@ -171,7 +185,7 @@ impl Collector for Admission {
             "admission_bound",
             "The limit of requests in progress",
             None,
-            self.0.iter().map(|gate| (label(gate), gate.class.bound() as f64)),
+            self.0.iter().map(|gate| (label(gate), gate.bound as f64)),
         )?;
         out.counters(
             "admission_refused",
@@ -188,12 +202,26 @@ mod tests {
 
     #[test]
     fn a_full_class_takes_nothing_of_another() {
-        let admission = Admission::new();
+        let admission = Admission::new(8192);
         let held: Vec<_> = (0..SETTINGS_BOUND).map(|_| admission.enter(Class::Settings).unwrap()).collect();
         let refused = admission.enter(Class::Settings).unwrap_err();
-        assert_eq!(refused, Overloaded(Class::Settings));
+        assert_eq!(refused, Overloaded { class: Class::Settings, bound: SETTINGS_BOUND });
         admission.enter(Class::Control).unwrap();
         drop(held);
         admission.enter(Class::Settings).unwrap();
+    }
+
+    #[test]
+    fn what_holds_connections_leaves_some_for_all_else() {
+        for connections in [1, 8, 192, 8_192, 100_000] {
+            let admission = Admission::new(connections);
+            let most = |class| {
+                let held: Vec<_> = std::iter::from_fn(|| admission.enter(class).ok()).collect();
+                held.len()
+            };
+            let (waits, streams) = (most(Class::LockWaits), most(Class::Stream));
+            assert!(waits > 0 && waits <= HELD_BOUND && waits == streams, "{connections}: {waits}");
+            assert!(connections < 8 || waits + streams <= connections * 3 / 4, "{connections}: {waits}");
+        }
     }
 }

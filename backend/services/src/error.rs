@@ -1,6 +1,6 @@
 //! Why a service did not do what it was asked for.
 
-use crate::admission::{Class, Overloaded};
+use crate::admission::Overloaded;
 use ringmaster_common::{
     error::{Code, Refusal},
     id::Revision,
@@ -13,7 +13,7 @@ pub struct ServiceError {
     /// Boxed: results are moved through every service, and most hold no error.
     pub refusal: Box<Refusal>,
     /// The class whose bound was reached, where the request was one too many.
-    pub overloaded: Option<Class>,
+    pub overloaded: Option<Overloaded>,
     /// The id of the refused write. Logs and the audit name it.
     pub request_id: Option<String>,
     /// The state in which a read did not find what it was asked for.
@@ -56,13 +56,13 @@ impl From<Refusal> for ServiceError {
 }
 
 impl From<Overloaded> for ServiceError {
-    fn from(Overloaded(class): Overloaded) -> Self {
-        let (name, bound) = (class.as_str(), class.bound());
+    fn from(overloaded: Overloaded) -> Self {
+        let (name, bound) = (overloaded.class.as_str(), overloaded.bound);
         let detail = format!(
             "{bound} requests of the class {name} are in progress on this node, which is the limit; retry later, or on \
              another node"
         );
-        ServiceError { overloaded: Some(class), ..Refusal::new(Code::Overloaded, detail).into() }
+        ServiceError { overloaded: Some(overloaded), ..Refusal::new(Code::Overloaded, detail).into() }
     }
 }
 

@@ -74,6 +74,8 @@ pub struct WriteRequest {
     is_repeatable: bool,
     /// The hash of what the client sent, where it may repeat the request.
     fingerprint: Option<u32>,
+    /// Where the client sends it again: its first attempt is ordered after this, if at all.
+    resent_after: Option<Revision>,
     pub deadline: Instant,
 }
 
@@ -82,12 +84,17 @@ impl WriteRequest {
     pub fn new(principal: Principal, chosen_id: Option<String>, deadline: Instant) -> Self {
         let is_repeatable = chosen_id.is_some();
         let id = chosen_id.unwrap_or_else(new_id);
-        WriteRequest { principal, id, is_repeatable, fingerprint: None, deadline }
+        WriteRequest { principal, id, is_repeatable, fingerprint: None, resent_after: None, deadline }
     }
 
     /// With what distinguishes it from another request under the same id.
     pub fn with_fingerprint(self, fingerprint: Option<u32>) -> Self {
         WriteRequest { fingerprint, ..self }
+    }
+
+    /// With what the client knew before its first attempt.
+    pub fn with_resent_after(self, resent_after: Option<Revision>) -> Self {
+        WriteRequest { resent_after, ..self }
     }
 
     /// Passes on what was validated, or refuses this write.
@@ -107,7 +114,7 @@ impl WriteRequest {
             actor: Actor::Operator(self.principal.to_string()),
             repeatable: self.is_repeatable,
             fingerprint: self.fingerprint,
-            resent_after: None,
+            resent_after: self.resent_after,
         };
         (self.id, request)
     }

@@ -1,4 +1,7 @@
 //! Requests: sent to one address after the other, with one idempotency key.
+//!
+//! An address may be that of a proxy or a load balancer. What such a one answers when it has no node (502, 503, 504) is no
+//! answer of a node: the request goes on to the next address, under the same key.
 
 use crate::{Address, Attempt, ClientError};
 use reqwest::{Method, StatusCode, header};
@@ -11,7 +14,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -42,6 +48,8 @@ pub const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Marks requests as not from a browser: a page of another site cannot set this header.
 pub(crate) const CLIENT_HEADER: &str = "ringmaster-client";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const RESENT_AFTER: &str = "ringmaster-resent-after";
+const REVISION: &str = "ringmaster-revision";
 
 /// A client of one cluster. Clones share its addresses.
 #[derive(Clone, Debug)]
@@ -50,6 +58,32 @@ pub struct Client {
     http: reqwest::Client,
     addresses: Arc<Mutex<VecDeque<Address>>>,
     discovered: Arc<OnceCell<()>>,
+    /// The revision that the latest answer came with; 0 before the first.
+    seen: Arc<AtomicU64>,
+}
+
+/// What is known of the attempts of one request so far.
+struct Attempts {
+    /// What this client had seen before the first.
+    seen: Option<Revision>,
+    /// Whether one of them may have taken effect.
+    in_doubt: bool,
+}
+
+impl Attempts {
+    /// The cluster refuses an attempt where it no longer knows whether an earlier one took effect. It looks no further
+    /// back than to this revision.
+    fn resent_after(&self) -> Option<Revision> {
+        self.seen.filter(|_| self.in_doubt)
+    }
+
+    fn record<T>(&mut self, outcome: &Result<Result<T, ClientError>, Attempt>) {
+        self.in_doubt |= match outcome {
+            Ok(Err(error)) => error.is(Code::OutcomeUnknown) || error.is(Code::RequestTimeout),
+            Ok(Ok(_)) => false,
+            Err(attempt) => attempt.in_doubt,
+        };
+    }
 }
 
 pub(crate) struct Request {
@@ -111,6 +145,7 @@ impl Client {
             http,
             addresses: Arc::new(Mutex::new(addresses.into_iter().take(MAX_ADDRESSES).collect())),
             discovered: Arc::default(),
+            seen: Arc::default(),
         }
     }
 
@@ -154,9 +189,10 @@ impl Client {
     /// Repeats the request while there is no leader, a bounded number of times. A change with an unknown
     /// outcome is repeated, too: with the same key, the cluster returns the first outcome.
     async fn send_with_retry<T: DeserializeOwned>(&self, request: Request) -> Result<T, ClientError> {
+        let mut attempts = self.attempts();
         let mut retries = 0;
         loop {
-            match self.send_to_any(&request).await {
+            match self.send_to_any(&request, &mut attempts).await {
                 Err(error)
                     if (error.is(Code::NoLeader) || error.is(Code::OutcomeUnknown))
                         && retries < NO_LEADER_RETRIES =>
@@ -170,15 +206,24 @@ impl Client {
     }
 
     /// Sends the request to one address after the other until a node answers.
-    async fn send_to_any<T: DeserializeOwned>(&self, request: &Request) -> Result<T, ClientError> {
-        let mut attempts = Vec::new();
+    async fn send_to_any<T: DeserializeOwned>(
+        &self,
+        request: &Request,
+        attempts: &mut Attempts,
+    ) -> Result<T, ClientError> {
+        let mut failed = Vec::new();
         for address in self.addresses() {
-            match self.send_to(address, request).await {
+            match self.send_to(address, request, attempts).await {
                 Ok(answer) => return answer,
-                Err(attempt) => attempts.push(attempt),
+                Err(attempt) => failed.push(attempt),
             }
         }
-        Err(ClientError::Unreachable(attempts))
+        Err(ClientError::Unreachable(failed))
+    }
+
+    fn attempts(&self) -> Attempts {
+        let seen = self.seen.load(Ordering::Relaxed);
+        Attempts { seen: (seen > 0).then_some(Revision(seen)), in_doubt: false }
     }
 
     /// Sends a change to one node after the other until one gives a final answer or `until` has passed.
@@ -188,21 +233,22 @@ impl Client {
         until: Instant,
         request: impl Fn() -> Request,
     ) -> Result<T, ClientError> {
+        let mut attempts = self.attempts();
         loop {
-            let mut attempts = Vec::new();
+            let mut failed = Vec::new();
             let mut transient = None;
             for address in self.addresses() {
-                match self.send_to(address, &request()).await {
+                match self.send_to(address, &request(), &mut attempts).await {
                     Ok(Err(error @ ClientError::Problem(_))) if !error.is_final() => transient = Some(error),
                     Ok(answer) => return answer,
-                    Err(attempt) => attempts.push(attempt),
+                    Err(attempt) => failed.push(attempt),
                 }
                 if Instant::now() >= until {
                     break;
                 }
             }
             if Instant::now() + NO_LEADER_PAUSE >= until {
-                return Err(transient.unwrap_or(ClientError::Unreachable(attempts)));
+                return Err(transient.unwrap_or(ClientError::Unreachable(failed)));
             }
             sleep(NO_LEADER_PAUSE).await;
         }
@@ -213,11 +259,26 @@ impl Client {
         &self,
         address: Address,
         request: &Request,
+        attempts: &mut Attempts,
     ) -> Result<Result<T, ClientError>, Attempt> {
-        let sending = tokio::time::timeout(request.timeout, self.exchange(&address, request));
+        let outcome = self.attempt(address, request, attempts.resent_after()).await;
+        attempts.record(&outcome);
+        outcome
+    }
+
+    async fn attempt<T: DeserializeOwned>(
+        &self,
+        address: Address,
+        request: &Request,
+        resent_after: Option<Revision>,
+    ) -> Result<Result<T, ClientError>, Attempt> {
+        let sending = tokio::time::timeout(request.timeout, self.exchange(&address, request, resent_after));
         let failed = tokio::select! {
             outcome = sending => match outcome {
-                Ok(Ok((status, body))) => return Ok(self.read(&address, status, &body)),
+                Ok(Ok((status, body))) if is_of_a_node(status, &body) => {
+                    return Ok(self.read(&address, status, &body));
+                }
+                Ok(Ok((status, _))) => (format!("it answered {status}, and not as a node"), true),
                 Ok(Err(error)) => (root_cause(&error), !error.is_connect()),
                 Err(_) => ("no answer in time".to_owned(), true),
             },
@@ -231,7 +292,12 @@ impl Client {
     }
 
     /// The status and the body, which is cut off just beyond the length limit.
-    async fn exchange(&self, address: &Address, request: &Request) -> reqwest::Result<(StatusCode, Vec<u8>)> {
+    async fn exchange(
+        &self,
+        address: &Address,
+        request: &Request,
+        resent_after: Option<Revision>,
+    ) -> reqwest::Result<(StatusCode, Vec<u8>)> {
         let mut builder = self
             .http
             .request(request.method.clone(), format!("{address}{}", request.path))
@@ -239,6 +305,9 @@ impl Client {
             .header(header::ACCEPT, "application/json");
         if let Some(key) = request.idempotency_key {
             builder = builder.header(IDEMPOTENCY_KEY, key.to_string());
+            if let Some(revision) = resent_after {
+                builder = builder.header(RESENT_AFTER, revision.to_string());
+            }
         }
         if let Some(version) = request.if_match {
             builder = builder.header(header::IF_MATCH, format!("\"{version}\""));
@@ -247,6 +316,10 @@ impl Client {
             builder = builder.json(body);
         }
         let mut response = builder.send().await?;
+        let revision = response.headers().get(REVISION).and_then(|revision| revision.to_str().ok());
+        if let Some(revision) = revision.and_then(|text| text.parse().ok()) {
+            self.seen.store(revision, Ordering::Relaxed);
+        }
         let mut body = Vec::new();
         while body.len() <= MAX_ANSWER_BYTES
             && let Some(chunk) = response.chunk().await?
@@ -326,6 +399,14 @@ impl Client {
         // A panic cannot leave the list in an inconsistent state.
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A node that fails or has too much to do sends a problem document. Anything else like that is of a proxy before it.
+fn is_of_a_node(status: StatusCode, body: &[u8]) -> bool {
+    let may_be_of_a_proxy = status.is_server_error()
+        || status == StatusCode::REQUEST_TIMEOUT
+        || status == StatusCode::TOO_MANY_REQUESTS;
+    !may_be_of_a_proxy || serde_json::from_slice::<Problem>(body).is_ok()
 }
 
 /// The innermost cause: "connection refused" rather than "error sending request".

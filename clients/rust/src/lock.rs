@@ -7,6 +7,8 @@
 //! - The guard counts the lease with this process's monotonic clock, from *before* it sent the request that
 //!   the cluster granted or renewed. It therefore reports the lock as lost before the cluster grants it to
 //!   another owner, and a lock reported as lost never becomes valid again.
+//! - After a wait, the lease is renewed before the lock is returned. So a client that is paused while it waits, or whose
+//!   connection leads nowhere, holds up those behind it for seconds, not for its TTL.
 //! - An acquire or a renewal is sent to one node after the other with one idempotency key. If a node dies
 //!   while a client waits there, the client keeps its place in the queue and does not get a second lock.
 //!
@@ -58,6 +60,7 @@
 
 mod guard;
 mod renewal;
+mod withdrawal;
 
 pub use guard::{LockError, LockGuard, LockLoss};
 pub use renewal::{MIN_ATTEMPT_TIMEOUT, RENEW_PAUSE};
@@ -74,9 +77,13 @@ use ringmaster_common::{
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 use uuid::Uuid;
+use withdrawal::Withdrawal;
 
 /// The default TTL.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(10);
+/// After a wait, the grant is confirmed by a renewal within this time, or the cluster gives the lock to the next waiter:
+/// long enough to move to another node.
+pub const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
 /// How long an acquire is retried beyond its wait while the cluster has no leader or nodes die.
 pub const ACQUIRE_GRACE: Duration = Duration::from_secs(5);
 
@@ -163,7 +170,10 @@ impl LockRequest {
             let body = AcquireLock { wait_ms: millis(left), ..self.body() };
             Request::post("/v1/locks/acquire", &body).with_key(key).with_timeout(left + REQUEST_TIMEOUT)
         };
-        let grant: LockGrant = self.client.send_until(waits_until + ACQUIRE_GRACE, attempt).await?;
+        let waiting = Withdrawal::of(&self, key);
+        let answer = self.client.send_until::<LockGrant>(waits_until + ACQUIRE_GRACE, attempt).await;
+        waiting.answered();
+        let grant = answer?;
         let lease = Lease::new(self.client, grant, self.ttl, sent);
         LockGuard::start(lease).await
     }
@@ -176,6 +186,7 @@ impl LockRequest {
             mode: self.mode,
             limit: self.limit,
             meta: self.meta.clone(),
+            confirm_within_ms: (!self.wait.is_zero()).then(|| millis(CONFIRM_WITHIN)),
             ..AcquireLock::default()
         }
     }

@@ -1,6 +1,9 @@
 //! One lock: who holds it, who waits, and what became of it lately.
 
-use super::{LockNotification, SessionRef, WaitResult};
+use super::{
+    LockNotification, SessionRef, WaitResult,
+    ended::{Ended, EndedLeases},
+};
 use crate::{Context, limits::Limits, time::ClusterTime};
 use imbl::Vector;
 use ringmaster_common::{
@@ -22,8 +25,6 @@ pub(super) struct Lock {
     pub delayed_until: Option<ClusterTime>,
     /// Oldest first.
     pub history: Vector<Arc<LockRecord>>,
-    /// How the latest leases ended, to answer a repeat. A long queue pushes none of them out.
-    ended: Vector<Arc<LockRecord>>,
     /// When it was last granted or given up.
     pub version: Revision,
 }
@@ -36,6 +37,13 @@ pub(super) struct AcquireRequest {
 }
 
 impl AcquireRequest {
+    /// Its size in the bound of all, beside a fixed part.
+    fn bytes(&self) -> u64 {
+        let AcquireLock { name, owner, meta, .. } = &self.acquire;
+        let meta: usize = meta.iter().map(|(name, value)| name.len() + value.len()).sum();
+        (self.id.len() + name.len() + owner.len() + meta) as u64
+    }
+
     /// A repeat may wait for less, and nothing else may differ.
     pub fn repeated_by(&self, acquire: &AcquireLock) -> Result<(), Refusal> {
         let first = &self.acquire;
@@ -59,7 +67,7 @@ pub(super) struct Lease {
     since: Timestamp,
     ttl_ms: u64,
     expires: ClusterTime,
-    /// Whether the holder has been answered, as far as is known here.
+    /// Whether the holder has been answered, as far as is known here, and has confirmed the grant if it promised to.
     claimed: bool,
     /// The requests that left it without ending it.
     left_by: Vec<Arc<str>>,
@@ -87,6 +95,7 @@ pub(super) struct Waiter {
 pub(super) struct LockTx<'a> {
     pub name: Arc<str>,
     pub context: &'a mut Context,
+    pub ended: &'a mut EndedLeases,
     pub last_token: &'a mut Token,
     pub counts: &'a mut LockCounts,
 }
@@ -102,6 +111,32 @@ impl LockTx<'_> {
             request: request.clone(),
             result,
         });
+    }
+
+    /// Remembers that these requests have left the lease, or that it has ended as `what` says.
+    fn ended(&mut self, lease: &Lease, what: LockFact, requests: Vec<Arc<str>>, is_whole: bool) {
+        self.remember(lease.owner(), Some(lease.token), what, requests, is_whole);
+    }
+
+    fn remember(
+        &mut self,
+        owner: &str,
+        token: Option<Token>,
+        what: LockFact,
+        requests: Vec<Arc<str>>,
+        is_whole: bool,
+    ) {
+        let ended = Ended {
+            lock: self.name.clone(),
+            owner: owner.to_owned(),
+            token,
+            what,
+            revision: self.context.revision,
+            at: self.context.now,
+            requests,
+            is_whole,
+        };
+        self.ended.remember(self.context, ended);
     }
 }
 
@@ -189,6 +224,11 @@ impl Lock {
         }
     }
 
+    /// Whether it is kept for its history alone.
+    pub fn is_free(&self) -> bool {
+        self.holders.is_empty() && self.waiters.is_empty() && self.delayed_until.is_none()
+    }
+
     fn asks(&self) -> impl Iterator<Item = &AcquireLock> {
         let holding = self.holders.iter().map(|lease| &lease.request.acquire);
         holding.chain(self.waiters.iter().map(|waiter| &waiter.request.acquire))
@@ -196,6 +236,13 @@ impl Lock {
 
     fn sharing(&self) -> impl Iterator<Item = &AcquireLock> {
         self.asks().filter(|acquire| acquire.mode() == LockMode::Shared)
+    }
+
+    /// The size of the requests of its holders and waiters, each with a fixed part.
+    pub fn bytes(&self, entry_bytes: u64) -> u64 {
+        let entries = self.holders.iter().flat_map(|lease| &lease.entries).map(|entry| &entry.request);
+        let requests = entries.chain(self.waiters.iter().map(|waiter| &waiter.request));
+        requests.map(|request| request.bytes() + entry_bytes).sum()
     }
 
     /// How many may share it, as those who share it or want to have said.
@@ -250,27 +297,14 @@ impl Lock {
         Refusal { holder: Some(Box::new(first.shown(now))), ..Refusal::new(Code::LockHeld, detail) }
     }
 
-    /// How a lease ended, as far as it is remembered.
-    pub fn end_of(&self, token: Token) -> Option<&LockRecord> {
-        self.ended.iter().find(|record| record.token == Some(token)).map(Arc::as_ref)
-    }
-
     fn record(&mut self, tx: &LockTx<'_>, what: LockFact, owner: &str, token: Option<Token>) {
         let (revision, at) = (tx.context.revision, tx.context.wall);
-        let record = Arc::new(LockRecord { revision, at, what, owner: owner.to_owned(), token });
-        self.history.push_back(record.clone());
+        self.history.push_back(Arc::new(LockRecord { revision, at, what, owner: owner.to_owned(), token }));
         if self.history.len() > tx.context.limits.lock_records {
             self.history.pop_front();
         }
-        if token.is_none() {
-            return;
-        }
-        self.version = revision;
-        if what != LockFact::Granted {
-            self.ended.push_back(record);
-            if self.ended.len() > tx.context.limits.ended_leases {
-                self.ended.pop_front();
-            }
+        if token.is_some() {
+            self.version = revision;
         }
     }
 
@@ -320,20 +354,22 @@ impl Lock {
         self.waiters.push_back(Waiter { request, session, since, gives_up, disconnected_until: None });
     }
 
-    /// The holder is answered, or was not sure to have the lease: it runs from now on.
+    /// The holder is answered, or was not sure to have the lease: it runs from now on. A holder that has promised to
+    /// confirm its grant by a renewal gets no more than the time for that before.
     pub fn claim(&mut self, tx: &LockTx<'_>, position: usize, request: &str, session: SessionRef) {
         let lease = &mut self.holders[position];
         let Some(entry) = lease.entries.iter_mut().find(|entry| *entry.request.id == *request) else {
             return;
         };
         entry.session = entry.session.filter(|known| *known == session);
-        let ttl_ms = entry.request.acquire.ttl_ms;
-        if !lease.claimed {
-            // Nothing was promised yet.
-            lease.claimed = true;
-            lease.expires = tx.context.now;
+        let acquire = &entry.request.acquire;
+        let (ttl_ms, confirm_ms) = (acquire.ttl_ms, acquire.confirm_within_ms);
+        if lease.claimed {
+            return self.extend(tx, position, ttl_ms);
         }
-        self.extend(tx, position, ttl_ms);
+        // Nothing was promised yet.
+        lease.claimed = confirm_ms.is_none();
+        lease.expires = tx.in_ms(confirm_ms.map_or(ttl_ms, |within| within.min(ttl_ms)));
     }
 
     /// A holder that renews has been answered.
@@ -360,7 +396,10 @@ impl Lock {
         session: SessionRef,
     ) {
         let ttl_ms = request.acquire.ttl_ms;
-        self.holders[position].entries.push(Entry { request, session: Some(session) });
+        let lease = &mut self.holders[position];
+        // From now on its owner is answered.
+        lease.claimed = true;
+        lease.entries.push(Entry { request, session: Some(session) });
         self.extend(tx, position, ttl_ms);
     }
 
@@ -381,16 +420,22 @@ impl Lock {
         if lease.entries.len() == 1 {
             return self.end(tx, position, LockFact::Released);
         }
-        lease.entries.pop();
+        let left: Vec<Arc<str>> =
+            lease.entries.pop().map(|entry| entry.request.id.clone()).into_iter().collect();
         lease.left_by.push(request.into());
         if lease.left_by.len() > tx.context.limits.lock_depth as usize {
             lease.left_by.remove(0);
         }
+        tx.ended(&self.holders[position], LockFact::Released, left, false);
     }
 
     fn end(&mut self, tx: &mut LockTx<'_>, position: usize, how: LockFact) {
         let lease = self.holders.remove(position);
         self.record(tx, how, lease.owner(), Some(lease.token));
+        // A client that never learned of its grant may come back and wait again.
+        let is_over = |_: &&Entry| how != LockFact::GaveUp;
+        let requests = lease.entries.iter().filter(is_over).map(|entry| entry.request.id.clone()).collect();
+        tx.ended(&lease, how, requests, true);
         match how {
             LockFact::Expired => tx.counts.expired += 1,
             LockFact::Forced => tx.counts.forced += 1,
@@ -408,6 +453,13 @@ impl Lock {
         let waiter = self.waiters.remove(position);
         self.record(tx, LockFact::GaveUp, waiter.owner(), None);
         tx.notify(&waiter.request.id, WaitResult::GaveUp);
+    }
+
+    /// The client waits no more, and says so by the same request without a wait.
+    pub fn withdraw(&mut self, tx: &mut LockTx<'_>, position: usize) {
+        let request = self.waiters[position].request.clone();
+        self.give_up(tx, position);
+        tx.remember(&request.acquire.owner, None, LockFact::GaveUp, vec![request.id.clone()], false);
     }
 
     pub fn has_session(&self, session: SessionRef) -> bool {

@@ -13,11 +13,13 @@ use proptest::{collection::vec, prelude::*};
 use ringmaster_common::{
     Timestamp,
     id::{NodeId, Token},
-    lock::{AcquireLock, LockMode, ReleaseLock, RenewLock},
+    lock::{AcquireLock, LockFact, LockMode, ReleaseLock, RenewLock},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
 const NAMES: [&str; 2] = ["a", "b"];
+/// Enough that most are new, and some are repeated.
+const REQUESTS: u8 = 60;
 
 #[derive(Clone, Debug)]
 enum Next {
@@ -61,17 +63,21 @@ fn acquire() -> impl Strategy<Value = AcquireLock> {
     ];
     let times =
         (100u64..3000, prop_oneof![Just(0u64), 1u64..5000], prop_oneof![4 => Just(0u64), 1 => 1u64..2000]);
-    (0..NAMES.len(), "[v-z]", times, mode, any::<bool>()).prop_map(
-        |(name, owner, (ttl_ms, wait_ms, lock_delay_ms), (mode, limit), reentrant)| AcquireLock {
-            name: NAMES[name].to_owned(),
-            owner,
-            ttl_ms,
-            wait_ms,
-            mode,
-            limit,
-            reentrant,
-            lock_delay_ms,
-            ..AcquireLock::default()
+    let confirm = prop_oneof![3 => Just(None), 1 => (500u64..2000).prop_map(Some)];
+    (0..NAMES.len(), "[v-z]", times, mode, any::<bool>(), confirm).prop_map(
+        |(name, owner, (ttl_ms, wait_ms, lock_delay_ms), (mode, limit), reentrant, confirm_within_ms)| {
+            AcquireLock {
+                name: NAMES[name].to_owned(),
+                owner,
+                ttl_ms,
+                wait_ms,
+                mode,
+                limit,
+                reentrant,
+                lock_delay_ms,
+                confirm_within_ms,
+                ..AcquireLock::default()
+            }
         },
     )
 }
@@ -79,13 +85,13 @@ fn acquire() -> impl Strategy<Value = AcquireLock> {
 fn next() -> impl Strategy<Value = Next> {
     let names = 0..NAMES.len();
     prop_oneof![
-        8 => (0u8..12, acquire(), 1u64..4)
+        8 => (0u8..REQUESTS, acquire(), 1u64..4)
             .prop_map(|(request, acquire, node)| Next::Acquire { request, acquire, node }),
         2 => (names.clone(), 0usize..3, 100u64..3000)
             .prop_map(|(name, place, ttl_ms)| Next::Renew { name, place, ttl_ms }),
-        4 => (names.clone(), 0usize..3, 0u8..12)
+        4 => (names.clone(), 0usize..3, 0u8..REQUESTS)
             .prop_map(|(name, place, request)| Next::Release { name, place, request }),
-        2 => (names.clone(), 0u8..12, 1u64..4, any::<bool>())
+        2 => (names.clone(), 0u8..REQUESTS, 1u64..4, any::<bool>())
             .prop_map(|(name, request, node, may_return)| Next::Leave { name, request, node, may_return }),
         1 => (1u64..4).prop_map(|node| Next::Detach { node }),
         1 => (names, 0usize..3).prop_map(|(name, place)| Next::Force { name, place }),
@@ -146,6 +152,12 @@ struct Promise {
     answered: BTreeSet<Option<(u64, u64)>>,
 }
 
+/// Whether a lease ended because its client was not there.
+fn gave_up(state: &State, name: &str, token: Token) -> bool {
+    let history = state.locks.detail(name, state.clock).map(|detail| detail.history).unwrap_or_default();
+    history.iter().any(|record| record.token == Some(token) && record.what == LockFact::GaveUp)
+}
+
 fn check(state: &State) -> Result<(), TestCaseError> {
     state.locks.check();
     for name in NAMES {
@@ -181,6 +193,7 @@ proptest! {
         let mut queues = BTreeMap::<String, Vec<String>>::new();
         let mut highest = Token(0);
         let mut granted = BTreeSet::new();
+        let mut granted_to = BTreeMap::<(String, String), Token>::new();
         for (next, pause) in history {
             let stamp = ClusterTime(state.clock.0 + pause);
             let index = state.revision.0 + 1;
@@ -232,7 +245,7 @@ proptest! {
             if let (Outcome::LockQueued, Command::AcquireLock { acquire, .. }) = (&response.outcome, &command) {
                 let queue = queues.entry(acquire.name.clone()).or_default();
                 if !queue.contains(&id) {
-                    queue.push(id);
+                    queue.push(id.clone());
                 }
             }
             if let Outcome::LockGranted(grant) = &response.outcome {
@@ -244,6 +257,12 @@ proptest! {
                     _ => None,
                 });
                 granted.insert(grant.token);
+                if let Command::AcquireLock { acquire, .. } = &command {
+                    let before = granted_to.insert((acquire.name.clone(), id.clone()), grant.token);
+                    // Another lease only for a client that did not learn of the first one.
+                    let again = before.filter(|before| *before != grant.token);
+                    prop_assert!(again.is_none_or(|before| gave_up(&state, &acquire.name, before)), "{id} again");
+                }
             }
             let after = holders(&state);
             for (token, name) in &after {

@@ -5,7 +5,7 @@
 //! a step fails before the old primary can have been fenced, the log makes it the primary again, in the entry that ends
 //! the step.
 
-use super::{Execution, STEP_POLL_INTERVAL};
+use super::{Execution, STEP_POLL_INTERVAL, webhook};
 use ringmaster_cluster::{
     command::{Outcome, Resource},
     traffic::TrafficCommand,
@@ -23,8 +23,6 @@ use std::time::Duration;
 const ROUTED_WITHIN: Duration = Duration::from_secs(2);
 /// How long the fencing webhook may take to answer.
 const FENCED_WITHIN: Duration = Duration::from_secs(8);
-/// How long a connection to it may take.
-const CONNECTED_WITHIN: Duration = Duration::from_secs(2);
 /// The pause before a webhook that did not answer is called again.
 const FENCE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How long the new primary may be unhealthy before that counts.
@@ -154,7 +152,7 @@ impl Execution<'_> {
         let Some(record) = state.upstreams.get(upstream) else {
             return Err(FenceError::NotFenced("the upstream was deleted".to_owned()));
         };
-        let Some(webhook) = webhook.or(record.upstream.config.fence_webhook()) else {
+        let Some(url) = webhook.or(record.upstream.config.fence_webhook()) else {
             return Ok(
                 "no webhook is configured; only the epoch distinguishes the old primary from the new one"
                     .to_owned(),
@@ -167,22 +165,16 @@ impl Execution<'_> {
             None => (addr, epoch),
         };
         let body = json!({ "upstream": upstream, "endpoint": from, "addr": addr, "epoch": epoch });
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECTED_WITHIN)
-            .timeout(FENCED_WITHIN)
-            .build()
-            .map_err(|error| FenceError::NotFenced(error.to_string()))?;
-        match client.post(webhook).json(&body).send().await {
+        let client = webhook::client(url, FENCED_WITHIN).await.map_err(FenceError::NotFenced)?;
+        match client.post(url).json(&body).send().await {
             Ok(answer) if answer.status().is_success() => {
-                Ok(format!("{webhook} confirmed that {from} is fenced"))
+                Ok(format!("{url} confirmed that {from} is fenced"))
             }
-            Ok(answer) => Err(FenceError::NotFenced(format!("{webhook} answered {}", answer.status()))),
+            Ok(answer) => Err(FenceError::NotFenced(format!("{url} answered {}", answer.status()))),
             Err(error) if error.is_connect() || error.is_builder() => {
-                Err(FenceError::NotFenced(format!("{webhook} is unreachable")))
+                Err(FenceError::NotFenced(format!("{url} is unreachable")))
             }
-            Err(_) => Err(FenceError::Unanswered(format!("{webhook} did not answer"))),
+            Err(_) => Err(FenceError::Unanswered(format!("{url} did not answer"))),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The parts of a request that handlers take, with errors of this API.
 
 use crate::http::{
-    REQUEST_TIMEOUT, SERVICE_DEADLINE, body,
+    SERVICE_DEADLINE, body,
     fingerprint::{Fingerprint, IDEMPOTENCY_KEY},
     problem::ApiError,
 };
@@ -10,7 +10,10 @@ use axum::{
     http::{HeaderMap, header, request::Parts},
 };
 use ringmaster_cluster::requests::MAX_REQUEST_ID_BYTES;
-use ringmaster_common::error::{Code, Refusal};
+use ringmaster_common::{
+    error::{Code, Refusal},
+    id::Revision,
+};
 use ringmaster_net::clock;
 use ringmaster_services::{
     ClientKind, Principal, ReadRequest, WriteRequest,
@@ -19,7 +22,6 @@ use ringmaster_services::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{net::SocketAddr, str::FromStr};
-use tokio::time::timeout;
 use utoipa::IntoParams;
 
 /// A JSON body.
@@ -32,21 +34,6 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         expect_json(request.headers())?;
         parse(&body::read(request).await?).map(JsonBody)
-    }
-}
-
-/// A JSON body that must arrive in time, for a route without a time limit of its own.
-#[derive(Debug)]
-pub struct TimedJsonBody<T>(pub T);
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for TimedJsonBody<T> {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        match timeout(REQUEST_TIMEOUT, JsonBody::from_request(request, state)).await {
-            Ok(body) => body.map(|JsonBody(body)| TimedJsonBody(body)),
-            Err(_) => Err(ApiError::new(Code::RequestTimeout, "the body did not arrive in time")),
-        }
     }
 }
 
@@ -229,11 +216,32 @@ impl<S: Send + Sync> FromRequestParts<S> for Write {
                 format!("an Idempotency-Key has 1 to {MAX_REQUEST_ID_BYTES} visible ASCII characters"),
             ));
         }
+        let resent_after = resent_after(&parts.headers)?;
+        if resent_after.is_some() && key.is_none() {
+            return Err(ApiError::new(
+                Code::InvalidRequest,
+                format!("{RESENT_AFTER} goes with the Idempotency-Key of the first attempt"),
+            ));
+        }
         let deadline = clock::now() + SERVICE_DEADLINE;
         let fingerprint = parts.extensions.get::<Fingerprint>().map(|Fingerprint(fingerprint)| *fingerprint);
         let request = WriteRequest::new(principal(parts), key.map(str::to_owned), deadline);
-        Ok(Write(request.with_fingerprint(fingerprint)))
+        Ok(Write(request.with_fingerprint(fingerprint).with_resent_after(resent_after)))
     }
+}
+
+/// The header of every attempt but the first: the latest revision that the client had seen before it sent the first one.
+pub const RESENT_AFTER: &str = "ringmaster-resent-after";
+
+fn resent_after(headers: &HeaderMap) -> Result<Option<Revision>, ApiError> {
+    let Some(value) = headers.get(RESENT_AFTER) else { return Ok(None) };
+    let revision = value.to_str().ok().and_then(|text| text.parse().ok());
+    revision.map(|revision| Some(Revision(revision))).ok_or_else(|| {
+        ApiError::new(
+            Code::InvalidRequest,
+            format!("{RESENT_AFTER} is a revision, such as 412, not {value:?}"),
+        )
+    })
 }
 
 fn principal(parts: &Parts) -> Principal {

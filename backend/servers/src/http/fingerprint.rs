@@ -4,15 +4,8 @@
 //! command into the log: so a repeat has the same one at every node, whatever version it runs. Requests without an
 //! Idempotency-Key have none.
 
-use crate::http::{REQUEST_TIMEOUT, body, problem::ApiError};
-use axum::{
-    body::Body,
-    extract::Request,
-    http::{HeaderName, header},
-};
+use axum::http::{HeaderMap, HeaderName, header, request::Parts};
 use ringmaster_cluster::request::fingerprint;
-use ringmaster_common::error::Code;
-use tokio::time::timeout;
 
 /// The header with the id that the client chose.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -21,23 +14,18 @@ pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 #[derive(Clone, Copy, Debug)]
 pub struct Fingerprint(pub u32);
 
-pub fn is_repeatable(request: &Request) -> bool {
-    request.headers().contains_key(IDEMPOTENCY_KEY)
+impl Fingerprint {
+    /// That of a request with this body.
+    pub fn of(parts: &Parts, body: &[u8]) -> Fingerprint {
+        let header = |name: HeaderName| parts.headers.get(name).map_or(&[][..], |value| value.as_bytes());
+        let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+        let preconditions = [header(header::IF_MATCH), header(header::IF_NONE_MATCH)];
+        let of_bytes =
+            [parts.method.as_str().as_bytes(), target.as_bytes(), preconditions[0], preconditions[1], body];
+        Fingerprint(fingerprint(&of_bytes))
+    }
 }
 
-/// Reads the body, and puts the fingerprint of the request beside it.
-pub async fn add(request: Request) -> Result<Request, ApiError> {
-    let (mut parts, stream) = request.into_parts();
-    let reading = body::read(Request::new(stream));
-    let body = timeout(REQUEST_TIMEOUT, reading)
-        .await
-        .map_err(|_| ApiError::new(Code::RequestTimeout, "the body did not arrive in time"))??;
-    let header = |name: HeaderName| parts.headers.get(name).map_or(&[][..], |value| value.as_bytes());
-    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
-    let preconditions = [header(header::IF_MATCH), header(header::IF_NONE_MATCH)];
-    let of_bytes =
-        [parts.method.as_str().as_bytes(), target.as_bytes(), preconditions[0], preconditions[1], &body];
-    let fingerprint = Fingerprint(fingerprint(&of_bytes));
-    parts.extensions.insert(fingerprint);
-    Ok(Request::from_parts(parts, Body::from(body)))
+pub fn is_repeatable(headers: &HeaderMap) -> bool {
+    headers.contains_key(IDEMPOTENCY_KEY)
 }

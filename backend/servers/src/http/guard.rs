@@ -2,10 +2,11 @@
 //!
 //! A request with an `Origin` comes from a page. Only pages of members are served, so that a page whose node died can
 //! continue with another one. A request must also name a host of this node, or a page of a foreign name that resolves
-//! to it could read everything (DNS rebinding). The public URLs of members are read from the state at each request: a
+//! to it could read everything (DNS rebinding). Every browser names a host, so a request without one comes from none. Probes
+//! and metrics are answered under every name: load balancers and monitoring choose their own. The public URLs of members are read from the state at each request: a
 //! removed member is refused at once.
 
-use crate::http::{Api, problem::ApiError};
+use crate::http::{Api, policy::Policy, problem::ApiError};
 use axum::{
     extract::Request,
     http::{HeaderMap, HeaderName, HeaderValue, Method, header},
@@ -25,11 +26,11 @@ pub struct OriginCheck {
 }
 
 impl OriginCheck {
-    pub fn of(api: &Api, request: &Request) -> Result<OriginCheck, ApiError> {
+    pub fn of(api: &Api, policy: &Policy, request: &Request) -> Result<OriginCheck, ApiError> {
         let headers = request.headers();
         let is_preflight = request.method() == Method::OPTIONS
             && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        let origin = origin_of(api, headers)?;
+        let origin = origin_of(api, policy, headers)?;
         Ok(OriginCheck { origin, is_preflight })
     }
 
@@ -57,26 +58,37 @@ impl OriginCheck {
 /// The headers of responses that a page may read.
 const EXPOSED_HEADERS: &str = "etag, location, ringmaster-revision, ringmaster-age-ms, ringmaster-request-id";
 /// The headers of requests that a page may set.
-const ALLOWED_HEADERS: &str = "content-type, idempotency-key, if-match, if-none-match, ringmaster-client";
+const ALLOWED_HEADERS: &str =
+    "content-type, idempotency-key, if-match, if-none-match, ringmaster-client, ringmaster-resent-after";
 
 /// The names of the loopback interface.
 const LOOPBACK: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
+/// The routes that are answered under the name of any host.
+const ANY_HOST: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+/// The port of a host that names none.
+const HTTP_PORT: u16 = 80;
 
 /// The origin to name in the answer, if the request has one; an error if it is foreign.
-fn origin_of(api: &Api, headers: &HeaderMap) -> Result<Option<HeaderValue>, ApiError> {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+fn origin_of(api: &Api, policy: &Policy, headers: &HeaderMap) -> Result<Option<HeaderValue>, ApiError> {
+    let origin = headers.get(header::ORIGIN);
+    let host = headers.get(header::HOST).map_or(Some(""), |host| host.to_str().ok());
+    if origin.is_none() && (host == Some("") || ANY_HOST.contains(&policy.route)) {
+        return Ok(None);
+    }
+    let text = host.unwrap_or_default();
+    let host = Host::parse(text);
     // Most requests name an address of this node and no origin, and need no look at the members.
-    let is_own = is_of_this_node(api, host) || is_of_a_member(&api.services.group.state(), host);
-    if !is_own {
+    let is_own =
+        |host: &Host| is_of_this_node(api, host) || is_of_a_member(&api.services.group.state(), host);
+    let Some(host) = host.filter(is_own) else {
         return Err(ApiError::new(
             Code::UnknownHost,
-            format!("this node does not answer to the host {host:?}; use its public URL, {}", api.public_url),
+            format!("this node does not answer to the host {text:?}; use its public URL, {}", api.public_url),
         ));
-    }
-    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(None) };
+    };
+    let Some(origin) = origin else { return Ok(None) };
     let text = origin.to_str().unwrap_or_default();
-    let of_host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) == Some(host);
-    if of_host || origins(&api.services.group.state()).any(|member| is_same(member, text)) {
+    if host.is_of(text) || origins(&api.services.group.state()).any(|member| is_same(member, text)) {
         Ok(Some(origin.clone()))
     } else {
         Err(ApiError::new(
@@ -88,13 +100,50 @@ fn origin_of(api: &Api, headers: &HeaderMap) -> Result<Option<HeaderValue>, ApiE
     }
 }
 
-fn is_of_this_node(api: &Api, host: &str) -> bool {
-    let (name, port) = host.rsplit_once(':').unwrap_or((host, "80"));
-    (LOOPBACK.contains(&name) && port.parse() == Ok(api.port)) || authority(&api.public_url) == Some(host)
+/// A host as a request names it. Capitals and a final dot make no difference.
+#[derive(Debug, PartialEq, Eq)]
+struct Host {
+    name: String,
+    port: Option<u16>,
 }
 
-fn is_of_a_member(state: &State, host: &str) -> bool {
-    state.membership.iter().any(|node| node.api_addr == host || authority(&node.public_url) == Some(host))
+impl Host {
+    fn parse(text: &str) -> Option<Host> {
+        // The colons of an IPv6 address are within brackets.
+        let (name, port) = match text.rsplit_once(':') {
+            Some((name, port)) if !port.contains(']') => (name, Some(port.parse().ok()?)),
+            _ => (text, None),
+        };
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        (!name.is_empty()).then_some(Host { name, port })
+    }
+
+    /// Whether a request to this URL names the host: without a port, where the URL has that of its scheme.
+    fn is_of(&self, url: &str) -> bool {
+        let usual = if url.starts_with("https://") { 443 } else { HTTP_PORT };
+        let of_url = authority(url).and_then(Host::parse);
+        of_url.is_some_and(|url| {
+            self.name == url.name && self.port.unwrap_or(usual) == url.port.unwrap_or(usual)
+        })
+    }
+
+    fn is_at(&self, addr: &str) -> bool {
+        Host::parse(addr)
+            .is_some_and(|addr| self.name == addr.name && self.port_or_usual() == addr.port_or_usual())
+    }
+
+    fn port_or_usual(&self) -> u16 {
+        self.port.unwrap_or(HTTP_PORT)
+    }
+}
+
+fn is_of_this_node(api: &Api, host: &Host) -> bool {
+    let is_loopback = LOOPBACK.contains(&host.name.as_str()) && host.port_or_usual() == api.port;
+    is_loopback || host.is_of(&api.public_url)
+}
+
+fn is_of_a_member(state: &State, host: &Host) -> bool {
+    state.membership.iter().any(|node| host.is_at(&node.api_addr) || host.is_of(&node.public_url))
 }
 
 /// Whether two origins are one: the names of the loopback interface all mean the same.
@@ -163,6 +212,27 @@ mod tests {
         assert!(!is_same("http://127.0.0.1:7702", "https://localhost:7702"));
         assert!(!is_same("http://10.0.0.1:7702", "http://localhost:7702"));
         assert!(!is_same("http://127.0.0.1.evil:7702", "http://localhost:7702"));
+    }
+
+    #[test]
+    fn a_host_is_known_in_each_of_its_spellings() {
+        let is_of = |host: &str, url: &str| Host::parse(host).is_some_and(|host| host.is_of(url));
+        for host in ["node-1.example:7701", "Node-1.EXAMPLE:7701", "node-1.example.:7701"] {
+            assert!(is_of(host, "http://node-1.example:7701"), "{host}");
+            assert!(is_of(host, "https://Node-1.example:7701/base"), "{host}");
+        }
+        assert!(is_of("ringmaster", "http://ringmaster") && is_of("Ringmaster:80", "http://ringmaster"));
+        assert!(
+            is_of("ringmaster", "https://ringmaster:443") && is_of("ringmaster:443", "https://ringmaster")
+        );
+        assert!(is_of("[::1]:7701", "http://[::1]:7701") && is_of("[::1]", "http://[::1]"));
+        for foreign in
+            ["", ":7701", "ringmaster:81", "ringmaster.example", "ringmaster:", "ringmaster:x", "[::1]"]
+        {
+            assert!(!is_of(foreign, "http://ringmaster"), "{foreign:?}");
+        }
+        assert!(!is_of("ringmaster:80", "https://ringmaster"));
+        assert!(Host::parse("10.0.0.1:7701").unwrap().is_at("10.0.0.1:7701"));
     }
 
     #[test]

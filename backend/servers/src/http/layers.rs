@@ -5,11 +5,12 @@
 //! each request, and most of this needs no `await`.
 
 use crate::http::{
-    Api, REQUEST_TIMEOUT, fingerprint,
+    Api, MAX_BODY_BYTES, REQUEST_TIMEOUT, body, fingerprint,
     guard::{self, OriginCheck},
     metrics,
     policy::{Admit, Policy, TimeLimit},
     problem::{self, ApiError},
+    server::Reserved,
 };
 use axum::{
     extract::Request,
@@ -19,7 +20,10 @@ use axum::{
 };
 use ringmaster_common::error::Code;
 use ringmaster_net::clock;
-use ringmaster_services::{ServiceError, admission::Admitted};
+use ringmaster_services::{
+    ServiceError,
+    admission::{Admitted, Overloaded},
+};
 use std::{future::ready, pin::Pin, time::Instant};
 use tokio::time::timeout;
 
@@ -41,29 +45,43 @@ where
     fn call(self, request: Request, api: Api) -> Responding {
         let mut exchange = Exchange::begin(self.policy, &request);
         match exchange.receive(&api, &request) {
-            Next::Handle(admitted) => {
-                let handling = handling(self.handler, request, api.clone());
+            Next::Handle(Permits { admitted, intake }) => {
+                let handling = handling(self.handler, request, api.clone(), self.policy, intake);
                 Box::pin(exchange.handle(api, admitted, handling))
             }
-            Next::Discard(length, admitted) => {
-                let discarding = Box::pin(problem::discard(request, length));
-                Box::pin(exchange.handle(api, admitted, discarding))
+            Next::Discard(length, permits) => {
+                let most = self.policy.max_body_bytes();
+                let discarding = Box::pin(problem::discard(request, length, most));
+                Box::pin(exchange.handle(api, permits.admitted.or(permits.intake), discarding))
             }
             Next::Respond(response) => Box::pin(ready(exchange.finish(&api, response))),
         }
     }
 }
 
-/// The handler's response. A request that may be repeated gets its fingerprint first.
-fn handling<H, T>(handler: H, request: Request, api: Api) -> Responding
+/// The handler's response. The body is awaited first where the request may be repeated, for its fingerprint, and where
+/// the request is in a class of its own until then.
+fn handling<H, T>(
+    handler: H,
+    mut request: Request,
+    api: Api,
+    policy: &'static Policy,
+    intake: Option<Admitted>,
+) -> Responding
 where
     H: Handler<T, Api, Future = Responding>,
 {
-    if !fingerprint::is_repeatable(&request) {
+    let most = policy.max_body_bytes();
+    if most < MAX_BODY_BYTES {
+        request.extensions_mut().insert(body::Limit(most));
+    }
+    if !fingerprint::is_repeatable(request.headers()) && intake.is_none() {
         return handler.call(request, api);
     }
     Box::pin(async move {
-        match fingerprint::add(request).await {
+        let received = body::receive(request).await;
+        drop(intake);
+        match received {
             Ok(request) => handler.call(request, api).await,
             Err(error) => error.into_response(),
         }
@@ -82,10 +100,17 @@ struct Exchange {
 
 /// What comes after a request was received.
 enum Next {
-    Handle(Option<Admitted>),
+    Handle(Permits),
     /// The body is too long: it has this length.
-    Discard(u64, Option<Admitted>),
+    Discard(u64, Permits),
     Respond(Response),
+}
+
+/// What a request was admitted to: until its response begins, and until its body has arrived.
+#[derive(Default)]
+struct Permits {
+    admitted: Option<Admitted>,
+    intake: Option<Admitted>,
 }
 
 impl Exchange {
@@ -95,27 +120,38 @@ impl Exchange {
     }
 
     fn receive(&mut self, api: &Api, request: &Request) -> Next {
-        let origin = match OriginCheck::of(api, request) {
+        let origin = match OriginCheck::of(api, self.policy, request) {
             Ok(origin) => self.origin.insert(origin),
             Err(refused) => return Next::Respond(refused.into_response()),
         };
         if origin.is_preflight() {
             return Next::Respond(StatusCode::NO_CONTENT.into_response());
         }
-        let admitted = match self.policy.admit {
-            Admit::In(class) => match api.services.admission.enter(class) {
-                Ok(admitted) => Some(admitted),
-                Err(overloaded) => {
-                    let error = ApiError::from(ServiceError::from(overloaded));
-                    return Next::Respond(error.into_last_response());
-                }
-            },
-            Admit::ByService | Admit::Always => None,
-        };
-        match problem::too_large(request) {
-            Some(length) => Next::Discard(length, admitted),
-            None => Next::Handle(admitted),
+        if let Some(Reserved { connections }) = request.extensions().get()
+            && !self.policy.is_of_reserve()
+        {
+            return Next::Respond(problem::no_connection_left(*connections).into_last_response());
         }
+        let permits = match self.admit(api) {
+            Ok(permits) => permits,
+            Err(overloaded) => {
+                let error = ApiError::from(ServiceError::from(overloaded));
+                return Next::Respond(error.into_last_response());
+            }
+        };
+        match problem::too_large(request, self.policy.max_body_bytes()) {
+            Some(length) => Next::Discard(length, permits),
+            None => Next::Handle(permits),
+        }
+    }
+
+    fn admit(&self, api: &Api) -> Result<Permits, Overloaded> {
+        let enter = |class| api.services.admission.enter(class).map(Some);
+        Ok(match self.policy.admit {
+            Admit::In(class) => Permits { admitted: enter(class)?, intake: None },
+            Admit::AfterBody(class) => Permits { admitted: None, intake: enter(class)? },
+            Admit::ByService | Admit::Always => Permits::default(),
+        })
     }
 
     async fn handle(self, api: Api, admitted: Option<Admitted>, handling: Responding) -> Response {

@@ -4,7 +4,7 @@
 
 use crate::http::{
     Api,
-    extract::{Caller, JsonBody, PageQuery, PathId, QueryOf, ReadQuery, TimedJsonBody, Write},
+    extract::{Caller, JsonBody, PageQuery, PathId, QueryOf, ReadQuery, Write},
     openapi::problems,
     problem::ApiError,
     response_metadata as metadata,
@@ -23,7 +23,8 @@ use serde::Deserialize;
 /// Acquire a lock
 ///
 /// The response comes once the lock is granted, or the wait has passed. The same request under the same
-/// Idempotency-Key finds its own lease or its own place in the queue again, on any node. Count the TTL from
+/// Idempotency-Key finds its own lease or its own place in the queue again, on any node; without a wait, it gives its
+/// place up. Count the TTL from
 /// before the request was sent; after a wait, renew at once. A lock protects only resources that check its token.
 #[utoipa::path(
     post, path = "/v1/locks/acquire", tag = "locks", operation_id = "acquire_lock", params(Write),
@@ -43,12 +44,12 @@ use serde::Deserialize;
 pub async fn acquire(
     State(api): State<Api>,
     Write(request): Write,
-    TimedJsonBody(body): TimedJsonBody<AcquireLock>,
+    JsonBody(body): JsonBody<AcquireLock>,
 ) -> Result<Response, ApiError> {
     Ok(metadata::written(StatusCode::OK, locks::acquire(&api.services, request, body).await?))
 }
 
-problems!(AcquireRefusals: [WRITE, BODY], LockHeld, LockLimitDiffers, LimitReached);
+problems!(AcquireRefusals: [WRITE, BODY], LockHeld, LockLimitDiffers, LockLost, LimitReached);
 
 /// Renew a lease
 #[utoipa::path(

@@ -195,7 +195,7 @@ pub fn responses(codes: &[&[Code]]) -> BTreeMap<String, RefOr<openapi::Response>
         .collect()
 }
 
-/// Every mutation takes an idempotency key.
+/// Every mutation takes an idempotency key, and what the client knows of its first attempt.
 impl IntoParams for Write {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let key = ParameterBuilder::new()
@@ -212,7 +212,18 @@ impl IntoParams for Write {
                     .max_length(Some(ringmaster_cluster::requests::MAX_REQUEST_ID_BYTES)),
             ))
             .build();
-        vec![key]
+        let resent_after = ParameterBuilder::new()
+            .name("Ringmaster-Resent-After")
+            .parameter_in(ParameterIn::Header)
+            .required(Required::False)
+            .description(Some(
+                "For every attempt but the first under one Idempotency-Key: the latest `ringmaster-revision` that the \
+                 client had seen before it sent the first one. Where the answer to the first may have been forgotten \
+                 since, the request is refused with `outcome_unknown` and not carried out again.",
+            ))
+            .schema(Some(ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0))))
+            .build();
+        vec![key, resent_after]
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the node decides about a request by its route alone, before its handler runs.
 
+use crate::http::{MAX_BODY_BYTES, MAX_LOCK_BODY_BYTES};
 use ringmaster_services::admission::Class;
 
 /// The policy of one row of the route table.
@@ -12,13 +13,31 @@ pub struct Policy {
     pub permission: Permission,
 }
 
+impl Policy {
+    /// The largest body that is read.
+    pub fn max_body_bytes(&self) -> usize {
+        if self.route.starts_with("/v1/locks/") { MAX_LOCK_BODY_BYTES } else { MAX_BODY_BYTES }
+    }
+
+    /// Whether it is answered on a connection of the reserve, which is for probes, operators and lock holders.
+    pub fn is_of_reserve(&self) -> bool {
+        match self.admit {
+            Admit::Always => true,
+            Admit::In(class) => matches!(class, Class::Control | Class::Probes | Class::Leases),
+            Admit::AfterBody(_) | Admit::ByService => false,
+        }
+    }
+}
+
 /// How a request counts towards the bounds of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admit {
     /// It is in progress in this class until its response begins.
     In(Class),
-    /// Its service admits it: by the input, or for longer than the response takes to begin.
+    /// Its service admits it, for longer than the response takes to begin.
     ByService,
+    /// Its service admits it by the input. Until its body has arrived, it is in progress in this class.
+    AfterBody(Class),
     /// It is answered from memory.
     Always,
 }

@@ -1,6 +1,6 @@
 //! Errors at the edge: problem documents (RFC 9457) made of refusals.
 
-use crate::http::{MAX_BODY_BYTES, MAX_DISCARDED_BYTES, REQUEST_TIMEOUT, response_metadata};
+use crate::http::{MAX_DISCARDED_BYTES, REQUEST_TIMEOUT, response_metadata};
 use axum::{
     Json,
     extract::Request,
@@ -55,8 +55,8 @@ impl From<ServiceError> for ApiError {
         let ServiceError { refusal, overloaded, request_id, read_at } = error;
         let refusal = *refusal;
         let problem = Problem {
-            class: overloaded.map(|class| class.as_str().to_owned()),
-            bound: overloaded.map(|class| class.bound() as u64),
+            class: overloaded.map(|overloaded| overloaded.class.as_str().to_owned()),
+            bound: overloaded.map(|overloaded| overloaded.bound as u64),
             request_id,
             ..refusal.into()
         };
@@ -84,6 +84,17 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// The refusal of a request on a connection of the reserve.
+pub fn no_connection_left(connections: usize) -> ApiError {
+    let detail = format!(
+        "all {connections} connections of this node are in use, and the few beyond them are for probes, operators and \
+         lock holders; retry later, or on another node"
+    );
+    let refusal = Refusal::new(Code::Overloaded, detail);
+    let (class, bound) = ("connections".to_owned(), connections as u64);
+    Problem { class: Some(class), bound: Some(bound), ..refusal.into() }.into()
+}
+
 /// The response to a method that a path does not take.
 pub async fn method_not_allowed(request: Request) -> ApiError {
     ApiError::new(
@@ -104,19 +115,19 @@ pub async fn without_panic(handling: impl Future<Output = Response>) -> Response
     })
 }
 
-/// The announced length of the body, if it is too long.
-pub fn too_large(request: &Request) -> Option<u64> {
+/// The announced length of the body, if it is longer than `most`.
+pub fn too_large(request: &Request, most: usize) -> Option<u64> {
     let length: u64 = request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
-    (length > MAX_BODY_BYTES as u64).then_some(length)
+    (length > most as u64).then_some(length)
 }
 
 /// Refuses a body of that length. It is read all the same, within bounds of size and time: a client that is still
 /// sending when the connection closes never sees the response.
-pub async fn discard(request: Request, length: u64) -> Response {
+pub async fn discard(request: Request, length: u64, most: usize) -> Response {
     if length <= MAX_DISCARDED_BYTES {
         let mut body = request.into_body().into_data_stream();
         let _ = timeout(REQUEST_TIMEOUT, async { while let Some(Ok(_)) = body.next().await {} }).await;
     }
-    let detail = format!("the body has {length} bytes, and the limit is {MAX_BODY_BYTES}");
+    let detail = format!("the body has {length} bytes, and the limit is {most}");
     ApiError::new(Code::BodyTooLarge, detail).into_response()
 }

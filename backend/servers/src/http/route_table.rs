@@ -9,7 +9,7 @@ use crate::http::{
     layers::Layered,
     live, locks, metrics, openapi, operations, plans,
     policy::{
-        Admit::{self, Always, ByService, In},
+        Admit::{self, AfterBody, Always, ByService, In},
         Permission::{self, Administer, Operate, Public, Use, View},
         Policy,
         TimeLimit::{self, OfTheRequest, Standard},
@@ -19,7 +19,9 @@ use crate::http::{
     settings, state, stream, upstreams,
 };
 use axum::{Router, routing::on};
-use ringmaster_services::admission::Class::{Control, Leases, Locks, Probes, Reads, Settings, Stream};
+use ringmaster_services::admission::Class::{
+    Control, Leases, LockIntake, Locks, Probes, Reads, Settings, Stream,
+};
 
 /// A row: method, path, handler, admission, time limit, permission.
 macro_rules! row {
@@ -64,7 +66,7 @@ pub static ROWS: &[Row] = &[
     row!(Get    "/v1/locks",                                               locks::list,               In(Reads),    Standard,     View),
     row!(Get    "/v1/locks/{name}",                                        locks::get,                In(Reads),    Standard,     View),
     // A request that waits for a lock is of another class than one that does not.
-    row!(Post   "/v1/locks/acquire",                                       locks::acquire,            ByService,    OfTheRequest, Use),
+    row!(Post   "/v1/locks/acquire",                                       locks::acquire,            AfterBody(LockIntake), OfTheRequest, Use),
     row!(Post   "/v1/locks/renew",                                         locks::renew,              In(Leases),   Standard,     Use),
     row!(Post   "/v1/locks/release",                                       locks::release,            In(Leases),   Standard,     Use),
     row!(Post   "/v1/locks/verify",                                        locks::verify,             In(Locks),    Standard,     Use),

@@ -89,7 +89,10 @@ pub async fn stream(
         ApiError::new(Code::InvalidRequest, format!("/v1/stream is a WebSocket: {}", error.body_text()))
     })?;
     let admitted = api.services.admission.enter(Class::Stream).map_err(ServiceError::from)?;
-    let upgrade = upgrade.max_message_size(MAX_CLIENT_MESSAGE).protocols(Form::SUBPROTOCOLS);
+    let upgrade = upgrade
+        .max_message_size(MAX_CLIENT_MESSAGE)
+        .max_frame_size(MAX_CLIENT_MESSAGE)
+        .protocols(Form::SUBPROTOCOLS);
     Ok(upgrade.on_upgrade(move |socket| async move {
         let _admitted = admitted;
         let _count = api.services.telemetry.count_stream();

@@ -3,6 +3,9 @@
 A client knows several addresses of one cluster and tries them in turn: any node can answer, and the
 node that answered is tried first the next time. All attempts of a change carry one idempotency key,
 so that the change takes effect once however often it is sent.
+
+A URL may be that of a proxy or a load balancer. What such a one answers when it has no node (502, 503, 504)
+is no answer of a node: the request goes on to the next address, under the same key.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ MAX_ADDRESSES = 16
 """The maximum number of addresses that a client keeps."""
 MAX_IDLE_CONNECTIONS = 20
 """The maximum number of idle connections."""
+RESENT_AFTER = "ringmaster-resent-after"
+REVISION = "ringmaster-revision"
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,20 @@ class Request:
     body: Mapping[str, Any] | None = None
     key: str | None = field(default_factory=lambda: str(uuid.uuid4()))
     timeout: float = REQUEST_TIMEOUT
+
+
+class Attempts:
+    """What is known of the attempts of one request so far."""
+
+    def __init__(self, seen: str | None) -> None:
+        self._seen = seen
+        self.in_doubt = False
+        """Whether one of them may have taken effect."""
+
+    def headers(self) -> dict[str, str]:
+        """The cluster refuses an attempt where it no longer knows whether an earlier one took effect. It looks no
+        further back than to the revision that this client had seen before the first one."""
+        return {RESENT_AFTER: self._seen} if self.in_doubt and self._seen is not None else {}
 
 
 class AsyncClient:
@@ -62,6 +81,8 @@ class AsyncClient:
                 raise ValueError(f"the URL of a node looks like http://127.0.0.1:7701, not {url!r}")
         self._urls = [url.rstrip("/") for url in given][:MAX_ADDRESSES]
         self._discovered = False
+        self._seen: str | None = None
+        """The revision that the latest answer came with."""
         self._held: set[AsyncLock] = set()
         # Nodes are reached directly: a proxy in the environment is for the internet.
         self._http = httpx.AsyncClient(
@@ -115,7 +136,7 @@ class AsyncClient:
         if self._discovered:
             return
         # Without retries: wrong addresses are reported at once.
-        cluster = await self._send_to_any(Request("GET", "/v1/cluster", key=None))
+        cluster = await self._send_to_any(Request("GET", "/v1/cluster", key=None), Attempts(None))
         members = [str(node["public_url"]).rstrip("/") for node in cluster["nodes"]]
         known = self._urls + [url for url in members if url not in self._urls]
         self._urls = known[:MAX_ADDRESSES]
@@ -126,9 +147,10 @@ class AsyncClient:
 
         ``request`` builds it for each attempt; all attempts carry the same key.
         """
+        attempts = Attempts(self._seen)
         while True:
             try:
-                return await self._send_to_any(request, until)
+                return await self._send_to_any(request, attempts, until)
             except Problem as error:
                 if not error.is_transient() or time.monotonic() + RETRY_PAUSE >= until:
                     raise
@@ -138,33 +160,35 @@ class AsyncClient:
             await asyncio.sleep(RETRY_PAUSE)
 
     async def _send_to_any(
-        self, request: Request | Callable[[], Request], until: float | None = None
+        self, request: Request | Callable[[], Request], attempts: Attempts, until: float | None = None
     ) -> Any:
         """Tries each node once, until one gives a final answer."""
-        attempts: list[tuple[str, str]] = []
+        failed: list[tuple[str, str]] = []
         transient: Problem | None = None
         for url in list(self._urls):
             try:
-                answer = await self._send(url, request if isinstance(request, Request) else request())
+                answer = await self._send(url, request if isinstance(request, Request) else request(), attempts)
             except Problem as error:
+                attempts.in_doubt |= error.is_in_doubt()
                 if not error.is_transient():
                     self._prefer(url)
                     raise
                 transient = error
                 self._defer(url)
             except (httpx.HTTPError, TimeoutError, ConnectionError) as error:
-                attempts.append((url, str(error) or "no answer in time"))
+                attempts.in_doubt |= not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                failed.append((url, str(error) or "no answer in time"))
                 self._defer(url)
             else:
                 self._prefer(url)
                 return answer
             if until is not None and time.monotonic() >= until:
                 break
-        raise transient or Unreachable(attempts)
+        raise transient or Unreachable(failed)
 
-    async def _send(self, url: str, request: Request) -> Any:
+    async def _send(self, url: str, request: Request, attempts: Attempts) -> Any:
         """Sends the request to one node and returns its answer."""
-        headers = {} if request.key is None else {"idempotency-key": request.key}
+        headers = {} if request.key is None else {"idempotency-key": request.key} | attempts.headers()
         sending = asyncio.ensure_future(
             self._http.request(
                 request.method,
@@ -181,7 +205,9 @@ class AsyncClient:
             await asyncio.wait(tasks, timeout=request.timeout, return_when=asyncio.FIRST_COMPLETED)
             if not sending.done():
                 raise TimeoutError("it stopped answering" if request.timeout > REQUEST_TIMEOUT else "no answer in time")
-            return _read(url, sending.result())
+            response = sending.result()
+            self._seen = response.headers.get(REVISION, self._seen)
+            return _read(url, response)
         finally:
             for task in tasks:
                 task.cancel()
@@ -215,4 +241,6 @@ def _read(url: str, response: httpx.Response) -> Any:
         return body
     if isinstance(body, dict) and "code" in body:
         raise Problem.of(body)
+    if response.is_server_error or response.status_code in (408, 429):
+        raise ConnectionError(f"it answered {response.status_code}, and not as a node")
     raise RingmasterError(f"{url} does not answer as a Ringmaster node would: it answered {response.status_code}")

@@ -30,6 +30,10 @@ class Problem(RingmasterError):
         """Whether the same request may succeed later, or at another node."""
         return self.status >= 500 or self.code in ("overloaded", "request_timeout")
 
+    def is_in_doubt(self) -> bool:
+        """Whether the request may have taken effect all the same."""
+        return self.code in ("outcome_unknown", "request_timeout")
+
 
 class LockHeld(Problem):
     """The wait has ended, and another owner holds the lock."""

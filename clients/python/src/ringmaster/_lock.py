@@ -5,6 +5,8 @@ What always holds:
 - The lease is counted with this process's monotonic clock, from *before* the request that granted or
   renewed it was sent. The holder therefore reports the lock as lost before the cluster grants it to
   another owner, and a lock reported as lost never becomes valid again.
+- After a wait, the lease is renewed before ``acquire`` returns. So a client that is paused while it waits, or
+  whose connection leads nowhere, holds up those behind it for seconds, not for its TTL.
 - An acquire or a renewal is sent to one node after the other with one idempotency key.
 """
 
@@ -20,13 +22,17 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-from ._async import REQUEST_TIMEOUT, AsyncClient, Request
+from ._async import REQUEST_TIMEOUT, AsyncClient, Attempts, Request
 from ._errors import LockLost, Problem, RingmasterError
 
 OnLost = Callable[[LockLost], None]
 
 ACQUIRE_GRACE = 5.0
 """How long an acquire is retried beyond its wait while the cluster has no leader or nodes die."""
+CONFIRM_WITHIN = 5.0
+"""After a wait, the grant is confirmed by a renewal within this time, or the next waiter is granted the lock."""
+WITHDRAW_TIMEOUT = 2.0
+"""How long a cancelled ``acquire`` tries to leave the queue before the cluster notices by itself."""
 RENEW_AT = 3
 """A lease is renewed when this fraction of it has passed."""
 MAX_ATTEMPT = 6
@@ -104,9 +110,12 @@ class AsyncLock:
         self.name = name
         self.owner = owner or default_owner()
         self._client = client
-        self._ttl = ttl
+        # Counted as it is sent, in whole milliseconds.
+        self._ttl = _ms(ttl) / 1000
         self._wait = wait
         self._body: dict[str, Any] = {"name": name, "owner": self.owner, "ttl_ms": _ms(ttl)}
+        if wait > 0:
+            self._body["confirm_within_ms"] = _ms(CONFIRM_WITHIN)
         if shared:
             self._body["mode"] = "shared"
         if limit is not None:
@@ -153,13 +162,20 @@ class AsyncLock:
             body = {**self._body, "wait_ms": _ms(left)}
             return Request("POST", "/v1/locks/acquire", body, key, left + REQUEST_TIMEOUT)
 
-        grant = await self._client._send_until(waits_until + ACQUIRE_GRACE, attempt)
+        try:
+            grant = await self._client._send_until(waits_until + ACQUIRE_GRACE, attempt)
+        except asyncio.CancelledError:
+            if self._wait > 0:
+                await asyncio.shield(self._withdraw(key))
+            raise
         granted = time.monotonic()
         self._token, self._since = int(grant["token"]), sent
-        if granted >= self._renewal_is_due():
-            # By this process's count, a third of the lease has passed. The caller has not seen the lock yet.
+        granted_until = granted + min(self._ttl, int(grant["expires_in_ms"]) / 1000)
+        if granted >= self._renewal_is_due() or granted_until < self._since + self._ttl:
+            # By this process's count, a third of the lease has passed, or the grant waits for its confirmation. The
+            # caller has not seen the lock yet.
             try:
-                await self._renew(granted + self._ttl)
+                await self._renew(granted_until)
             except BaseException:
                 await asyncio.shield(self._send_release())
                 raise
@@ -167,6 +183,19 @@ class AsyncLock:
         self._client._held.add(self)
         self._renewals = asyncio.ensure_future(self._renew_while_held())
         return self
+
+    async def _withdraw(self, key: str) -> None:
+        """Gives up the place in the queue, so that the next waiter is not held up: the same request without a wait."""
+        body = {**self._body, "wait_ms": 0}
+        try:
+            async with asyncio.timeout(WITHDRAW_TIMEOUT):
+                request = Request("POST", "/v1/locks/acquire", body, key)
+                grant = await self._client._send_to_any(request, Attempts(None))
+                self._token = int(grant["token"])
+                await self._send_release()
+        except (RingmasterError, TimeoutError):
+            # It was not granted; or no node answers, and the cluster notices that the client is gone.
+            pass
 
     async def release(self) -> None:
         """Releases the lock; a repeat does nothing. Raises :class:`LockLost` if the lock was lost earlier."""
@@ -231,7 +260,10 @@ class AsyncLock:
         except LockLost as loss:
             self._lease.lose(loss)
             if self._on_lost is not None:
-                self._on_lost(loss)
+                try:
+                    self._on_lost(loss)
+                except Exception:
+                    log.exception("on_lost of the lock %s failed", self.name)
 
     async def _renew(self, until: float) -> None:
         """Sends renewals until one succeeds or ``until`` has passed."""
@@ -266,4 +298,4 @@ def _check_seconds(name: str, value: float, minimum: float, maximum: float) -> N
 
 
 def _ms(seconds: float) -> int:
-    return int(seconds * 1000)
+    return round(seconds * 1000)

@@ -1,8 +1,12 @@
-"""The client without asyncio: a background thread runs the requests and the renewals."""
+"""The client without asyncio: a background thread runs the requests and the renewals.
+
+A thread does not survive ``fork``, so a client is of no use in a child of the process that made it, and says so.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Self, TypeVar
@@ -18,6 +22,7 @@ class Client:
 
     def __init__(self, urls: str | Iterable[str]) -> None:
         self._client = AsyncClient(urls)
+        self._process = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="ringmaster", daemon=True)
         self._thread.start()
@@ -29,7 +34,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        if self._loop.is_closed():
+        if self._loop.is_closed() or self._process != os.getpid():
             return
         self._run(self._client.aclose())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -63,6 +68,14 @@ class Client:
         return self._run(self._client.post(path, body))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        why = None
+        if self._process != os.getpid():
+            why = f"this client was made in process {self._process}, before a fork; make one in each process"
+        elif self._loop.is_closed():
+            why = "this client is closed"
+        if why is not None:
+            work.close()
+            raise RuntimeError(why)
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

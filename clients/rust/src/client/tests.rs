@@ -76,6 +76,56 @@ async fn an_answer_of_another_server_is_a_protocol_error() {
     }
 }
 
+/// A proxy whose node does not answer in time, or that has none.
+async fn proxy(status: StatusCode) -> Address {
+    let page = move || async move { (status, "<html>").into_response() };
+    serve(Router::new().fallback(page)).await
+}
+
+#[tokio::test]
+async fn a_failure_of_a_proxy_is_no_answer_of_a_node() {
+    for status in [502, 503, 504, 408, 429].map(|code| StatusCode::from_u16(code).unwrap()) {
+        let node =
+            serve(Router::new().route("/x", get(|| async { Json(7) }).post(|| async { Json(8) }))).await;
+        let client = Client::new([proxy(status).await, node.clone()]);
+        assert_eq!(client.get::<u64>("/x").await.unwrap(), 7);
+        assert_eq!(client.addresses()[0], node);
+        let client = Client::new([proxy(status).await, node]);
+        assert_eq!(client.post::<u64>("/x", &json!({})).await.unwrap(), 8);
+
+        let client = Client::new([proxy(status).await]);
+        let error = client.post::<Value>("/x", &json!({})).await.unwrap_err();
+        assert!(matches!(error, ClientError::Unreachable(_)), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(status.as_str()) && text.contains("may or may not"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_later_attempt_says_what_was_seen_before_the_first() {
+    type Seen = Arc<Mutex<Vec<Option<String>>>>;
+    async fn answer(State(seen): State<Seen>, headers: HeaderMap) -> Response {
+        let mut seen = seen.lock().unwrap();
+        seen.push(headers.get(RESENT_AFTER).map(|value| value.to_str().unwrap().to_owned()));
+        match seen.len() {
+            2 => problem(Code::NoLeader, "nothing was sent"),
+            3 => problem(Code::OutcomeUnknown, "it was sent and not answered"),
+            _ => ([(REVISION, (40 + seen.len()).to_string())], Json(true)).into_response(),
+        }
+    }
+    let seen = Seen::default();
+    let node = serve(Router::new().route("/x", post(answer)).with_state(seen.clone())).await;
+    let client = Client::new([node]);
+    for _ in 0..2 {
+        assert!(client.post::<bool>("/x", &json!({})).await.unwrap());
+    }
+    // The second request is sent three times; its second attempt repeats nothing that may have taken effect.
+    let expected = [None, None, None, Some("41".to_owned())];
+    assert_eq!(*seen.lock().unwrap(), expected);
+    assert!(client.post::<bool>("/x", &json!({})).await.unwrap());
+    assert_eq!(seen.lock().unwrap()[4], None, "a new request");
+}
+
 #[tokio::test]
 async fn the_list_of_addresses_is_bounded() {
     let client = Client::new(["http://a".parse().unwrap()]);

@@ -61,8 +61,9 @@ impl LockGuard {
     pub(super) async fn start(lease: Lease) -> Result<LockGuard, LockError> {
         let (name, owner, token) = (lease.grant.name.clone(), lease.grant.owner.clone(), lease.grant.token);
         let now = Instant::now();
-        let renew_first = now >= lease.renewal_is_due();
-        let until = if renew_first { now + lease.ttl } else { lease.ends() };
+        let granted_until = now + lease.granted_for();
+        let renew_first = now >= lease.renewal_is_due() || granted_until < lease.ends();
+        let until = if renew_first { granted_until } else { lease.ends() };
         let (sender, mut state) = watch::channel(LeaseState::Held(lease.ends()));
         let (stop, stopped) = oneshot::channel();
         let renewals = tokio::spawn(lease.run(until, sender, stopped));

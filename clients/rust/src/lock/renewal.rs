@@ -54,6 +54,11 @@ impl Lease {
         self.since + self.ttl
     }
 
+    /// How long the cluster keeps it from its answer on. It is less than the TTL while it waits for a confirmation.
+    pub fn granted_for(&self) -> Duration {
+        Duration::from_millis(self.grant.expires_in_ms).min(self.ttl)
+    }
+
     pub fn renewal_is_due(&self) -> Instant {
         self.since + self.ttl / RENEW_AT
     }

@@ -94,9 +94,11 @@ async fn answer(State(node): State<Node>, uri: Uri, headers: HeaderMap, Json(bod
         (_, Renewals::Refused) => return problem(Code::LockLost, "token 7 does not hold x"),
         (_, Renewals::Unanswered) => std::future::pending().await,
     }
+    // A grant waits for its confirmation, a renewal is one.
+    let expires_in_ms = body.get("confirm_within_ms").unwrap_or(&body["ttl_ms"]);
     Json(json!({
         "name": body["name"], "token": 7, "owner": body["owner"], "mode": "exclusive",
-        "expires_in_ms": body["ttl_ms"], "depth": 1
+        "expires_in_ms": expires_in_ms, "depth": 1
     }))
     .into_response()
 }
@@ -178,6 +180,30 @@ async fn after_a_wait_the_lease_is_renewed_at_once() {
     let guard = lock.acquire().await.unwrap();
     assert_eq!(node.asked("renew").len(), 1, "counted from before the acquire, nothing is left of it");
     assert!(guard.valid_for() > TTL / 2);
+}
+
+#[tokio::test]
+async fn after_a_wait_the_grant_is_confirmed_before_the_lock_is_returned() {
+    let node = Node::default();
+    let client = Client::new([node.start().await]);
+    let lock = client.lock("x").owner("me").ttl(100 * TTL).wait(TTL);
+    let guard = lock.acquire().await.unwrap();
+    assert_eq!(node.asked("acquire")[0].1["confirm_within_ms"], 5_000);
+    assert_eq!(node.asked("renew").len(), 1);
+    assert!(guard.valid_for() > 50 * TTL);
+}
+
+#[tokio::test]
+async fn a_wait_that_is_dropped_is_withdrawn() {
+    let node = Node { wait: TTL, ..Node::default() };
+    let client = Client::new([node.start().await]);
+    let waiting = client.lock("x").owner("me").ttl(TTL).wait(10 * TTL).acquire();
+    timeout(TTL / 2, waiting).await.expect_err("it waits");
+    node.until_asked("acquire", 2).await;
+    let asked = node.asked("acquire");
+    assert_eq!(asked[0].0, asked[1].0, "the same request");
+    assert_eq!(asked[1].1["wait_ms"], 0);
+    node.until_asked("release", 1).await;
 }
 
 #[tokio::test]

@@ -96,12 +96,21 @@ impl ActiveStandby {
         within("active_standby.grace_ms", self.grace_ms, 0, HOUR)?;
         within("active_standby.hold_down_ms", self.hold_down_ms, 0, 24 * HOUR)?;
         match &self.fence_webhook {
-            Some(url) if !url.starts_with("http://") || url.len() > 1024 => Err(format!(
-                "active_standby.fence_webhook is an address that begins with http://, not {url:?}"
+            Some(url) if !is_webhook(url) => Err(format!(
+                "active_standby.fence_webhook is a URL such as http://127.0.0.1:9000/fence, not {url:?}"
             )),
             _ => Ok(()),
         }
     }
+}
+
+/// Whether it is `http://host[:port]` with any path, in visible characters of ASCII.
+fn is_webhook(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("http://").filter(|_| url.len() <= 1024) else { return false };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+    let addr = if has_port { authority.to_owned() } else { format!("{authority}:80") };
+    rest.bytes().all(|byte| byte.is_ascii_graphic()) && check_addr(&addr).is_ok()
 }
 
 /// Whether it is `host:port`, of letters that a host has, with a port other than 0.
@@ -153,5 +162,30 @@ mod tests {
             "connections.max_age_ms is 0 to 86400000, not 86400001"
         );
         assert!(refused(r#"{"max_age": 1}"#).contains("unknown field `max_age`"));
+    }
+
+    #[test]
+    fn a_webhook_is_a_url_with_a_host() {
+        for url in
+            ["http://127.0.0.1:9000/fence", "http://[::1]:9000", "http://fence", "http://fence.example/a?b=c"]
+        {
+            assert!(is_webhook(url), "{url}");
+        }
+        for url in [
+            "",
+            "http://",
+            "http:///fence",
+            "http://?a",
+            "http://:9000/",
+            "http://a:0/",
+            "http://a:99999/",
+            "http://user@a/",
+            "http://a/b c",
+            "http://a/\n",
+            "https://a/",
+            "fence",
+        ] {
+            assert!(!is_webhook(url), "{url:?}");
+        }
     }
 }
