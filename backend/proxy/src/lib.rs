@@ -64,7 +64,7 @@ use ringmaster_common::{
         live::{Decision, UpstreamMetrics},
         route::Route,
         upstream::Upstream,
-        warnings::{FailedListener, MAX_NAMED_ROUTES},
+        warnings::{FailedListener, MAX_NAMED_ROUTES, UnresolvableName},
     },
 };
 use ringmaster_net::supervisor::Supervisor;
@@ -231,6 +231,11 @@ impl Proxy {
             FailedListener { listener, routes, reason }
         });
         named.collect()
+    }
+
+    /// The configured names that DNS cannot resolve.
+    pub fn unresolvable_names(&self) -> Vec<UnresolvableName> {
+        self.table().names().unresolvable().to_vec()
     }
 
     /// Why requests went to their endpoints lately, the oldest first; none if there is no such upstream.

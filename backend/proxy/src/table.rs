@@ -6,6 +6,7 @@
 
 use crate::{
     coarse_clock::CoarseInstant,
+    discover::Names,
     limits::RateLimit,
     upstream::{Slot, Upstream},
 };
@@ -25,6 +26,7 @@ pub struct Table {
     default_listener: ListenerRoutes,
     /// Of the listeners that routes name, by their addresses.
     named: BTreeMap<String, ListenerRoutes>,
+    names: Names,
 }
 
 /// The routes of one listener.
@@ -71,6 +73,7 @@ impl Table {
             let compiled = Upstream::compile(from, previous, workers);
             table.upstreams.insert(from.name.clone(), Arc::new(compiled));
         }
+        table.names = Names::new(table.upstreams.values());
         self.drain_removed(&table);
         for from in routes {
             // Configuration does not allow a route without an upstream. If there is one, it is ignored.
@@ -122,6 +125,11 @@ impl Table {
 
     pub fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
         self.upstreams.get(name)
+    }
+
+    /// The names of upstreams, as DNS resolves them.
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 
     /// The addresses to listen on, besides the node's own.

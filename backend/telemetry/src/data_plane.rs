@@ -3,7 +3,7 @@
 use ringmaster_common::traffic::{
     health::{EndpointOpinion, ReceivedHeartbeat},
     live::UpstreamMetrics,
-    warnings::FailedListener,
+    warnings::{FailedListener, UnresolvableName},
 };
 use std::sync::Arc;
 
@@ -16,4 +16,6 @@ pub trait DataPlane: Send + Sync + 'static {
     fn metrics(&self) -> Arc<[UpstreamMetrics]>;
     /// The addresses that it should listen on and cannot.
     fn failed_listeners(&self) -> Vec<FailedListener>;
+    /// The configured names that its DNS server cannot resolve; none if the node serves no DNS.
+    fn unresolvable_names(&self) -> Vec<UnresolvableName>;
 }
