@@ -15,9 +15,13 @@ const UNFINISHED: &str = "tmp";
 pub fn create(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
     let unfinished = path.with_extension(UNFINISHED);
     let mut file = File::create(&unfinished)?;
-    write(&mut file)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
+    let written =
+        write(&mut file).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&unfinished, path));
+    if let Err(error) = written {
+        // On a full disk, what is there of it only takes room.
+        let _ = fs::remove_file(&unfinished);
+        return Err(error);
+    }
     sync_dir(path.parent().expect("a file is in a directory"))?;
     Ok(file)
 }

@@ -486,7 +486,7 @@ async fn after_an_error_nothing_is_confirmed_any_more() {
         let (index, result) = results.recv().unwrap();
         assert_eq!(index, expected, "in the order in which they came");
         let error = result.expect_err("it is not written").to_string();
-        assert!(error.contains("cannot be written"), "{error}");
+        assert!(error.contains("cannot be written to /"), "it names the directory: {error}");
     }
     assert!(failure.get().is_some());
     assert_eq!(room.available_permits(), 10);
@@ -498,7 +498,7 @@ async fn a_failed_journal_takes_nothing() {
     let dir = fresh();
     let journal = Journal::open(dir.path()).unwrap();
     append(&journal, GROUP, 0..1).await;
-    journal.failure.get_or_init(|| Failure::new(&io::Error::other("the disk is gone")));
+    journal.failure.get_or_init(|| Failure::new(dir.path(), &io::Error::other("the disk is gone")));
     let error = journal.save_vote(GROUP, Bytes::from("vote")).await.expect_err("it has failed");
     assert!(error.to_string().contains("the disk is gone"), "{error}");
     journal.append(GROUP, 1, vec![entry(GROUP, 1)], drop).await.expect_err("it has failed");

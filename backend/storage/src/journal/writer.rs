@@ -18,7 +18,7 @@ use ringmaster_net::clock;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -79,8 +79,9 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    pub(super) fn new(error: &io::Error) -> Self {
-        Failure { kind: error.kind(), text: format!("the journal cannot be written: {error}") }
+    pub(super) fn new(dir: &Path, error: &io::Error) -> Self {
+        let text = format!("the journal cannot be written to {}: {error}", dir.display());
+        Failure { kind: error.kind(), text }
     }
 
     pub(super) fn error(&self) -> io::Error {
@@ -294,7 +295,7 @@ impl Writer {
     /// the first one did not write, and would report success.
     fn fail(&self, error: &io::Error) -> Failure {
         tracing::error!(%error, journal = %self.dir.display(), "the journal cannot be written; nothing is confirmed any more");
-        self.failure.get_or_init(|| Failure::new(error)).clone()
+        self.failure.get_or_init(|| Failure::new(&self.dir, error)).clone()
     }
 
     /// The file ends where its frames do, unless the process crashes.
