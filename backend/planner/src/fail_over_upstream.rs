@@ -97,6 +97,8 @@ fn steps(upstream: &str, from: Option<&str>, to_fence: Option<&str>, to: &str) -
     let (name, endpoint) = (upstream.to_owned(), to.to_owned());
     let (from, to_fence) = (from.map(str::to_owned), to_fence.map(str::to_owned));
     let old = to_fence.as_deref().unwrap_or("the old primary").to_owned();
+    // A plan that is blocked for want of a primary names no endpoint.
+    let to = if to.is_empty() { "the new primary" } else { to };
     vec![
         step(
             StepSpec::Preflight(Check::Failover { upstream: name.clone(), to: endpoint.clone() }),

@@ -40,13 +40,16 @@ mod state;
 mod stream;
 mod upstreams;
 
-use axum::Router;
+use axum::{Router, http::Uri};
+use ringmaster_common::traffic::import::MAX_IMPORT_BYTES;
 use ringmaster_metrics::Metrics;
 use ringmaster_services::Services;
 use std::{ops::Deref, sync::Arc, time::Duration};
 
-/// The largest body that is read.
+/// The largest body that is read, except for an import.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
+/// The address of imports, whose bodies may be larger.
+const IMPORT: &str = "/v1/traffic/import";
 /// The largest body that is taken off the wire to be thrown away, so that its sender reads the response.
 pub const MAX_DISCARDED_BYTES: u64 = 32 << 20;
 /// How long a request may take until its response begins.
@@ -91,6 +94,11 @@ impl Api {
             (stream::Encoder::default(), openapi::Description::of(route_table::ROWS));
         Api(Arc::new(Parts { services, metrics, port, public_url, encoder, description, dashboard }))
     }
+}
+
+/// The largest body that is read at this address.
+pub fn max_body_bytes(uri: &Uri) -> usize {
+    if uri.path() == IMPORT { MAX_IMPORT_BYTES } else { MAX_BODY_BYTES }
 }
 
 pub fn router(api: Api) -> Router {

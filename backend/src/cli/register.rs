@@ -10,7 +10,7 @@ use super::{
 };
 use clap::Args;
 use ringmaster_client::{Client, lock::default_owner, segment};
-use ringmaster_common::traffic::register::{Deregister, Register, Registered};
+use ringmaster_common::traffic::register::{Deregister, Register, Registered, TTL_MS};
 use ringmaster_net::clock;
 use serde_json::Value;
 use std::{ffi::OsString, io, process::Command, time::Duration};
@@ -40,13 +40,17 @@ pub struct Arguments {
     #[arg(long, default_value_t = 1)]
     weight: u32,
     /// How long the endpoint stays registered if this process dies; it is renewed while COMMAND runs
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_ttl)]
     ttl: Duration,
     #[command(flatten)]
     addresses: Addresses,
     /// The command to run
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
+}
+
+fn parse_ttl(text: &str) -> Result<Duration, String> {
+    duration::parse_within(text, *TTL_MS.start(), *TTL_MS.end())
 }
 
 pub async fn run(arguments: Arguments) -> Result<(), CliError> {

@@ -1,6 +1,6 @@
 //! The body of a request, as a whole.
 
-use crate::http::{MAX_BODY_BYTES, problem::ApiError};
+use crate::http::{max_body_bytes, problem::ApiError};
 use axum::{
     body::{Bytes, to_bytes},
     extract::Request,
@@ -8,10 +8,11 @@ use axum::{
 use ringmaster_common::error::Code;
 
 pub async fn read(request: Request) -> Result<Bytes, ApiError> {
-    to_bytes(request.into_body(), MAX_BODY_BYTES).await.map_err(|_| {
+    let limit = max_body_bytes(request.uri());
+    to_bytes(request.into_body(), limit).await.map_err(|_| {
         ApiError::new(
             Code::BodyTooLarge,
-            format!("the body did not arrive whole; the limit is {MAX_BODY_BYTES} bytes"),
+            format!("the body did not arrive whole; the limit is {limit} bytes"),
         )
     })
 }

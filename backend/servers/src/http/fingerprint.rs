@@ -28,7 +28,9 @@ pub fn is_repeatable(request: &Request) -> bool {
 /// Reads the body, and puts the fingerprint of the request beside it.
 pub async fn add(request: Request) -> Result<Request, ApiError> {
     let (mut parts, stream) = request.into_parts();
-    let reading = body::read(Request::new(stream));
+    let mut bare = Request::new(stream);
+    *bare.uri_mut() = parts.uri.clone();
+    let reading = body::read(bare);
     let body = timeout(REQUEST_TIMEOUT, reading)
         .await
         .map_err(|_| ApiError::new(Code::RequestTimeout, "the body did not arrive in time"))??;

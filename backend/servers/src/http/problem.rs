@@ -1,6 +1,6 @@
 //! Errors at the edge: problem documents (RFC 9457) made of refusals.
 
-use crate::http::{MAX_BODY_BYTES, MAX_DISCARDED_BYTES, REQUEST_TIMEOUT, response_metadata};
+use crate::http::{MAX_DISCARDED_BYTES, REQUEST_TIMEOUT, max_body_bytes, response_metadata};
 use axum::{
     Json,
     extract::Request,
@@ -107,16 +107,17 @@ pub async fn without_panic(handling: impl Future<Output = Response>) -> Response
 /// The announced length of the body, if it is too long.
 pub fn too_large(request: &Request) -> Option<u64> {
     let length: u64 = request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
-    (length > MAX_BODY_BYTES as u64).then_some(length)
+    (length > max_body_bytes(request.uri()) as u64).then_some(length)
 }
 
 /// Refuses a body of that length. It is read all the same, within bounds of size and time: a client that is still
 /// sending when the connection closes never sees the response.
 pub async fn discard(request: Request, length: u64) -> Response {
+    let limit = max_body_bytes(request.uri());
     if length <= MAX_DISCARDED_BYTES {
         let mut body = request.into_body().into_data_stream();
         let _ = timeout(REQUEST_TIMEOUT, async { while let Some(Ok(_)) = body.next().await {} }).await;
     }
-    let detail = format!("the body has {length} bytes, and the limit is {MAX_BODY_BYTES}");
+    let detail = format!("the body has {length} bytes, and the limit is {limit}");
     ApiError::new(Code::BodyTooLarge, detail).into_response()
 }
