@@ -10,6 +10,7 @@ mod action;
 mod changes;
 mod config;
 mod duration;
+mod events;
 mod lock;
 mod progress;
 mod queries;
@@ -23,12 +24,17 @@ use crate::{
     demo,
     out::{Closed, Out},
 };
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, builder::StyledStr};
 use clap_complete::Shell;
 use queries::{Listing, Query, Watching};
 use ringmaster_client::{Address, Client, ClientError};
 use ringmaster_common::id::OperationId;
-use std::{env, ffi::OsString, io, process::ExitCode};
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -69,7 +75,7 @@ enum Command {
     /// List operations: running and finished plans
     Operations(Listing),
     /// List events
-    Events(queries::EventListing),
+    Events(events::EventListing),
     /// List audited requests and their outcomes
     Audit(Listing),
     /// Read and write replicated settings
@@ -213,23 +219,46 @@ impl From<Closed> for CliError {
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let out = Out::stdout();
-    let command = match CommandLine::try_parse() {
+    let command = match CommandLine::try_parse_from(without_help_of_help(env::args_os().collect())) {
         Ok(line) => line.command,
-        Err(error) => {
+        Err(error) if error.use_stderr() => {
             // If stderr is closed, the exit code still reports the error.
             let _ = error.print();
             return ExitCode::from(usage_code(&error, env::args_os().nth(1)));
         }
+        Err(help) => return exit_with(print_help(&help.render(), &out)),
     };
-    match run(command, &out) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            if let Some(message) = failure.message() {
-                eprintln!("ringmaster: {message}");
-            }
-            ExitCode::from(failure.exit_code())
-        }
+    exit_with(run(command, &out))
+}
+
+fn exit_with(outcome: Result<(), CliError>) -> ExitCode {
+    let Err(failure) = outcome else { return ExitCode::SUCCESS };
+    if let Some(message) = failure.message() {
+        // If stderr is closed, the exit code still reports the error.
+        let _ = writeln!(io::stderr(), "ringmaster: {message}");
     }
+    ExitCode::from(failure.exit_code())
+}
+
+/// `help --help` is `help`, at any level: clap's own command takes no options.
+fn without_help_of_help(mut words: Vec<OsString>) -> Vec<OsString> {
+    let root = CommandLine::command();
+    let mut command = Some(&root);
+    // Whether `help` comes where a subcommand does.
+    let has_help = words.iter().skip(1).any(|word| {
+        let is_help = word == "help" && command.is_some_and(clap::Command::has_subcommands);
+        command = command.and_then(|command| command.find_subcommand(word));
+        is_help
+    });
+    if has_help && words.last().is_some_and(|last| last == "--help" || last == "-h") {
+        words.pop();
+    }
+    words
+}
+
+fn print_help(help: &StyledStr, out: &Out) -> Result<(), CliError> {
+    let text = if out.paint().has_colours() { help.ansi().to_string() } else { help.to_string() };
+    Ok(out.text(text)?)
 }
 
 /// `lock` and `register` exit with their command's code, so a usage error must not look like one.
@@ -255,7 +284,7 @@ fn run(command: Command, out: &Out) -> Result<(), CliError> {
         Command::Operations(Listing { limit, watching }) => {
             block_on(queries::run(Query::Operations { limit }, &watching, out))
         }
-        Command::Events(arguments) => block_on(queries::events(&arguments, out)),
+        Command::Events(arguments) => block_on(events::run(&arguments, out)),
         Command::Audit(Listing { limit, watching }) => {
             block_on(queries::run(Query::Audit { limit }, &watching, out))
         }

@@ -7,6 +7,7 @@
 //! Deliberately absent: options that the whole cluster must agree on. Those are settings, which live in
 //! the log and change at run time.
 
+use crate::parse;
 use clap::{Args, ValueEnum};
 use ringmaster_common::{cluster::MAX_NAME_BYTES, id::NodeId, origin::check_origin};
 use ringmaster_replication::elections::Elections;
@@ -160,7 +161,7 @@ impl NodeOptions {
     pub fn read(path: &Path) -> Result<NodeOptions, ConfigError> {
         let text = fs::read_to_string(path)
             .map_err(|error| ConfigError(format!("cannot read {}: {error}", path.display())))?;
-        toml::from_str(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+        parse::toml(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
     }
 
     /// These options, completed with those of `file`.

@@ -5,6 +5,7 @@ mod config;
 mod demo;
 mod node;
 mod out;
+mod parse;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -95,7 +95,7 @@ async fn serve(config: NodeConfig, consensus: &Handle, supervisor: &Supervisor) 
     let routing_table = watch::routing_table(group.clone(), proxy.clone(), telemetry.clone());
     supervisor.spawn_loop("routing-table-watch", routing_table);
     supervisor.spawn_loop("heartbeat-watch", watch::heartbeats(telemetry.clone(), proxy.clone()));
-    let data_plane = ProxyDataPlane(proxy.clone());
+    let data_plane = ProxyDataPlane { proxy: proxy.clone(), serves_dns: listeners.dns.is_some() };
     let reports =
         telemetry::run(telemetry.clone(), group.clone(), peers.clone(), journal.clone(), data_plane);
     supervisor.spawn_loop("telemetry", reports);

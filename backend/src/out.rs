@@ -1,10 +1,11 @@
 //! Standard output: the only module that writes to it.
 //!
-//! What always holds: colours and cursor movements are written only to a terminal, and colours only
+//! What always holds: colours and cursor movements are written only to a terminal that has them, and colours only
 //! without `NO_COLOR`. A closed pipe (`ringmaster events | head`) ends the command without an error.
 
 use std::{
     env,
+    ffi::OsStr,
     io::{self, IsTerminal, Write},
     sync::{Mutex, PoisonError},
 };
@@ -44,7 +45,7 @@ impl std::fmt::Debug for Out {
 
 impl Out {
     pub fn stdout() -> Out {
-        let terminal = io::stdout().is_terminal();
+        let terminal = io::stdout().is_terminal() && has_escapes(env::var_os("TERM").as_deref());
         let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Out { sink: Mutex::new(Box::new(io::stdout())), terminal, paint: Paint(terminal && !no_color) }
     }
@@ -101,9 +102,18 @@ impl Out {
     }
 }
 
+/// Whether a terminal of this type takes colours and cursor movements.
+fn has_escapes(term: Option<&OsStr>) -> bool {
+    term.is_none_or(|term| term != "dumb")
+}
+
 impl Paint {
     #[cfg(test)]
     pub const NONE: Paint = Paint(false);
+
+    pub fn has_colours(self) -> bool {
+        self.0
+    }
 
     pub fn apply(self, tone: Tone, text: &str) -> String {
         let code = match tone {
@@ -138,6 +148,12 @@ mod tests {
     fn a_closed_pipe_is_an_error_and_not_a_panic() {
         let Closed(error) = Out::plain(Box::new(ClosedPipe)).line("x").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_dumb_terminal_gets_plain_text() {
+        assert!(!has_escapes(Some("dumb".as_ref())));
+        assert!(has_escapes(Some("xterm-256color".as_ref())) && has_escapes(None));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use ringmaster_common::{
     id::Revision,
     plan::Scope,
     traffic::{
+        MAX_ROUTES, MAX_UPSTREAMS,
         import::{Import, Imported, Put, PutResult},
         register::Register,
         route::RouteSpec,
@@ -139,6 +140,9 @@ impl TrafficCommand {
 }
 
 fn check_import_form(import: &Import) -> Result<(), Refusal> {
+    // Defaults make a short upstream long, so the number of them bounds the size of the entry.
+    at_most("upstreams", import.upstreams.len(), MAX_UPSTREAMS)?;
+    at_most("routes", import.routes.len(), MAX_ROUTES)?;
     named_once("upstream", import.upstreams.iter().map(|put| put.name.as_str()))?;
     named_once("route", import.routes.iter().map(|put| put.name.as_str()))?;
     for Put { name, spec, .. } in &import.upstreams {
@@ -148,6 +152,13 @@ fn check_import_form(import: &Import) -> Result<(), Refusal> {
         routes::check(name, spec).map_err(|refusal| refusal.of(&format!("route {name}")))?;
     }
     Ok(())
+}
+
+fn at_most(what: &str, count: usize, max: usize) -> Result<(), Refusal> {
+    if count <= max {
+        return Ok(());
+    }
+    Err(Refusal::new(Code::LimitReached, format!("a cluster has up to {max} {what}, and the import {count}")))
 }
 
 /// A name that stands there twice would be put upon itself.

@@ -92,7 +92,11 @@ pub fn steps(before: &Voters, after: &Voters) -> Vec<DraftStep> {
         ),
         step(
             StepSpec::ChangeVoters { voters: after.clone() },
-            format!("Make {} the voters", nodes(after.iter().copied())),
+            format!(
+                "Make {} the {}",
+                nodes(after.iter().copied()),
+                if after.len() == 1 { "only voter" } else { "voters" }
+            ),
             MEMBERSHIP_WITHIN,
         ),
     ]

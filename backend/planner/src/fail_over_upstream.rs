@@ -131,6 +131,8 @@ fn steps(upstream: &str, from: Option<&str>, to_fence: Option<ToFence>, to: &str
             StepSpec::FencePrimary { upstream: name.clone(), from: None, addr, epoch, webhook }
         }
     };
+    // A plan that is blocked for want of a primary names no endpoint.
+    let to = if to.is_empty() { "the new primary" } else { to };
     vec![
         step(
             StepSpec::Preflight(Check::Failover { upstream: name.clone(), to: endpoint.clone() }),

@@ -69,7 +69,7 @@ use ringmaster_common::{
         live::{Decision, DrainingEndpoint, UpstreamMetrics},
         route::Route,
         upstream::Upstream,
-        warnings::{FailedListener, MAX_NAMED_ROUTES},
+        warnings::{FailedListener, MAX_NAMED_ROUTES, UnresolvableName},
     },
 };
 use ringmaster_net::supervisor::Supervisor;
@@ -239,6 +239,11 @@ impl Proxy {
             FailedListener { listener, routes, reason }
         });
         named.collect()
+    }
+
+    /// The configured names that DNS cannot resolve.
+    pub fn unresolvable_names(&self) -> Vec<UnresolvableName> {
+        self.table().names().unresolvable().to_vec()
     }
 
     /// Why requests went to their endpoints lately, the oldest first; none if there is no such upstream.

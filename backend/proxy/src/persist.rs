@@ -11,9 +11,12 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 
+/// How long to wait after a failure: the disk may be full for a while.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// In the data directory.
 const FILE: &str = "routing-table.json";
 const FORMAT: u32 = 1;
@@ -70,15 +73,37 @@ impl PersistedTable {
     }
 }
 
-/// Writes each table that comes. Of tables that come while one is written, only the last is written.
-pub async fn run(dir: PathBuf, mut tables: watch::Receiver<Option<Arc<PersistedTable>>>) {
-    while tables.changed().await.is_ok() {
-        let Some(table) = tables.borrow_and_update().clone() else { continue };
-        let dir = dir.clone();
-        let written = tokio::task::spawn_blocking(move || table.write(&dir)).await;
-        if let Err(error) = written.map_err(io::Error::other).flatten() {
-            tracing::warn!(%error, "cannot persist the routing table; a restart without a quorum would use an older one");
+/// Writes each table that comes, until it is written. Of tables that come while one is written, only the last is
+/// written.
+pub async fn run(dir: PathBuf, tables: watch::Receiver<Option<Arc<PersistedTable>>>) {
+    write_all(dir, tables, RETRY_PAUSE).await;
+}
+
+async fn write_all(
+    dir: PathBuf,
+    mut tables: watch::Receiver<Option<Arc<PersistedTable>>>,
+    retry_pause: Duration,
+) {
+    let mut failed = false;
+    loop {
+        tokio::select! {
+            changed = tables.changed() => if changed.is_err() { return },
+            () = sleep(retry_pause), if failed => {}
         }
+        let Some(table) = tables.borrow_and_update().clone() else { continue };
+        let into = dir.clone();
+        let written = tokio::task::spawn_blocking(move || table.write(&into)).await;
+        let written = written.map_err(io::Error::other).flatten();
+        match &written {
+            Err(error) if !failed => tracing::warn!(
+                dir = %dir.display(),
+                %error,
+                "cannot persist the routing table; a restart without a quorum would use an older one"
+            ),
+            Ok(()) if failed => tracing::info!("the routing table is persisted again"),
+            _ => {}
+        }
+        failed = written.is_err();
     }
 }
 
@@ -99,5 +124,26 @@ mod tests {
         assert_eq!(PersistedTable::read(dir.path()), None);
         fs::write(dir.path().join(FILE), b"{\"format\":1,").unwrap();
         assert_eq!(PersistedTable::read(dir.path()), None);
+    }
+
+    #[tokio::test]
+    async fn a_table_that_could_not_be_written_is_written_when_it_can_be() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("missing");
+        let table = PersistedTable::new([upstream("u", &[("a", 1)])].iter(), [].iter());
+        let (sender, tables) = watch::channel(None);
+        let writing = tokio::spawn(write_all(dir.clone(), tables, Duration::from_millis(20)));
+        sender.send_replace(Some(Arc::new(table.clone())));
+        sleep(Duration::from_millis(100)).await;
+        fs::create_dir(&dir).unwrap();
+        for _ in 0..500 {
+            if PersistedTable::read(&dir).is_some() {
+                break;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(PersistedTable::read(&dir), Some(table));
+        drop(sender);
+        writing.await.unwrap();
     }
 }

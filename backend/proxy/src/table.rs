@@ -6,6 +6,7 @@
 
 use crate::{
     coarse_clock::CoarseInstant,
+    discover::Names,
     endpoint::Endpoint,
     limits::RateLimit,
     upstream::{Slot, Upstream},
@@ -31,6 +32,7 @@ pub struct Table {
     named: BTreeMap<String, ListenerRoutes>,
     /// Endpoints that no upstream has any more, by the names of their upstreams. They may still have requests in flight.
     removed: Vec<(String, Arc<Endpoint>)>,
+    names: Names,
 }
 
 /// The routes of one listener.
@@ -77,6 +79,7 @@ impl Table {
             let compiled = Upstream::compile(from, previous, workers);
             table.upstreams.insert(from.name.clone(), Arc::new(compiled));
         }
+        table.names = Names::new(table.upstreams.values());
         table.removed = self.drain_removed(&table);
         for from in routes {
             // Configuration does not allow a route without an upstream. If there is one, it is ignored.
@@ -151,6 +154,11 @@ impl Table {
 
     pub fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
         self.upstreams.get(name)
+    }
+
+    /// The names of upstreams, as DNS resolves them.
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 
     /// The addresses to listen on, besides the node's own.

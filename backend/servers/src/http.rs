@@ -45,7 +45,7 @@ use ringmaster_metrics::Metrics;
 use ringmaster_services::Services;
 use std::{ops::Deref, sync::Arc, time::Duration};
 
-/// The largest body that is read.
+/// The largest body that is read, except for an import.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
 /// The largest body that is read for a lock: names, owner and `meta` at their limits, all of it escaped.
 pub const MAX_LOCK_BODY_BYTES: usize = 16 << 10;

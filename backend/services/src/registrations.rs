@@ -12,6 +12,9 @@ use tokio::time::timeout;
 
 /// The longest that a request for healthy endpoints waits for a change.
 const MAX_WAIT: Duration = Duration::from_secs(10);
+/// How long a node waits for a revision that it has not reached. It may be late; but the revision may also be of another
+/// cluster that had this address, and a client finds that out by the answer.
+const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// Registers an endpoint, or renews its registration. A renewal is kept by the leader alone and costs no entry of
 /// the log.
@@ -58,7 +61,7 @@ pub async fn deregister(
 }
 
 /// The endpoints that get requests now, from the state that this node has applied. With `seen` it waits, up to
-/// `wait`, until the upstream has changed after that revision.
+/// `wait`, until the upstream has changed after that revision, but not long for a revision that it has not reached.
 pub async fn healthy(
     services: &Services,
     upstream: &str,
@@ -74,8 +77,10 @@ pub async fn healthy(
             }
             Ok::<_, Refusal>(())
         };
+        let is_ahead = seen > services.group.state().revision;
+        let wait = wait.min(if is_ahead { CATCH_UP } else { MAX_WAIT });
         // Without a change in time, the answer is the present state.
-        if let Ok(ended) = timeout(wait.min(MAX_WAIT), changed).await {
+        if let Ok(ended) = timeout(wait, changed).await {
             ended?;
         }
     }

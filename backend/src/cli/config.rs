@@ -1,21 +1,22 @@
 //! `ringmaster config`: upstreams and routes as one file, to keep under version control.
 //!
 //! An import applies the whole file or nothing, and deletes nothing. It has a node validate the file first, prints the
-//! changes, and applies them only if the current configuration has not changed meanwhile.
+//! changes, and applies them only if the current configuration has not changed meanwhile. A file that is too large for
+//! one request ([`MAX_IMPORT_BYTES`]) is applied in parts, each of them whole.
 
 use super::{
     CliError,
     changes::{Confirmation, confirm},
-    queries::{MAX_LIMIT, items, list, to_json},
+    queries::{MAX_LIMIT, PAGE_UPSTREAMS, Reading, items, list, list_by, to_json},
 };
-use crate::out::Out;
+use crate::{out::Out, parse};
 use clap::{Args, Subcommand};
 use ringmaster_client::{Client, ClientError};
 use ringmaster_common::{
     id::Revision,
     traffic::{
         check_name,
-        import::{Import, Put},
+        import::{Import, MAX_IMPORT_BYTES, Put},
         route::{Route, RouteSpec},
         upstream::{Upstream, UpstreamSpec},
     },
@@ -34,10 +35,13 @@ pub enum Arguments {
     #[command(after_help = "\
 Examples:
   ringmaster config export traffic.toml
-  ringmaster config export - | diff traffic.toml -")]
+  ringmaster config export - | diff traffic.toml -
+  ringmaster config export traffic.toml --stale      without a quorum: what the node has")]
     Export {
         /// The file to write; - or none is standard output
         file: Option<PathBuf>,
+        #[command(flatten)]
+        reading: Reading,
         #[command(flatten)]
         target: super::Target,
     },
@@ -48,7 +52,7 @@ Examples:
 
 #[derive(Args, Debug)]
 pub struct ImportArguments {
-    /// The file to read; - is standard input and needs --yes
+    /// The file to read, TOML or JSON as `export` writes them; - is standard input and needs --yes
     file: PathBuf,
     #[command(flatten)]
     confirmation: Confirmation,
@@ -77,8 +81,8 @@ struct Change {
 
 pub async fn run(arguments: Arguments, out: &Out) -> Result<(), CliError> {
     match arguments {
-        Arguments::Export { file, target } => {
-            let (upstreams, routes) = current(&target.client()).await?;
+        Arguments::Export { file, reading, target } => {
+            let (upstreams, routes) = current(&target.client(), reading).await?;
             let configuration = Configuration {
                 upstreams: upstreams.iter().map(|known| (known.name.clone(), known.spec())).collect(),
                 routes: routes.into_iter().map(|known| (known.name, known.spec)).collect(),
@@ -104,7 +108,7 @@ async fn import(file: &Path, confirmation: &Confirmation, out: &Out) -> Result<(
     let invalid = |why: String| CliError::Usage(format!("{}: {why}", file.display()));
     let text = if is_standard(file) { io::read_to_string(io::stdin()) } else { fs::read_to_string(file) };
     let text = text.map_err(|error| invalid(error.to_string()))?;
-    let configuration: Configuration = toml::from_str(&text).map_err(|error| invalid(error.to_string()))?;
+    let configuration = Configuration::parse(&text).map_err(invalid)?;
     for (name, spec) in &configuration.upstreams {
         let checked = check_name("an upstream", name).and_then(|()| spec.check());
         checked.map_err(|why| invalid(format!("upstream {name}: {why}")))?;
@@ -115,7 +119,7 @@ async fn import(file: &Path, confirmation: &Confirmation, out: &Out) -> Result<(
     }
     confirmation.check()?;
     let client = confirmation.target.client();
-    let (upstreams, routes) = current(&client).await?;
+    let (upstreams, routes) = current(&client, Reading { stale: false }).await?;
     let (import, changes) = changes(configuration, &upstreams, &routes);
     let json = confirmation.target.json;
     if import.is_empty() {
@@ -126,7 +130,11 @@ async fn import(file: &Path, confirmation: &Confirmation, out: &Out) -> Result<(
         ClientError::Problem(_) => CliError::Failed(format!("{error}; nothing was imported")),
         other => other.into(),
     };
-    client.post::<()>("/v1/traffic/import?check=true", &import).await.map_err(refused)?;
+    let parts = parts(import, MAX_IMPORT_BYTES);
+    // A part may need those before it, so only a whole import can be checked.
+    if let [whole] = parts.as_slice() {
+        client.post::<()>("/v1/traffic/import?check=true", whole).await.map_err(refused)?;
+    }
     if json {
         out.line(to_json(&changes))?;
     } else {
@@ -135,18 +143,68 @@ async fn import(file: &Path, confirmation: &Confirmation, out: &Out) -> Result<(
     if !confirmation.yes && !confirm("Apply these changes? [y/N] ")? {
         return Err(CliError::Failed("nothing was imported; nothing has changed".to_owned()));
     }
-    client.post::<()>("/v1/traffic/import", &import).await.map_err(refused)?;
-    if json { Ok(()) } else { Ok(out.line(format!("Applied {} changes.", changes.len()))?) }
+    for (done, part) in parts.iter().enumerate() {
+        client.post::<()>("/v1/traffic/import", part).await.map_err(|error| match done {
+            0 => refused(error),
+            _ => CliError::Failed(format!("{error}; {done} of {} parts were applied", parts.len())),
+        })?;
+    }
+    let in_parts = if parts.len() > 1 { format!(" in {} parts", parts.len()) } else { String::new() };
+    if json { Ok(()) } else { Ok(out.line(format!("Applied {} changes{in_parts}.", changes.len()))?) }
 }
 
 fn is_standard(file: &Path) -> bool {
     file.as_os_str() == "-"
 }
 
-async fn current(client: &Client) -> Result<(Vec<Upstream>, Vec<Route>), CliError> {
-    let upstreams = items(list(client, "/v1/upstreams", MAX_LIMIT).await?)?;
-    let routes = items(list(client, "/v1/routes", MAX_LIMIT).await?)?;
-    Ok((upstreams, routes))
+async fn current(client: &Client, reading: Reading) -> Result<(Vec<Upstream>, Vec<Route>), CliError> {
+    let failed = |error| reading.failed(error);
+    let upstreams = list_by(client, &reading.path("/v1/upstreams"), MAX_LIMIT, PAGE_UPSTREAMS).await;
+    let routes = list(client, &reading.path("/v1/routes"), MAX_LIMIT).await;
+    Ok((items(upstreams.map_err(failed)?)?, items(routes.map_err(failed)?)?))
+}
+
+impl Configuration {
+    fn parse(text: &str) -> Result<Configuration, String> {
+        let text = text.trim_start_matches('\u{feff}');
+        // A table in TOML starts with its name.
+        if text.trim_start().starts_with('{') { parse::json(text) } else { parse::toml(text) }
+    }
+}
+
+/// As many puts in each part as fit into `max_bytes`. Upstreams come first, because routes lead to them.
+fn parts(import: Import, max_bytes: usize) -> Vec<Import> {
+    let mut parts = Parts { parts: vec![Import::default()], bytes: ENVELOPE, max_bytes };
+    for put in import.upstreams {
+        parts.part_for(&put).upstreams.push(put);
+    }
+    for put in import.routes {
+        parts.part_for(&put).routes.push(put);
+    }
+    parts.parts
+}
+
+/// `{"upstreams":[],"routes":[]}`, rounded up.
+const ENVELOPE: usize = 64;
+
+struct Parts {
+    parts: Vec<Import>,
+    /// Of the last part.
+    bytes: usize,
+    max_bytes: usize,
+}
+
+impl Parts {
+    /// The last part, or a new one if this does not fit into the last.
+    fn part_for(&mut self, put: &impl Serialize) -> &mut Import {
+        let bytes = to_json(put).len() + 1;
+        if self.bytes + bytes > self.max_bytes && self.bytes > ENVELOPE {
+            self.parts.push(Import::default());
+            self.bytes = ENVELOPE;
+        }
+        self.bytes += bytes;
+        self.parts.last_mut().expect("there is a first part")
+    }
 }
 
 /// The import request, and its changes for display.
@@ -261,7 +319,7 @@ mod tests {
 
     #[test]
     fn an_import_lists_new_and_changed_objects() {
-        let mut wanted: Configuration = toml::from_str(FILE).unwrap();
+        let mut wanted = Configuration::parse(FILE).unwrap();
         assert_eq!(sentences(&wanted, &[]), ["+ upstream web is new", "+ route all is new"]);
         let known = known(&wanted.upstreams["web"]);
         assert_eq!(sentences(&wanted, std::slice::from_ref(&known)), ["+ route all is new"]);
@@ -272,11 +330,31 @@ mod tests {
 
     #[test]
     fn an_export_can_be_imported() {
-        let wanted: Configuration = toml::from_str(FILE).unwrap();
-        let text = toml::to_string(&wanted).unwrap();
-        let read: Configuration = toml::from_str(&text).unwrap();
-        assert_eq!(read.upstreams, wanted.upstreams);
-        assert_eq!(read.routes, wanted.routes);
-        assert!(toml::from_str::<Configuration>("[upstream.web]").is_err(), "a misspelt table is rejected");
+        let wanted = Configuration::parse(FILE).unwrap();
+        for text in
+            [toml::to_string(&wanted).unwrap(), to_json(&wanted), format!("\u{feff}{}", to_json(&wanted))]
+        {
+            let read = Configuration::parse(&text).unwrap();
+            assert_eq!(read.upstreams, wanted.upstreams);
+            assert_eq!(read.routes, wanted.routes);
+        }
+        assert!(Configuration::parse("[upstream.web]").is_err(), "a misspelt table is rejected");
+        assert!(Configuration::parse(r#"{"upstream": {}}"#).is_err(), "also in JSON");
+    }
+
+    #[test]
+    fn a_large_import_is_split_into_parts_that_fit() {
+        let wanted = Configuration::parse(FILE).unwrap();
+        let names = (0..40).map(|nth| format!("u{nth:02}"));
+        let upstreams = names.map(|name| Put { name, version: None, spec: wanted.upstreams["web"].clone() });
+        let route = Put { name: "all".to_owned(), version: None, spec: wanted.routes["all"].clone() };
+        let import = Import { upstreams: upstreams.collect(), routes: vec![route] };
+        assert_eq!(parts(import.clone(), 1 << 20), [import.clone()]);
+        let parts = parts(import.clone(), 10_000);
+        assert!(parts.len() > 2);
+        assert!(parts.iter().all(|part| to_json(part).len() <= 10_000 && !part.is_empty()));
+        let upstreams = parts.iter().flat_map(|part| part.upstreams.clone());
+        assert_eq!(upstreams.collect::<Vec<_>>(), import.upstreams, "in their order");
+        assert_eq!(parts.last().unwrap().routes, import.routes);
     }
 }

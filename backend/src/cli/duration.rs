@@ -17,6 +17,22 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads a duration of `min_ms` to `max_ms`.
+pub fn parse_within(text: &str, min_ms: u64, max_ms: u64) -> Result<Duration, String> {
+    let duration = parse(text)?;
+    if (u128::from(min_ms)..=u128::from(max_ms)).contains(&duration.as_millis()) {
+        return Ok(duration);
+    }
+    Err(format!("it takes {} to {}", exact(min_ms), exact(max_ms)))
+}
+
+/// As [`parse`] reads it, in the largest unit that is whole.
+fn exact(ms: u64) -> String {
+    let (unit, factor) =
+        UNITS.iter().rev().find(|(_, factor)| ms.is_multiple_of(*factor)).unwrap_or(&("ms", 1));
+    if ms == 0 { "0s".to_owned() } else { format!("{}{unit}", ms / factor) }
+}
+
 /// Writes milliseconds with three digits or so: `80 ms`, `1.25 s`, `2 m 5 s`.
 pub fn show_ms(ms: u64) -> String {
     match ms {
@@ -40,6 +56,15 @@ mod tests {
         for text in ["", "10", "s", "1.5s", "-1s", "10 s", "10sec", "99999999999999999h"] {
             assert!(parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_duration_out_of_bounds_is_refused_in_units_of_the_command_line() {
+        let wait = |text: &str| parse_within(text, 0, 3_600_000);
+        assert_eq!(wait("60m"), Ok(Duration::from_secs(3600)));
+        assert_eq!(wait("2h"), Err("it takes 0s to 1h".to_owned()));
+        assert_eq!(parse_within("99ms", 100, 86_400_000), Err("it takes 100ms to 24h".to_owned()));
+        assert_eq!(parse_within("1d", 100, 200), parse("1d"), "the unit is what is wrong");
     }
 
     #[test]

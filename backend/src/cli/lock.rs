@@ -13,10 +13,19 @@ use super::{Addresses, CliError, duration};
 use clap::Args;
 use job::Job;
 use nix::sys::signal::Signal;
-use ringmaster_client::{LockError, LockGuard, LockRequest, lock::default_owner};
-use ringmaster_common::error::Code;
+use ringmaster_client::{
+    Client, ClientError, LockError, LockGuard, LockRequest, NO_LEADER_PAUSE, lock::default_owner,
+};
+use ringmaster_common::{
+    error::Code,
+    lock::{MAX_TTL_MS, MAX_WAIT_MS, MIN_TTL_MS},
+};
+use ringmaster_net::clock;
 use std::{env, ffi::OsString, io, process::Command, time::Duration};
-use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal as Signals, SignalKind, signal},
+    time::sleep,
+};
 
 /// The wait ended without the lock.
 const WAIT_ENDED: u8 = 124;
@@ -50,10 +59,10 @@ pub struct Arguments {
     #[arg(allow_hyphen_values = true)]
     name: String,
     /// How long the lock stays held if this process dies; it is renewed while COMMAND runs
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_ttl)]
     ttl: Duration,
     /// How long to wait for the lock; 0s tries once
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_wait)]
     wait: Duration,
     /// The owner that others see [default: HOST:PROCESS_ID]
     #[arg(long)]
@@ -71,11 +80,19 @@ pub struct Arguments {
     command: Vec<OsString>,
 }
 
+fn parse_ttl(text: &str) -> Result<Duration, String> {
+    duration::parse_within(text, MIN_TTL_MS, MAX_TTL_MS)
+}
+
+fn parse_wait(text: &str) -> Result<Duration, String> {
+    duration::parse_within(text, 0, MAX_WAIT_MS)
+}
+
 pub async fn run(arguments: Arguments) -> Result<(), CliError> {
     let mut signals =
         ForwardedSignals::listen().map_err(|error| failed(format!("cannot listen for signals: {error}")))?;
     let guard = tokio::select! {
-        outcome = request(&arguments).acquire() => outcome.map_err(not_acquired)?,
+        outcome = acquire(&arguments) => outcome.map_err(not_acquired)?,
         signal = signals.next() => return Err(exit(BY_SIGNAL + signal as u8)),
     };
     let outcome = run_while_held(&guard, &arguments.command, &mut signals).await;
@@ -91,14 +108,23 @@ pub async fn run(arguments: Arguments) -> Result<(), CliError> {
     }
 }
 
-fn request(arguments: &Arguments) -> LockRequest {
-    let mut request = arguments
-        .addresses
-        .client()
+/// Acquires the lock. Within the wait, the cluster may still be starting.
+async fn acquire(arguments: &Arguments) -> Result<LockGuard, LockError> {
+    let (client, began) = (arguments.addresses.client(), clock::now());
+    loop {
+        let left = arguments.wait.saturating_sub(began.elapsed());
+        match client.discover().await {
+            Err(ClientError::Unreachable(_)) if left > NO_LEADER_PAUSE => sleep(NO_LEADER_PAUSE).await,
+            _ => return request(arguments, &client).wait(left).acquire().await,
+        }
+    }
+}
+
+fn request(arguments: &Arguments, client: &Client) -> LockRequest {
+    let mut request = client
         .lock(&arguments.name)
         .owner(arguments.owner.clone().unwrap_or_else(default_owner))
-        .ttl(arguments.ttl)
-        .wait(arguments.wait);
+        .ttl(arguments.ttl);
     // The program name only: arguments may contain secrets.
     if let Some(program) = arguments.command.first() {
         request = request.meta("command", program.to_string_lossy());

@@ -9,8 +9,8 @@ use clap::{Args, Subcommand};
 use ringmaster_client::{Client, ClientError, Stream, Update, segment};
 use ringmaster_common::{
     cluster::Cluster,
-    event::{AuditEntry, Event, EventBatch},
-    id::Revision,
+    error::Code,
+    event::{AuditEntry, Event},
     lock::LockDetail,
     operation::Operation,
     page::Page,
@@ -28,6 +28,8 @@ pub const DEBOUNCE: Duration = Duration::from_millis(150);
 pub const MAX_LIMIT: usize = 10_000;
 /// How many items one request asks for.
 const PAGE_ITEMS: usize = 500;
+/// How many upstreams: each may have hundreds of endpoints.
+pub const PAGE_UPSTREAMS: usize = 32;
 
 #[derive(Args, Debug)]
 pub struct Watching {
@@ -35,7 +37,40 @@ pub struct Watching {
     #[arg(long)]
     pub watch: bool,
     #[command(flatten)]
+    pub reading: Reading,
+    #[command(flatten)]
     pub target: Target,
+}
+
+/// How fresh the answer must be.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Reading {
+    /// Read the copy of the node that answers; it needs no quorum, and may be out of date
+    #[arg(long)]
+    pub stale: bool,
+}
+
+impl Reading {
+    /// The path of a request that reads.
+    pub fn path(self, path: impl Into<String>) -> String {
+        let path = path.into();
+        match (self.stale, path.contains('?')) {
+            (false, _) => path,
+            (true, false) => path + "?consistency=stale",
+            (true, true) => path + "&consistency=stale",
+        }
+    }
+
+    /// Without a quorum, a stale read is what is left.
+    pub fn failed(self, error: ClientError) -> CliError {
+        let needs_quorum = error.is(Code::NoLeader) && !self.stale;
+        match error.into() {
+            CliError::Failed(message) if needs_quorum => {
+                CliError::Failed(format!("{message}; --stale reads what this node has"))
+            }
+            other => other,
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -45,16 +80,6 @@ pub struct Listing {
     pub limit: usize,
     #[command(flatten)]
     pub watching: Watching,
-}
-
-#[derive(Args, Debug)]
-#[command(after_help = "Example: ringmaster events --after 1200 --json --watch")]
-pub struct EventListing {
-    /// Show the events after this revision instead of the latest
-    #[arg(long, value_name = "REVISION")]
-    after: Option<Revision>,
-    #[command(flatten)]
-    listing: Listing,
 }
 
 #[derive(Args, Debug)]
@@ -135,28 +160,37 @@ pub enum Query {
 }
 
 impl Query {
-    async fn fetch(&self, client: &Client) -> Result<Value, ClientError> {
+    /// The answer as [`Query::show`] needs it, or as JSON for scripts.
+    async fn fetch(&self, client: &Client, reading: Reading, json: bool) -> Result<Value, ClientError> {
+        let all = async |path: &str, limit: usize| list(client, &reading.path(path), limit).await;
         match self {
+            // These are the answering node's own view and need no quorum.
             Query::Status => client.get("/v1/cluster").await,
-            Query::Nodes => list(client, "/v1/nodes", MAX_LIMIT).await,
-            Query::Operations { limit } => list(client, "/v1/operations", *limit).await,
-            Query::Audit { limit } => list(client, "/v1/audit", *limit).await,
-            Query::Settings => list(client, "/v1/settings", MAX_LIMIT).await,
+            Query::Nodes if json => list(client, "/v1/nodes", MAX_LIMIT).await,
+            // Whether there is a quorum decides what the statuses of nodes are worth.
+            Query::Nodes => client.get("/v1/cluster").await,
+            Query::Operations { limit } => all("/v1/operations", *limit).await,
+            Query::Audit { limit } => all("/v1/audit", *limit).await,
+            Query::Settings => all("/v1/settings", MAX_LIMIT).await,
             Query::Locks { prefix, contended } => {
                 let path = format!("/v1/locks?prefix={}&contended={contended}", segment(prefix));
-                list(client, &path, MAX_LIMIT).await
+                all(&path, MAX_LIMIT).await
             }
-            Query::Lock { name } => client.get(&format!("/v1/locks/{}", segment(name))).await,
-            Query::Upstreams => list(client, "/v1/upstreams", MAX_LIMIT).await,
-            Query::Upstream { name } => client.get(&format!("/v1/upstreams/{}", segment(name))).await,
-            Query::Routes => list(client, "/v1/routes", MAX_LIMIT).await,
+            Query::Lock { name } => client.get(&reading.path(format!("/v1/locks/{}", segment(name)))).await,
+            Query::Upstreams => {
+                list_by(client, &reading.path("/v1/upstreams"), MAX_LIMIT, PAGE_UPSTREAMS).await
+            }
+            Query::Upstream { name } => {
+                client.get(&reading.path(format!("/v1/upstreams/{}", segment(name)))).await
+            }
+            Query::Routes => all("/v1/routes", MAX_LIMIT).await,
         }
     }
 
     fn show(&self, answer: Value, paint: Paint) -> Result<String, CliError> {
         Ok(match self {
             Query::Status => show::cluster(&read::<Cluster>(answer)?, paint),
-            Query::Nodes => show::nodes(&items(answer)?, paint),
+            Query::Nodes => show::nodes(&read::<Cluster>(answer)?, paint),
             Query::Operations { .. } => {
                 let mut operations: Vec<Operation> = items(answer)?;
                 operations.sort_by_key(|operation| operation.id);
@@ -238,17 +272,20 @@ impl Query {
 
 pub async fn run(query: Query, watching: &Watching, out: &Out) -> Result<(), CliError> {
     let client = watching.target.client();
+    let reading = watching.reading;
     if watching.watch {
-        return watch(query, &client, watching.target.json, out).await;
+        return watch(query, &client, watching, out).await;
     }
-    let answer = query.fetch(&client).await?;
+    let answer =
+        query.fetch(&client, reading, watching.target.json).await.map_err(|error| reading.failed(error))?;
     if watching.target.json {
         return Ok(out.line(answer.to_string())?);
     }
     Ok(out.text(query.show(answer, out.paint())?)?)
 }
 
-async fn watch(query: Query, client: &Client, json: bool, out: &Out) -> Result<(), CliError> {
+async fn watch(query: Query, client: &Client, watching: &Watching, out: &Out) -> Result<(), CliError> {
+    let json = watching.target.json;
     let mut stream = Stream::open(client);
     if let Some(topic) = query.topic() {
         stream = stream.following(topic);
@@ -266,7 +303,7 @@ async fn watch(query: Query, client: &Client, json: bool, out: &Out) -> Result<(
         if !touched {
             continue;
         }
-        let text = match query.fetch(client).await {
+        let text = match query.fetch(client, watching.reading, json).await {
             Ok(answer) if json => answer.to_string(),
             Ok(answer) => query.show(answer, out.paint())?,
             // The problem may be transient: report it and keep watching.
@@ -290,64 +327,23 @@ async fn watch(query: Query, client: &Client, json: bool, out: &Out) -> Result<(
     }
 }
 
-/// Lists events; with `--watch`, appends new ones.
-pub async fn events(arguments: &EventListing, out: &Out) -> Result<(), CliError> {
-    let EventListing { after, listing: Listing { limit, watching: Watching { watch, target } } } = arguments;
-    let client = target.client();
-    if !*watch {
-        let answer = list(&client, &history(*after), *limit).await?;
-        if target.json {
-            return Ok(out.line(answer.to_string())?);
-        }
-        let batches = in_order(items(answer)?);
-        return Ok(out.text(show::event_heading(out.paint()) + &show::events(&batches, out.paint()))?);
-    }
-
-    let mut stream = Stream::open(&client);
-    let mut shown = *after;
-    if !target.json {
-        out.text(show::event_heading(out.paint()))?;
-    }
-    loop {
-        let batches = match stream.next().await? {
-            // The events before a fresh view are unknown: read them from the history.
-            Update::View => {
-                let known = if shown.is_some() { MAX_LIMIT } else { *limit };
-                in_order(items(list(&client, &history(shown), known).await?)?)
-            }
-            Update::Events(batch) => vec![batch],
-            Update::Sample | Update::Locks(_) => continue,
-        };
-        for batch in batches.iter().filter(|batch| shown.is_none_or(|revision| batch.revision > revision)) {
-            if target.json {
-                out.line(to_json(batch))?;
-            } else {
-                out.text(show::events(std::slice::from_ref(batch), out.paint()))?;
-            }
-        }
-        shown = shown.max(batches.last().map(|batch| batch.revision));
-    }
-}
-
-fn history(after: Option<Revision>) -> String {
-    match after {
-        Some(revision) => format!("/v1/events?after={revision}"),
-        None => "/v1/events?order=desc".to_owned(),
-    }
-}
-
-fn in_order(mut batches: Vec<EventBatch>) -> Vec<EventBatch> {
-    batches.sort_by_key(|batch| batch.revision);
-    batches
-}
-
 /// Requests page after page until there are `limit` items or no more. The answer is one page, whose
 /// `next` is the cursor after its last item.
 pub async fn list(client: &Client, path: &str, limit: usize) -> Result<Value, ClientError> {
+    list_by(client, path, limit, PAGE_ITEMS).await
+}
+
+/// The same with a number of items for each request.
+pub async fn list_by(
+    client: &Client,
+    path: &str,
+    limit: usize,
+    page_items: usize,
+) -> Result<Value, ClientError> {
     let separator = if path.contains('?') { '&' } else { '?' };
     let mut all = Page { items: Vec::new(), next: None };
     loop {
-        let want = (limit - all.items.len()).min(PAGE_ITEMS);
+        let want = (limit - all.items.len()).min(page_items);
         let cursor = all.next.as_deref().map(|cursor: &str| format!("&cursor={}", segment(cursor)));
         let path = format!("{path}{separator}limit={want}{}", cursor.unwrap_or_default());
         let page: Page<Value> = client.get(&path).await?;

@@ -19,7 +19,7 @@ use clap::Args;
 use nix::sys::signal::Signal;
 use ringmaster_client::{Client, ClientError, lock::default_owner, segment};
 use ringmaster_common::traffic::{
-    register::{Register, Registered},
+    register::{Register, Registered, TTL_MS},
     upstream::check_addr,
 };
 use ringmaster_net::clock;
@@ -69,13 +69,17 @@ pub struct Arguments {
     #[arg(long, default_value_t = 1)]
     weight: u32,
     /// How long the endpoint stays registered if this process dies; it is renewed while COMMAND runs
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_ttl)]
     ttl: Duration,
     #[command(flatten)]
     addresses: Addresses,
     /// The command to run
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
+}
+
+fn parse_ttl(text: &str) -> Result<Duration, String> {
+    duration::parse_within(text, *TTL_MS.start(), *TTL_MS.end())
 }
 
 pub async fn run(arguments: Arguments) -> Result<(), CliError> {

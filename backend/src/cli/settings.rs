@@ -2,7 +2,7 @@
 
 use super::{
     CliError, Target,
-    queries::{self, Query, Watching, read},
+    queries::{self, Query, Reading, Watching, read},
     show,
 };
 use crate::out::Out;
@@ -18,6 +18,8 @@ pub enum Arguments {
     /// Show a setting
     Get {
         key: String,
+        #[command(flatten)]
+        reading: Reading,
         #[command(flatten)]
         target: Target,
     },
@@ -43,7 +45,10 @@ Examples:
 pub async fn run(arguments: Arguments, out: &Out) -> Result<(), CliError> {
     let (answer, target) = match arguments {
         Arguments::List(watching) => return queries::run(Query::Settings, &watching, out).await,
-        Arguments::Get { key, target } => (target.client().get::<Value>(&path(&key)).await?, target),
+        Arguments::Get { key, reading, target } => {
+            let answer = target.client().get::<Value>(&reading.path(path(&key))).await;
+            (answer.map_err(|error| reading.failed(error))?, target)
+        }
         Arguments::Put { key, value, if_match, target } => {
             let body = json!({ "value": value });
             (target.client().put::<Value>(&path(&key), &body, if_match).await?, target)

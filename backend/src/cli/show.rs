@@ -99,7 +99,15 @@ pub fn cluster(cluster: &Cluster, paint: Paint) -> String {
     text
 }
 
-pub fn nodes(nodes: &[NodeInfo], paint: Paint) -> String {
+pub fn nodes(cluster: &Cluster, paint: Paint) -> String {
+    let mut text = String::new();
+    if !cluster.quorum.has {
+        line(&mut text, format!("Quorum  {}", paint.apply(Tone::Bad, &no_quorum(cluster))));
+    }
+    text + &table_of_nodes(&cluster.nodes, paint)
+}
+
+fn table_of_nodes(nodes: &[NodeInfo], paint: Paint) -> String {
     let mut table = Table::new(&[
         Column::Right("ID"),
         Column::Left("NAME"),

@@ -47,6 +47,11 @@ fn options_may_stand_before_and_after_the_action() {
         "lock x --ttl 10s --wait 0s --owner me --shared --url http://a:1 -- sh -c true --flag",
         "lock --limit 3 x -- true",
         "locks",
+        "locks --stale",
+        "locks show x --stale",
+        "upstreams web --watch --stale",
+        "settings get a.b --stale",
+        "config export - --stale --json",
         "locks jobs/ --contended --watch --json",
         "locks show jobs/nightly --json",
         "plan release_lock --name jobs/nightly --token 7",
@@ -78,6 +83,10 @@ fn invalid_command_lines_are_usage_errors() {
         "lock -- true",
         "lock x --ttl 10 -- true",
         "lock x --shared --limit 3 -- true",
+        "lock x --wait 2h -- true",
+        "lock x --ttl 10ms -- true",
+        "register web --addr 127.0.0.1:1 --ttl 2d -- true",
+        "register web --addr 127.0.0.1:1 --ttl 100ms -- true",
         "locks jobs/ show x",
         "locks show",
         "demo --nodes 0",
@@ -93,6 +102,29 @@ fn invalid_command_lines_are_usage_errors() {
     let error = parse("apply nonsense").unwrap_err().to_string();
     for action in ringmaster_common::action::Action::TYPES {
         assert!(error.contains(action), "{error}");
+    }
+}
+
+#[test]
+fn help_of_help_is_help() {
+    let shortened = |line: &str| {
+        let words = line.split_whitespace().map(OsString::from).collect();
+        let words: Vec<_> =
+            without_help_of_help(words).into_iter().map(|word| word.into_string().unwrap()).collect();
+        words.join(" ")
+    };
+    for (line, expected) in [
+        ("ringmaster help --help", "ringmaster help"),
+        ("ringmaster help -h", "ringmaster help"),
+        ("ringmaster help lock --help", "ringmaster help lock"),
+        ("ringmaster config help --help", "ringmaster config help"),
+        ("ringmaster config help import --help", "ringmaster config help import"),
+        ("ringmaster --help", "ringmaster --help"),
+        ("ringmaster status --help", "ringmaster status --help"),
+        ("ringmaster lock help --help", "ringmaster lock help --help"),
+        ("ringmaster lock x -- help --help", "ringmaster lock x -- help --help"),
+    ] {
+        assert_eq!(shortened(line), expected);
     }
 }
 

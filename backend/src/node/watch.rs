@@ -91,9 +91,14 @@ pub async fn addresses(config: &NodeConfig, group: &ClusterGroup) -> Result<(), 
             if node.api_addr == api && node.peer_addr == peer {
                 return std::future::pending().await;
             }
+            // The only member cannot be removed, and its data is nowhere else.
+            let otherwise = match state.membership.iter().count() {
+                1 => "",
+                _ => ", or remove it and let it join anew with an empty data directory",
+            };
             return Err(NodeError(format!(
                 "node {me} was started with the addresses {api} (API) and {peer} (peers), and the cluster knows it at \
-                 {} and {}; start it there, or remove it and let it join anew with an empty data directory",
+                 {} and {}; start it there{otherwise}",
                 node.api_addr, node.peer_addr
             )));
         }

@@ -3,7 +3,7 @@
 use ringmaster_common::traffic::{
     health::{EndpointOpinion, ReceivedHeartbeat},
     live::{DrainingEndpoint, UpstreamMetrics},
-    warnings::FailedListener,
+    warnings::{FailedListener, UnresolvableName},
 };
 use std::sync::Arc;
 
@@ -18,4 +18,6 @@ pub trait DataPlane: Send + Sync + 'static {
     fn draining(&self) -> Vec<DrainingEndpoint>;
     /// The addresses that it should listen on and cannot.
     fn failed_listeners(&self) -> Vec<FailedListener>;
+    /// The configured names that its DNS server cannot resolve; none if the node serves no DNS.
+    fn unresolvable_names(&self) -> Vec<UnresolvableName>;
 }

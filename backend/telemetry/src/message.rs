@@ -8,7 +8,7 @@ use ringmaster_common::{
     traffic::{
         health::{EndpointOpinion, ReceivedHeartbeat},
         live::{DrainingEndpoint, UpstreamMetrics},
-        warnings::FailedListener,
+        warnings::{FailedListener, UnresolvableName},
     },
 };
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,8 @@ pub(crate) struct Message {
     pub(crate) draining: Arc<[DrainingEndpoint]>,
     #[serde(default)]
     pub(crate) failed_listeners: Arc<[FailedListener]>,
+    #[serde(default)]
+    pub(crate) unresolvable_names: Arc<[UnresolvableName]>,
     /// How far the node has applied the log.
     #[serde(default)]
     pub(crate) applied: Position,

@@ -228,6 +228,7 @@ impl Reports {
         found.extend(warnings(self.messages(now, FRESH).map(|(message, _)| ProxyReport {
             node: message.report.node,
             failed_listeners: &message.failed_listeners,
+            unresolvable_names: &message.unresolvable_names,
             metrics: &message.traffic,
         })));
         found

@@ -82,6 +82,7 @@ pub async fn run(
             applied: position(&group),
             checkpoints: telemetry.checkpoints(),
             remembered: telemetry.positions(),
+            unresolvable_names: proxy.unresolvable_names().into(),
         };
         send(&telemetry, &group, &peers, message);
     }

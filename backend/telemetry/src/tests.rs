@@ -37,6 +37,7 @@ fn aged(age_ms: u64, report: NodeReport) -> Message {
         applied: Position::default(),
         checkpoints: Vec::new(),
         remembered: BTreeMap::new(),
+        unresolvable_names: [].into(),
     }
 }
 

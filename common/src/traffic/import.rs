@@ -4,6 +4,10 @@ use super::{route::RouteSpec, upstream::UpstreamSpec};
 use crate::id::Revision;
 use serde::{Deserialize, Serialize};
 
+/// The largest body of an import, in bytes: 256 upstreams of 256 endpoints fit where an id and an address together have
+/// up to 75. An import is one entry of the log, and an entry must fit into a frame between nodes, which has 16 MiB.
+pub const MAX_IMPORT_BYTES: usize = 7 << 20;
+
 /// The body of `POST /v1/traffic/import`. Upstreams and routes that it does not name stay unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -1,4 +1,4 @@
-//! Warnings about traffic: listeners that a proxy cannot open, and endpoints that fail.
+//! Warnings about traffic: listeners that a proxy cannot open, endpoints that fail, and names that DNS cannot have.
 //!
 //! Each node reports its observations; [`warnings`] combines them, the same for the command line and for every
 //! browser. A health check probes an endpoint; these warnings are about real requests, so they also cover an
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{id::NodeId, plan::Warning};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Over how long requests are counted.
 pub const RECENT_S: usize = 10;
@@ -23,6 +23,8 @@ const MIN_REQUESTS: u64 = 5;
 pub const MAX_WARNINGS: usize = 64;
 /// The maximum number of failed listeners that a node reports.
 pub const MAX_FAILED_LISTENERS: usize = 16;
+/// The maximum number of unresolvable names that a node reports.
+pub const MAX_UNRESOLVABLE_NAMES: usize = 16;
 /// How many routes are named with a listener.
 pub const MAX_NAMED_ROUTES: usize = 3;
 
@@ -35,11 +37,32 @@ pub struct FailedListener {
     pub reason: String,
 }
 
+/// A configured name that DNS cannot resolve. A node reports it if it serves DNS.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct UnresolvableName {
+    pub upstream: String,
+    /// None: the upstream itself.
+    pub endpoint: Option<String>,
+    pub reason: String,
+}
+
+impl UnresolvableName {
+    fn warning(&self) -> Warning {
+        let UnresolvableName { upstream, endpoint, reason } = self;
+        let (what, subject) = match endpoint {
+            None => (format!("upstream {upstream}"), format!("upstream/{upstream}")),
+            Some(id) => (format!("endpoint {id} of {upstream}"), format!("upstream/{upstream}/{id}")),
+        };
+        Warning { code: "dns_name_invalid".to_owned(), detail: format!("{what}: {reason}"), subject }
+    }
+}
+
 /// The observations of a node's proxy.
 #[derive(Clone, Copy, Debug)]
 pub struct ProxyReport<'a> {
     pub node: NodeId,
     pub failed_listeners: &'a [FailedListener],
+    pub unresolvable_names: &'a [UnresolvableName],
     pub metrics: &'a [UpstreamMetrics],
 }
 
@@ -82,7 +105,10 @@ pub fn unserved<'a>(upstreams: impl Iterator<Item = &'a Upstream>) -> impl Itera
 pub fn warnings<'a>(reports: impl Iterator<Item = ProxyReport<'a>>) -> Vec<Warning> {
     let mut found = Vec::new();
     let mut recent = BTreeMap::<(&str, &str), Recent>::new();
-    for ProxyReport { node, failed_listeners, metrics } in reports {
+    // Each node that serves DNS reports the same.
+    let mut unresolvable = BTreeSet::new();
+    for ProxyReport { node, failed_listeners, unresolvable_names, metrics } in reports {
+        unresolvable.extend(unresolvable_names);
         for FailedListener { listener, routes, reason } in failed_listeners {
             let what = if routes.len() == 1 { "route" } else { "routes" };
             found.push(Warning {
@@ -116,6 +142,7 @@ pub fn warnings<'a>(reports: impl Iterator<Item = ProxyReport<'a>>) -> Vec<Warni
         ),
         subject: format!("upstream/{upstream}/{endpoint}"),
     }));
+    found.extend(unresolvable.into_iter().map(UnresolvableName::warning));
     found.truncate(MAX_WARNINGS);
     found
 }
@@ -156,6 +183,7 @@ mod tests {
         let reports = metrics.chunks(1).map(|metrics| ProxyReport {
             node: metrics[0].node,
             failed_listeners: &[],
+            unresolvable_names: &[],
             metrics,
         });
         warnings(reports).into_iter().map(|warning| warning.detail).collect()
@@ -189,9 +217,34 @@ mod tests {
             routes: vec!["all".to_owned()],
             reason: "address in use".to_owned(),
         }];
-        let found =
-            warnings([ProxyReport { node: NodeId(2), failed_listeners: &failed, metrics: &[] }].into_iter());
+        let report =
+            ProxyReport { node: NodeId(2), failed_listeners: &failed, unresolvable_names: &[], metrics: &[] };
+        let found = warnings([report].into_iter());
         assert_eq!(found[0].detail, "node 2 cannot listen on 0.0.0.0:7900 (route all): address in use");
         assert_eq!((found[0].code.as_str(), found[0].subject.as_str()), ("listen_failed", "node/2"));
+    }
+
+    #[test]
+    fn a_name_that_dns_cannot_have_is_reported_once() {
+        let names = [None, Some("e1".to_owned())].map(|endpoint| UnresolvableName {
+            upstream: "a..b".to_owned(),
+            endpoint,
+            reason: "a DNS label cannot be empty".to_owned(),
+        });
+        let report = |node| ProxyReport {
+            node: NodeId(node),
+            failed_listeners: &[],
+            unresolvable_names: &names,
+            metrics: &[],
+        };
+        let found = warnings([1, 2, 3].map(report).into_iter());
+        let shown = found.iter().map(|one| (one.code.as_str(), one.detail.as_str(), one.subject.as_str()));
+        assert_eq!(
+            shown.collect::<Vec<_>>(),
+            [
+                ("dns_name_invalid", "upstream a..b: a DNS label cannot be empty", "upstream/a..b"),
+                ("dns_name_invalid", "endpoint e1 of a..b: a DNS label cannot be empty", "upstream/a..b/e1"),
+            ]
+        );
     }
 }

@@ -274,6 +274,19 @@ async fn a_registration_lasts_while_it_is_renewed_and_no_longer() {
     assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
 }
 
+/// At the same addresses may be a cluster that was set up anew, and begins again with low revisions.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lookup_with_a_revision_of_another_cluster_is_answered_soon() {
+    let cluster = Cluster::start(1).await;
+    put(&cluster, "/v1/upstreams/web", json!({ "endpoints": [{ "id": "e1", "addr": "127.0.0.1:9001" }] }))
+        .await;
+    let asked = Instant::now();
+    let path = "/v1/upstreams/web/healthy?revision=1000000&wait_ms=10000";
+    let healthy: HealthyEndpoints = cluster.get(1, path).await.expect("an answer");
+    assert!(healthy.revision.0 < 1_000_000 && healthy.endpoints.len() == 1, "{healthy:?}");
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_is_exported_and_imported() {
     let cluster = Cluster::start(1).await;

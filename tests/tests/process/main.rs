@@ -6,6 +6,7 @@ mod bad_input;
 mod client_locks;
 mod command_line;
 mod command_line_lists;
+mod command_line_outages;
 mod crash_points;
 mod data_directory;
 mod demo;

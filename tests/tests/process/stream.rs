@@ -97,6 +97,16 @@ async fn a_client_of_another_cluster_gets_a_fresh_view() {
     }
 }
 
+/// The client knows only a revision, and a cluster that was set up anew has not reached it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revision_that_the_cluster_has_not_reached_gets_a_fresh_view() {
+    let cluster = Cluster::start(1).await;
+    let url = &cluster.node(1).url;
+    let mut client = Client::open(url, "?after=1000000", None).await.expect("the node streams");
+    client.until("a fresh view", |client| client.fresh_views == 1).await;
+    assert!(client.view.revision < Revision(1_000_000));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_is_ahead_is_sent_elsewhere() {
     let cluster = Cluster::start(1).await;

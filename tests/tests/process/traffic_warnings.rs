@@ -34,6 +34,30 @@ async fn proxies(count: usize) -> Cluster {
     Cluster::start_on(program, &vec![Host::default(); count]).await
 }
 
+/// DNS is optional, and so are its rules for names: only a node that serves it reports them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_dns_cannot_have_is_warned_about_where_dns_is_served() {
+    let [port] = free_ports();
+    let serving = Cluster::start_with(1, &["--dns-addr", &format!("127.0.0.1:{port}")]).await;
+    let plain = Cluster::start(1).await;
+    let long = "e".repeat(64);
+    for cluster in [&serving, &plain] {
+        let body = json!({ "endpoints": [{ "id": long, "addr": "127.0.0.1:1" }] });
+        put(cluster, "/v1/upstreams/a..b", json!({})).await;
+        put(cluster, "/v1/upstreams/web", body).await;
+    }
+    eventually("the warnings", SOON, async || {
+        let found = warnings(&serving, 1).await?;
+        let subjects: Vec<_> =
+            found.iter().map(|[code, _, subject]| (code.as_str(), subject.as_str())).collect();
+        let endpoint = format!("upstream/web/{long}");
+        let expected = [("dns_name_invalid", "upstream/a..b"), ("dns_name_invalid", endpoint.as_str())];
+        if subjects == expected { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
+    assert_eq!(warnings(&plain, 1).await, Ok(Vec::new()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listener_address_in_use_is_refused_or_warned_about() {
     let mut cluster = proxies(2).await;

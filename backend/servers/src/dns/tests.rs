@@ -78,8 +78,11 @@ async fn over_tcp(stream: &mut TcpStream, question: &[u8]) -> io::Result<Message
     Ok(Message::from_vec(&answer).unwrap())
 }
 
+/// Sorted, because the order is random.
 fn data(answer: &Message) -> Vec<String> {
-    answer.answers.iter().map(|record| record.data.to_string()).collect()
+    let mut data: Vec<_> = answer.answers.iter().map(|record| record.data.to_string()).collect();
+    data.sort();
+    data
 }
 
 #[tokio::test]
@@ -94,7 +97,7 @@ async fn udp_and_tcp_get_the_same_responses() {
             "_web._tcp.ringmaster.",
             RecordType::SRV,
             ResponseCode::NoError,
-            &["0 2 9001 e0.web.upstream.ringmaster.", "0 2 9002 e1.web.upstream.ringmaster."],
+            &["0 65535 9001 e0.web.upstream.ringmaster.", "0 65535 9002 e1.web.upstream.ringmaster."],
         ),
         ("e1.web.upstream.ringmaster.", RecordType::AAAA, ResponseCode::NoError, &["2001:db8::1"]),
         ("missing.upstream.ringmaster.", RecordType::A, ResponseCode::NXDomain, &[]),
@@ -117,7 +120,7 @@ async fn a_truncated_response_is_complete_over_tcp() {
     let server = serving().await;
     let question = question("many.upstream.ringmaster.", RecordType::A);
     let short = over_udp(server, &question).await.expect("an answer");
-    assert!(short.metadata.truncation && short.answers.len() < 200);
+    assert!(short.metadata.truncation && (20..200).contains(&short.answers.len()));
     let mut stream = TcpStream::connect(server).await.unwrap();
     let whole = over_tcp(&mut stream, &question).await.unwrap();
     assert!(!whole.metadata.truncation && whole.answers.len() == 200);

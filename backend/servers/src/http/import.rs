@@ -25,7 +25,8 @@ pub struct ImportQuery {
 /// Put upstreams and routes: all of them, or none
 ///
 /// Each names the version that it has now, so that no change of another client is overwritten unseen. Resources that
-/// are not named stay as they are, and so does the state of endpoints. If one of them is refused, nothing changes.
+/// are not named stay as they are, and so does the state of endpoints. If one of them is refused, nothing changes. The
+/// body has up to 7 MiB.
 #[utoipa::path(
     post, path = "/v1/traffic/import", tag = "traffic", operation_id = "import_traffic", params(ImportQuery, Write),
     request_body(content = Import, examples(

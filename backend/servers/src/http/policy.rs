@@ -1,6 +1,7 @@
 //! What the node decides about a request by its route alone, before its handler runs.
 
 use crate::http::{MAX_BODY_BYTES, MAX_LOCK_BODY_BYTES};
+use ringmaster_common::traffic::import::MAX_IMPORT_BYTES;
 use ringmaster_services::admission::Class;
 
 /// The policy of one row of the route table.
@@ -16,7 +17,11 @@ pub struct Policy {
 impl Policy {
     /// The largest body that is read.
     pub fn max_body_bytes(&self) -> usize {
-        if self.route.starts_with("/v1/locks/") { MAX_LOCK_BODY_BYTES } else { MAX_BODY_BYTES }
+        match self.route {
+            "/v1/traffic/import" => MAX_IMPORT_BYTES,
+            route if route.starts_with("/v1/locks/") => MAX_LOCK_BODY_BYTES,
+            _ => MAX_BODY_BYTES,
+        }
     }
 
     /// Whether it is answered on a connection of the reserve, which is for probes, operators and lock holders.

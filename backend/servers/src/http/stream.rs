@@ -27,7 +27,7 @@ use ringmaster_common::{
     stream::{ClientMessage, MAX_FOLLOWED, STREAM_FORMAT, ServerMessage, Topic},
 };
 use ringmaster_net::clock;
-use ringmaster_services::{ServiceError, admission::Class};
+use ringmaster_services::{ServiceError, admission::Class, cluster_group::Consistency};
 use serde::Deserialize;
 use std::{pin::pin, time::Duration};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -68,6 +68,11 @@ impl StreamQuery {
         let is_of_this = self.incarnation.is_none_or(|known| known == state.incarnation)
             && self.cluster.as_deref().is_none_or(|known| known == state.id);
         self.after.filter(|_| is_of_this)
+    }
+
+    /// Whether it says which history `after` belongs to.
+    fn names_history(&self) -> bool {
+        self.incarnation.is_some() || self.cluster.is_some()
     }
 }
 
@@ -148,7 +153,7 @@ impl Stream {
         let mut applied = self.api.services.group.published().watch();
         let state = self.api.services.group.state();
         match query.position_in(&state) {
-            Some(after) => self.resume(after).await?,
+            Some(after) => self.resume(after, query.names_history()).await?,
             None => self.send_view(&state).await?,
         }
         let mut leadership_changes = self.api.services.telemetry.watch_leadership_changes();
@@ -215,9 +220,17 @@ impl Stream {
     }
 
     /// Continues behind `after`, which may be ahead of this node.
-    async fn resume(&mut self, after: Revision) -> Result<(), Closed> {
+    async fn resume(&mut self, after: Revision, names_history: bool) -> Result<(), Closed> {
         let group = self.api.services.group.clone();
         if group.wait_applied(after, clock::now() + CATCH_UP_TIMEOUT).await.is_err() {
+            // Another cluster may have had this address. A revision that this one has not reached is of that one.
+            if !names_history
+                && let Ok(latest) =
+                    group.read(Consistency::Linearizable, clock::now() + CATCH_UP_TIMEOUT).await
+                && latest.revision < after
+            {
+                return self.send_view(&latest).await;
+            }
             let state = group.state();
             let others = state.membership.iter().filter(|node| node.id != group.me());
             let behind = ServerMessage::Behind {
