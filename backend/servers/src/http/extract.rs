@@ -50,7 +50,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for TimedJsonBody<T> {
     }
 }
 
-/// A JSON body that may be left out.
+/// A JSON body that may be left out, or be `null`.
 #[derive(Debug)]
 pub struct OptionalJson<T>(pub T);
 
@@ -64,7 +64,8 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
             return Ok(OptionalJson(T::default()));
         }
         is_json?;
-        parse(&bytes).map(OptionalJson)
+        let body: Option<T> = parse(&bytes)?;
+        Ok(OptionalJson(body.unwrap_or_default()))
     }
 }
 
@@ -150,6 +151,7 @@ pub struct PageQuery {
     #[param(minimum = 1, maximum = 1000, default = 100)]
     pub limit: Option<usize>,
     /// Where the page begins: `next` of the page before it.
+    #[param(min_length = 1)]
     pub cursor: Option<String>,
     /// How fresh the answer must be.
     #[param(inline)]
