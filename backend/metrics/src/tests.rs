@@ -42,9 +42,9 @@ fn every_histogram_ends_at_infinity() {
     text::encode(&mut text, &registry).unwrap();
     for line in [
         r#"latency_seconds_count{endpoint="a"} 3"#,
-        r#"latency_seconds_bucket{endpoint="a",le="0.5"} 1"#,
-        r#"latency_seconds_bucket{endpoint="a",le="+Inf"} 3"#,
-        r#"latency_seconds_bucket{endpoint="b",le="+Inf"} 0"#,
+        r#"latency_seconds_bucket{le="0.5",endpoint="a"} 1"#,
+        r#"latency_seconds_bucket{le="+Inf",endpoint="a"} 3"#,
+        r#"latency_seconds_bucket{le="+Inf",endpoint="b"} 0"#,
     ] {
         assert!(text.contains(line), "{line} is not in:\n{text}");
     }

@@ -10,8 +10,8 @@ fn integer(description: &str) -> Value {
     json!({ "description": description, "schema": { "type": "integer", "format": "int64", "minimum": 0 } })
 }
 
-fn revision_read(always: bool) -> Header {
-    (REVISION, integer("The revision of the state that was read"), always)
+fn revision_read() -> Header {
+    (REVISION, integer("The revision of the state that was read"), false)
 }
 
 fn age() -> Header {
@@ -43,11 +43,11 @@ pub fn add(operation: &mut Map<String, Value>) {
         let is_success = status.starts_with('2');
         let mut headers = Vec::new();
         if is_read && is_success {
-            headers.extend([revision_read(true), age()]);
+            headers.extend([revision_read(), age()]);
         }
         // A read that finds nothing says in which state.
         if is_read && status == "404" {
-            headers.extend([revision_read(false), age()]);
+            headers.extend([revision_read(), age()]);
         }
         if is_write {
             headers.push(request_id());

@@ -36,21 +36,16 @@ async fn all_clients_of_a_revision_read_the_same_view() {
     );
 }
 
-/// A history of one event, so that its view is newer than those before it.
-fn state_with(revision: u64) -> Arc<State> {
-    let mut history = ringmaster_cluster::State::default();
-    history.apply(ringmaster_cluster::Entry {
-        index: revision,
-        body: ringmaster_cluster::Body::Membership { voters: [NodeId(revision)].into(), learners: [].into() },
-    });
-    Arc::new(history)
+/// A state with events up to this revision, the last of which its history holds.
+fn state_at(revision: u64) -> Arc<State> {
+    let history = serde_json::json!({ "batches": [batch(revision)], "bytes": 0, "dropped": revision - 1 });
+    Arc::new(State { history: serde_json::from_value(history).unwrap(), ..State::default() })
 }
 
 #[tokio::test]
 async fn beyond_the_bound_further_clients_share_the_newest_view() {
     let encoder = Encoder::default();
-    let (old, new) = (state_with(1), state_with(2));
-    assert!(new.history.last_revision() > old.history.last_revision());
+    let new = state_at(6);
     let large = |revision: Revision| {
         Arc::new(EncodedView {
             form: Form::Json,
@@ -59,7 +54,7 @@ async fn beyond_the_bound_further_clients_share_the_newest_view() {
             bytes: MAX_VIEW_BYTES + 1,
         })
     };
-    let held = large(old.history.last_revision());
+    let held = large(Revision(5));
     encoder.views.lock().await.push(Arc::downgrade(&held));
     let shared = encoder.view(Form::Json, NodeId(1), || new.clone()).await.unwrap();
     assert!(Arc::ptr_eq(&shared, &held), "the events after it follow");
@@ -69,5 +64,5 @@ async fn beyond_the_bound_further_clients_share_the_newest_view() {
     );
     drop((shared, held));
     let fresh = encoder.view(Form::Json, NodeId(1), || new.clone()).await.unwrap();
-    assert_eq!(fresh.revision, new.history.last_revision(), "nothing is held any more");
+    assert_eq!(fresh.revision, Revision(6), "nothing is held any more");
 }
