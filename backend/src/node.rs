@@ -113,11 +113,13 @@ async fn serve(config: NodeConfig, consensus: &Handle, supervisor: &Supervisor) 
         admission,
         is_demo: demo_child::is_demo(),
     };
-    let api = Api::new(services, metrics, config.api_addr.port(), config.public_url.clone(), dashboard_file);
     let (stop_http, stop) = channel::channel(false);
+    let (port, public_url) = (config.api_addr.port(), config.public_url.clone());
+    let api = Api::new(services, metrics, port, public_url, dashboard_file, stop.clone());
     let (guard, http_ended) = oneshot::channel::<()>();
     supervisor.spawn_loop("http-server", async move {
-        http::server::serve(listeners.api, http::router(api), connections, stop).await;
+        http::server::serve(listeners.api, http::router(api.clone()), connections, stop).await;
+        api.streams_ended().await;
         drop(guard);
     });
     if let Some(listener) = listeners.heartbeat {

@@ -47,19 +47,25 @@ pub enum Action {
 }
 
 /// A process that is to become a member.
+// Generated clients have a `NewNode` of their own, which makes a `Node`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = JoiningNode))]
 #[serde(deny_unknown_fields)]
 pub struct NewNode {
     pub id: NodeId,
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 64))]
     pub name: String,
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 64))]
     pub zone: String,
     pub weight: u32,
     /// The address for HTTP requests, `host:port`.
+    #[cfg_attr(feature = "openapi", schema(max_length = 256))]
     pub api_addr: String,
     /// The address for peer connections, `host:port`.
+    #[cfg_attr(feature = "openapi", schema(max_length = 256))]
     pub peer_addr: String,
     /// The URL of its dashboard as browsers reach it.
+    #[cfg_attr(feature = "openapi", schema(max_length = 256))]
     pub public_url: String,
 }
 

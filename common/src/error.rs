@@ -221,10 +221,10 @@ impl fmt::Display for Code {
 pub struct Refusal {
     pub code: Code,
     pub detail: String,
-    /// For [`Code::PlanStale`]: the facts that changed, as they stood in the plan's footprint.
+    /// For `plan_stale`: the facts that changed, as they stood in the plan's footprint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub facts: Vec<crate::plan::Fact>,
-    /// For [`Code::LockHeld`]: the longest holder.
+    /// For `lock_held`: the longest holder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<Box<crate::lock::LockHolder>>,
 }
@@ -253,7 +253,7 @@ pub struct Problem {
     pub kind: String,
     pub title: String,
     pub status: u16,
-    /// A [`Code`], or, from a newer server, a code that this client does not know.
+    /// A stable code, or, from a newer server, a code that this client does not know.
     pub code: String,
     pub detail: String,
     /// The facts that changed, where the code is `plan_stale`.

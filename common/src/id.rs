@@ -58,7 +58,7 @@ id!(
     Token
 );
 id!(
-    /// A Raft group. [`GroupId::CLUSTER`] holds the control plane.
+    /// A Raft group. Group 0 holds the control plane.
     GroupId
 );
 id!(

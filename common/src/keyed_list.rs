@@ -118,6 +118,15 @@ impl<T: Keyed> FromIterator<T> for KeyedList<T> {
     }
 }
 
+impl<T> IntoIterator for KeyedList<T> {
+    type Item = T;
+    type IntoIter = std::vec::IntoIter<T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 impl<T: Serialize> Serialize for KeyedList<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)

@@ -64,25 +64,31 @@ impl LockMode {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AcquireLock {
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 512))]
     pub name: String,
     /// The owner: the name of a process, not of a team.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 256))]
     pub owner: String,
     /// The length of the lease unless it is renewed.
+    #[cfg_attr(feature = "openapi", schema(minimum = 100, maximum = 86400000))]
     pub ttl_ms: u64,
     /// The longest wait in the queue; 0 does not wait.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(maximum = 3600000))]
     pub wait_ms: u64,
     /// `exclusive` (default), or `shared` where a limit is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<LockMode>,
     /// Makes it a semaphore: the maximum number of holders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1000))]
     pub limit: Option<u32>,
     /// An owner that already holds the lock gets the same token again, and must release it as many times.
     #[serde(default, skip_serializing_if = "is_false")]
     pub reentrant: bool,
     /// If this lease ends without a release, the lock is not granted again for this long.
     #[serde(default, skip_serializing_if = "is_zero")]
+    #[cfg_attr(feature = "openapi", schema(maximum = 3600000))]
     pub lock_delay_ms: u64,
     /// After a wait, the client confirms the grant by a renewal within this time, before it uses the lock. Otherwise the
     /// grant ends and the next waiter is granted the lock, so a client that has gone silent delays it for no longer.
@@ -135,6 +141,7 @@ pub struct RenewLock {
     pub owner: String,
     pub token: Token,
     /// The new length of the lease from now on, unless the remaining time is longer.
+    #[cfg_attr(feature = "openapi", schema(minimum = 100, maximum = 86400000))]
     pub ttl_ms: u64,
 }
 
@@ -222,11 +229,11 @@ pub struct Lock {
     pub name: String,
     /// The maximum number of holders, where it is limited.
     pub limit: Option<u32>,
-    /// The longest holder first. Lists show [`LISTED`] of them.
+    /// The longest holder first. Lists show three of them.
     pub holders: Vec<LockHolder>,
     /// The number of holders.
     pub held_by: u64,
-    /// The next to be granted first. Lists show [`LISTED`] of them.
+    /// The next to be granted first. Lists show three of them.
     pub waiters: Vec<LockWaiter>,
     /// The number of waiters.
     pub waited_by: u64,

@@ -212,8 +212,9 @@ pub struct Blocker {
 }
 
 /// The body of `POST /v1/plans`.
+// Generated clients have a `PlanRequest` of their own, for the operation `plan`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = PlanInput))]
 #[serde(deny_unknown_fields)]
 pub struct PlanRequest {
     pub action: Action,
@@ -226,5 +227,6 @@ pub struct PlanRequest {
 pub struct ApplyRequest {
     /// The operation reverts automatically unless it is kept within this time.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1000, maximum = 86400000))]
     pub keep_within_ms: Option<u64>,
 }

@@ -7,6 +7,10 @@
 //! The view holds facts of the cluster group alone. The current leader, lag and round-trip times are
 //! telemetry ([`crate::telemetry`]) and deliberately absent.
 
+mod parts;
+
+pub use parts::{FurtherEndpoints, ViewPart, json_bytes};
+
 use crate::{
     cluster::Node,
     event::{Event, EventBatch},
@@ -41,7 +45,7 @@ pub struct ClusterView {
     pub nodes: KeyedList<Node>,
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Setting>))]
     pub settings: KeyedList<Setting>,
-    /// The latest [`VIEW_OPERATIONS`] operations, and all that are unfinished.
+    /// The latest 50 operations, and all that are unfinished.
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Operation>))]
     pub operations: KeyedList<Operation>,
     #[serde(default)]

@@ -14,7 +14,10 @@ use crate::{
 };
 use gloo_timers::callback::Interval;
 use leptos::{prelude::*, task::spawn_local};
-use ringmaster_common::{id::Incarnation, stream::ServerMessage};
+use ringmaster_common::{
+    id::Incarnation,
+    stream::{Assembler, ServerMessage},
+};
 use std::{cell::RefCell, rc::Rc};
 use wasm_bindgen::{JsCast, closure::Closure};
 use web_sys::{Event, MessageEvent, WebSocket};
@@ -63,6 +66,8 @@ struct Stream {
     /// Whether something was missing, so that the next attempt asks for a whole view.
     fresh: bool,
     incarnation: Option<Incarnation>,
+    /// The parts of a large message of the current socket.
+    assembler: Assembler,
     /// The locks that the page follows at the connected node.
     following: Option<LockFilter>,
     /// The upstream whose endpoints it was asked for, where it was asked for the traffic.
@@ -86,6 +91,7 @@ pub fn start(store: Store, peers: Peers) {
         attempt: 0,
         fresh: false,
         incarnation: None,
+        assembler: Assembler::default(),
         following: None,
         traffic: None,
         pinged: 0.0,
@@ -142,6 +148,7 @@ impl Stream {
     fn open(&mut self, this: &Rc<RefCell<Stream>>, now: f64) {
         self.attempt += 1;
         self.phase = Phase::Opening { since: now };
+        self.assembler = Assembler::default();
         self.following = None;
         self.traffic = None;
         let attempt = self.attempt;
@@ -212,12 +219,21 @@ impl Stream {
                 return;
             }
         };
-        let was_live = matches!(self.phase, Phase::Live { .. });
-        if was_live {
-            self.phase = Phase::Live { heard: browser::monotonic_ms() };
+        if let Phase::Live { heard } = &mut self.phase {
+            *heard = browser::monotonic_ms();
         }
         self.store.heard();
-        let verdict = self.take(message);
+        let verdict = match self.assembler.take(message) {
+            Ok(Some(whole)) => self.take(whole),
+            Ok(None) => {
+                // A large view may take longer than a first message may.
+                if let Phase::Opening { since } = &mut self.phase {
+                    *since = browser::monotonic_ms();
+                }
+                Verdict::Ignore
+            }
+            Err(_) => Verdict::Gap,
+        };
         match verdict {
             Verdict::Accept | Verdict::Ignore => {}
             Verdict::Gap => {
@@ -256,7 +272,7 @@ impl Stream {
                 }
                 verdict
             }
-            ServerMessage::Events { prev, batch } => {
+            ServerMessage::Events { prev, batch, .. } => {
                 let shown = self
                     .store
                     .position()
@@ -277,13 +293,15 @@ impl Stream {
                 self.store.take_locks(revision, page);
                 Verdict::Accept
             }
-            ServerMessage::Traffic { metrics } => {
+            ServerMessage::Traffic { metrics, .. } => {
                 let at = self.store.exact_now();
                 self.store.traffic.update(|heard| heard.push(at, metrics));
                 Verdict::Accept
             }
-            // Nothing of the kind is asked for.
-            ServerMessage::Audit { .. } | ServerMessage::Problem { .. } => Verdict::Ignore,
+            // Parts come together as their whole; nothing of the other kinds is asked for.
+            ServerMessage::ViewPart { .. } | ServerMessage::Audit { .. } | ServerMessage::Problem { .. } => {
+                Verdict::Ignore
+            }
             ServerMessage::Behind { try_urls, .. } => {
                 self.lose();
                 if let Some(url) = try_urls.first() {

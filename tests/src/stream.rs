@@ -5,14 +5,18 @@ use flate2::read::DeflateDecoder;
 use futures::{SinkExt, StreamExt};
 use ringmaster_common::{
     id::Revision,
-    stream::{STREAM_FORMAT, ServerMessage},
+    stream::{Assembler, MAX_MESSAGE_BYTES, STREAM_FORMAT, ServerMessage},
     view::ClusterView,
 };
 use std::io::Read;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
-    tungstenite::{Message, client::IntoClientRequest},
+    tungstenite::{
+        Message,
+        client::IntoClientRequest,
+        protocol::{CloseFrame, frame::coding::CloseCode},
+    },
 };
 
 /// How many lines of a difference are shown.
@@ -24,6 +28,7 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 #[derive(Debug)]
 pub struct Client {
     socket: Socket,
+    assembler: Assembler,
     pub view: ClusterView,
     pub samples: usize,
     pub fresh_views: usize,
@@ -31,6 +36,10 @@ pub struct Client {
     pub events: usize,
     /// The bytes of the messages on the wire, without their frames.
     pub bytes: usize,
+    /// The messages that were parts of a larger one.
+    pub parts: usize,
+    /// The code and the reason of the Close that ended the stream.
+    pub close: Option<(u16, String)>,
 }
 
 impl Client {
@@ -59,7 +68,19 @@ impl Client {
         }
         let (socket, _) = connect_async(request).await.map_err(|error| error.to_string())?;
         let view = ClusterView::default();
-        Ok(Client { socket, view, samples: 0, fresh_views: 0, resumed: 0, events: 0, bytes: 0 })
+        let assembler = Assembler::default();
+        Ok(Client {
+            socket,
+            assembler,
+            view,
+            samples: 0,
+            fresh_views: 0,
+            resumed: 0,
+            events: 0,
+            bytes: 0,
+            parts: 0,
+            close: None,
+        })
     }
 
     pub async fn send(&mut self, message: &str) {
@@ -72,13 +93,32 @@ impl Client {
         self
     }
 
-    /// The next message; none once the node is gone.
+    /// Sends a Close, and reads until the node has answered it.
+    pub async fn end(mut self) -> Option<(u16, String)> {
+        let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        self.socket.send(Message::Close(Some(close))).await.expect("the node listens");
+        while self.next().await.is_some() {}
+        self.close
+    }
+
+    /// The next whole message; none once the node is gone.
     pub async fn next(&mut self) -> Option<ServerMessage> {
+        loop {
+            let message = self.receive().await?;
+            match self.assembler.take(message).expect("parts follow each other") {
+                Some(whole) => return Some(whole),
+                None => self.parts += 1,
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Option<ServerMessage> {
         loop {
             let message = timeout(SOON, self.socket.next()).await.expect("signs of life come all the time");
             match message?.ok()? {
                 Message::Text(text) => {
                     self.bytes += text.len();
+                    assert!(text.len() <= MAX_MESSAGE_BYTES, "a message of {} bytes", text.len());
                     return Some(serde_json::from_str(&text).expect("a message of the stream"));
                 }
                 Message::Binary(packed) => {
@@ -88,7 +128,12 @@ impl Client {
                     return Some(rmp_serde::from_slice(&plain).expect("a message of the stream"));
                 }
                 Message::Ping(_) | Message::Pong(_) => {}
-                Message::Close(_) | Message::Frame(_) => return None,
+                Message::Close(close) => {
+                    self.socket.flush().await.ok();
+                    self.close = close.map(|close| (close.code.into(), close.reason.to_string()));
+                    return None;
+                }
+                Message::Frame(_) => return None,
             }
         }
     }
@@ -114,7 +159,7 @@ impl Client {
                 self.view = *view;
                 self.fresh_views += 1;
             }
-            ServerMessage::Events { prev, batch } => {
+            ServerMessage::Events { prev, batch, .. } => {
                 assert_eq!(prev, self.view.revision, "a gap before {}", batch.revision);
                 assert!(batch.revision > prev, "{} was sent again", batch.revision);
                 self.view.fold(&batch);

@@ -69,10 +69,11 @@ impl Collector for ProxyCollector {
             endpoints.iter().map(|counters| (labels(counters), counters.resends)),
         )?;
         let latencies = endpoints.iter().map(|counters| {
-            let (counts, longer) = counters.latency.between(BOUNDS_MICROS);
-            let buckets = BOUNDS_MICROS.iter().zip(counts).map(|(bound, count)| (seconds(*bound), count));
-            let buckets: Vec<_> = buckets.chain([(f64::MAX, longer)]).collect();
-            (labels(counters), seconds(counters.latency.sum_micros()), buckets)
+            let latency = &counters.latency;
+            let buckets =
+                BOUNDS_MICROS.iter().zip(latency.within).map(|(bound, count)| (seconds(*bound), count));
+            let buckets: Vec<_> = buckets.chain([(f64::INFINITY, latency.longer)]).collect();
+            (labels(counters), seconds(latency.sum_micros), buckets)
         });
         out.histograms(
             "proxy_request_duration",

@@ -29,3 +29,34 @@ fn a_stream_is_slow_while_its_guard_lives() {
     drop(guard);
     assert_eq!(slow(&metrics), 0);
 }
+
+/// Prometheus takes a histogram without this bucket, and then has no quantiles; stricter parsers refuse it.
+#[test]
+fn every_histogram_ends_at_infinity() {
+    let mut registry = Registry::default();
+    let buckets = [(vec![(0.5, 1), (f64::INFINITY, 2)], "a"), (vec![(0.5, 0), (f64::INFINITY, 0)], "b")];
+    registry.register_collector(Box::new(Given(
+        buckets.map(|(buckets, name)| ([("endpoint", name.to_owned())], 1.5, buckets)),
+    )));
+    let mut text = String::new();
+    text::encode(&mut text, &registry).unwrap();
+    for line in [
+        r#"latency_seconds_count{endpoint="a"} 3"#,
+        r#"latency_seconds_bucket{le="0.5",endpoint="a"} 1"#,
+        r#"latency_seconds_bucket{le="+Inf",endpoint="a"} 3"#,
+        r#"latency_seconds_bucket{le="+Inf",endpoint="b"} 0"#,
+    ] {
+        assert!(text.contains(line), "{line} is not in:\n{text}");
+    }
+}
+
+type Histograms = [([(&'static str, String); 1], f64, Vec<(f64, u64)>); 2];
+
+#[derive(Debug)]
+struct Given(Histograms);
+
+impl Collector for Given {
+    fn encode(&self, encoder: prometheus_client::encoding::DescriptorEncoder<'_>) -> std::fmt::Result {
+        families::Families(encoder).histograms("latency", "Latency", self.0.clone())
+    }
+}

@@ -1,8 +1,11 @@
 //! Counters since the start of this node, for a monitoring system.
 //!
-//! Upstreams and endpoints have series of their own up to a bound, in the order of their names; those beyond it are
-//! summed up as one series. So the number of series is bounded.
+//! Upstreams and endpoints have series of their own up to a bound; those beyond it are summed up as one series. So the
+//! number of series is bounded.
 
+mod series;
+
+use self::series::{Counted, Series};
 pub use crate::outcome::ErrorKind;
 use crate::{
     Proxy,
@@ -11,7 +14,10 @@ use crate::{
     upstream::Upstream,
 };
 use ringmaster_net::histogram::Counts;
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    sync::{Mutex, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 /// How many upstreams, and how many endpoints of all upstreams together, have series of their own.
 pub const MAX_SERIES: usize = 256;
@@ -40,11 +46,56 @@ pub struct EndpointCounters {
     pub errors: [(ErrorKind, u64); ErrorKind::ALL.len()],
     /// Requests that were sent again, on a new connection.
     pub resends: u64,
-    pub latency: Counts,
+    pub latency: Latency,
     pub in_flight: u64,
     /// How many of them are eligible.
     pub up: u64,
     pub ejected: u64,
+}
+
+/// How long requests took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Latency {
+    /// The number of requests up to each of [`BOUNDS_MICROS`] and above the one before.
+    pub within: [u64; BOUNDS_MICROS.len()],
+    /// The number of those above all bounds.
+    pub longer: u64,
+    pub sum_micros: u64,
+}
+
+impl Latency {
+    fn of(counts: &Counts) -> Latency {
+        let (within, longer) = counts.between(BOUNDS_MICROS);
+        Latency { within, longer, sum_micros: counts.sum_micros() }
+    }
+
+    fn add(&mut self, other: &Latency) {
+        for (count, more) in self.within.iter_mut().zip(other.within) {
+            *count += more;
+        }
+        self.longer += other.longer;
+        self.sum_micros += other.sum_micros;
+    }
+}
+
+/// The series of this node's metrics.
+#[derive(Debug, Default)]
+pub struct AllSeries(Mutex<(Series<String, UpstreamCounters>, Series<(String, String), EndpointCounters>)>);
+
+impl Counted for UpstreamCounters {
+    fn add(&mut self, other: &UpstreamCounters) {
+        self.retries += other.retries;
+        self.no_endpoint += other.no_endpoint;
+        self.client_disconnects += other.client_disconnects;
+    }
+
+    fn of_the_past(&self) -> UpstreamCounters {
+        self.clone()
+    }
+
+    fn count(&self) -> u64 {
+        self.retries + self.no_endpoint + self.client_disconnects
+    }
 }
 
 impl EndpointCounters {
@@ -57,13 +108,15 @@ impl EndpointCounters {
             responses: endpoint.responses(),
             errors: ErrorKind::ALL.map(|kind| (kind, endpoint.errors(kind))),
             resends: endpoint.resends.load(Relaxed),
-            latency: endpoint.latency.total(),
+            latency: Latency::of(&endpoint.latency.total()),
             in_flight: endpoint.in_flight.load(Relaxed).into(),
             up: u64::from(matches!(why_ineligible, None | Some(Ineligible::Full))),
             ejected: u64::from(endpoint.ejected_for(now).is_some_and(|left| left > Duration::ZERO)),
         }
     }
+}
 
+impl Counted for EndpointCounters {
     fn add(&mut self, other: &EndpointCounters) {
         for (count, more) in self.responses.iter_mut().zip(other.responses) {
             *count += more;
@@ -77,14 +130,22 @@ impl EndpointCounters {
         self.up += other.up;
         self.ejected += other.ejected;
     }
+
+    fn of_the_past(&self) -> EndpointCounters {
+        EndpointCounters { in_flight: 0, up: 0, ejected: 0, ..self.clone() }
+    }
+
+    fn count(&self) -> u64 {
+        let errors: u64 = self.errors.iter().map(|(_, count)| count).sum();
+        self.responses.iter().sum::<u64>() + errors
+    }
 }
 
 impl Proxy {
     /// Since this node has had each of them in its routing table.
     pub fn counters(&self) -> (Vec<UpstreamCounters>, Vec<EndpointCounters>) {
         let (table, now) = (self.table(), CoarseInstant::now());
-        let (mut upstreams, mut endpoints) = (Vec::<UpstreamCounters>::new(), Vec::<EndpointCounters>::new());
-        for upstream in table.upstreams() {
+        let upstreams = table.upstreams().map(|upstream| {
             let stats = &upstream.stats;
             let counters = UpstreamCounters {
                 upstream: upstream.name.clone(),
@@ -92,29 +153,21 @@ impl Proxy {
                 no_endpoint: stats.no_endpoint.load(Relaxed),
                 client_disconnects: stats.client_disconnects.load(Relaxed),
             };
-            let is_apart = upstreams.len() < MAX_SERIES;
-            match upstreams.get_mut(MAX_SERIES) {
-                None if is_apart => upstreams.push(counters),
-                None => upstreams.push(UpstreamCounters { upstream: OTHER.to_owned(), ..counters }),
-                Some(others) => {
-                    others.retries += counters.retries;
-                    others.no_endpoint += counters.no_endpoint;
-                    others.client_disconnects += counters.client_disconnects;
-                }
-            }
-            for slot in 0..upstream.slots.len() {
+            (upstream.name.clone(), counters)
+        });
+        let endpoints = table.upstreams().flat_map(|upstream| {
+            (0..upstream.slots.len()).map(move |slot| {
                 let counters = EndpointCounters::of(upstream, slot, now);
-                let is_apart = endpoints.len() < MAX_SERIES;
-                match endpoints.get_mut(MAX_SERIES) {
-                    None if is_apart => endpoints.push(counters),
-                    None => {
-                        let (upstream, endpoint) = (OTHER.to_owned(), OTHER.to_owned());
-                        endpoints.push(EndpointCounters { upstream, endpoint, ..counters });
-                    }
-                    Some(others) => others.add(&counters),
-                }
-            }
-        }
+                ((counters.upstream.clone(), counters.endpoint.clone()), counters)
+            })
+        });
+        let mut series = self.0.series.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut upstreams, others) = series.0.update(upstreams, MAX_SERIES);
+        upstreams.extend(others.map(|others| UpstreamCounters { upstream: OTHER.to_owned(), ..others }));
+        let (mut endpoints, others) = series.1.update(endpoints, MAX_SERIES);
+        let named =
+            |others| EndpointCounters { upstream: OTHER.to_owned(), endpoint: OTHER.to_owned(), ..others };
+        endpoints.extend(others.map(named));
         (upstreams, endpoints)
     }
 }

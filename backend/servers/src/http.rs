@@ -44,6 +44,7 @@ use axum::Router;
 use ringmaster_metrics::Metrics;
 use ringmaster_services::Services;
 use std::{ops::Deref, sync::Arc, time::Duration};
+use tokio::sync::watch;
 
 /// The largest body that is read, except for an import.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
@@ -77,6 +78,7 @@ pub struct Parts {
     /// The URL of this node for browsers. Its host is a host of this node, too.
     public_url: String,
     encoder: stream::Encoder,
+    streams: stream::Streams,
     description: openapi::Description,
     dashboard: dashboard::Files,
 }
@@ -88,10 +90,16 @@ impl Api {
         port: u16,
         public_url: String,
         dashboard: dashboard::Files,
+        stop: watch::Receiver<bool>,
     ) -> Api {
-        let (encoder, description) =
-            (stream::Encoder::default(), openapi::Description::of(route_table::ROWS));
-        Api(Arc::new(Parts { services, metrics, port, public_url, encoder, description, dashboard }))
+        let (encoder, streams) = (stream::Encoder::default(), stream::Streams::new(stop));
+        let description = openapi::Description::of(route_table::ROWS);
+        Api(Arc::new(Parts { services, metrics, port, public_url, encoder, streams, description, dashboard }))
+    }
+
+    /// Waits until all streams have ended, which begins with the stop of the node.
+    pub async fn streams_ended(&self) {
+        self.streams.ended().await;
     }
 }
 

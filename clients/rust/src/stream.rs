@@ -14,7 +14,7 @@ use ringmaster_common::{
     event::{Event, EventBatch},
     lock::Lock,
     page::Page,
-    stream::{ClientMessage, ServerMessage},
+    stream::{Assembler, ClientMessage, ServerMessage},
     view::ClusterView,
 };
 use std::time::Duration;
@@ -58,7 +58,7 @@ pub struct Stream {
     client: Client,
     /// The followed topics, sent on each connection.
     topics: Vec<ClientMessage>,
-    connection: Option<(Address, Socket)>,
+    connection: Option<(Address, Socket, Assembler)>,
     view: Option<ClusterView>,
     /// Whether the next connection resumes; false after a gap.
     resume: bool,
@@ -104,13 +104,21 @@ impl Stream {
     /// Dropping the future loses no update.
     pub async fn next(&mut self) -> Result<Update, ClientError> {
         loop {
-            let Some((address, socket)) = &mut self.connection else {
+            let Some((address, socket, assembler)) = &mut self.connection else {
                 self.connect().await?;
                 continue;
             };
             let message = receive(socket).await;
+            let whole = message.and_then(|message| {
+                assembler.take(message).map_err(|interrupted| ConnectionLost(interrupted.to_string()))
+            });
             let address = address.clone();
-            match message.and_then(|message| self.apply_message(message)) {
+            let applied = whole.and_then(|whole| match whole {
+                Some(message) => self.apply_message(message),
+                // More parts follow.
+                None => Ok(None),
+            });
+            match applied {
                 Ok(Some(update)) => {
                     self.rounds = 0;
                     return Ok(update);
@@ -138,7 +146,7 @@ impl Stream {
             for address in self.client.addresses() {
                 match connect(&address, &self.client, &self.resume_query(), &self.topics).await {
                     Ok(socket) => {
-                        self.connection = Some((address, socket));
+                        self.connection = Some((address, socket, Assembler::default()));
                         return Ok(());
                     }
                     Err(ConnectionLost(reason)) => {
@@ -187,7 +195,7 @@ impl Stream {
                 self.resume = true;
                 Ok(Some(Update::View))
             }
-            ServerMessage::Events { prev, batch } => {
+            ServerMessage::Events { prev, batch, .. } => {
                 let Some(view) = &mut self.view else {
                     return Err(ConnectionLost("it sent events before a view".to_owned()));
                 };
@@ -208,6 +216,8 @@ impl Stream {
                 Ok(Some(Update::Events(batch)))
             }
             ServerMessage::Locks { page, .. } => Ok(self.view.as_ref().map(|_| Update::Locks(page))),
+            // The assembler has taken it.
+            ServerMessage::ViewPart { .. } => Ok(None),
             // This client does not follow these topics.
             ServerMessage::Audit { .. } | ServerMessage::Traffic { .. } | ServerMessage::Problem { .. } => {
                 Ok(None)
@@ -265,7 +275,15 @@ async fn receive(socket: &mut Socket) -> Result<ServerMessage, ConnectionLost> {
                 return serde_json::from_str(&text)
                     .map_err(|error| ConnectionLost(format!("not understood: {error}")));
             }
-            Message::Close(_) => return Err(ConnectionLost("the node closed it".to_owned())),
+            Message::Close(close) => {
+                // The library has queued the answer.
+                socket.flush().await.ok();
+                let reason = close.filter(|close| !close.reason.is_empty());
+                return Err(ConnectionLost(match reason {
+                    Some(close) => format!("the node closed it: {}", close.reason),
+                    None => "the node closed it".to_owned(),
+                }));
+            }
             _ => {}
         }
     }

@@ -19,39 +19,52 @@ pub enum HealthCheck {
     /// A GET that is answered with the status that is expected.
     Http {
         #[serde(default = "root")]
+        #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 1024))]
         path: String,
         /// The `Host` header; the endpoint's address where there is none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 253))]
         host: Option<String>,
         /// Any from 200 to 399 where none is named.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "openapi", schema(minimum = 100, maximum = 599))]
         status: Option<u16>,
         #[serde(default = "defaults::interval_ms")]
+        #[cfg_attr(feature = "openapi", schema(minimum = 50, maximum = 3600000))]
         interval_ms: u64,
         #[serde(default = "defaults::timeout_ms")]
+        #[cfg_attr(feature = "openapi", schema(minimum = 10, maximum = 60000))]
         timeout_ms: u64,
         #[serde(default = "defaults::rise")]
+        #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
         rise: u32,
         #[serde(default = "defaults::fall")]
+        #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
         fall: u32,
         /// A flapping endpoint must pass its checks for longer each time before it is healthy, up to this; 0: for no
         /// longer than `rise` takes.
         #[serde(default = "defaults::max_hold_ms")]
+        #[cfg_attr(feature = "openapi", schema(maximum = 3600000))]
         max_hold_ms: u64,
     },
     /// A connection.
     Tcp {
         #[serde(default = "defaults::interval_ms")]
+        #[cfg_attr(feature = "openapi", schema(minimum = 50, maximum = 3600000))]
         interval_ms: u64,
         #[serde(default = "defaults::timeout_ms")]
+        #[cfg_attr(feature = "openapi", schema(minimum = 10, maximum = 60000))]
         timeout_ms: u64,
         #[serde(default = "defaults::rise")]
+        #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
         rise: u32,
         #[serde(default = "defaults::fall")]
+        #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
         fall: u32,
         /// A flapping endpoint must pass its checks for longer each time before it is healthy, up to this; 0: for no
         /// longer than `rise` takes.
         #[serde(default = "defaults::max_hold_ms")]
+        #[cfg_attr(feature = "openapi", schema(maximum = 3600000))]
         max_hold_ms: u64,
     },
     /// A call of `grpc.health.v1.Health/Check` that is answered with `SERVING`.
@@ -76,7 +89,10 @@ pub enum HealthCheck {
         max_hold_ms: u64,
     },
     /// The endpoint sends a heartbeat to any node at least once in this time. The nodes forward it to each other.
-    Heartbeat { ttl_ms: u64 },
+    Heartbeat {
+        #[cfg_attr(feature = "openapi", schema(minimum = 100, maximum = 86400000))]
+        ttl_ms: u64,
+    },
 }
 
 /// The interval, the time-out and the thresholds of a check.

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 pub const MAX_IMPORT_BYTES: usize = 7 << 20;
 
 /// The body of `POST /v1/traffic/import`. Upstreams and routes that it does not name stay unchanged.
+// `import` is a keyword of the languages that clients are generated for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = TrafficImport))]
 #[serde(deny_unknown_fields, default)]
 pub struct Import {
     pub upstreams: Vec<Put<UpstreamSpec>>,

@@ -13,12 +13,15 @@ pub const TTL_MS: std::ops::RangeInclusive<u64> = 500..=86_400_000;
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Register {
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 64))]
     pub id: String,
     /// `host:port`, as the nodes reach it.
     pub addr: String,
     #[serde(default = "one")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1000))]
     pub weight: u32,
     /// The registration ends if it is not renewed within this time.
+    #[cfg_attr(feature = "openapi", schema(minimum = 500, maximum = 86400000))]
     pub ttl_ms: u64,
 }
 

@@ -18,14 +18,18 @@ pub struct RouteSpec {
     pub listener: Option<String>,
     /// The host of the requests [default: any]; `*.example.org` matches any subdomain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 255))]
     pub host: Option<String>,
     /// Whole segments: `/api` matches `/api` and `/api/x`, not `/apis`.
     #[serde(default = "root")]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 1024))]
     pub path_prefix: String,
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 64))]
     pub upstream: String,
     /// Replaces the prefix in the path that is sent to the endpoint. Answers are not rewritten: a `Location` or the path of
     /// a cookie stays as the endpoint wrote it. If the value is `/`, `X-Forwarded-Prefix` has the prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 1024))]
     pub rewrite_prefix: Option<String>,
     /// Headers set on the request; they replace headers of the client, in either spelling: `X-User` and `X_User`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -35,6 +39,7 @@ pub struct RouteSpec {
     pub set_response_headers: BTreeMap<String, String>,
     /// The maximum rate at each node; requests beyond it are answered with 429.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 10000000))]
     pub rate_limit_per_s: Option<u32>,
     /// Connections to the listener must start with a PROXY protocol header, version 1 or 2; others are closed.
     /// It applies to a listener as soon as one of its routes sets it.
@@ -42,6 +47,7 @@ pub struct RouteSpec {
     pub accept_proxy_protocol: bool,
     /// The longest body of a request, in bytes; longer ones are answered with 413.
     #[serde(default = "default_max_body")]
+    #[cfg_attr(feature = "openapi", schema(maximum = 1099511627776i64))]
     pub max_body_bytes: u64,
 }
 

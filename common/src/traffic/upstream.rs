@@ -51,9 +51,11 @@ pub enum HashKey {
     ClientAddress,
     Path,
     Header {
+        #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 64))]
         name: String,
     },
     Cookie {
+        #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 64))]
         name: String,
     },
 }
@@ -85,15 +87,15 @@ impl Protocol {
 /// The body of `PUT /v1/upstreams/{name}`.
 pub type UpstreamSpec = Configured<EndpointSpec>;
 
-/// How an upstream is configured. Its endpoints are either the configuration alone ([`EndpointSpec`]) or the
-/// configuration with the current state ([`Endpoint`]).
+/// How an upstream is configured. Its endpoints are either the configuration alone (`EndpointSpec`) or the
+/// configuration with the current state (`Endpoint`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Configured<E> {
     #[serde(default)]
     pub policy: Policy,
-    /// The input of [`Policy::ConsistentHash`].
+    /// The input of the policy `consistent_hash`.
     #[serde(default)]
     pub hash_key: HashKey,
     #[serde(default)]
@@ -112,15 +114,19 @@ pub struct Configured<E> {
     pub connections: Connections,
     /// The name of a cookie that keeps a client on the same endpoint.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 64))]
     pub sticky_cookie: Option<String>,
     /// Slow start: the share of a new endpoint grows to its full size over this time; 0: at once.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(maximum = 3600000))]
     pub slow_start_ms: u64,
     /// The maximum number of requests in flight from each node to one endpoint.
     #[serde(default = "default_max_in_flight")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65536))]
     pub max_in_flight: u32,
     /// The time that requests have to end at an endpoint that is drained, before they are cut off.
     #[serde(default = "default_drain_ms")]
+    #[cfg_attr(feature = "openapi", schema(maximum = 3600000))]
     pub drain_ms: u64,
     /// Sends the client's address to the endpoint, in version 2 of the PROXY protocol.
     #[serde(default)]
@@ -129,6 +135,7 @@ pub struct Configured<E> {
     #[serde(default)]
     pub active_standby: Option<ActiveStandby>,
     #[serde(default = "Vec::new")]
+    #[cfg_attr(feature = "openapi", schema(max_items = 256))]
     pub endpoints: Vec<E>,
 }
 
@@ -195,10 +202,12 @@ impl<E> Configured<E> {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EndpointSpec {
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 64))]
     pub id: String,
     /// `host:port`. A host name is resolved by each node for itself.
     pub addr: String,
     #[serde(default = "one")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1000))]
     pub weight: u32,
 }
 
@@ -214,11 +223,15 @@ fn one() -> u32 {
 pub struct OutlierEjection {
     /// The number of consecutive failures (no connection, no response, an invalid or truncated one, 502, 503, 504) that ejects
     /// an endpoint; 0 is never. A time-out of a quiet request or response is not a failure of the endpoint.
+    #[cfg_attr(feature = "openapi", schema(maximum = 1000))]
     pub consecutive_failures: u32,
-    /// The duration of the first ejection; it doubles each time, up to [`OutlierEjection::max_ms`].
+    /// The duration of the first ejection; it doubles each time, up to `max_ms`.
+    #[cfg_attr(feature = "openapi", schema(minimum = 100, maximum = 3600000))]
     pub base_ms: u64,
+    #[cfg_attr(feature = "openapi", schema(minimum = 100, maximum = 86400000))]
     pub max_ms: u64,
     /// The maximum percentage of ejected endpoints; one of several may always be ejected.
+    #[cfg_attr(feature = "openapi", schema(maximum = 100))]
     pub max_ejected_percent: u32,
 }
 
@@ -235,8 +248,10 @@ impl Default for OutlierEjection {
 #[serde(deny_unknown_fields, default)]
 pub struct Retries {
     /// The maximum number of retries of a request.
+    #[cfg_attr(feature = "openapi", schema(maximum = 10))]
     pub attempts: u32,
     /// The maximum percentage of retries among all requests, so that retries cannot overload the remaining endpoints.
+    #[cfg_attr(feature = "openapi", schema(maximum = 100))]
     pub budget_percent: u32,
 }
 
@@ -252,10 +267,13 @@ impl Default for Retries {
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
     /// The time to connect.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 60000))]
     pub connect_ms: u64,
     /// The time from the end of the request to the head of the response.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 3600000))]
     pub response_ms: u64,
     /// The time without a byte in either direction.
+    #[cfg_attr(feature = "openapi", schema(minimum = 10, maximum = 86400000))]
     pub idle_ms: u64,
 }
 
@@ -292,10 +310,13 @@ pub struct ActiveStandby {
     /// Whether the cluster fails over automatically when the primary is down.
     pub automatic: bool,
     /// How long the primary has to be down before that.
+    #[cfg_attr(feature = "openapi", schema(maximum = 3600000))]
     pub grace_ms: u64,
     /// The time after a failover in which the cluster starts no other automatically.
+    #[cfg_attr(feature = "openapi", schema(maximum = 86400000))]
     pub hold_down_ms: u64,
     /// The `http://` URL that is sent a POST to fence the old primary before another endpoint is promoted.
+    #[cfg_attr(feature = "openapi", schema(max_length = 1024))]
     pub fence_webhook: Option<String>,
 }
 

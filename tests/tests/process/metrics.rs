@@ -2,9 +2,15 @@
 
 use reqwest::Method;
 use ringmaster_common::{action::Action, id::GroupId, id::NodeId};
-use ringmaster_tests::{SOON, cluster::Cluster, eventually};
+use ringmaster_tests::{
+    SOON,
+    cluster::{Cluster, Host, Program},
+    eventually,
+    process::python,
+};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, path::Path};
+use tokio::process::Command;
 
 /// The samples of a node, as names with labels, and values.
 async fn scrape(cluster: &Cluster, node: u64) -> Result<Vec<(String, f64)>, String> {
@@ -133,6 +139,31 @@ async fn labels_are_bounded() {
     assert_eq!(series().await, before, "what clients make up makes no series");
 }
 
+/// The parser of Python's prometheus-client reads all of it. Prometheus itself takes a histogram without `+Inf`, and
+/// then has no quantiles.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strict_parser_reads_the_metrics() {
+    let program = Program { proxies: true, ..Program::default() };
+    let cluster = Cluster::start_on(program, &[Host::default()]).await;
+    let addr = cluster.node(1).url.trim_start_matches("http://").to_owned();
+    let body = json!({ "endpoints": [{ "id": "e1", "addr": addr }] });
+    let put = cluster.send(1, Method::PUT, "/v1/upstreams/web", Some(body)).await.expect("an answer");
+    assert_eq!(put.status(), 201);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("compatibility/metrics.py");
+    let url = cluster.node(1).url.clone();
+    eventually("metrics that can be read", SOON, async || {
+        let arguments = [url.as_str(), "ringmaster_proxy_request_duration_seconds"];
+        let output =
+            Command::new(python()).arg(&script).args(arguments).output().await.expect("Python starts");
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_gets_open_metrics() {
     let cluster = Cluster::start(1).await;
@@ -141,6 +172,9 @@ async fn prometheus_gets_open_metrics() {
     let response = cluster.http.get(url).header("accept", accept).send().await.expect("an answer");
     let kind = response.headers()["content-type"].to_str().expect("a media type").to_owned();
     assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let vary: Vec<_> =
+        response.headers().get_all("vary").iter().map(|value| value.to_str().expect("text")).collect();
+    assert!(vary.contains(&"accept"), "{vary:?}");
     let text = response.text().await.expect("a text");
     assert!(text.ends_with("# EOF\n"), "{text}");
     assert!(text.contains("# TYPE ringmaster_raft_proposals counter"), "{text}");

@@ -112,9 +112,75 @@ async fn a_client_that_is_ahead_is_sent_elsewhere() {
     let cluster = Cluster::start(1).await;
     let mut client = open(&cluster, Some((Revision(1_000_000), Incarnation(1))), None).await;
     match client.next().await {
-        Some(ServerMessage::Behind { revision, .. }) => assert!(revision.0 < 1_000_000),
+        Some(ServerMessage::Behind { revision, cluster: id, incarnation, .. }) => {
+            assert!(revision.0 < 1_000_000);
+            // A cluster that was set up anew is another one, which the client sees here.
+            let known: ClusterView = cluster.get(1, "/v1/state").await.expect("the view");
+            assert_eq!((id, incarnation), (known.id, known.incarnation));
+        }
         other => panic!("{other:?}"),
     }
+    assert!(client.next().await.is_none());
+    assert_eq!(client.close.map(|(code, _)| code), Some(1013));
+}
+
+/// The codes of RFC 6455, section 7.4.1, and of the registry that it makes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_with_a_close_on_both_sides() {
+    let mut cluster = Cluster::start(1).await;
+    let client = open(&cluster, None, None).await;
+    assert_eq!(client.end().await, Some((1000, String::new())), "a Close is answered");
+
+    let mut client = open(&cluster, None, None).await;
+    client.send(&"x".repeat((64 << 10) + 1)).await;
+    while client.next().await.is_some() {}
+    assert_eq!(client.close.map(|(code, _)| code), Some(1009), "its message was too large");
+
+    let mut client = open(&cluster, None, None).await;
+    client.until("a view", |client| client.fresh_views == 1).await;
+    let mut slow = open(&cluster, None, None).await;
+    let stopping = tokio::task::spawn_blocking(move || {
+        cluster.node_mut(1).terminate();
+        cluster
+    });
+    while client.next().await.is_some() {}
+    assert_eq!(client.close.map(|(code, _)| code), Some(1001), "the node stops");
+    // One that reads nothing meanwhile has it, too.
+    stopping.await.expect("the node has stopped");
+    while slow.next().await.is_some() {}
+    assert_eq!(slow.close.map(|(code, _)| code), Some(1001));
+}
+
+/// Sixteen upstreams of 256 endpoints, and 300 settings of 4 KiB: a view of 2 MB.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_state_comes_in_small_messages() {
+    let cluster = Cluster::start(3).await;
+    let mut before = open(&cluster, None, None).await;
+    before.until("a view", |client| client.fresh_views == 1).await;
+    let endpoints: Vec<_> =
+        (1..=256).map(|n| json!({ "id": format!("e{n}"), "addr": format!("10.0.0.1:{n}") })).collect();
+    let upstreams: Vec<_> =
+        (0..16).map(|n| json!({ "name": format!("u{n}"), "spec": { "endpoints": endpoints } })).collect();
+    let body = json!({ "upstreams": upstreams, "routes": [] });
+    let response = cluster.send(2, reqwest::Method::POST, "/v1/traffic/import", Some(body)).await;
+    assert_eq!(response.expect("an answer").status(), 204);
+    before.until("the import", |client| client.view.upstreams.len() == 16).await;
+    assert!(before.parts > 0, "the events of the import came in several messages");
+
+    let value = json!("v".repeat(4_094));
+    for n in 0..300 {
+        cluster.put_setting(1, &format!("large-{n}"), value.clone()).await.expect("it is set");
+    }
+    for form in [JSON, PACKED] {
+        let mut fresh = open(&cluster, None, Some(form)).await;
+        fresh.until("a view", |client| client.fresh_views == 1).await;
+        assert!(fresh.parts > 4, "{} parts", fresh.parts);
+        let shown: ClusterView =
+            cluster.get(1, &format!("/v1/state?at={}", fresh.view.revision)).await.expect("the view");
+        assert_same(&fresh.view, &shown);
+        before.until("the same revision", |client| client.view.revision >= shown.revision).await;
+    }
+    agreement(&cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

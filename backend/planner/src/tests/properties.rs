@@ -27,6 +27,9 @@ use ringmaster_common::{
 use serde_json::json;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+/// So small that an upstream of a few endpoints needs several parts.
+const SMALL_PART: usize = 700;
+
 /// One entry to come. Actions are planned on the state that they meet.
 #[derive(Clone, Debug)]
 pub(super) enum Next {
@@ -331,6 +334,10 @@ proptest! {
                 folded.fold(batch);
             }
             prop_assert_eq!(&folded, &view(&state));
+            // So is the view that a stream sends in parts.
+            let (mut joined, parts) = view(&state).split(SMALL_PART);
+            parts.into_iter().for_each(|part| joined.add(part));
+            prop_assert_eq!(&joined, &folded);
 
             // Who left does not come back, and nothing of them stays.
             prop_assert!(before.membership.departed.is_subset(&state.membership.departed));

@@ -72,7 +72,7 @@ problems!(GetRefusals: [READ], UnknownUpstream, UnknownEndpoint);
     params(
         ("upstream" = String, Path, description = "The upstream's name", example = "web"),
         ("endpoint" = String, Path, description = "The endpoint's id", example = "e3"),
-        ("If-Match" = Option<String>, Header, description = "Only if the upstream is at one of these versions"),
+        ("If-Match" = Option<String>, Header, min_length = 1, description = "Only if the upstream is at one of these versions"),
         Write
     ),
     request_body(content = EndpointSpec, examples(
@@ -124,7 +124,7 @@ fn endpoint_of(mut body: Value, id: &str) -> Result<EndpointSpec, Refusal> {
     params(
         ("upstream" = String, Path, description = "The upstream's name", example = "web"),
         ("endpoint" = String, Path, description = "The endpoint's id", example = "e2"),
-        ("If-Match" = Option<String>, Header, description = "Only if the upstream is at one of these versions"),
+        ("If-Match" = Option<String>, Header, min_length = 1, description = "Only if the upstream is at one of these versions"),
         Write
     ),
     responses((status = 204, description = "Deleted"), DeleteRefusals)

@@ -32,6 +32,7 @@ pub struct EventsQuery {
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
     /// Where the page begins: `next` of the page before it.
+    #[param(min_length = 1)]
     cursor: Option<String>,
 }
 

@@ -37,7 +37,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     }
 }
 
-/// A JSON body that may be left out.
+/// A JSON body that may be left out, or be `null`.
 #[derive(Debug)]
 pub struct OptionalJson<T>(pub T);
 
@@ -51,7 +51,8 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
             return Ok(OptionalJson(T::default()));
         }
         is_json?;
-        parse(&bytes).map(OptionalJson)
+        let body: Option<T> = parse(&bytes)?;
+        Ok(OptionalJson(body.unwrap_or_default()))
     }
 }
 
@@ -137,6 +138,7 @@ pub struct PageQuery {
     #[param(minimum = 1, maximum = 1000, default = 100)]
     pub limit: Option<usize>,
     /// Where the page begins: `next` of the page before it.
+    #[param(min_length = 1)]
     pub cursor: Option<String>,
     /// How fresh the answer must be.
     #[param(inline)]

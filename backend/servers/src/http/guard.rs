@@ -190,8 +190,10 @@ const NO_PAGE_POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'
 
 /// A page talks to the members alone.
 fn page_policy(state: &State) -> HeaderValue {
-    let members: Vec<String> =
-        origins(state).flat_map(|origin| [origin.to_owned(), origin.replacen("http", "ws", 1)]).collect();
+    let members: Vec<String> = origins(state)
+        .map(csp_source)
+        .flat_map(|source| [source.replacen("http", "ws", 1), source])
+        .collect();
     let policy = format!(
         "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self' {}; \
          frame-ancestors 'none'; base-uri 'none'; object-src 'none'; form-action 'none'",
@@ -200,9 +202,29 @@ fn page_policy(state: &State) -> HeaderValue {
     HeaderValue::from_str(&policy).expect("a public URL fits a header")
 }
 
+/// The source of a content security policy that matches an origin. Sources know no IPv6 addresses: browsers ignore them.
+/// Any host at the port is the narrowest source that they take.
+fn csp_source(origin: &str) -> String {
+    match origin.split_once("://[") {
+        Some((scheme, rest)) => {
+            let port = rest.split_once("]:").map(|(_, port)| format!(":{port}"));
+            format!("{scheme}://*{}", port.unwrap_or_default())
+        }
+        None => origin.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Chromium 156 says of `http://[::1]:7701` "contains an invalid source … It will be ignored".
+    #[test]
+    fn a_source_has_no_ipv6_address() {
+        assert_eq!(csp_source("http://[::1]:7701"), "http://*:7701");
+        assert_eq!(csp_source("https://[2001:db8::7]"), "https://*");
+        assert_eq!(csp_source("http://10.0.0.1:7701"), "http://10.0.0.1:7701");
+    }
 
     #[test]
     fn the_loopback_interface_has_many_names() {

@@ -1,6 +1,7 @@
 //! `/v1/locks`: leases with fencing tokens, and the queues for them.
 //!
-//! Names may hold slashes; in a path they are percent-encoded.
+//! A name may hold slashes: the rest of the path is the name, whether its slashes are percent-encoded or not. GET reads a
+//! lock, POST acts on locks, so a lock may be called `acquire`.
 
 use crate::http::{
     Api,
@@ -9,7 +10,11 @@ use crate::http::{
     problem::ApiError,
     response_metadata as metadata,
 };
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{
+    extract::State,
+    http::{StatusCode, Uri},
+    response::Response,
+};
 use ringmaster_common::{
     lock::{AcquireLock, Lock, LockDetail, LockGrant, LockVerdict, ReleaseLock, RenewLock, VerifyLock},
     page::Page,
@@ -144,8 +149,8 @@ problems!(ListRefusals: [READ]);
 
 /// One lock, with its history, its waiters and their deadlocks
 #[utoipa::path(
-    get, path = "/v1/locks/{name}", tag = "locks", operation_id = "lock",
-    params(("name" = String, Path, description = "Percent-encoded", example = "jobs%2Fnightly"), ReadQuery),
+    get, path = "/v1/locks/{*name}", tag = "locks", operation_id = "lock",
+    params(("name" = String, Path, description = "May hold slashes", example = "jobs/nightly"), ReadQuery),
     responses((status = 200, description = "The lock", body = LockDetail), GetRefusals)
 )]
 pub async fn get(
@@ -158,3 +163,18 @@ pub async fn get(
 }
 
 problems!(GetRefusals: [READ], UnknownLock);
+
+/// Reads the lock that has the name of an action: the paths of the actions take POST alone.
+pub async fn get_namesake(
+    state: State<Api>,
+    caller: Caller,
+    uri: Uri,
+    query: QueryOf<ReadQuery>,
+) -> Result<Response, ApiError> {
+    let name = uri.path().rsplit('/').next().unwrap_or_default().to_owned();
+    get(state, caller, PathId(name), query).await
+}
+
+/// The actions, which are paths below that of the locks.
+pub const ACTIONS: [&str; 4] =
+    ["/v1/locks/acquire", "/v1/locks/renew", "/v1/locks/release", "/v1/locks/verify"];

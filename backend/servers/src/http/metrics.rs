@@ -1,5 +1,7 @@
 //! `/metrics`, as Prometheus reads them.
 
+mod accept;
+
 use crate::http::{Api, openapi::problems, problem::ApiError};
 use axum::{
     extract::State,
@@ -17,11 +19,17 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// In the OpenMetrics format where it is accepted, else in the older text format of Prometheus.
 #[utoipa::path(
     get, path = "/metrics", tag = "node", operation_id = "metrics",
-    responses((status = 200, description = "The metrics", body = String, content_type = "text/plain"), MetricsRefusals)
+    responses(
+        (status = 200, description = "The metrics", content(
+            (String = "text/plain"),
+            (String = "application/openmetrics-text")
+        )),
+        MetricsRefusals
+    )
 )]
 pub async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response, ApiError> {
-    let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    let (format, kind) = if accepted.contains("application/openmetrics-text") {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+    let (format, kind) = if accept::prefers_open_metrics(accepted) {
         (Format::OpenMetrics, OPEN_METRICS)
     } else {
         (Format::Prometheus, PROMETHEUS)
@@ -29,7 +37,7 @@ pub async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Respo
     let text = tokio::task::spawn_blocking(move || api.metrics.expose(format))
         .await
         .map_err(|_| ApiError::new(Code::Internal, "the metrics could not be read; the log says why"))?;
-    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+    Ok(([(header::CONTENT_TYPE, kind), (header::VARY, "accept")], text).into_response())
 }
 
 problems!(MetricsRefusals: []);

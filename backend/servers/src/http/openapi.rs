@@ -3,6 +3,11 @@
 //! The document has the rows of the route table, each with the annotation of its handler and with the permission that
 //! it needs (`x-permission`). So the router and the document cannot differ. The types are those of `common`. A test
 //! sends every example of the document to a running cluster.
+//!
+//! Programs make clients from the document; [`shape`] gives it the form that they understand.
+
+mod headers;
+mod shape;
 
 use crate::http::{Api, extract::Write, row::Row};
 use axum::{
@@ -77,6 +82,8 @@ pub const BODY: &[Code] = &[Code::MalformedJson, Code::BodyTooLarge, Code::Unsup
                        integers of milliseconds, times are RFC 3339 in UTC, and ids and revisions are below 2^53.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
+    // The node that serves the document.
+    servers((url = "/")),
     tags(
         (name = "cluster", description = "The members and their health. Answered without a quorum, too."),
         (name = "plans", description = "The actions of operators: planned, shown, then applied."),
@@ -107,8 +114,11 @@ impl Description {
 
     /// As JSON.
     pub fn document(&self) -> &Value {
-        self.document
-            .get_or_init(|| serde_json::to_value(describe(self.rows)).expect("a document is plain data"))
+        self.document.get_or_init(|| {
+            let mut document = serde_json::to_value(describe(self.rows)).expect("a document is plain data");
+            shape::shape(&mut document);
+            document
+        })
     }
 
     fn text(&self) -> Bytes {

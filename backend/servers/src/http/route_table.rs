@@ -18,7 +18,10 @@ use crate::http::{
     row::{Method, Row},
     settings, state, stream, upstreams,
 };
-use axum::{Router, routing::on};
+use axum::{
+    Router,
+    routing::{get, on},
+};
 use ringmaster_services::admission::Class::{
     Control, Leases, LockIntake, Locks, Probes, Reads, Settings, Stream,
 };
@@ -64,7 +67,7 @@ pub static ROWS: &[Row] = &[
     row!(Post   "/v1/operations/{id}/keep",                                operations::keep,          In(Control),  Standard,     Operate),
 
     row!(Get    "/v1/locks",                                               locks::list,               In(Reads),    Standard,     View),
-    row!(Get    "/v1/locks/{name}",                                        locks::get,                In(Reads),    Standard,     View),
+    row!(Get    "/v1/locks/{*name}",                                       locks::get,                In(Reads),    Standard,     View),
     // A request that waits for a lock is of another class than one that does not.
     row!(Post   "/v1/locks/acquire",                                       locks::acquire,            AfterBody(LockIntake), OfTheRequest, Use),
     row!(Post   "/v1/locks/renew",                                         locks::renew,              In(Leases),   Standard,     Use),
@@ -116,8 +119,13 @@ pub static ROWS: &[Row] = &[
 /// Requests that match no row: files and pages of the dashboard, methods that a path does not take, unknown paths.
 static UNMATCHED: Policy = policy("other", Always, Standard, Public);
 
+static LOCK_NAMESAKE: Policy = policy("/v1/locks/{*name}", In(Reads), Standard, View);
+
 pub fn router() -> Router<Api> {
     let rows = ROWS.iter().fold(Router::new(), |router, row| router.route(row.path, (row.serve)(row)));
+    // A lock that is called like an action is read as every other lock.
+    let namesake = Layered { policy: &LOCK_NAMESAKE, handler: locks::get_namesake };
+    let rows = locks::ACTIONS.iter().fold(rows, |router, path| router.route(path, get(namesake)));
     rows.fallback(Layered { policy: &UNMATCHED, handler: dashboard::asset })
         .method_not_allowed_fallback(Layered { policy: &UNMATCHED, handler: problem::method_not_allowed })
 }

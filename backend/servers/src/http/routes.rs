@@ -64,8 +64,8 @@ problems!(GetRefusals: [READ], NoSuchRoute);
     put, path = "/v1/routes/{route}", tag = "traffic", operation_id = "put_route",
     params(
         ("route" = String, Path, description = "1 to 64 letters, digits, or any of . _ - after the first", example = "web"),
-        ("If-Match" = Option<String>, Header, description = "Only if it is at one of these versions"),
-        ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none yet"),
+        ("If-Match" = Option<String>, Header, min_length = 1, description = "Only if it is at one of these versions"),
+        ("If-None-Match" = Option<String>, Header, min_length = 1, description = "`*`: only if there is none yet"),
         Write
     ),
     request_body(content = RouteSpec, examples(
@@ -103,7 +103,7 @@ problems!(PutRefusals: [WRITE, BODY], UnknownUpstream, NoSuchRoute, InvalidRoute
     delete, path = "/v1/routes/{route}", tag = "traffic", operation_id = "delete_route",
     params(
         ("route" = String, Path, description = "Its name", example = "retired"),
-        ("If-Match" = Option<String>, Header, description = "Only if it is at one of these versions"),
+        ("If-Match" = Option<String>, Header, min_length = 1, description = "Only if it is at one of these versions"),
         Write
     ),
     responses((status = 204, description = "Deleted"), DeleteRefusals)

@@ -71,8 +71,8 @@ problems!(GetRefusals: [READ], UnknownSetting);
     put, path = "/v1/settings/{*key}", tag = "settings", operation_id = "put_setting",
     params(
         ("key" = String, Path, description = "May hold slashes", example = "team"),
-        ("If-Match" = Option<String>, Header, description = "Only if it is at one of these versions"),
-        ("If-None-Match" = Option<String>, Header, description = "`*`: only if it is not set"),
+        ("If-Match" = Option<String>, Header, min_length = 1, description = "Only if it is at one of these versions"),
+        ("If-None-Match" = Option<String>, Header, min_length = 1, description = "`*`: only if it is not set"),
         Write
     ),
     request_body(content = PutSetting, examples(

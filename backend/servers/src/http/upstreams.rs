@@ -68,8 +68,8 @@ problems!(GetRefusals: [READ], UnknownUpstream);
     put, path = "/v1/upstreams/{upstream}", tag = "traffic", operation_id = "put_upstream",
     params(
         ("upstream" = String, Path, description = "1 to 64 letters, digits, or any of . _ - after the first", example = "web"),
-        ("If-Match" = Option<String>, Header, description = "Only if it is at one of these versions"),
-        ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none yet"),
+        ("If-Match" = Option<String>, Header, min_length = 1, description = "Only if it is at one of these versions"),
+        ("If-None-Match" = Option<String>, Header, min_length = 1, description = "`*`: only if there is none yet"),
         Write
     ),
     request_body(content = Configured<EndpointSpec>, examples(
@@ -125,7 +125,7 @@ fn upstream_of(mut body: Value) -> Result<UpstreamSpec, Refusal> {
     delete, path = "/v1/upstreams/{upstream}", tag = "traffic", operation_id = "delete_upstream",
     params(
         ("upstream" = String, Path, description = "Its name", example = "retired"),
-        ("If-Match" = Option<String>, Header, description = "Only if it is at one of these versions"),
+        ("If-Match" = Option<String>, Header, min_length = 1, description = "Only if it is at one of these versions"),
         Write
     ),
     responses((status = 204, description = "Deleted"), DeleteRefusals)

@@ -94,6 +94,38 @@ async fn a_lost_stream_resumes_at_a_member_of_the_view() {
     assert_eq!(*asked.lock().unwrap(), [Some("after=11&incarnation=1&cluster=c1".to_owned())]);
 }
 
+/// A node that dies in the middle of a view, or of events, loses nothing and repeats nothing.
+#[tokio::test]
+async fn a_message_in_parts_counts_once_it_is_complete() {
+    let part = |number: u32, revision: u64| {
+        let setting = json!({
+            "key": format!("k{number}"), "value": 1, "version": 1, "updated_at": null, "updated_by": null
+        });
+        json!({ "type": "view_part", "revision": revision, "part": number, "settings": [setting] })
+    };
+    let split = |mut message: Value, part: u32| {
+        message["part"] = part.into();
+        message["parts"] = 2.into();
+        message
+    };
+    let header = |member: &str| {
+        let mut header = view(10, member);
+        header["parts"] = 2.into();
+        header
+    };
+    let (third, asked_third) =
+        node(vec![resumed(), split(events(10, 11), 1), split(events(11, 11), 2)]).await;
+    let (second, asked_second) =
+        node(vec![header(&third.to_string()), part(1, 10), part(2, 10), split(events(10, 11), 1)]).await;
+    let (first, _) = node(vec![header(&second.to_string()), part(1, 10)]).await;
+    let mut stream = Stream::open(&Client::new([first, second]));
+    assert_eq!(updates(&mut stream, 2).await, [("view", 10), ("events", 11)]);
+    let keys: Vec<_> = stream.view().unwrap().settings.keys().cloned().collect();
+    assert_eq!(keys, ["k1", "k2"]);
+    assert_eq!(*asked_second.lock().unwrap(), [None]);
+    assert_eq!(*asked_third.lock().unwrap(), [Some("after=10&incarnation=1&cluster=c1".to_owned())]);
+}
+
 #[tokio::test]
 async fn after_a_gap_there_is_a_fresh_view() {
     let (fresh, asked) = node(vec![view(30, "http://x"), events(30, 31)]).await;

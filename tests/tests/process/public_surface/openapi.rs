@@ -31,9 +31,13 @@ pub fn outline(document: &Value) -> String {
 }
 
 /// A line for each variant of an enum that has its name in `type`.
-pub fn variants(schema: &Value) -> String {
-    let variants = schema["oneOf"].as_array().expect("variants");
-    let mut lines: Vec<_> = variants.iter().map(|variant| format!("{}\n", tagged(variant))).collect();
+pub fn variants(document: &Value, union: &str) -> String {
+    let variants = document["components"]["schemas"][union]["oneOf"].as_array().expect("variants").iter();
+    let variants = variants.map(|variant| {
+        let reference = variant["$ref"].as_str().and_then(|reference| reference.strip_prefix('#'));
+        reference.and_then(|pointer| document.pointer(pointer)).expect("a named variant")
+    });
+    let mut lines: Vec<_> = variants.map(|variant| format!("{}\n", tagged(variant))).collect();
     lines.sort();
     lines.concat()
 }

@@ -90,3 +90,202 @@ fn every_action_has_an_example() {
         examples.values().filter_map(|example| example["value"]["action"]["type"].as_str()).collect();
     assert_eq!(shown, Action::TYPES.iter().copied().collect());
 }
+
+fn schemas() -> &'static serde_json::Map<String, Value> {
+    DOCUMENT["components"]["schemas"].as_object().unwrap()
+}
+
+/// Tools take the tag of a variant from the discriminator, and the name of its class from the schema.
+#[test]
+fn every_union_with_a_tag_names_its_variants() {
+    let unions: Vec<_> = schemas().iter().filter(|(_, schema)| schema["discriminator"].is_object()).collect();
+    let names: BTreeSet<_> = unions.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        names.into_iter().collect::<Vec<_>>(),
+        ["Action", "ClientMessage", "Event", "HashKey", "HealthCheck", "ServerMessage"]
+    );
+    for (name, union) in unions {
+        assert_eq!(union["discriminator"]["propertyName"], "type");
+        let mapping = union["discriminator"]["mapping"].as_object().unwrap();
+        let variants: BTreeSet<_> =
+            union["oneOf"].as_array().unwrap().iter().map(|one| &one["$ref"]).map(Value::to_string).collect();
+        assert_eq!(variants, mapping.values().map(Value::to_string).collect(), "{name}");
+        for (tag, reference) in mapping {
+            let variant = DOCUMENT.pointer(&reference.as_str().unwrap()[1..]).unwrap();
+            let own = variant["allOf"].as_array().cloned().unwrap_or_else(|| vec![variant.clone()]);
+            let tagged: Vec<_> = own.iter().filter(|part| part["properties"]["type"].is_object()).collect();
+            assert_eq!(tagged.len(), 1, "{name} {tag}");
+            // A constant would not be checked.
+            assert_eq!(tagged[0]["properties"]["type"], json!({ "type": "string", "enum": [tag] }), "{name}");
+            assert!(tagged[0]["required"].as_array().unwrap().contains(&json!("type")), "{name} {tag}");
+        }
+    }
+}
+
+/// Generators make further names from those of schemas and operations, which must be free.
+#[test]
+fn no_name_is_one_that_generators_make_themselves() {
+    let pascal =
+        |id: &str| -> String { id.split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect() };
+    // The parameters of an operation (typescript-fetch), the constructor of a type (go), keywords.
+    let requests = operations()
+        .into_iter()
+        .map(|(.., operation)| format!("{}Request", pascal(operation["operationId"].as_str().unwrap())));
+    let constructors = schemas().keys().map(|name| format!("New{name}"));
+    let keywords = ["Import", "Class", "Default", "Enum", "Function", "Package", "Type"].map(str::to_owned);
+    let taken: BTreeSet<_> = requests.chain(constructors).chain(keywords).collect();
+    let colliding: Vec<_> = schemas().keys().filter(|name| taken.contains(*name)).collect();
+    assert!(colliding.is_empty(), "{colliding:?}");
+}
+
+#[test]
+fn pages_refer_to_the_schema_of_their_items() {
+    let pages: Vec<_> = schemas().iter().filter(|(name, _)| name.starts_with("Page_")).collect();
+    assert!(pages.len() > 8);
+    for (name, page) in pages {
+        let item = name.trim_start_matches("Page_");
+        assert_eq!(
+            page["properties"]["items"]["items"],
+            json!({ "$ref": format!("#/components/schemas/{item}") })
+        );
+    }
+}
+
+#[test]
+fn descriptions_are_prose() {
+    fn check(value: &Value) {
+        match value {
+            Value::Object(map) => {
+                let text = map.get("description").and_then(Value::as_str).unwrap_or_default();
+                assert!(!text.contains("[`") && !text.contains("crate::"), "{text}");
+                map.values().for_each(check);
+            }
+            Value::Array(list) => list.iter().for_each(check),
+            _ => {}
+        }
+    }
+    check(&DOCUMENT);
+}
+
+#[test]
+fn a_body_that_may_be_left_out_has_a_plain_schema() {
+    let body = &DOCUMENT["paths"]["/v1/plans/{id}/apply"]["post"]["requestBody"];
+    let schema = &body["content"]["application/json"]["schema"];
+    assert_eq!(schema, &json!({ "$ref": "#/components/schemas/ApplyRequest" }));
+    assert_ne!(body["required"], true);
+}
+
+/// What a check says of a body.
+type Check = fn(Value) -> Result<(), String>;
+
+fn checked<T: serde::de::DeserializeOwned>(
+    body: Value,
+    check: fn(&T) -> Result<(), String>,
+) -> Result<(), String> {
+    let body: T = serde_json::from_value(body).map_err(|error| error.to_string())?;
+    check(&body)
+}
+
+/// The documented bounds are those of the checks: each is accepted, and the next value beyond it refused.
+#[test]
+fn bounds_are_those_of_the_checks() {
+    use ringmaster_common::{
+        lock::AcquireLock,
+        traffic::{register::Register, route::RouteSpec, upstream::UpstreamSpec},
+    };
+    let upstream: Check = |body| checked(body, UpstreamSpec::check);
+    let within: fn(&str, Value) -> Value = |field, value| json!({ field: value });
+    let cases: [(&str, Value, &str, Check); 14] = [
+        ("AcquireLock", json!({ "name": "a", "owner": "b", "ttl_ms": 1000 }), "", |body| {
+            checked(body, AcquireLock::check)
+        }),
+        ("Register", json!({ "id": "a", "addr": "a:1", "ttl_ms": 1000 }), "", |body| {
+            checked(body, Register::check)
+        }),
+        ("RouteSpec", json!({ "upstream": "a" }), "", |body| checked(body, RouteSpec::check)),
+        ("Configured_EndpointSpec", json!({}), "", upstream),
+        ("EndpointSpec", json!({ "id": "a", "addr": "a:1" }), "endpoints", upstream),
+        ("OutlierEjection", json!({ "base_ms": 100, "max_ms": 86_400_000 }), "outlier_ejection", upstream),
+        ("Retries", json!({}), "retries", upstream),
+        ("Timeouts", json!({}), "timeouts", upstream),
+        ("ActiveStandby", json!({}), "active_standby", upstream),
+        ("HashKeyHeader", json!({ "type": "header", "name": "a" }), "hash_key", upstream),
+        ("HashKeyCookie", json!({ "type": "cookie", "name": "a" }), "hash_key", upstream),
+        ("HealthCheckHttp", json!({ "type": "http" }), "health_check", upstream),
+        ("HealthCheckTcp", json!({ "type": "tcp" }), "health_check", upstream),
+        ("HealthCheckHeartbeat", json!({ "type": "heartbeat", "ttl_ms": 1000 }), "health_check", upstream),
+    ];
+    let mut bounds = 0;
+    for (name, base, field, check) in cases {
+        let try_with = |property: &str, value: Value| {
+            let mut body = base.clone();
+            body[property] = value;
+            let body = match field {
+                "" => body,
+                "endpoints" => within(field, json!([body])),
+                field => within(field, body),
+            };
+            check(body)
+        };
+        for (property, schema) in schemas()[name]["properties"].as_object().unwrap() {
+            let text = |length: u64| {
+                let start = match property.as_str() {
+                    "path" | "path_prefix" | "rewrite_prefix" => "/",
+                    "fence_webhook" => "http://",
+                    _ => "",
+                };
+                let filled = (length as usize).saturating_sub(start.len());
+                json!(if length == 0 { String::new() } else { start.to_owned() + &"a".repeat(filled) })
+            };
+            let probes = [
+                (
+                    "minimum",
+                    schema["minimum"]
+                        .as_u64()
+                        .map(|min| (json!(min), min.checked_sub(1).map(|low| json!(low)))),
+                ),
+                ("maximum", schema["maximum"].as_u64().map(|max| (json!(max), Some(json!(max + 1))))),
+                ("minLength", schema["minLength"].as_u64().map(|min| (text(min), Some(text(min - 1))))),
+                ("maxLength", schema["maxLength"].as_u64().map(|max| (text(max), Some(text(max + 1))))),
+            ];
+            for (bound, probe) in probes {
+                let Some((inside, outside)) = probe else { continue };
+                // A wildcard host may be two bytes longer than a name.
+                let inside = match (name, property.as_str(), bound) {
+                    ("RouteSpec", "host", "maxLength") => json!(format!("*.{}", "a".repeat(253))),
+                    _ => inside,
+                };
+                assert_eq!(try_with(property, inside), Ok(()), "{name}.{property}: {bound}");
+                if let Some(outside) = outside {
+                    assert!(try_with(property, outside).is_err(), "{name}.{property} beyond {bound}");
+                    bounds += 1;
+                }
+            }
+        }
+    }
+    assert!(bounds > 70, "{bounds} bounds");
+}
+
+/// Every number of a body says how large it may be.
+#[test]
+fn numbers_of_bodies_have_bounds() {
+    let bodies = [
+        "AcquireLock",
+        "RenewLock",
+        "Register",
+        "RouteSpec",
+        "Configured_EndpointSpec",
+        "EndpointSpec",
+        "OutlierEjection",
+        "Retries",
+        "Timeouts",
+        "ActiveStandby",
+        "ApplyRequest",
+    ];
+    for name in bodies {
+        for (property, schema) in schemas()[name]["properties"].as_object().unwrap() {
+            let kind = schema["type"].to_string();
+            assert!(!kind.contains("integer") || schema["maximum"].is_u64(), "{name}.{property}: {schema}");
+        }
+    }
+}
