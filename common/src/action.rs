@@ -140,7 +140,7 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Action::TransferLeadership { group: GroupId::CLUSTER, to } => {
-                write!(f, "transfer leadership of the cluster group to node {to}")
+                write!(f, "transfer leadership to node {to}")
             }
             Action::TransferLeadership { group, to } => {
                 write!(f, "transfer leadership of group {group} to node {to}")
@@ -152,13 +152,17 @@ impl fmt::Display for Action {
             Action::RemoveNode { node } => write!(f, "remove node {node}"),
             Action::DrainNode { node } => write!(f, "drain node {node}"),
             Action::ActivateNode { node } => write!(f, "activate node {node}"),
-            Action::ReleaseLock { name, token: None } => write!(f, "release lock {name}"),
+            Action::ReleaseLock { name, token: None } => write!(f, "force-release lock {name}"),
             Action::ReleaseLock { name, token: Some(token) } => {
-                write!(f, "release lock {name} (token {token})")
+                write!(f, "force-release lock {name} (token {token})")
             }
-            Action::SetEndpointState { upstream, endpoint, state } => {
-                write!(f, "set endpoint {endpoint} of {upstream} to {}", state.as_str())
-            }
+            Action::SetEndpointState { upstream, endpoint, state } => match state {
+                EndpointState::Ready => write!(f, "make {endpoint} of {upstream} ready"),
+                EndpointState::Drain => write!(f, "drain {endpoint} of {upstream}"),
+                EndpointState::Maintenance => {
+                    write!(f, "put {endpoint} of {upstream} into maintenance")
+                }
+            },
             Action::FailOverUpstream { upstream, to: None } => write!(f, "fail over upstream {upstream}"),
             Action::FailOverUpstream { upstream, to: Some(to) } => {
                 write!(f, "fail over upstream {upstream} to {to}")

@@ -161,7 +161,7 @@ pub fn can_lose_while<'a>(
     } else if !answer {
         format!("no: {}; writes need {needed} of {voters} voters", down.join(", "))
     } else if !is_alive {
-        "it does not answer now; the other voters are enough".to_owned()
+        "already down; the others keep the quorum".to_owned()
     } else if leader == Some(id) {
         "yes, after a leadership transfer".to_owned()
     } else {
@@ -274,7 +274,7 @@ mod tests {
         for living in [1, 2] {
             assert_eq!(verdict(living).reason, "no: node 3 does not answer; writes need 2 of 3 voters");
         }
-        assert_eq!(verdict(3).reason, "it does not answer now; the other voters are enough");
+        assert_eq!(verdict(3).reason, "already down; the others keep the quorum");
     }
 
     #[test]

@@ -238,18 +238,34 @@ impl fmt::Display for Event {
                 write!(f, "endpoint {endpoint} of {upstream} was removed: {reason}")
             }
             Event::EndpointStateChanged { upstream, endpoint, state } => {
-                write!(f, "endpoint {endpoint} of {upstream} is in state {}", state.as_str())
+                let state = match state {
+                    EndpointState::Ready => "ready",
+                    EndpointState::Drain => "draining",
+                    EndpointState::Maintenance => "in maintenance",
+                };
+                write!(f, "endpoint {endpoint} of {upstream} is {state}")
             }
             Event::EndpointHealthChanged { upstream, endpoint, health } => {
-                write!(f, "endpoint {endpoint} of {upstream} is {}", health.verdict.as_str())?;
-                for (verdict, word) in [(Verdict::Healthy, "healthy"), (Verdict::Unhealthy, "unhealthy")] {
-                    let sayers = health.opinions.iter().filter(|opinion| opinion.verdict == verdict);
-                    let sayers: Vec<_> = sayers.map(|opinion| opinion.observer).collect();
-                    if !sayers.is_empty() {
-                        write!(f, "; {word} to {}", list(&sayers))?;
-                    }
+                write!(f, "endpoint {endpoint} of {upstream}")?;
+                let from = |verdict| {
+                    let observers = health.opinions.iter().filter(move |opinion| opinion.verdict == verdict);
+                    observers.map(|opinion| opinion.observer).collect::<Vec<_>>()
+                };
+                let (failing, passing) = (from(Verdict::Unhealthy), from(Verdict::Healthy));
+                let verdict = health.verdict.as_str();
+                let nodes =
+                    |ids: &[NodeId]| format!("node{} {}", if ids.len() == 1 { "" } else { "s" }, list(ids));
+                match (failing.as_slice(), passing.as_slice()) {
+                    ([], []) => write!(f, " is {verdict}"),
+                    ([], passing) => write!(f, " is {verdict}: passing from {}", nodes(passing)),
+                    (failing, []) => write!(f, " is {verdict}: failing from {}", nodes(failing)),
+                    (failing, passing) => write!(
+                        f,
+                        ": failing from {}, passing from {}; it counts as {verdict}",
+                        nodes(failing),
+                        nodes(passing)
+                    ),
                 }
-                Ok(())
             }
             Event::PrimaryChanged {
                 upstream,
@@ -265,7 +281,7 @@ impl fmt::Display for Event {
                 let host = route.spec.host.as_deref().unwrap_or_default();
                 write!(
                     f,
-                    "route {} leads {host}{} to {}",
+                    "route {} sends {host}{} to {}",
                     route.name, route.spec.path_prefix, route.spec.upstream
                 )
             }
@@ -277,4 +293,40 @@ impl fmt::Display for Event {
 
 fn list(nodes: &[NodeId]) -> String {
     nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_check_is_named_before_the_verdict_follows_it() {
+        let sentence = |verdict: &str, opinions: &[(u64, &str)]| {
+            let opinions: Vec<_> = opinions
+                .iter()
+                .map(|(observer, verdict)| {
+                    serde_json::json!({
+                        "observer": observer, "verdict": verdict, "since": "2026-01-01T00:00:00Z", "detail": "",
+                    })
+                })
+                .collect();
+            let health = serde_json::json!({ "verdict": verdict, "since": null, "opinions": opinions });
+            let health = serde_json::from_value(health).expect("a health");
+            let (upstream, endpoint) = ("web".to_owned(), "web-1".to_owned());
+            Event::EndpointHealthChanged { upstream, endpoint, health }.to_string()
+        };
+        assert_eq!(
+            sentence("healthy", &[(1, "unhealthy"), (2, "healthy"), (3, "healthy")]),
+            "endpoint web-1 of web: failing from node 1, passing from nodes 2, 3; it counts as healthy"
+        );
+        assert_eq!(
+            sentence("unhealthy", &[(1, "unhealthy"), (2, "unhealthy")]),
+            "endpoint web-1 of web is unhealthy: failing from nodes 1, 2"
+        );
+        assert_eq!(
+            sentence("healthy", &[(1, "healthy")]),
+            "endpoint web-1 of web is healthy: passing from node 1"
+        );
+        assert_eq!(sentence("unknown", &[]), "endpoint web-1 of web is unknown");
+    }
 }

@@ -4,7 +4,7 @@ use crate::{
     Timestamp,
     action::Action,
     error::Refusal,
-    id::{OperationId, PlanId, Revision},
+    id::{NodeId, OperationId, PlanId, Revision},
     plan::Scope,
     string_enum::string_enum,
 };
@@ -111,10 +111,54 @@ impl StepStatus {
     }
 }
 
+/// The detail of a step that an election ended. The fact that leadership moved is in these words alone, so they are
+/// made and recognised in one place.
+pub fn won_election(leader: NodeId, term: u64) -> String {
+    format!("node {leader} won the election of term {term}")
+}
+
 impl Step {
+    /// Whether the step moved the leadership to another node. A step may find that nothing has to move.
+    pub fn moved_leadership(&self) -> bool {
+        let is_won = |detail: &str| {
+            let words =
+                detail.strip_prefix("node ").and_then(|rest| rest.split_once(" won the election of term "));
+            words
+                .is_some_and(|(leader, term)| leader.parse::<NodeId>().is_ok() && term.parse::<u64>().is_ok())
+        };
+        self.name == "transfer_leadership"
+            && self.status == StepStatus::Succeeded
+            && self.detail.as_deref().is_some_and(is_won)
+    }
+
     /// How long the step took, by the wall clocks of the leaders that ran it.
     pub fn took_ms(&self) -> Option<u64> {
         let (start, end) = (self.started_at?, self.ended_at?);
         Some(end.as_millisecond().saturating_sub(start.as_millisecond()).max(0).cast_unsigned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_election_moves_the_leadership() {
+        let step = |name: &str, status, detail: &str| Step {
+            name: name.to_owned(),
+            title: String::new(),
+            bound_ms: 1_000,
+            status,
+            started_at: None,
+            ended_at: None,
+            detail: Some(detail.to_owned()),
+        };
+        let won = won_election(NodeId(3), 7);
+        let transfer =
+            |detail: &str| step("transfer_leadership", StepStatus::Succeeded, detail).moved_leadership();
+        assert!(transfer(&won));
+        assert!(!transfer("node 3 leads and continues to lead"), "a drain of a follower moves nothing");
+        assert!(!step("transfer_leadership", StepStatus::Failed, &won).moved_leadership());
+        assert!(!step("verify", StepStatus::Succeeded, &won).moved_leadership());
     }
 }

@@ -16,6 +16,7 @@ mod browser;
 mod cluster_summary;
 mod components;
 mod format;
+mod leadership;
 mod linkify;
 mod lock;
 mod metrics;
@@ -30,6 +31,7 @@ mod stream;
 mod timeline;
 mod tone;
 mod traffic;
+mod upstream_health;
 
 fn main() {
     browser::show_panics();

@@ -1,12 +1,12 @@
-//! Telemetry of the whole cluster: the current leader, the nodes that answer, and the metrics of the overview with
-//! their last minute.
+//! Telemetry of the whole cluster: the metrics of the overview with their last minute.
 //!
 //! A report counts while it is fresh. An old one is not shown as if it were now.
 
+use crate::leadership::leader;
 use ringmaster_common::{
-    cluster::Role,
     id::NodeId,
     telemetry::{self, AgedReport, FRESH_MS, Sample},
+    view::ClusterView,
 };
 use std::collections::VecDeque;
 
@@ -22,18 +22,9 @@ pub fn fresh(sample: &Sample, node: NodeId) -> Option<&AgedReport> {
     telemetry::fresh(&sample.nodes, node)
 }
 
-/// The node that reports to lead the highest term. A leader that was cut off reports an older one.
-pub fn leader(sample: &Sample) -> Option<&AgedReport> {
-    sample
-        .nodes
-        .iter()
-        .filter(|aged| aged.age_ms <= FRESH_MS && aged.report.role == Role::Leader)
-        .max_by_key(|aged| aged.report.term)
-}
-
 /// How many entries `node` lacks, by the leader's count.
-pub fn lag(sample: &Sample, node: NodeId) -> Option<u64> {
-    leader(sample)?.report.replication.iter().find(|entry| entry.node == node).map(|entry| entry.lag)
+pub fn lag(view: &ClusterView, sample: &Sample, node: NodeId) -> Option<u64> {
+    leader(view, sample)?.report.replication.iter().find(|entry| entry.node == node).map(|entry| entry.lag)
 }
 
 /// The round-trip time from the node that sends the sample.
@@ -67,16 +58,16 @@ pub struct NodeMetrics {
 }
 
 impl ClusterMetrics {
-    pub fn of(sample: &Sample) -> Self {
+    pub fn of(view: &ClusterView, sample: &Sample) -> Self {
         let node = |aged: &AgedReport| NodeMetrics {
             node: aged.report.node,
-            lag: lag(sample, aged.report.node),
+            lag: lag(view, sample, aged.report.node),
             fsyncs_per_s: None,
             fsyncs: aged.report.fsyncs,
             at_ms: sample.at.as_millisecond() - i64::try_from(aged.age_ms).unwrap_or(i64::MAX),
         };
         let nodes = sample.nodes.iter().filter(|aged| aged.age_ms <= FRESH_MS).map(node).collect();
-        let Some(leader) = leader(sample) else {
+        let Some(leader) = leader(view, sample) else {
             return ClusterMetrics { nodes, ..ClusterMetrics::default() };
         };
         let report = &leader.report;
@@ -155,60 +146,22 @@ pub fn spark_path(values: &[Option<f64>], least_top: f64, width: f64, height: f6
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use super::*;
+    use crate::leadership::tests::{follower, report, sample, view};
     use ringmaster_common::{
         Timestamp,
-        cluster::Liveness,
-        telemetry::{Link, NodeReport, Replication},
+        cluster::{Liveness, Role},
+        telemetry::{Link, Replication},
     };
-
-    /// A report of a quiet node.
-    pub fn report(node: u64, role: Role, term: u64) -> AgedReport {
-        AgedReport {
-            age_ms: 100,
-            report: NodeReport {
-                node: NodeId(node),
-                role,
-                term,
-                leader: None,
-                last_log_index: 0,
-                lost_through: None,
-                committed_index: 0,
-                applied_index: 0,
-                snapshot_index: 0,
-                uptime_ms: 60_000,
-                rss_bytes: 0,
-                streams: 0,
-                proposals_per_s: 0.0,
-                commit_p50_us: None,
-                commit_p99_us: None,
-                fsyncs: 0,
-                links: Vec::new(),
-                replication: Vec::new(),
-            },
-        }
-    }
-
-    pub fn sample(nodes: Vec<AgedReport>) -> Sample {
-        Sample { from: NodeId(1), at: Timestamp::UNIX_EPOCH, nodes, warnings: Vec::new() }
-    }
-
-    #[test]
-    fn the_highest_term_leads() {
-        let nodes =
-            vec![report(1, Role::Leader, 6), report(2, Role::Leader, 7), report(3, Role::Follower, 7)];
-        assert_eq!(leader(&sample(nodes)).unwrap().report.node, NodeId(2));
-    }
 
     #[test]
     fn an_old_report_is_not_now() {
         let mut old = report(2, Role::Leader, 7);
         old.age_ms = FRESH_MS + 1;
         let sample = sample(vec![old]);
-        assert_eq!(leader(&sample), None);
         assert_eq!(fresh(&sample, NodeId(2)), None);
-        assert_eq!(ClusterMetrics::of(&sample), ClusterMetrics::default());
+        assert_eq!(ClusterMetrics::of(&view(3), &sample), ClusterMetrics::default());
     }
 
     #[test]
@@ -216,7 +169,10 @@ pub mod tests {
         let at = |ms: i64, fsyncs: u64| {
             let mut aged = report(1, Role::Leader, 7);
             (aged.age_ms, aged.report.fsyncs) = (0, fsyncs);
-            ClusterMetrics::of(&Sample { at: Timestamp::from_millisecond(ms).unwrap(), ..sample(vec![aged]) })
+            ClusterMetrics::of(
+                &view(1),
+                &Sample { at: Timestamp::from_millisecond(ms).unwrap(), ..sample(vec![aged]) },
+            )
         };
         let mut history = History::default();
         for (ms, fsyncs) in [(0, 100), (500, 105), (1_000, 110), (1_500, 3)] {
@@ -240,11 +196,11 @@ pub mod tests {
         lead.report.replication = [(2, 0), (3, 9)]
             .map(|(node, lag)| Replication { node: NodeId(node), matched_index: 0, lag })
             .to_vec();
-        let sample = sample(vec![lead, report(2, Role::Follower, 7)]);
-        let metrics = ClusterMetrics::of(&sample);
+        let sample = sample(vec![lead, follower(2, 1, 7)]);
+        let metrics = ClusterMetrics::of(&view(3), &sample);
         assert_eq!((metrics.writes_per_s, metrics.lag), (Some(812.0), Some(9)));
-        assert_eq!((lag(&sample, NodeId(3)), rtt_us(&sample, NodeId(3))), (Some(9), Some(400)));
-        assert_eq!((lag(&sample, NodeId(1)), rtt_us(&sample, NodeId(1))), (None, None));
+        assert_eq!((lag(&view(3), &sample, NodeId(3)), rtt_us(&sample, NodeId(3))), (Some(9), Some(400)));
+        assert_eq!((lag(&view(3), &sample, NodeId(1)), rtt_us(&sample, NodeId(1))), (None, None));
     }
 
     #[test]

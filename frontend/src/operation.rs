@@ -7,8 +7,11 @@ use crate::{
 use ringmaster_common::{
     Timestamp,
     action::Action,
+    id::{NodeId, Revision},
     operation::{Operation, OperationStatus, Step, StepStatus},
-    plan::{Plan, PlannedStep},
+    plan::{Fact, Impact, Plan, PlannedStep},
+    traffic::upstream::EndpointState,
+    view::ClusterView,
 };
 
 /// The title of the drawer.
@@ -16,14 +19,22 @@ pub fn title(action: &Action) -> String {
     match action {
         Action::TransferLeadership { to, .. } => format!("Transfer leadership to node {to}"),
         Action::AddNode { node } => format!("Add node {}", node.id),
-        Action::ChangeVoters { .. } => "Change the voters".to_owned(),
+        Action::ChangeVoters { voters } => {
+            let ids: Vec<NodeId> = voters.iter().copied().collect();
+            match ids.as_slice() {
+                [one] => format!("Make node {one} the only voter"),
+                many => format!("Make nodes {} the voters", format::listed(many)),
+            }
+        }
         Action::RemoveNode { node } => format!("Remove node {node}"),
         Action::DrainNode { node } => format!("Drain node {node}"),
         Action::ActivateNode { node } => format!("Activate node {node}"),
-        Action::ReleaseLock { name, .. } => format!("Release {name}"),
-        Action::SetEndpointState { endpoint, state, .. } => {
-            format!("Set {endpoint} to {}", state.as_str())
-        }
+        Action::ReleaseLock { name, .. } => format!("Force-release {name}"),
+        Action::SetEndpointState { endpoint, state, .. } => match state {
+            EndpointState::Ready => format!("Make {endpoint} ready"),
+            EndpointState::Drain => format!("Drain {endpoint}"),
+            EndpointState::Maintenance => format!("Put {endpoint} into maintenance"),
+        },
         Action::FailOverUpstream { upstream, .. } => format!("Fail over {upstream}"),
         Action::Undo { operation } => format!("Undo operation {operation}"),
     }
@@ -41,6 +52,40 @@ pub fn verb(plan: &Plan) -> String {
         (Action::Undo { .. }, Some((_, leader))) => format!("Transfer leadership back to node {leader}"),
         (action, _) => title(action),
     }
+}
+
+/// Whether the plan takes something away for good: a node, or a lock from its holder.
+pub fn is_final(plan: &Plan) -> bool {
+    !plan.undoable && matches!(plan.action, Action::RemoveNode { .. } | Action::ReleaseLock { .. })
+}
+
+/// What has to be typed before the plan is applied: the name of a node whose removal costs redundancy for good.
+pub fn name_to_type<'a>(plan: &Plan, name_of: impl Fn(NodeId) -> Option<&'a str>) -> Option<&'a str> {
+    let Impact { failures_tolerated_before, failures_tolerated_after, .. } = plan.impact;
+    match plan.action {
+        Action::RemoveNode { node } if failures_tolerated_after < failures_tolerated_before => name_of(node),
+        _ => None,
+    }
+}
+
+/// What has changed since the plan was computed, of the facts that it has read: it would be refused. The server
+/// decides; the page says it before the click, as far as it knows.
+pub fn out_of_date(plan: &Plan, view: &ClusterView) -> Option<String> {
+    let changed = |fact: &Fact| -> Option<(String, Revision)> {
+        let name = fact.fact.as_str();
+        if name == "leadership" {
+            let elected = view.elected.as_ref()?;
+            return Some((format!("node {} was elected", elected.leader), elected.revision));
+        }
+        if let Some(id) = name.strip_prefix("node/") {
+            let node = view.nodes.get(&id.parse().ok()?)?;
+            return Some((format!("node {} is {}", node.id, node.status.as_str()), node.status_revision));
+        }
+        let upstream = view.upstreams.get(&name.strip_prefix("upstream/")?.to_owned())?;
+        Some((format!("upstream {} was configured", upstream.name), upstream.version))
+    };
+    let newer = plan.footprint.iter().filter_map(changed).find(|(_, at)| *at > plan.revision);
+    newer.map(|(what, at)| format!("Plan is out of date: {what} at revision {}.", format::grouped(at.0)))
 }
 
 /// Whether the operation can still be aborted with nothing changed. The server decides; the page only hides a
@@ -70,7 +115,7 @@ pub fn status_tone(status: OperationStatus) -> Tone {
 
 pub fn status_word(status: OperationStatus) -> &'static str {
     match status {
-        OperationStatus::AwaitingKeep => "awaiting keep",
+        OperationStatus::AwaitingKeep => "to be confirmed",
         other => other.as_str(),
     }
 }
@@ -78,8 +123,7 @@ pub fn status_word(status: OperationStatus) -> &'static str {
 /// The outcome or the current state, as a sentence.
 pub fn outcome(operation: &Operation, now: Timestamp) -> String {
     let took = took_ms(operation).map(format::duration);
-    let transfer =
-        operation.steps.iter().rev().find(|step| step.name == "transfer_leadership").and_then(Step::took_ms);
+    let transfer = operation.steps.iter().rev().find(|step| step.moved_leadership()).and_then(Step::took_ms);
     let why = operation.error.as_ref().map(|error| capitalised(error.detail.trim_end_matches('.')));
     match operation.status {
         OperationStatus::Running if operation.error.is_some() => {
@@ -90,7 +134,7 @@ pub fn outcome(operation: &Operation, now: Timestamp) -> String {
         }
         OperationStatus::AwaitingKeep => {
             let left = operation.keep_until.map_or(0, |until| format::seconds_left(until, now));
-            format!("Done. It reverts automatically in {left} s unless you keep it.")
+            format!("Done. Confirm within {left} s or it is reverted.")
         }
         OperationStatus::Succeeded => match (took, transfer) {
             (Some(took), Some(pause)) => {
@@ -178,8 +222,9 @@ mod tests {
     use super::*;
     use ringmaster_common::{
         error::{Code, Refusal},
-        id::{GroupId, NodeId, OperationId, PlanId, Revision},
-        plan::Impact,
+        id::{GroupId, OperationId, PlanId},
+        operation::won_election,
+        view::Election,
     };
 
     fn at(ms: i64) -> Timestamp {
@@ -194,7 +239,7 @@ mod tests {
             status: if running == Some(name) { StepStatus::Running } else { StepStatus::Succeeded },
             started_at: Some(at(100)),
             ended_at: (running != Some(name)).then(|| at(141)),
-            detail: None,
+            detail: (name == "transfer_leadership").then(|| won_election(NodeId(3), 7)),
         };
         Operation {
             id: OperationId(3),
@@ -256,6 +301,42 @@ mod tests {
     }
 
     #[test]
+    fn what_costs_redundancy_for_good_needs_the_name() {
+        let name_of = |_: NodeId| Some("eager-stoat");
+        let mut removal = plan(Action::RemoveNode { node: NodeId(3) });
+        removal.impact.failures_tolerated_before = 1;
+        assert_eq!(name_to_type(&removal, name_of), Some("eager-stoat"));
+        removal.undoable = false;
+        assert!(is_final(&removal));
+        removal.impact.failures_tolerated_after = 1;
+        assert_eq!(name_to_type(&removal, name_of), None, "nothing is lost with a learner");
+        assert_eq!(name_to_type(&plan(Action::DrainNode { node: NodeId(3) }), name_of), None);
+    }
+
+    #[test]
+    fn a_plan_that_would_be_refused_says_so_before_the_click() {
+        let mut open = plan(Action::TransferLeadership { group: GroupId::CLUSTER, to: NodeId(2) });
+        open.revision = Revision(3_400);
+        open.footprint = vec![Fact { fact: "leadership".to_owned(), version: Revision(12) }];
+        let elected = |revision| ClusterView {
+            elected: Some(Election {
+                term: 8,
+                leader: NodeId(2),
+                at: Timestamp::UNIX_EPOCH,
+                revision: Revision(revision),
+            }),
+            ..ClusterView::default()
+        };
+        assert_eq!(out_of_date(&open, &elected(12)), None);
+        assert_eq!(
+            out_of_date(&open, &elected(3_402)).as_deref(),
+            Some("Plan is out of date: node 2 was elected at revision 3,402.")
+        );
+        open.footprint[0].fact = "membership".to_owned();
+        assert_eq!(out_of_date(&open, &elected(3_402)), None, "it has not read who leads");
+    }
+
+    #[test]
     fn the_same_can_be_done_in_a_terminal() {
         let transfer = plan(Action::TransferLeadership { group: GroupId::CLUSTER, to: NodeId(2) });
         assert_eq!(
@@ -281,6 +362,9 @@ mod tests {
         let done = operation(OperationStatus::Succeeded, None);
         assert_eq!(outcome(&done, at(0)), "Done in 212 ms; leadership moved in 41 ms.");
         assert!(is_undoable(&done));
+        let mut follower_drained = done.clone();
+        follower_drained.steps[2].detail = Some("node 3 leads and continues to lead".to_owned());
+        assert_eq!(outcome(&follower_drained, at(0)), "Done in 212 ms.", "leadership did not move");
         let mut failed = operation(OperationStatus::Failed, None);
         failed.error =
             Some(Refusal::new(Code::StepTimeout, "the step transfer_leadership did not end within 1000 ms"));
@@ -291,7 +375,7 @@ mod tests {
         assert!(!is_undoable(&failed));
         let mut waiting = operation(OperationStatus::AwaitingKeep, None);
         waiting.keep_until = Some(at(41_500));
-        assert_eq!(outcome(&waiting, at(500)), "Done. It reverts automatically in 41 s unless you keep it.");
+        assert_eq!(outcome(&waiting, at(500)), "Done. Confirm within 41 s or it is reverted.");
     }
 
     #[test]

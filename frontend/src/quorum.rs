@@ -1,11 +1,11 @@
-//! The arithmetic of the quorum in words: the voters, how many a write needs, and how many may fail.
+//! The quorum in words: whether there is one now, how many voters a write needs, and how many may fail.
 //!
 //! [`of`] describes the current voters; [`what_if`] describes voters that the reader considers. Both only count:
 //! the planner on the server decides whether a change is allowed, and what it does.
 
 use crate::{
-    cluster_summary::answers,
-    format::{capitalised, in_words, listed},
+    format::{capitalised, count, in_words, listed},
+    leadership::answers,
     tone::Tone,
 };
 use ringmaster_common::{cluster::failures_tolerated, id::NodeId, telemetry::Sample, view::ClusterView};
@@ -55,39 +55,43 @@ impl Quorum {
         }
     }
 
-    /// How many a write needs, and what that leaves.
-    pub fn arithmetic(&self) -> String {
+    /// The state now, as a headline. `since` is when the quorum was lost.
+    pub fn headline(&self, since: Option<String>) -> String {
         let voters = self.voters.len();
-        match voters {
-            0 => "There are no voters.".to_owned(),
-            1 => format!("Node {} is the only voter. If it fails, writes stop.", self.voters[0]),
-            _ => format!(
-                "A write needs {} of {} voters, so {} may fail.",
-                in_words(self.needed() as u64),
-                in_words(voters as u64),
-                none_or(failures_tolerated(voters))
-            ),
+        let answering = voters - self.silent.len();
+        match (self.spare(), self.silent.len()) {
+            _ if voters == 0 => "There are no voters.".to_owned(),
+            (None, _) => {
+                let since = since.map(|at| format!(" since {at}")).unwrap_or_default();
+                let verb = if answering == 1 { "answers" } else { "answer" };
+                format!(
+                    "No quorum: {answering} of {} {verb}. Nothing can be written{since}.",
+                    count(voters as u64, "voter")
+                )
+            }
+            (Some(_), 0) if voters == 1 => {
+                format!("Node {} is the only voter. If it fails, writes stop.", self.voters[0])
+            }
+            (Some(_), 0) => format!("{} {}", self.arithmetic(), tolerated(failures_tolerated(voters))),
+            (Some(spare), _) => {
+                format!("Quorum is kept by {answering} of {voters} voters. {}", further(spare))
+            }
         }
     }
 
-    /// How many answer now, and what that means.
-    pub fn current(&self) -> String {
-        let voters = self.voters.len();
-        let silent = capitalised(&nodes(&self.silent));
-        let are = if self.silent.len() == 1 { "is" } else { "are" };
-        match (self.spare(), self.silent.len()) {
-            (_, 0) if voters < 2 => String::new(),
-            (_, 0) => format!("All {} answer.", in_words(voters as u64)),
-            (None, gone) => format!(
-                "{silent} {are} silent. {} of {} left, which is no quorum: writes stop.",
-                capitalised(&in_words((voters - gone) as u64)),
-                in_words(voters as u64)
-            ),
-            (Some(spare), _) => {
-                format!(
-                    "{silent} {are} silent. Writes continue, and {} more may fail.",
-                    in_words(spare as u64)
-                )
+    /// How many voters a write needs.
+    pub fn arithmetic(&self) -> String {
+        format!("Quorum is {} of {}.", self.needed(), count(self.voters.len() as u64, "voter"))
+    }
+
+    /// The voters that are silent, and the arithmetic where the headline does not say it.
+    pub fn details(&self) -> String {
+        match self.silent.as_slice() {
+            [] if self.voters.len() < 2 => String::new(),
+            [] => format!("All {} answer.", in_words(self.voters.len() as u64)),
+            silent => {
+                let are = if silent.len() == 1 { "is" } else { "are" };
+                format!("{} {are} silent. {}", capitalised(&nodes(silent)), self.arithmetic())
             }
         }
     }
@@ -108,20 +112,33 @@ impl Quorum {
     }
 }
 
-/// The quorum of other voters.
+/// The quorum of other voters, all of which answer.
 pub fn what_if(voters: &[NodeId]) -> String {
     let quorum = Quorum { voters: voters.to_vec(), ..Quorum::default() };
-    let parity = match voters.len() {
-        0 => " Choose at least one.".to_owned(),
-        many if many.is_multiple_of(2) => format!(
-            " {} voters tolerate as many failures as {}: {}.",
-            capitalised(&in_words(many as u64)),
-            in_words(many as u64 - 1),
-            none_or(failures_tolerated(many))
-        ),
-        _ => String::new(),
-    };
-    format!("{}{parity}", quorum.arithmetic())
+    match voters.len() {
+        0 => "There are no voters. Choose at least one.".to_owned(),
+        2 => "Two voters tolerate no failure: losing either stops writes.".to_owned(),
+        many if many.is_multiple_of(2) => {
+            format!("{} As many as with {} voters.", quorum.headline(None), in_words(many as u64 - 1))
+        }
+        _ => quorum.headline(None),
+    }
+}
+
+fn tolerated(failures: usize) -> String {
+    match failures {
+        0 => "No failure is tolerated.".to_owned(),
+        1 => "1 failure is tolerated.".to_owned(),
+        many => format!("{many} failures are tolerated."),
+    }
+}
+
+fn further(failures: usize) -> String {
+    match failures {
+        0 => "No further failure is tolerated.".to_owned(),
+        1 => "1 further failure is tolerated.".to_owned(),
+        many => format!("{many} further failures are tolerated."),
+    }
 }
 
 pub fn nodes(ids: &[NodeId]) -> String {
@@ -130,10 +147,6 @@ pub fn nodes(ids: &[NodeId]) -> String {
         [one] => format!("node {one}"),
         many => format!("nodes {}", listed(many)),
     }
-}
-
-fn none_or(number: usize) -> String {
-    if number == 0 { "none".to_owned() } else { in_words(number as u64) }
 }
 
 #[cfg(test)]
@@ -149,42 +162,54 @@ mod tests {
     }
 
     #[test]
-    fn the_arithmetic_is_in_words() {
-        for (voters, text) in [
-            (1, "Node 1 is the only voter. If it fails, writes stop."),
-            (2, "A write needs two of two voters, so none may fail."),
-            (3, "A write needs two of three voters, so one may fail."),
-            (5, "A write needs three of five voters, so two may fail."),
-        ] {
-            assert_eq!(quorum(voters, &[]).arithmetic(), text);
-        }
-    }
-
-    #[test]
-    fn silence_is_counted() {
+    fn the_headline_is_the_state_now() {
         for (voters, silent, tone, text) in [
-            (3, &[][..], Tone::Good, "All three answer."),
-            (3, &[2], Tone::Warning, "Node 2 is silent. Writes continue, and no more may fail."),
-            (5, &[2], Tone::Good, "Node 2 is silent. Writes continue, and one more may fail."),
+            (1, &[][..], Tone::Note, "Node 1 is the only voter. If it fails, writes stop."),
+            (2, &[], Tone::Warning, "Quorum is 2 of 2 voters. No failure is tolerated."),
+            (3, &[], Tone::Good, "Quorum is 2 of 3 voters. 1 failure is tolerated."),
+            (5, &[], Tone::Good, "Quorum is 3 of 5 voters. 2 failures are tolerated."),
+            (3, &[2], Tone::Warning, "Quorum is kept by 2 of 3 voters. No further failure is tolerated."),
+            (5, &[2], Tone::Good, "Quorum is kept by 4 of 5 voters. 1 further failure is tolerated."),
             (
                 3,
                 &[1, 2],
                 Tone::Bad,
-                "Nodes 1 and 2 are silent. One of three left, which is no quorum: writes stop.",
+                "No quorum: 1 of 3 voters answers. Nothing can be written since 19:30:33.",
             ),
-            (1, &[], Tone::Note, ""),
+            (
+                5,
+                &[1, 2, 3],
+                Tone::Bad,
+                "No quorum: 2 of 5 voters answer. Nothing can be written since 19:30:33.",
+            ),
         ] {
             let quorum = quorum(voters, silent);
-            assert_eq!((quorum.tone(), quorum.current().as_str()), (tone, text));
+            assert_eq!((quorum.tone(), quorum.headline(Some("19:30:33".to_owned())).as_str()), (tone, text));
         }
+        assert_eq!(
+            quorum(3, &[1, 2]).headline(None),
+            "No quorum: 1 of 3 voters answers. Nothing can be written.",
+            "the moment is not known"
+        );
+    }
+
+    #[test]
+    fn the_arithmetic_is_the_small_print() {
+        assert_eq!(quorum(3, &[1, 2]).details(), "Nodes 1 and 2 are silent. Quorum is 2 of 3 voters.");
+        assert_eq!(quorum(3, &[2]).details(), "Node 2 is silent. Quorum is 2 of 3 voters.");
+        assert_eq!(quorum(3, &[]).details(), "All three answer.");
+        assert_eq!(quorum(1, &[]).details(), "");
     }
 
     #[test]
     fn an_even_number_is_no_gain() {
-        assert!(
-            what_if(&[NodeId(1), NodeId(2)]).ends_with("Two voters tolerate as many failures as one: none.")
+        let ids = |count: u64| (1..=count).map(NodeId).collect::<Vec<_>>();
+        assert_eq!(what_if(&ids(2)), "Two voters tolerate no failure: losing either stops writes.");
+        assert_eq!(what_if(&ids(3)), "Quorum is 2 of 3 voters. 1 failure is tolerated.");
+        assert_eq!(
+            what_if(&ids(4)),
+            "Quorum is 3 of 4 voters. 1 failure is tolerated. As many as with three voters."
         );
-        assert!(!what_if(&[NodeId(1), NodeId(2), NodeId(3)]).contains("tolerate"));
         assert!(what_if(&[]).contains("at least one"));
     }
 }

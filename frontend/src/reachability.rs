@@ -63,7 +63,7 @@ pub fn cell(view: &ClusterView, sample: Option<&Sample>, observer: NodeId, subje
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::tests::{report, sample};
+    use crate::leadership::tests::{report, sample};
     use ringmaster_common::cluster::{Node, Role};
 
     /// Two nodes, each of which the other once suspected.

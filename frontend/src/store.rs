@@ -11,6 +11,7 @@ use crate::{
     api::Api,
     browser,
     cluster_summary::{self, ClusterSummary, Connection, SummaryInput},
+    leadership::{self, ShownRole},
     lock::LockFilter,
     metrics::{self, ClusterMetrics, History},
     peers::{Peer, Position},
@@ -21,7 +22,7 @@ use crate::{
 use leptos::prelude::*;
 use ringmaster_common::{
     Timestamp,
-    cluster::{CanLose, Node, NodeStatus, Role, can_lose},
+    cluster::{CanLose, Node, NodeStatus, can_lose},
     event::EventBatch,
     id::{NodeId, OperationId, Revision},
     lock::{Lock, LockCounts},
@@ -40,6 +41,8 @@ const MAX_LEADERSHIP_TERMS: usize = 500;
 const FIRST_EVENTS: u32 = 400;
 /// The page calls itself disconnected after this long without a message. Samples come twice a second.
 pub const SILENCE_MS: u64 = 2_500;
+/// A message that is this late is worth a word.
+const LATE_MS: u64 = 1_200;
 
 /// The connection as the stream reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +81,9 @@ pub struct NodeSignals {
     pub report: RwSignal<Option<AgedReport>>,
     pub lag: RwSignal<Option<u64>>,
     pub rtt_us: RwSignal<Option<u64>>,
+    pub role: RwSignal<ShownRole>,
+    /// How long no other node has heard from it, and the observer that heard it last.
+    pub silence: RwSignal<Option<(u64, NodeId)>>,
     pub can_lose: RwSignal<CanLose>,
 }
 
@@ -88,6 +94,8 @@ impl NodeSignals {
             report: RwSignal::new(None),
             lag: RwSignal::new(None),
             rtt_us: RwSignal::new(None),
+            role: RwSignal::new(ShownRole::default()),
+            silence: RwSignal::new(None),
             can_lose: RwSignal::new(CanLose { answer: false, reason: String::new() }),
         }
     }
@@ -95,10 +103,6 @@ impl NodeSignals {
     /// Whether the log calls it up and it is heard from too.
     pub fn is_up(self) -> bool {
         self.facts.with(|node| node.status == NodeStatus::Up) && self.report.with(Option::is_some)
-    }
-
-    pub fn role(self) -> Option<Role> {
-        self.report.with(|aged| aged.as_ref().map(|aged| aged.report.role))
     }
 }
 
@@ -140,11 +144,17 @@ pub struct Store {
     pub history: RwSignal<History>,
     pub demo: RwSignal<bool>,
     pub link: RwSignal<Link>,
+    /// Whether nothing has come from any node for a while, as looked at with each tick.
+    disconnected: RwSignal<bool>,
     pub latency_ms: RwSignal<Option<f64>>,
     /// When anything was last heard, by this computer's clock.
     pub heard_at: RwSignal<Option<Timestamp>>,
-    /// The cluster's time of day, ticking.
+    /// When the quorum was lost, while there is none and the moment is known.
+    pub no_quorum_since: RwSignal<Option<Timestamp>>,
+    /// The cluster's time of day, ticking while the page is connected.
     pub now: RwSignal<Timestamp>,
+    /// The same, ticking always: for what is said of the page itself.
+    page_now: RwSignal<Timestamp>,
     /// The offset of the cluster's clock from this computer's, in milliseconds.
     clock_offset_ms: StoredValue<i64>,
     opened_at: Timestamp,
@@ -177,9 +187,12 @@ impl Store {
             history: RwSignal::new(History::default()),
             demo: RwSignal::new(false),
             link: RwSignal::new(Link { phase: LinkPhase::Opening, peer: first, node: None }),
+            disconnected: RwSignal::new(false),
             latency_ms: RwSignal::new(None),
             heard_at: RwSignal::new(None),
+            no_quorum_since: RwSignal::new(None),
             now: RwSignal::new(browser::now()),
+            page_now: RwSignal::new(browser::now()),
             clock_offset_ms: StoredValue::new(0),
             opened_at: browser::now(),
         }
@@ -221,9 +234,21 @@ impl Store {
         self.operations.with(|operations| operations.iter().find(|operation| operation.id == id).cloned())
     }
 
-    /// The current leader, by its own fresh report.
+    /// The leader that a majority of the voters confirms, and its term. None while the page is disconnected: an old
+    /// leader is not the leader of now.
+    pub fn leadership(self) -> Option<(NodeId, u64)> {
+        if self.is_disconnected() {
+            return None;
+        }
+        self.sample.with(|sample| {
+            let leader = self.with_view(|view| leadership::leader(view, sample.as_ref()?))?;
+            Some((leader.report.node, leader.report.term))
+        })
+    }
+
+    /// The leader that a majority of the voters confirms.
     pub fn leader(self) -> Option<NodeId> {
-        self.sample.with(|sample| Some(metrics::leader(sample.as_ref()?)?.report.node))
+        self.leadership().map(|(leader, _)| leader)
     }
 
     /// The address of a node other than `id` that is heard from: for what would take `id` away while
@@ -247,7 +272,7 @@ impl Store {
                     .filter(|node| {
                         node.voter && Some(node.id) != leader && metrics::fresh(sample, node.id).is_some()
                     })
-                    .min_by_key(|node| metrics::lag(sample, node.id).unwrap_or(u64::MAX))
+                    .min_by_key(|node| metrics::lag(view, sample, node.id).unwrap_or(u64::MAX))
                     .map(|node| node.id)
             })
         })
@@ -258,10 +283,22 @@ impl Store {
         self.link.with(|link| link.phase == LinkPhase::Live)
     }
 
+    /// Whether the state that is shown is out of date.
+    pub fn is_disconnected(self) -> bool {
+        self.disconnected.get()
+    }
+
+    /// How long nothing has come from the node that the page streams from, where that is longer than usual.
+    pub fn silent_ms(self) -> Option<u64> {
+        let heard = self.to_cluster_time(self.heard_at.get()?);
+        let silent = crate::format::age_ms(heard, self.page_now.get());
+        (silent >= LATE_MS).then_some(silent)
+    }
+
     /// The connection, for people. A link that broke a moment ago is not worth an alarm: the page
     /// usually continues with another node within that time.
     pub fn connection(self) -> Connection {
-        let now = self.now.get();
+        let now = self.page_now.get();
         let link = self.link.get();
         let label = link.peer.label();
         let to_local = |at: Timestamp| self.to_cluster_time(at);
@@ -284,12 +321,16 @@ impl Store {
     pub fn summarize(self) -> ClusterSummary {
         let connection = self.connection();
         let now = self.now.get();
+        let (traffic, elections) = (self.traffic.read(), self.leadership_terms.read());
         self.sample.with(|sample| {
             self.with_view(|view| {
                 cluster_summary::summarize(&SummaryInput {
                     connection: &connection,
                     view: self.loaded.get().then_some(view),
                     sample: sample.as_ref(),
+                    traffic: &traffic,
+                    elections: &elections,
+                    no_quorum_since: self.no_quorum_since.get(),
                     now,
                     offset_minutes: browser::offset_minutes(now),
                 })
@@ -306,10 +347,18 @@ impl Store {
         Timestamp::from_millisecond(at.as_millisecond() + self.clock_offset_ms.get_value()).unwrap_or(at)
     }
 
-    /// Advances the time of the page, in half seconds.
+    /// Advances the time of the page, in half seconds. The cluster's time stops while the page is disconnected, so
+    /// that nothing counts on of which nothing is known.
     pub fn tick(self) {
         let now = self.exact_now().as_millisecond();
-        set(self.now, Timestamp::from_millisecond(now - now.rem_euclid(500)).unwrap_or_default());
+        let now = Timestamp::from_millisecond(now - now.rem_euclid(500)).unwrap_or_default();
+        set(self.page_now, now);
+        let connection = untrack(|| self.connection());
+        let lost = matches!(connection, Connection::Lost { .. } | Connection::NeverAnswered { .. });
+        set(self.disconnected, lost);
+        if !lost {
+            set(self.now, now);
+        }
     }
 
     /// Something was heard.
@@ -407,8 +456,15 @@ impl Store {
     pub fn take_sample(self, sample: Sample, locks: LockCounts) {
         set(self.lock_counts, locks);
         self.clock_offset_ms.set_value(sample.at.as_millisecond() - browser::now().as_millisecond());
-        let leader = metrics::leader(&sample).map(|leader| leader.report.node);
-        self.history.update(|history| history.push(ClusterMetrics::of(&sample), leader));
+        self.view.with_value(|view| {
+            let leader = leadership::leader(view, &sample).map(|leader| leader.report.node);
+            self.history.update(|history| history.push(ClusterMetrics::of(view, &sample), leader));
+            // The moment is measured again with each sample, and differs by a little: the first one counts.
+            let lost = self.loaded.get_untracked() && leadership::is_without_quorum(view, &sample);
+            let known = self.no_quorum_since.get_untracked().filter(|_| lost);
+            let since = known.or_else(|| leadership::quorum_lost_at(view, &sample).filter(|_| lost));
+            set(self.no_quorum_since, since);
+        });
         self.sample.set(Some(sample));
         self.publish_telemetry();
         self.tick();
@@ -448,7 +504,9 @@ impl Store {
                         set(signals.can_lose, can_lose(*id, heard.iter(), leader, reports));
                         let Some(sample) = sample else { continue };
                         set(signals.report, metrics::fresh(sample, *id).cloned());
-                        set(signals.lag, metrics::lag(sample, *id));
+                        set(signals.lag, metrics::lag(view, sample, *id));
+                        set(signals.role, leadership::shown_role(view, sample, *id));
+                        set(signals.silence, leadership::silence(sample, *id));
                         set(signals.rtt_us, metrics::rtt_us(sample, *id));
                     }
                 });

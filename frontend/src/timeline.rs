@@ -10,6 +10,7 @@ use ringmaster_common::{
     event::{AuditEntry, Event, EventBatch},
     id::{NodeId, OperationId},
     operation::{OperationStatus, StepStatus},
+    traffic::health::{EndpointHealth, HealthOpinion, Verdict},
 };
 use std::sync::Arc;
 
@@ -114,10 +115,17 @@ pub fn tone(event: &Event) -> Tone {
             StepStatus::Pending | StepStatus::Running | StepStatus::Skipped => Tone::Note,
         },
         Event::PlanCreated { blocked: true, .. } => Tone::Warning,
+        Event::EndpointHealthChanged { health, .. } if is_disputed(health) => Tone::Warning,
         Event::EndpointHealthChanged { health, .. } => crate::traffic::verdict_tone(health.verdict),
         Event::PrimaryChanged { primary, .. } if primary.endpoint.is_none() => Tone::Bad,
         _ => Tone::Note,
     }
+}
+
+/// Whether some nodes find an endpoint failing that counts as healthy.
+fn is_disputed(health: &EndpointHealth) -> bool {
+    let fails = |opinion: &HealthOpinion| opinion.verdict == Verdict::Unhealthy;
+    health.verdict != Verdict::Unhealthy && health.opinions.iter().any(fails)
 }
 
 /// One line of a timeline.
@@ -177,7 +185,8 @@ pub fn entries(batch: &EventBatch) -> impl Iterator<Item = Entry> + '_ {
             // Each node that changes its opinion is an event. Unhealthy and healthy stay separate lines, so
             // that a failure is not hidden by the recovery.
             Event::EndpointHealthChanged { upstream, endpoint, health } => {
-                Some(format!("{upstream} {endpoint} {}", health.verdict.as_str()))
+                let disputed = if is_disputed(health) { " disputed" } else { "" };
+                Some(format!("{upstream} {endpoint} {}{disputed}", health.verdict.as_str()))
             }
             Event::Audited { .. } => Some(String::new()),
             _ => None,
@@ -194,7 +203,6 @@ pub fn audit_line(entry: AuditEntry) -> Entry {
         (None, Some(operation)) => format!("done: operation {operation}"),
         (None, None) => "done".to_owned(),
     };
-    let repeats = entry.refused.is_none() && entry.operation.is_none();
     Entry {
         revision: entry.revision.0,
         position: 0,
@@ -205,7 +213,8 @@ pub fn audit_line(entry: AuditEntry) -> Entry {
         tone: if entry.refused.is_some() { Tone::Warning } else { Tone::Good },
         sentence: format!("{} {outcome} {} {}", entry.request, entry.number, entry.request_id),
         is_headline: true,
-        rolls_up_as: repeats.then(|| format!("{} {}", entry.actor, entry.request)),
+        // Each request stands alone: the same words may have turned a switch off and on again.
+        rolls_up_as: None,
         count: 1,
         audit: Some(Arc::new(entry)),
     }
@@ -465,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_of_the_audit_stands_alone() {
+    fn an_entry_of_the_audit_stands_alone() {
         let entry = |refused| AuditEntry {
             number: 7,
             revision: Revision(70),
@@ -480,7 +489,7 @@ mod tests {
         let refused = audit_line(entry(Some(ringmaster_common::error::Refusal::new(code, "node/3 changed"))));
         assert!(passes(&refused, None, "plan_stale r-1 cli@") && refused.rolls_up_as.is_none());
         assert_eq!((refused.rank(), refused.tone), (7, Tone::Warning));
-        assert!(audit_line(entry(None)).rolls_up_as.is_some());
+        assert!(audit_line(entry(None)).rolls_up_as.is_none());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use ringmaster_common::{
     },
 };
 use serde_json::json;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// The load of an upstream or an endpoint, over all nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -86,6 +86,16 @@ impl TrafficHistory {
         scope.load(self.latest())
     }
 
+    /// The current load of each upstream that has any.
+    pub fn by_upstream(&self) -> BTreeMap<&str, Load> {
+        let mut loads = BTreeMap::<&str, Load>::new();
+        for metrics in self.latest() {
+            let load = loads.entry(&metrics.upstream).or_default();
+            *load = load.and(Load::of_upstream(metrics));
+        }
+        loads
+    }
+
     /// The time of the oldest sample.
     pub fn since(&self) -> Option<Timestamp> {
         self.0.front().map(|(at, _)| *at)
@@ -122,35 +132,6 @@ impl TrafficScope {
 /// The message that asks a node for the traffic, with the endpoints of one upstream or of none.
 pub fn wanted(upstream: Option<&str>) -> String {
     json!({ "type": "follow", "topic": "traffic", "upstream": upstream }).to_string()
-}
-
-/// How many endpoints are serving, and how many there are.
-pub fn taking(upstream: &Upstream) -> (usize, usize) {
-    let endpoints = &upstream.config.endpoints;
-    (endpoints.iter().filter(|endpoint| upstream.is_serving(endpoint)).count(), endpoints.len())
-}
-
-/// How many endpoints are healthy, or not known to be otherwise.
-pub fn healthy(upstream: &Upstream) -> usize {
-    let endpoints = upstream.config.endpoints.iter();
-    endpoints.filter(|endpoint| endpoint.health.verdict != Verdict::Unhealthy).count()
-}
-
-/// An upstream of whose requests so many of a hundred fail is in trouble, and of whose so many more is down,
-/// whatever its checks say, or where there are none.
-const SOME_FAIL: f64 = 5.0;
-const MOST_FAIL: f64 = 50.0;
-
-/// How an upstream is, by what the cluster says of it and by what comes of its requests.
-pub fn tone(upstream: &Upstream, load: Load) -> Tone {
-    let failing = load.failure_percent().unwrap_or(0.0);
-    match taking(upstream) {
-        (_, 0) => Tone::Unknown,
-        (0, _) => Tone::Bad,
-        _ if failing >= MOST_FAIL => Tone::Bad,
-        (_, all) if healthy(upstream) < all || failing >= SOME_FAIL => Tone::Warning,
-        _ => Tone::Good,
-    }
 }
 
 pub fn verdict_tone(verdict: Verdict) -> Tone {
@@ -261,33 +242,13 @@ mod tests {
         let web = heard.load(&TrafficScope::Upstream("web".to_owned()));
         assert_eq!((web.requests_per_s, web.p99_us, web.in_flight), (40.0, Some(900), 4));
         assert_eq!(web.failure_percent(), Some(25.0));
+        assert_eq!(heard.by_upstream().get("web"), Some(&web));
+        assert_eq!(heard.by_upstream().get("none"), None);
         assert_eq!(heard.load(&TrafficScope::All).requests_per_s, 44.0);
         let endpoint = TrafficScope::Endpoint("web".to_owned(), "e1".to_owned());
         assert_eq!(heard.load(&endpoint).requests_per_s, 20.0);
         assert_eq!(heard.load(&TrafficScope::Upstream("none".to_owned())).failure_percent(), None);
         assert_eq!(heard.line(&TrafficScope::All, |load| Some(load.requests_per_s)), [Some(44.0)]);
-    }
-
-    #[test]
-    fn an_upstream_without_checks_is_as_its_requests_are() {
-        let endpoint = json!({
-            "id": "e1", "addr": "127.0.0.1:1", "weight": 1, "state": "ready", "state_since": "2026-01-01T00:00:00Z",
-            "health": { "verdict": "unknown", "since": null, "opinions": [] },
-        });
-        let upstream = |endpoints: Vec<serde_json::Value>| -> Upstream {
-            let text = json!({
-                "name": "web", "endpoints": endpoints, "version": 1, "updated_at": "2026-01-01T00:00:00Z",
-                "updated_by": "me",
-            });
-            serde_json::from_value(text).unwrap()
-        };
-        let failing = |failures_per_s| Load { requests_per_s: 100.0, failures_per_s, ..Load::default() };
-        let one = upstream(vec![endpoint]);
-        assert_eq!(tone(&one, Load::default()), Tone::Good);
-        assert_eq!(tone(&one, failing(1.0)), Tone::Good);
-        assert_eq!(tone(&one, failing(7.0)), Tone::Warning);
-        assert_eq!(tone(&one, failing(100.0)), Tone::Bad);
-        assert_eq!(tone(&upstream(Vec::new()), failing(100.0)), Tone::Unknown);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use ringmaster_common::{
     error::{Code, Refusal},
     event::Event,
     id::{NodeId, OperationId, PlanId},
-    operation::{Operation, OperationStatus, Step, StepStatus},
+    operation::{Operation, OperationStatus, Step, StepStatus, won_election},
     plan::Scope,
 };
 use serde::{Deserialize, Serialize};
@@ -214,7 +214,7 @@ impl OperationRecord {
     fn elected(&mut self, context: &mut Context, term: u64, leader: NodeId) -> Option<FailedStep> {
         let position = self.running_position()?;
         self.taken_over = true;
-        let won = format!("node {leader} won the election of term {term}");
+        let won = won_election(leader, term);
         let not_taken = |why: String| Refusal::new(Code::TransferNotTaken, why);
         let why = match self.steps.get(position)? {
             StepSpec::TransferLeadership { to, .. } if to.contains(&leader) => {
@@ -354,7 +354,7 @@ impl Operations {
         let due: Vec<_> = self.unfinished().filter(is_due).map(|record| record.operation.id).collect();
         let expire = |record: &mut OperationRecord, context: &mut Context| {
             let Some(position) = record.running_position() else {
-                record.revert(context, Refusal::new(Code::NotKept, "it was not kept in time"));
+                record.revert(context, Refusal::new(Code::NotKept, "it was not confirmed in time"));
                 return None;
             };
             let left = record.left_behind(position).map_or_else(String::new, |left| format!("; {left}"));

@@ -126,7 +126,7 @@ impl Execution<'_> {
             StepSpec::ChangeVoters { voters } => self.change_voters(voters).await,
             StepSpec::RemoveMember { node } => self.remove_member(*node).await,
             StepSpec::DrainNode { node } => {
-                self.order(*node, NodeStatus::Draining, "it gives up its duties").await
+                self.order(*node, NodeStatus::Draining, "it stops taking leadership").await
             }
             StepSpec::MarkDrained { node } => {
                 self.order(*node, NodeStatus::Drained, "it can be stopped").await

@@ -28,12 +28,12 @@ pub fn plan(
         steps: steps(id),
         revert: Some(revert),
         undo: Some(Action::DrainNode { node: id }),
-        summary: format!("Node {id} ({}) takes on duties again, and may lead.", node.name),
+        summary: format!("Node {id} ({}) may become leader again.", node.name),
         blockers: texts_of_blockers(&blockers),
         ..draft(state, observations, action, Scope::Cluster, [FactKey::Node(id)])
     })
 }
 
 pub fn steps(node: NodeId) -> Vec<DraftStep> {
-    vec![step(StepSpec::ActivateNode { node }, format!("Give duties to node {node} again"), ENTRY_WITHIN)]
+    vec![step(StepSpec::ActivateNode { node }, format!("Mark node {node} as active"), ENTRY_WITHIN)]
 }

@@ -65,8 +65,8 @@ pub fn plan(
         revert: Some(activate_node::steps(id)),
         undo: Some(Action::ActivateNode { node: id }),
         summary: format!(
-            "Node {id} ({}) gives up its duties and can then be stopped.{transfer} It is no candidate in elections \
-             until it is activated again.",
+            "Node {id} ({}) stops taking leadership and can then be stopped; its proxy keeps serving until it is \
+             stopped.{transfer} It will not become leader until it is activated.",
             node.name
         ),
         impact: Impact {
@@ -84,7 +84,7 @@ pub fn steps(state: &State, node: NodeId) -> Vec<DraftStep> {
     let others = state.membership.voters.iter().copied().filter(|other| *other != node).collect();
     vec![
         step(StepSpec::Preflight(Check::Drain { node }), "Check again: quorum is kept", PREFLIGHT_WITHIN),
-        step(StepSpec::DrainNode { node }, format!("Give no new duties to node {node}"), ENTRY_WITHIN),
+        step(StepSpec::DrainNode { node }, format!("Mark node {node} as draining"), ENTRY_WITHIN),
         step(
             StepSpec::TransferLeadership { from: None, to: others },
             format!("Transfer leadership, if node {node} is the leader"),

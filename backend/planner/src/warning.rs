@@ -101,8 +101,11 @@ impl Warning {
                 "Node {node} becomes the only voter. While it is down, writes stop; if its disk is lost, the cluster \
                  is lost."
             ),
+            Warning::EvenVoters { voters: 2 } => {
+                "Two voters tolerate no failure: losing either stops writes.".to_owned()
+            }
             Warning::EvenVoters { voters } => {
-                format!("{voters} voters tolerate no more failures than {}.", voters - 1)
+                format!("{voters} voters tolerate as many failures as {}, and no more.", voters - 1)
             }
             Warning::Final { node } => format!(
                 "Node {node} cannot rejoin: ids are never reused, and its data directory becomes useless. The same \
@@ -113,14 +116,14 @@ impl Warning {
                 format!("Only one endpoint of {upstream} serves after the change; if it fails, requests fail.")
             }
             Warning::NotFenced { endpoint, .. } => format!(
-                "No fencing webhook is configured. If {endpoint} still works, only services that check epochs refuse \
-                 its writes."
+                "{endpoint} is not fenced: no fencing webhook is configured. If it is still running, it may keep \
+                 writing; only services that check epochs refuse it."
             ),
             Warning::HealthUnknown { upstream, endpoint } => {
                 format!("The health of {endpoint} is unknown: {upstream} has no health check.")
             }
-            Warning::HolderNotAsked { .. } => "The holder is not asked, and may continue until it notices the loss. \
-                                               Only a resource that checks tokens refuses it."
+            Warning::HolderNotAsked { .. } => "The holder is not notified. Unless the resource checks tokens, both may \
+                                               write until it notices."
                 .to_owned(),
             Warning::DelayLifted { .. } => {
                 "The last holder asked for the delay: it may still be at work, as it did not release the lock."

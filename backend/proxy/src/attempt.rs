@@ -10,7 +10,7 @@ use crate::{
     upstream::Upstream,
     wire::proxy_protocol,
 };
-use ringmaster_common::traffic::upstream::Policy;
+use ringmaster_common::traffic::{live::Candidate, upstream::Policy};
 use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed, time::Duration};
 use tokio::{io::AsyncWriteExt, time::timeout};
 
@@ -23,6 +23,8 @@ pub struct Attempt<'u> {
     pub since: CoarseInstant,
     /// The value of a new sticky cookie; none if the client has it already.
     pub sticky: Option<u64>,
+    /// The endpoints as the policy saw them, where the decision is one of the sample.
+    pub considered: Option<Vec<Candidate>>,
 }
 
 impl<'u> Attempt<'u> {

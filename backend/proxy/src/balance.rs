@@ -11,6 +11,7 @@
 use crate::{
     attempt::Attempt,
     coarse_clock::CoarseInstant,
+    decisions,
     hash::{mix, unit},
     selection::{Choice, Ineligible, NoEligibleEndpoint, Reason, SelectionHints, SlotSet},
     upstream::{Slot, Upstream},
@@ -70,10 +71,14 @@ impl Upstream {
             }
         };
         let endpoint = self.endpoint(choice.slot);
+        // Seldom, because it is for people; and before the request itself is counted, as the policy saw it.
+        let decisions = &self.stats.decisions;
+        let is_sampled = decisions.chosen.is_due(decisions::INTERVAL, now);
+        let considered = is_sampled.then(|| self.candidates(&hints.tried, now));
         // Counted as soon as it is chosen, so that the next choice sees it. The end of the attempt takes it back.
         endpoint.in_flight.fetch_add(1, Relaxed);
         let sticky = (hints.sticky != Some(endpoint.token)).then_some(endpoint.token);
-        Ok(Attempt { upstream: self, choice, tried: hints.tried, since: now, sticky })
+        Ok(Attempt { upstream: self, choice, tried: hints.tried, since: now, sticky, considered })
     }
 
     /// Why a slot cannot be chosen, if so.
@@ -249,7 +254,7 @@ impl Upstream {
         (within.1.into(), reason)
     }
 
-    /// All endpoints with what the policy compared, for people to read.
+    /// All endpoints with what the policy compares at this moment, for people to read.
     pub fn candidates(&self, tried: &SlotSet, now: CoarseInstant) -> Vec<Candidate> {
         let weighed = |slot: usize| {
             let endpoint = self.endpoint(slot);

@@ -1,7 +1,9 @@
 //! Why requests went to their endpoints: a sample, for people to read.
 //!
 //! Writing a decision down costs more than making it, so one each [`INTERVAL`] is kept, and of those the last
-//! [`MAX_DECISIONS`]. Requests that went wrong have a turn of their own, so they are not lost among the others.
+//! [`MAX_DECISIONS`]. What the policy compared is read as the endpoint is chosen, before the request itself is in
+//! flight there. Requests that went wrong have a turn of their own, so they are not lost among the others; if theirs
+//! was not one of the sampled choices, the loads are those at the end of the request, and are marked as such.
 
 use crate::coarse_clock::Sampler;
 use ringmaster_common::traffic::live::Decision;
@@ -17,9 +19,9 @@ pub const INTERVAL: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Default)]
 pub struct Decisions {
-    /// Of requests that went well.
-    pub good: Sampler,
-    /// Of the others.
+    /// Of the choices of an endpoint: whether one is in the sample is known before its request has an outcome.
+    pub chosen: Sampler,
+    /// Of requests that went wrong.
     pub bad: Sampler,
     kept: Mutex<VecDeque<Decision>>,
 }

@@ -292,8 +292,8 @@ impl<'r> Forwarding<'r> {
         let upstream = &self.route.upstream;
         let went_wrong = attempt.is_none() || self.retries > 0 || status >= 500;
         let kept = &upstream.stats.decisions;
-        let sampler = if went_wrong { &kept.bad } else { &kept.good };
-        if sampler.is_due(decisions::INTERVAL, now) {
+        let is_sampled = attempt.is_some_and(|attempt| attempt.considered.is_some());
+        if is_sampled || went_wrong && kept.bad.is_due(decisions::INTERVAL, now) {
             kept.keep(self.decision(status, attempt, detail, now));
         }
         tracing::debug!(
@@ -320,6 +320,11 @@ impl<'r> Forwarding<'r> {
         let newest = self.current.as_deref().unwrap_or(&self.route.upstream);
         let upstream = attempt.map_or(newest, |attempt| attempt.upstream);
         let tried = attempt.map_or_else(SlotSet::default, |attempt| attempt.tried);
+        let considered = attempt.and_then(|attempt| attempt.considered.clone()).unwrap_or_else(|| {
+            let mut seen_now = upstream.candidates(&tried, now);
+            seen_now.iter_mut().for_each(|candidate| candidate.weighed += " at the end of the request");
+            seen_now
+        });
         Decision {
             at: clock::wall(),
             // The node fills in its own id when it is asked.
@@ -327,7 +332,7 @@ impl<'r> Forwarding<'r> {
             route: self.route.name.clone(),
             upstream: upstream.name.clone(),
             request: String::from_utf8_lossy(self.line).into_owned(),
-            considered: upstream.candidates(&tried, now),
+            considered,
             chosen: attempt.map(|attempt| attempt.endpoint().id.clone()).or_else(|| self.failed_at.clone()),
             why: attempt.map_or_else(|| detail.to_owned(), |attempt| upstream.explain(attempt.choice.reason)),
             retries: self.retries,

@@ -264,7 +264,7 @@ impl<A: Application> RaftGroup<A> {
         } else {
             Refusal::new(
                 Code::NoLeader,
-                format!("no leader took the request in time, and nothing was done; {answering}; try again"),
+                format!("no leader took the request in time; nothing was changed; {answering}; try again"),
             )
         }
     }

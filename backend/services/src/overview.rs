@@ -43,7 +43,9 @@ pub fn cluster(services: &Services) -> Cluster {
         failures_tolerated: living.saturating_sub(quorum.needed),
         quorum,
         next_id: state.membership.next_id(),
-        warnings: unserved(state.upstreams.iter()).chain(services.telemetry.warnings()).collect(),
+        warnings: unserved(state.upstreams.iter(), state.routes.iter())
+            .chain(services.telemetry.warnings())
+            .collect(),
         nodes,
     }
 }

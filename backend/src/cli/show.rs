@@ -60,11 +60,11 @@ pub fn cluster(cluster: &Cluster, paint: Paint) -> String {
         ),
     );
     let tolerated = match cluster.failures_tolerated {
-        0 => "no voter".to_owned(),
-        1 => "1 voter".to_owned(),
-        count => format!("{count} voters"),
+        0 => "no voter failure".to_owned(),
+        1 => "1 voter failure".to_owned(),
+        count => format!("{count} voter failures"),
     };
-    line(&mut text, format!("{}    tolerates the failure of {tolerated}", strong("Quorum")));
+    line(&mut text, format!("{}    tolerates {tolerated}", strong("Quorum")));
     text.push('\n');
 
     let mut table = Table::new(&[
@@ -75,7 +75,7 @@ pub fn cluster(cluster: &Cluster, paint: Paint) -> String {
         Column::Left("ZONE"),
         Column::Right("LAG"),
         Column::Right("RTT"),
-        Column::Left("CAN I LOSE IT?"),
+        Column::Left("SAFE TO STOP"),
     ]);
     for info in &cluster.nodes {
         table.row([

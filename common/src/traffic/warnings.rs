@@ -7,6 +7,7 @@
 use super::{
     health::Verdict,
     live::{EndpointMetrics, UpstreamMetrics},
+    route::Route,
     upstream::Upstream,
 };
 use crate::{id::NodeId, plan::Warning};
@@ -80,22 +81,30 @@ impl Recent {
     }
 }
 
-/// Upstreams without a serving endpoint, by the replicated state.
-pub fn unserved<'a>(upstreams: impl Iterator<Item = &'a Upstream>) -> impl Iterator<Item = Warning> {
-    let is_unserved = |upstream: &&Upstream| {
+/// Upstreams without a serving endpoint, by the replicated state. One without any endpoint counts if a route leads to
+/// it: before that, it is not in use.
+pub fn unserved<'a>(
+    upstreams: impl Iterator<Item = &'a Upstream>,
+    routes: impl Iterator<Item = &'a Route>,
+) -> impl Iterator<Item = Warning> {
+    let routed: BTreeSet<&str> = routes.map(|route| route.spec.upstream.as_str()).collect();
+    let is_unserved = move |upstream: &&Upstream| {
         let endpoints = &upstream.config.endpoints;
-        !endpoints.is_empty() && !endpoints.iter().any(|endpoint| upstream.is_serving(endpoint))
+        let is_used = !endpoints.is_empty() || routed.contains(upstream.name.as_str());
+        is_used && !endpoints.iter().any(|endpoint| upstream.is_serving(endpoint))
     };
     upstreams.filter(is_unserved).take(MAX_WARNINGS).map(|upstream| {
         let soon = upstream.primary.as_ref().and_then(|primary| primary.fails_over_at);
         let soon = soon.map(|at| format!("; failover at {at}")).unwrap_or_default();
+        let detail = match upstream.config.endpoints.len() {
+            0 => format!("upstream {} has no endpoints, and routes lead to it", upstream.name),
+            configured => {
+                format!("upstream {} has no healthy endpoint ({configured} configured){soon}", upstream.name)
+            }
+        };
         Warning {
             code: "no_healthy_endpoints".to_owned(),
-            detail: format!(
-                "upstream {} has no healthy endpoint ({} configured){soon}",
-                upstream.name,
-                upstream.config.endpoints.len()
-            ),
+            detail,
             subject: format!("upstream/{}", upstream.name),
         }
     })
@@ -203,6 +212,24 @@ mod tests {
                 "endpoint e1 of web: 50 % of 8 requests failed in the last 10 s, and its health check finds nothing wrong"
             ]
         );
+    }
+
+    #[test]
+    fn an_upstream_without_endpoints_is_found_once_a_route_leads_to_it() {
+        let empty: Upstream = serde_json::from_value(serde_json::json!({
+            "name": "web", "version": 1, "updated_at": "2026-01-01T00:00:00Z", "updated_by": "me",
+        }))
+        .expect("an upstream");
+        let route: Route = serde_json::from_value(serde_json::json!({
+            "name": "all", "upstream": "web", "version": 1, "updated_at": "2026-01-01T00:00:00Z",
+            "updated_by": "me",
+        }))
+        .expect("a route");
+        let found = |routes: &[Route]| {
+            unserved([&empty].into_iter(), routes.iter()).map(|warning| warning.detail).collect::<Vec<_>>()
+        };
+        assert!(found(&[]).is_empty());
+        assert_eq!(found(&[route]), ["upstream web has no endpoints, and routes lead to it"]);
     }
 
     #[test]

@@ -50,7 +50,10 @@ impl ChaosAction {
         spawn_local(async move {
             self.said.set(match answer.await {
                 Ok(node) => format!("{what}: the process of node {} {}.", node.node, state(&node)),
-                Err(error) => format!("{what}: refused. {}", capitalised(&error.to_string())),
+                Err(error) => match error {
+                    ApiError::Refused(_) => format!("{what}: refused. {}", capitalised(&error.to_string())),
+                    _ => format!("{what}: no answer. {}", capitalised(&error.to_string())),
+                },
             });
             self.busy.set(false);
         });
@@ -129,7 +132,7 @@ fn explain(chaos: Chaos) -> &'static str {
 
 fn state(node: &DemoNode) -> String {
     match (node.state, node.pid) {
-        (ProcessState::Running, Some(pid)) => format!("runs as {pid}"),
+        (ProcessState::Running, Some(pid)) => format!("runs (pid {pid})"),
         (ProcessState::Running, None) => "runs".to_owned(),
         (ProcessState::Paused, _) => "is paused".to_owned(),
         (ProcessState::Exited, _) => "has exited".to_owned(),

@@ -3,14 +3,14 @@
 //! A native modal dialog, so that focus stays in it, Esc closes it and focus returns. It lies over
 //! the page, scrolls in its middle, and keeps its buttons in sight.
 //!
-//! Test ids: `plan-drawer`, `plan-apply`, `plan-again`, `plan-cancel`, and those of
-//! [`crate::components::plan_view`] and [`crate::components::operation_view`].
+//! Test ids: `plan-drawer`, `plan-outdated`, `plan-final`, `confirm-name`, `plan-apply`, `plan-again`, `plan-cancel`,
+//! and those of [`crate::components::plan_view`] and [`crate::components::operation_view`].
 
 use crate::{
     api::ApiError,
     browser,
     components::{
-        live::{class_if, click, live, when},
+        live::{class_if, click, live, typed, when},
         operation_view::{CurrentOperation, live_outcome, live_steps, operation_buttons, steps},
         plan_panel::{PanelContent, PlanPanel, use_plan_panel},
         plan_view::{
@@ -179,10 +179,16 @@ fn proposed(panel: PlanPanel, plan: &Plan) -> AnyView {
     let blocked = !plan.blockers.is_empty();
     let (id, expires_at) = (plan.id, plan.expires_at);
     let expired = Memo::new(move |_| format::seconds_left(expires_at, store.now.get()) == 0);
+    let changed = {
+        let plan = plan.clone();
+        Memo::new(move |_| store.with_view(|view| operation::out_of_date(&plan, view)))
+    };
     let outdated = Memo::new(move |_| {
         const OUTDATED: [Code; 3] = [Code::PlanStale, Code::PlanExpired, Code::PlanBlocked];
         let is_outdated = |error: &ApiError| OUTDATED.iter().any(|code| error.is(*code));
-        expired.get() || panel.refused.with(|refused| refused.as_ref().is_some_and(is_outdated))
+        expired.get()
+            || changed.with(Option::is_some)
+            || panel.refused.with(|refused| refused.as_ref().is_some_and(is_outdated))
     });
     let lines: Vec<StepLine> = plan.steps.iter().map(StepLine::from).collect();
     let body = view! {
@@ -198,13 +204,44 @@ fn proposed(panel: PlanPanel, plan: &Plan) -> AnyView {
         {terminal(plan, keep)}
         {why(plan)}
     };
+    let (verb, action) = (operation::verb(plan), plan.action.clone());
+    let is_final = operation::is_final(plan);
+    let name = store.with_view(|view| {
+        let name_of = |id| view.nodes.get(&id).map(|node| node.name.as_str());
+        operation::name_to_type(plan, name_of).map(str::to_owned)
+    });
+    let typed_name = RwSignal::new(String::new());
+    let ask = name.clone().filter(|_| !blocked).map(|name| {
+        view! {
+            <label class="confirm-name">
+                <span>"To confirm, type " <b>{name}</b></span>
+                <input
+                    type="text"
+                    autocomplete="off"
+                    data-testid="confirm-name"
+                    prop:value=typed_name
+                    on:input=typed(move |text| typed_name.set(text))
+                />
+            </label>
+        }
+        .into_any()
+    });
+    let irrevocable = (is_final && !blocked)
+        .then(|| view! { <p class="quiet" data-testid="plan-final">"This cannot be undone."</p> }.into_any());
+    let is_named =
+        class_if(move || name.as_ref().is_none_or(|name| typed_name.with(|typed| typed.trim() == name)));
     let note = |text: &'static str| move || callout(Tone::Warning, text.into_any());
     let notes = view! {
         {refused(panel)}
+        {when(move || panel.busy.get(), sending)}
+        {live(move || {
+            let sentence = |text: String| view! { <span data-testid="plan-outdated">{text}</span> }.into_any();
+            changed.get().map(|text| callout(Tone::Warning, sentence(text)))
+        })}
         {when(move || expired.get(), note("This plan has expired. Make a new plan to see the current state."))}
         {when(move || !store.is_live(), note("The page is not connected to any node; nothing can be applied from here."))}
+        {irrevocable} {ask}
     };
-    let (verb, action) = (operation::verb(plan), plan.action.clone());
     let buttons = live(move || {
         let (verb, action) = (verb.clone(), action.clone());
         let again = outdated.get() || blocked;
@@ -214,10 +251,10 @@ fn proposed(panel: PlanPanel, plan: &Plan) -> AnyView {
             view! {
                 <button
                     type="button"
-                    class="primary"
+                    class=if is_final { "danger" } else { "primary" }
                     data-testid="plan-apply"
                     title=title
-                    disabled=class_if(move || blocked || panel.busy.get() || !store.is_live())
+                    disabled=class_if(move || blocked || !is_named.get() || panel.busy.get() || !store.is_live())
                     on:click=click(move || panel.apply(id, keep.get_untracked().then_some(KEEP_WITHIN_MS)))
                 >
                     {verb}
@@ -243,6 +280,12 @@ fn proposed(panel: PlanPanel, plan: &Plan) -> AnyView {
     });
     let title = operation::title(&plan.action);
     drawer(head(panel, title, Some(plan)), body.into_any(), notes.into_any(), buttons.into_any())
+}
+
+/// A node that hangs may take as long as the page needs to find another.
+fn sending() -> AnyView {
+    let text = "Sending. If the node does not answer, another one is asked under the same key, which cannot do it twice.";
+    view! { <p class="quiet" role="status">{text}</p> }.into_any()
 }
 
 /// Why the last request was refused, with the facts that changed.
@@ -273,8 +316,11 @@ fn applied(panel: PlanPanel, plan: &Plan) -> AnyView {
             <h3>"Steps"</h3>
             {live_steps(operation)}
         </section>
-        {summary(plan)}
-        {blast_radius(&plan.impact)}
+        <section>
+            <h3>"As it was planned"</h3>
+            {summary(plan)}
+            {blast_radius(&plan.impact)}
+        </section>
         {why(plan)}
         <p>{link}</p>
     };

@@ -72,7 +72,8 @@ fn event_row(line: Memo<Entry>, extent: RowDetail) -> AnyView {
         >
             {live(move || moment(line.with(|line| line.at)))} {sign(first.tone)}
             <span class="sentence" title=text(move || line.with(|line| line.sentence.clone()))>
-                {roll_up(line)} " " {live(move || line.with(|line| linkify(&line.sentence)))}
+                {if full { roll_up(line) } else { roll_up_short(line) }} " "
+                {live(move || line.with(|line| linkify(&line.sentence)))}
             </span>
             {actor} {live(move || revision(Revision(line.with(|line| line.revision))))}
         </li>
@@ -80,11 +81,23 @@ fn event_row(line: Memo<Entry>, extent: RowDetail) -> AnyView {
     .into_any()
 }
 
+/// The same where there is little room.
+fn roll_up_short(line: Memo<Entry>) -> AnyView {
+    let rolled_up = move || {
+        let count = text(move || format!("×{}", line.with(|line| grouped(line.count.into()))));
+        let title =
+            text(move || format!("{} changes, last shown", line.with(|line| grouped(line.count.into()))));
+        view! { <span class="pill" title=title>{count}</span> }.into_any()
+    };
+    crate::components::live::when(move || line.with(|line| line.count > 1), rolled_up).into_any()
+}
+
 /// How many events a line stands for, leading to the first of them.
 pub fn roll_up(line: Memo<Entry>) -> AnyView {
     let since = line.with_untracked(|line| line.since);
     let rolled_up = move || {
-        let count = text(move || format!("latest of {}", line.with(|line| grouped(line.count.into()))));
+        let count =
+            text(move || format!("{} changes, last shown", line.with(|line| grouped(line.count.into()))));
         view! {
             <a
                 class="pill"

@@ -26,7 +26,7 @@ pub fn segments(parameter: &'static str, values: &[&'static str]) -> AnyView {
     let chosen = Memo::new(move |_| address.parameter(parameter));
     let segment = |value: Option<&'static str>| {
         let name = value.unwrap_or("all");
-        let label = value.map_or_else(|| format!("any {parameter}"), |value| value.replace('_', " "));
+        let label = value.map_or_else(|| "all".to_owned(), |value| value.replace('_', " "));
         view! {
             <button
                 type="button"

@@ -222,7 +222,11 @@ pub fn form(form: Form) -> AnyView {
                     data-testid="field-name"
                     autocomplete="off"
                     spellcheck="false"
-                    on:input=typed(move |text| name.set(text))
+                    on:input=typed(move |text| {
+                        // The refusal was about the name before.
+                        failed.set(None);
+                        name.set(text);
+                    })
                 />
                 {live(move || failed.get().filter(names_it).map(|error| wrong(&error)))}
             </label>

@@ -6,14 +6,12 @@
 use crate::{
     components::live::{Live, live},
     format::split_name,
+    leadership::ShownRole,
     store::NodeSignals,
     tone::Tone,
 };
 use leptos::prelude::*;
-use ringmaster_common::{
-    cluster::{NodeStatus, Role},
-    id::NodeId,
-};
+use ringmaster_common::{cluster::NodeStatus, id::NodeId};
 
 /// The number of colours and shapes. Later nodes reuse them; the id distinguishes these nodes.
 const KINDS: u64 = 7;
@@ -87,12 +85,15 @@ pub fn sign(tone: Tone) -> AnyView {
     .into_any()
 }
 
-/// A node's status as the log has it. A node that is up in the log without a recent report is shown as unknown.
+/// A node's status as the log has it. A node that is up in the log without a recent report is shown as silent.
 pub fn live_status(node: NodeSignals) -> Live {
     live(move || {
         let status = node.facts.with(|node| node.status);
-        let unknown = status == NodeStatus::Up && !node.is_up();
-        labelled(if unknown { Tone::Unknown } else { status_tone(status) }, status.as_str())
+        if status == NodeStatus::Up && !node.is_up() {
+            labelled(Tone::Unknown, "silent")
+        } else {
+            labelled(status_tone(status), status.as_str())
+        }
     })
 }
 
@@ -113,13 +114,24 @@ pub fn labelled(tone: Tone, word: &str) -> AnyView {
     .into_any()
 }
 
-pub fn role_chip(role: Option<Role>) -> AnyView {
-    let (class, word) = match role {
-        Some(Role::Leader) => ("chip lead", "leader"),
-        Some(role) => ("chip", role.as_str()),
-        None => ("chip silent", "silent"),
+pub fn role_chip(role: ShownRole) -> AnyView {
+    let (class, word, title) = match role {
+        ShownRole::Leader => ("chip lead", "leader".to_owned(), ""),
+        ShownRole::Candidate => ("chip", "candidate".to_owned(), ""),
+        ShownRole::Follower => ("chip", "follower".to_owned(), ""),
+        ShownRole::Learner => ("chip", "learner".to_owned(), ""),
+        ShownRole::FormerLeader(term) => {
+            let title = "By its last report, which may be older than the present leader";
+            ("chip silent", format!("led term {term}"), title)
+        }
+        ShownRole::WithoutQuorum(_) => {
+            let title =
+                "It takes itself for the leader, but too few voters answer it, so it can commit nothing";
+            ("chip silent", "no quorum".to_owned(), title)
+        }
+        ShownRole::NotReporting => ("chip silent", "not reporting".to_owned(), ""),
     };
-    view! { <span class=class>{word}</span> }.into_any()
+    view! { <span class=class title=title>{word}</span> }.into_any()
 }
 
 /// The arcs of the product's name.

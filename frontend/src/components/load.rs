@@ -9,6 +9,7 @@ use crate::{
     format::{Quantity, grouped, micros, rate, time_of_day},
     store::{Store, use_store},
     traffic::{Load, TrafficHistory, TrafficScope},
+    upstream_health::failure_tone,
 };
 use leptos::prelude::*;
 
@@ -65,8 +66,13 @@ pub fn failures(load: Load) -> Option<Quantity> {
 pub fn load_cells(load: Memo<Load>) -> AnyView {
     let cell = |name: &'static str, value: fn(Load) -> Option<Quantity>| {
         let class = move || {
-            let fails = name == "failures" && load.get().failures_per_s > 0.0;
-            if fails { format!("cell-{name} number bad failing") } else { format!("cell-{name} number") }
+            let failing = load.get().failure_percent().filter(|percent| name == "failures" && *percent > 0.0);
+            let tone = failing.map_or("", |percent| failure_tone(percent).class());
+            if tone.is_empty() {
+                format!("cell-{name} number")
+            } else {
+                format!("cell-{name} number {tone} failing")
+            }
         };
         view! {
             <span role="cell" class=text(class)>

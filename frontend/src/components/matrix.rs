@@ -60,7 +60,7 @@ pub fn matrix() -> AnyView {
         </div>
         {live(move || faults.get().into_iter().map(fault).collect_view())}
         <p class="quiet">
-            "Each row is the observation of one node: the round-trip time to a peer that it reaches. A dashed cell is the last opinion of a silent node."
+            "Each row is the observation of one node: the round-trip time to a peer that it reaches. Dashed: the last report of a node before it stopped reporting."
         </p>
     }
     .into_any()

@@ -1,6 +1,6 @@
 //! Metric cards: a value and its last minute.
 //!
-//! Test ids: `metric-writes`, `metric-p99`, `metric-lag`, `metric-fsyncs`, `metric-leader`.
+//! Test ids: `metric-requests`, `metric-locks`, `metric-writes`, `metric-p99`, `metric-lag`, `metric-fsyncs`, `metric-leader`.
 
 use crate::{
     components::{
@@ -9,8 +9,10 @@ use crate::{
         text::{moment, quantity, revision},
     },
     format::{self, Quantity, grouped, micros, rate},
-    metrics::{self, ClusterMetrics, spark_path},
+    metrics::{ClusterMetrics, spark_path},
     store::{Store, use_store},
+    traffic::TrafficScope,
+    upstream_health,
 };
 use leptos::prelude::*;
 
@@ -132,18 +134,59 @@ pub fn fsyncs_metric() -> AnyView {
     })
 }
 
+/// The requests through all proxies, and how many of them fail.
+pub fn requests_metric(store: Store) -> AnyView {
+    let load = Memo::new(move |_| store.traffic.with(|heard| heard.load(&TrafficScope::All)));
+    let values =
+        move || store.traffic.with(|heard| heard.line(&TrafficScope::All, |load| Some(load.requests_per_s)));
+    let failing = move || load.get().failure_percent().filter(|percent| *percent > 0.0);
+    let note = text(move || match failing() {
+        Some(percent) if percent < 0.1 => "< 0.1 % failing".to_owned(),
+        Some(percent) => format!("{percent:.1} % failing"),
+        None => "none failing".to_owned(),
+    });
+    let class = text(move || {
+        let tone = failing().map_or("", |percent| upstream_health::failure_tone(percent).class());
+        format!("metric-note {tone}")
+    });
+    view! {
+        <div class="metric" data-testid="metric-requests">
+            <div class="metric-label"><a class="plain" href="/traffic">"Requests"</a></div>
+            <div class="metric-value">{live(move || quantity(Some(rate(load.get().requests_per_s))))}</div>
+            <div class=class>{note}</div>
+            {spark_line("Requests over two minutes".to_owned(), 1.0, values)}
+        </div>
+    }
+    .into_any()
+}
+
+/// The locks that are held, and how many requests wait for one.
+pub fn locks_metric(store: Store) -> AnyView {
+    let held = text(move || grouped(store.lock_counts.with(|counts| counts.held)));
+    let waiting =
+        text(move || format!("{} waiting", grouped(store.lock_counts.with(|counts| counts.waiting))));
+    view! {
+        <div class="metric" data-testid="metric-locks">
+            <div class="metric-label"><a class="plain" href="/locks">"Locks held"</a></div>
+            <div class="metric-value">{held}</div>
+            <div class="metric-note">{waiting}</div>
+        </div>
+    }
+    .into_any()
+}
+
 /// The leader, its term, and the time of its election.
 pub fn leader_metric(store: Store) -> AnyView {
-    let leader = Memo::new(move |_| {
-        store.sample.with(|sample| {
-            metrics::leader(sample.as_ref()?).map(|leader| (leader.report.node, leader.report.term))
-        })
-    });
+    let leader = Memo::new(move |_| store.leadership());
     let contents = live(move || {
         let Some((node, term)) = leader.get() else {
             return view! {
                 <div class="metric-value none">{format::NONE}</div>
-                <div class="metric-note">{if store.loaded.get() { "no node reports that it leads" } else { "" }}</div>
+                <div class="metric-note">{match (store.loaded.get(), store.is_disconnected()) {
+                    (false, _) => "",
+                    (true, true) => "unknown while disconnected",
+                    (true, false) => "no leader",
+                }}</div>
             }
             .into_any();
         };

@@ -14,14 +14,12 @@ use crate::{
         text::{quantity, quiet, skeleton},
     },
     format::{self, micros},
+    leadership::ShownRole,
     store::{NodeSignals, Store, use_store},
     tone::Tone,
 };
 use leptos::prelude::*;
-use ringmaster_common::{
-    cluster::{NodeStatus, Role},
-    id::NodeId,
-};
+use ringmaster_common::{cluster::NodeStatus, id::NodeId};
 
 const COLUMNS: [Column; 7] = [
     column("node", "Node"),
@@ -32,8 +30,8 @@ const COLUMNS: [Column; 7] = [
     number("rtt", "RTT", "Round-trip time from the node that this page is connected to"),
     Column {
         name: "lose",
-        label: "Can I lose it?",
-        title: "Whether the cluster takes writes without it",
+        label: "Safe to stop",
+        title: "Whether the cluster accepts writes without it",
         is_number: false,
     },
 ];
@@ -42,7 +40,7 @@ const ORDER: Order = Order { columns: &COLUMNS, latest_first: false, of: "" };
 fn sort_key(column: usize, id: NodeId, node: NodeSignals) -> SortKey {
     let number = match COLUMNS[column].name {
         "zone" => return (node.facts.with(|node| node.zone.clone()), 0),
-        "role" => rank(node.role()),
+        "role" => rank(node.role.get()),
         "status" => u64::MAX - node.facts.with(|node| node.status as u64),
         "lag" => node.lag.get().map_or(0, |lag| lag + 1),
         "rtt" => node.rtt_us.get().map_or(0, |rtt| rtt + 1),
@@ -79,13 +77,14 @@ fn sorted(store: Store, ids: &[NodeId], (column, descending): (usize, bool)) -> 
     places(&keys, descending).into_iter().map(|place| ids[place]).collect()
 }
 
-fn rank(role: Option<Role>) -> u64 {
+fn rank(role: ShownRole) -> u64 {
     match role {
-        Some(Role::Leader) => 0,
-        Some(Role::Candidate) => 1,
-        Some(Role::Follower) => 2,
-        Some(Role::Learner) => 3,
-        None => 4,
+        ShownRole::Leader => 0,
+        ShownRole::Candidate => 1,
+        ShownRole::Follower => 2,
+        ShownRole::Learner => 3,
+        ShownRole::FormerLeader(_) | ShownRole::WithoutQuorum(_) => 4,
+        ShownRole::NotReporting => 5,
     }
 }
 
@@ -98,7 +97,7 @@ fn node_row(id: NodeId) -> AnyView {
             <span role="cell" class="cell-node">{node_link(id, node)}</span>
             <span role="cell" class="cell-zone" title=zone>{zone}</span>
             <span role="cell" class="cell-role" data-testid=format!("node-role-{id}")>
-                {live(move || role_chip(node.role()))}
+                {live(move || role_chip(node.role.get()))}
             </span>
             <span
                 role="cell"
@@ -125,7 +124,12 @@ fn lag(node: NodeSignals) -> Signal<String> {
 pub fn can_lose(node: NodeSignals) -> AnyView {
     live(move || {
         node.can_lose.with(|can| {
-            let tone = if can.answer { Tone::Good } else { Tone::Warning };
+            let tone = match can.answer {
+                true if can.reason.starts_with("yes") => Tone::Good,
+                // It is down already: nothing good, and no further harm.
+                true => Tone::Note,
+                false => Tone::Warning,
+            };
             view! {
                 <span class=format!("labelled {}", tone.class()) title=can.reason.clone()>
                     {sign(tone)} <span class="clip">{can.reason.clone()}</span>
@@ -145,9 +149,11 @@ pub fn make_leader(id: NodeId, node: NodeSignals) -> AnyView {
             Some("The page is not connected to any node")
         } else if !node.facts.with(|node| node.voter) {
             Some("It is a learner, and only a voter can lead")
+        } else if node.facts.with(|node| matches!(node.status, NodeStatus::Draining | NodeStatus::Drained)) {
+            Some("It is drained: activate it first")
         } else if node.facts.with(|node| node.status == NodeStatus::Down) || node.report.with(Option::is_none)
         {
-            Some("It does not answer, so it cannot lead")
+            Some("It does not report, so it cannot lead")
         } else {
             None
         }

@@ -119,15 +119,15 @@ pub fn operation_buttons(operation: CurrentOperation) -> AnyView {
                     "Revert now"
                 </button>
                 <button type="button" class="primary" data-testid="keep" disabled=idle on:click=click(move || panel.keep(id))>
-                    "Keep it"
+                    "Confirm"
                 </button>
             }
             .into_any(),
             OperationStatus::Running => {
                 let why = if abortable {
-                    "Give it up; nothing has been changed yet"
+                    "Nothing has been changed yet"
                 } else {
-                    "It is past the point from which there is a way back; wait for its outcome"
+                    "It can no longer be aborted; wait for its outcome"
                 };
                 let disabled = class_if(move || idle.get() || !abortable);
                 view! {

@@ -46,47 +46,39 @@ pub fn blast_radius(impact: &Impact) -> AnyView {
     let change = |before: u64, after: u64| {
         if before == after { format::grouped(before) } else { format!("{before} → {after}") }
     };
-    let worst =
-        impact.write_pause_bound_ms.map_or_else(String::new, |ms| format!("; at worst {}", duration(ms)));
-    let pause = match impact.write_pause_ms {
-        Some(_) => format!("writes paused, last time{worst}"),
-        None => format!("pause of writes{worst}"),
+    let pause = match (impact.write_pause_ms, impact.write_pause_bound_ms) {
+        (Some(last), Some(worst)) => {
+            Some((duration(last), format!("writes paused, last time; at worst {}", duration(worst))))
+        }
+        (Some(last), None) => Some((duration(last), "writes paused, last time".to_owned())),
+        (None, Some(worst)) => Some((format!("≤ {}", duration(worst)), "writes may pause".to_owned())),
+        (None, None) => None,
     };
+    let (pause, pause_note) = pause.unzip();
     let special =
         || impact.lock.as_ref().map(lock_figures).or_else(|| impact.upstream.as_ref().map(upstream_figures));
     let metrics: [(&str, Option<String>, String); 4] = special().unwrap_or_else(|| {
         [
-            ("pause", impact.write_pause_ms.map(duration), pause),
-            (
-                "behind",
-                impact.entries_behind.map(|lag| count(lag, "entry")),
-                "the target is behind".to_owned(),
-            ),
-            (
-                "voters",
-                Some(change(impact.voters_before, impact.voters_after)),
-                "voters, before and after".to_owned(),
-            ),
+            ("pause", pause, pause_note.unwrap_or_default()),
+            ("behind", impact.entries_behind.map(|lag| count(lag, "entry")), "behind, the target".to_owned()),
+            ("voters", Some(change(impact.voters_before, impact.voters_after)), "voters".to_owned()),
             (
                 "may-fail",
                 Some(change(impact.failures_tolerated_before, impact.failures_tolerated_after)),
-                "more may fail while writes continue".to_owned(),
+                "voter failures tolerated".to_owned(),
             ),
         ]
     });
+    // A number that is not known is left out.
     let metric = |(id, value, note): (&str, Option<String>, String)| {
-        let class = if value.is_some() { "" } else { "none" };
-        view! {
-            <div data-testid=format!("impact-{id}")>
-                <b class=class>{value.unwrap_or_else(|| "not measured".to_owned())}</b>
-                <span>{note}</span>
-            </div>
-        }
-        .into_any()
+        value.map(|value| {
+            view! { <div data-testid=format!("impact-{id}")><b>{value}</b> <span>{note}</span></div> }
+                .into_any()
+        })
     };
     view! {
         <div class="blast" role="group" aria-label="Blast radius">
-            {metrics.map(metric).into_iter().collect_view()}
+            {metrics.map(metric).into_iter().flatten().collect_view()}
         </div>
     }
     .into_any()
@@ -106,7 +98,7 @@ fn upstream_figures(upstream: &UpstreamImpact) -> [(&'static str, Option<String>
             Some(format::grouped(upstream.endpoints)),
             format!("endpoints of {}", upstream.upstream),
         ),
-        ("routes", Some(routes), "routes lead to it".to_owned()),
+        ("routes", Some(routes), "routes".to_owned()),
     ]
 }
 
@@ -197,7 +189,7 @@ pub fn why(plan: &Plan) -> AnyView {
 pub fn keep_switch(keep: RwSignal<bool>) -> AnyView {
     view! {
         <label class="switch">
-            <span>"Revert automatically unless I keep it within " <b>{format!("{} s", KEEP_WITHIN_MS / 1_000)}</b></span>
+            <span>"Revert automatically unless confirmed within " <b>{format!("{} s", KEEP_WITHIN_MS / 1_000)}</b></span>
             <input
                 type="checkbox"
                 role="switch"

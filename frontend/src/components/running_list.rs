@@ -188,9 +188,9 @@ impl RunningList {
     /// The button that holds and resumes the list.
     pub fn hold_button(self) -> AnyView {
         let label = text(move || match (self.held.with(Option::is_some), self.unseen()) {
-            (false, _) => "Hold".to_owned(),
-            (true, Some(unseen @ 1..)) => format!("Held: show {}", count(unseen, "new line")),
-            (true, _) => "Held: resume".to_owned(),
+            (false, _) => "Pause".to_owned(),
+            (true, Some(unseen @ 1..)) => format!("Paused · Show {}", count(unseen, "new line")),
+            (true, _) => "Paused · Resume".to_owned(),
         });
         let press = move || {
             if self.held.with_untracked(Option::is_some) {

@@ -2,7 +2,7 @@
 //! the rail, and the banner while the page is disconnected.
 //!
 //! Test ids: `state-short`, `connection` (with `data-phase` and `data-node`), `problems`,
-//! `problems-count`, `problem`, `palette-open`, `theme`, `nav-<page>`, `nav-more`, `more-<page>`, `stale-banner`.
+//! `problems-count`, `problem`, `palette-open`, `theme`, `nav-<page>`, `nav-more`, `more-<page>`, `more-search`, `stale-banner`.
 
 use crate::{
     address::{Page, use_address},
@@ -17,7 +17,6 @@ use crate::{
         theme::theme_button,
     },
     format::{self, Quantity, grouped, rate},
-    metrics,
     store::{LinkPhase, Store, use_store},
     tone::Tone,
     traffic::TrafficScope,
@@ -41,14 +40,12 @@ pub fn shell(page: impl FnOnce() -> AnyView) -> AnyView {
         let name = if name.is_empty() { name } else { format!("{name} · ") };
         browser::set_title(&format!("{short} · {name}Ringmaster"));
     });
-    let lost = Memo::new(move |_| {
-        matches!(store.connection(), Connection::Lost { .. } | Connection::NeverAnswered { .. })
-    });
+    let lost = Memo::new(move |_| store.is_disconnected());
     let scrolled = expect_context::<Scrolled>().0;
     view! {
         <a class="skip" href="#main">"Skip to the page"</a>
         {top_bar(store, state)}
-        {rail(store)}
+        {rail(store, state)}
         <main
             id="main"
             tabindex="-1"
@@ -68,15 +65,16 @@ pub fn shell(page: impl FnOnce() -> AnyView) -> AnyView {
 fn top_bar(store: Store, state: State) -> AnyView {
     let palette = expect_context::<Palette>();
     let facts = text(move || {
-        let leader = store.sample.with(|sample| {
-            sample.as_ref().and_then(metrics::leader).map(|leader| (leader.report.node, leader.report.term))
-        });
-        let leads =
-            leader.map(|(leader, term)| format!("node {leader} leads term {term} · ")).unwrap_or_default();
-        if store.loaded.get() {
-            format!("{leads}revision {}", grouped(store.revision.get().0))
-        } else {
-            leads
+        if !store.loaded.get() {
+            return String::new();
+        }
+        let revision = format!("revision {}", grouped(store.revision.get().0));
+        if store.is_disconnected() {
+            return format!("last known: {revision}");
+        }
+        match store.leadership() {
+            Some((leader, term)) => format!("node {leader} leads term {term} · {revision}"),
+            None => format!("no leader · {revision}"),
         }
     });
     view! {
@@ -109,16 +107,22 @@ fn connection_pill(store: Store) -> AnyView {
         store.link.with(|link| {
             let peer = link.peer.label();
             match (link.phase, link.node) {
-                (LinkPhase::Live, _) => format!("{peer}{latency}"),
+                (LinkPhase::Live, _) => match store.silent_ms() {
+                    Some(ms) => format!("{peer} silent for {}", format::duration(ms)),
+                    None => format!("{peer}{latency}"),
+                },
                 (LinkPhase::Opening, _) => format!("connecting to {peer}"),
-                (LinkPhase::Lost, Some(node)) => format!("node {node} lost · trying {peer}"),
-                (LinkPhase::Lost, None) => format!("no answer · trying {peer}"),
+                (LinkPhase::Lost, Some(node)) => format!("lost node {node} · connecting to {peer}"),
+                (LinkPhase::Lost, None) => format!("no answer · connecting to {peer}"),
             }
         })
     });
     view! {
         <span
-            class=text(move || format!("pill connection {}", phase()))
+            class=text(move || {
+                let late = if store.silent_ms().is_some() { " late" } else { "" };
+                format!("pill connection {}{late}", phase())
+            })
             data-testid="connection"
             data-phase=text(move || phase().to_owned())
             data-node=optional(move || store.link.with(|link| link.node.map(|node| node.to_string())))
@@ -126,7 +130,7 @@ fn connection_pill(store: Store) -> AnyView {
         >
             <i class="dot" aria-hidden="true"></i>
             <span>
-                {when(move || phase() == "live", || view! { <span class="roomy">"live from "</span> }.into_any())}
+                {when(move || phase() == "live" && store.silent_ms().is_none(), || view! { <span class="roomy">"live from "</span> }.into_any())}
                 {label}
             </span>
         </span>
@@ -150,10 +154,9 @@ fn problems(state: State) -> AnyView {
             type="button"
             class=text(move || format!("pill problems {}", worst.get().map_or("", Tone::class)))
             popovertarget="problems"
-            aria-label=text(move || format!("Problems: {}", found.with(Vec::len)))
             data-testid="problems"
         >
-            {live(move || worst.get().map(sign))} <span class="optional">"Problems"</span>
+            {live(move || worst.get().map(sign))} <span class="optional">"Problems"</span> " "
             <b data-testid="problems-count">{text(move || found.with(Vec::len).to_string())}</b>
         </button>
         <div id="problems" popover="auto" class="menu" role="region" aria-label="Problems">
@@ -169,6 +172,7 @@ fn problem(problem: Problem) -> AnyView {
         About::Operation(id) => format!("/operations/{id}"),
         About::Consensus => "/consensus".to_owned(),
         About::Traffic => "/traffic?upstream=troubled".to_owned(),
+        About::Upstream(name) => format!("/traffic/upstreams/{name}"),
         About::Connection => "/nodes".to_owned(),
     };
     view! {
@@ -185,8 +189,9 @@ fn problem(problem: Problem) -> AnyView {
 fn stale_banner(store: Store) -> AnyView {
     let message = text(move || match store.connection() {
         Connection::Lost { since, next } => {
-            let age = format::duration(format::age_ms(since, store.now.get()));
-            format!("Disconnected. The page shows the state of {age} ago. Next attempt: {next}.")
+            let age = format::duration(store.silent_ms().unwrap_or_default());
+            let at = format::moment(since, since, browser::offset_minutes(since));
+            format!("Disconnected for {age}: this is the state of {at}. Next attempt: {next}.")
         }
         Connection::NeverAnswered { next } => format!("No node has answered yet. Next attempt: {next}."),
         Connection::Opening { .. } | Connection::Live { .. } => String::new(),
@@ -199,9 +204,14 @@ fn stale_banner(store: Store) -> AnyView {
     .into_any()
 }
 
-fn rail(store: Store) -> AnyView {
+fn rail(store: Store, state: State) -> AnyView {
+    let palette = expect_context::<Palette>();
+    let traffic = Memo::new(move |_| state.with(|state| traffic_trouble(&state.problems)));
     let nodes = text(move || {
         let ids = store.node_ids.get();
+        if store.is_disconnected() {
+            return String::new();
+        }
         let nodes = ids.iter().filter_map(|id| store.node(*id));
         let up = nodes.filter(|node| node.is_up()).count();
         if ids.is_empty() { String::new() } else { format!("{up}/{}", ids.len()) }
@@ -212,19 +222,23 @@ fn rail(store: Store) -> AnyView {
             .with(|operations| operations.iter().filter(|operation| !operation.status.is_final()).count());
         if count == 0 { String::new() } else { format!("{count} now") }
     });
-    let term = text(move || {
-        let term = store.sample.with(|sample| Some(metrics::leader(sample.as_ref()?)?.report.term));
-        term.map(|term| format!("term {term}")).unwrap_or_default()
-    });
+    let term = text(move || store.leadership().map(|(_, term)| format!("term {term}")).unwrap_or_default());
     let held = text(move || match store.lock_counts.with(|counts| counts.held) {
+        _ if store.is_disconnected() => String::new(),
         0 => String::new(),
         held => grouped(held),
     });
-    let requests =
-        text(move || match rate(store.traffic.with(|heard| heard.load(&TrafficScope::All).requests_per_s)) {
-            Quantity { number, .. } if number == "0.0" => String::new(),
-            Quantity { number, unit } => format!("{number}{unit}"),
-        });
+    let requests = text(move || {
+        if store.is_disconnected() {
+            return String::new();
+        }
+        match (traffic.get(), rate(store.traffic.with(|heard| heard.load(&TrafficScope::All).requests_per_s)))
+        {
+            (Some((_, troubled)), _) => format!("{troubled} troubled"),
+            (None, Quantity { number, .. }) if number == "0.0" => String::new(),
+            (None, Quantity { number, unit }) => format!("{number}{unit}"),
+        }
+    });
     let heading = |text: &'static str| view! { <h2>{text}</h2> }.into_any();
     let rest = || {
         [&CONSENSUS, &OPERATIONS, &LOCKS, &AUDIT, &SETTINGS]
@@ -236,7 +250,9 @@ fn rail(store: Store) -> AnyView {
             {heading("Cluster")}
             {NODES.link("nav", nodes)} {CONSENSUS.link("nav", term)} {OPERATIONS.link("nav", under_way)}
             {heading("Data plane")}
-            {TRAFFIC.link("nav", requests)} {LOCKS.link("nav", held)}
+            {TRAFFIC.toned("nav", requests, text(move || {
+                traffic.get().map_or("", |(tone, _)| tone.class()).to_owned()
+            }))} {LOCKS.link("nav", held)}
             {heading("History")}
             {EVENTS.count_less()} {AUDIT.count_less()}
             {heading("Configuration")}
@@ -247,10 +263,33 @@ fn rail(store: Store) -> AnyView {
             </button>
         </nav>
         <div id="more" popover="auto" class="menu more-menu" role="region" aria-label="More pages">
+            <button
+                type="button"
+                popovertarget="more"
+                data-testid="more-search"
+                on:click=click(move || palette.open())
+            >
+                <svg class="glyph" viewBox="0 0 16 16" aria-hidden="true"><path d="M7 2.5a4.5 4.5 0 1 1 0 9a4.5 4.5 0 0 1 0-9zM10.5 10.5L14 14" /></svg>
+                <span>"Search"</span>
+            </button>
             {rest().into_iter().collect_view()} {api_docs("more-docs")}
         </div>
     }
     .into_any()
+}
+
+/// The worst tone of the problems of upstreams, and how many upstreams have one.
+fn traffic_trouble(problems: &[Problem]) -> Option<(Tone, usize)> {
+    let mut names: Vec<&str> = Vec::new();
+    let mut worst = None;
+    for problem in problems {
+        let About::Upstream(name) = &problem.about else { continue };
+        worst = worst.max(Some(problem.tone));
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    worst.map(|tone| (tone, names.len()))
 }
 
 /// A page in the rail.
@@ -332,6 +371,11 @@ impl Place {
     }
 
     fn link(&'static self, list: &'static str, count: Signal<String>) -> AnyView {
+        self.toned(list, count, Signal::stored(String::new()))
+    }
+
+    /// With the tone of the worst problem that the page would show.
+    fn toned(&'static self, list: &'static str, count: Signal<String>, tone: Signal<String>) -> AnyView {
         let address = use_address();
         let current = optional(move || {
             let section = match address.path.with(|path| Page::of(path)) {
@@ -344,7 +388,7 @@ impl Place {
             (section == self.page).then(|| "page".to_owned())
         });
         view! {
-            <a href=self.href data-testid=format!("{list}-{}", self.id) aria-current=current>
+            <a href=self.href class=tone data-testid=format!("{list}-{}", self.id) aria-current=current>
                 <svg class="glyph" viewBox="0 0 16 16" aria-hidden="true"><path d=self.glyph /></svg>
                 <span>{self.label}</span>
                 <b>{count}</b>

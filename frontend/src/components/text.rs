@@ -47,7 +47,10 @@ pub fn code(text: &str) -> AnyView {
 pub fn moment(at: Timestamp) -> AnyView {
     let offset = browser::offset_minutes(at);
     view! {
-        <time datetime=format::machine_readable(at) title=format::date_and_time(at, offset)>
+        <time
+            datetime=format::machine_readable(at)
+            title=format!("{} local time, {}", format::date_and_time(at, offset), format::machine_readable(at))
+        >
             {format::moment(at, use_store().now.get_untracked(), offset)}
         </time>
     }

@@ -10,6 +10,7 @@
 use crate::{
     address::use_address,
     api::{ApiError, PER_PAGE},
+    browser,
     components::{
         icons::{live_status, node_link, role_chip, sign},
         live::{class_if, click, each, either, live, text, typed, when},
@@ -24,6 +25,7 @@ use crate::{
     quorum::{self, Quorum},
     store::{NodeSignals, Store, use_store},
     timeline::LeadershipTerm,
+    tone::Tone,
 };
 use leptos::{prelude::*, task::spawn_local};
 use ringmaster_common::{
@@ -63,13 +65,28 @@ fn quorum_now(store: Store) -> Quorum {
 }
 
 fn hero(store: Store) -> AnyView {
-    let tone = Memo::new(move |_| quorum_now(store).tone());
-    let sentence =
-        Memo::new(move |_| if store.loaded.get() { quorum_now(store).arithmetic() } else { String::new() });
+    let tone = Memo::new(move |_| match store.is_disconnected() {
+        true => Tone::Unknown,
+        false => quorum_now(store).tone(),
+    });
+    let sentence = Memo::new(move |_| {
+        if !store.loaded.get() {
+            return String::new();
+        }
+        if store.is_disconnected() {
+            return "The page is disconnected: the quorum is unknown.".to_owned();
+        }
+        let since = store.no_quorum_since.get().map(|at| {
+            let now = store.now.get();
+            format::moment(at, now, browser::offset_minutes(now))
+        });
+        quorum_now(store).headline(since)
+    });
     let detail = Memo::new(move |_| {
         if store.loaded.get() {
             let quorum = quorum_now(store);
-            format!("{} {}", quorum.current(), quorum.learning())
+            let known = if store.is_disconnected() { "Last known: " } else { "" };
+            format!("{known}{} {}", quorum.details(), quorum.learning())
         } else {
             "Waiting for the first view of the cluster.".to_owned()
         }
@@ -161,7 +178,7 @@ fn log_row(store: Store, id: NodeId) -> AnyView {
     view! {
         <div class="row" role="row" data-testid=format!("log-row-{id}")>
             <span role="cell" class="cell-node">{node_link(id, node)}</span>
-            <span role="cell" class="cell-role">{live(move || role_chip(node.role()))}</span>
+            <span role="cell" class="cell-role">{live(move || role_chip(node.role.get()))}</span>
             {index("last", |report| report.last_log_index)}
             {index("committed", |report| report.committed_index)}
             {index("applied", |report| report.applied_index)}

@@ -16,7 +16,7 @@ use crate::{
         icons::{name_text, sign},
         live::{class_if, click, each, either, live, text, when},
         sorting::{Column, Order, column, number},
-        text::{card, empty, skeleton},
+        text::{callout, card, empty, skeleton},
     },
     format::{count, duration, grouped},
     lock::{self, LockFilter, left_ms},
@@ -32,7 +32,7 @@ const COLUMNS: [Column; 6] = [
     column("holder", "Held by"),
     number("token", "Token", "The fencing token of the grant; later grants have higher ones"),
     number("lease", "Lease", "Remaining time unless it is renewed"),
-    column("queue", "Next in line"),
+    column("queue", "Waiters"),
 ];
 const ORDER: Order = Order { columns: &COLUMNS, latest_first: false, of: "" };
 
@@ -86,7 +86,7 @@ pub fn locks_page() -> AnyView {
                 disabled=class_if(move || after.with(Option::is_none))
                 on:click=click(move || address.set_parameter("after", None, false))
             >
-                "From the start"
+                "First page"
             </button>
             <button
                 type="button"
@@ -105,6 +105,7 @@ pub fn locks_page() -> AnyView {
         <div class="page">
             <h1>"Locks"</h1>
             {counts(store)}
+            {when(move || store.no_quorum_since.with(Option::is_some), without_quorum)}
             {live(move || chosen.get().map(detail::detail))}
             {filters(segments("lock", &["contended"]), "Names that begin with", how_many)}
             <section class="card" aria-label="Locks">
@@ -114,6 +115,13 @@ pub fn locks_page() -> AnyView {
         </div>
     }
     .into_any()
+}
+
+/// A lease ends by an entry of the log, and there are none.
+fn without_quorum() -> AnyView {
+    let text = "No quorum: no lock is granted, renewed or released, and a lease that has run out stays listed until a \
+                leader is elected.";
+    callout(Tone::Warning, text.into_any())
 }
 
 /// How many there are of everything.
@@ -132,9 +140,9 @@ fn counts(store: Store) -> AnyView {
         <section class="card hero tally" aria-label="How many there are">
             {metric("locks-held", "Held", "locks in use", |counts| counts.held)}
             {metric("locks-waiting", "Waiting", "in all queues", |counts| counts.waiting)}
-            {metric("locks-granted", "Granted", "ever, one token each", |counts| counts.granted)}
+            {metric("locks-granted", "Granted", "since the cluster began", |counts| counts.granted)}
             {metric("locks-expired", "Expired", "without a release", |counts| counts.expired)}
-            {metric("locks-forced", "Forced", "released by operators", |counts| counts.forced)}
+            {metric("locks-forced", "Force-released", "by operators", |counts| counts.forced)}
         </section>
     }
     .into_any()
@@ -142,8 +150,8 @@ fn counts(store: Store) -> AnyView {
 
 fn nothing(store: Store) -> AnyView {
     if untrack(|| store.lock_counts.with(|counts| counts.held + counts.waiting)) > 0 {
-        let why = "Other locks are in use. Remove a filter, or go to the first page.";
-        return empty("No matching lock", view! { <p>{why}</p> }.into_any());
+        let why = "Other locks are in use. Clear the filter, or go to the first page.";
+        return empty("No lock matches", view! { <p>{why}</p> }.into_any());
     }
     let why = "A lock lets one process at a time do its work. Its holder has a lease, which expires unless it is \
                renewed, and a fencing token, which a resource can check.";

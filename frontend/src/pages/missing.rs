@@ -37,7 +37,7 @@ pub fn missing() -> AnyView {
     };
     view! {
         <div class="page">
-            <h1>"There is nothing here"</h1>
+            <h1>"Page not found"</h1>
             {empty("This address names no page", ways.into_any())}
         </div>
     }

@@ -1,6 +1,7 @@
 //! One node: what the cluster agreed on about it, what it measures of itself, and what others say.
 
 use crate::{
+    browser,
     components::{
         chaos::chaos_panel,
         feed::{RowDetail, feed},
@@ -12,6 +13,7 @@ use crate::{
         text::{card, empty, line, linkify, moment, quantity, quiet, revision, skeleton},
     },
     format::{self, capitalised, count, duration, grouped, micros},
+    reachability::{Cell, cell},
     store::{NodeSignals, Store, use_store},
     tone::Tone,
 };
@@ -52,22 +54,46 @@ fn known(store: Store, id: NodeId) -> AnyView {
                     {badge(id)}
                     <span class="whole-name">{text(move || facts.with(|node| node.name.clone()))}</span>
                 </h1>
-                {live(move || role_chip(node.role()))}
+                {live(move || role_chip(node.role.get()))}
                 {live_status(node)}
                 <span class="spacer"></span>
                 {member_controls(id, node)}
             </div>
             <div class="columns">
-                {card("", "agreed-title", "Agreed", quiet("replicated facts".to_owned()), agreed(store, node))}
+                {card("", "agreed-title", "Agreed", agreed_heading(store), agreed(store, node))}
                 {card("", "measured-title", "Measured", measured_heading(store, node), measured(node))}
-                {card("", "opinions-title", "Opinions of the other nodes", nothing(), live(move || opinions(node)).into_any())}
+                {card("", "opinions-title", "Reported by peers", nothing(), live(move || opinions(store, node)).into_any())}
                 {card("", "matrix-title", "Reachability", nothing(), matrix())}
-                {card("", "lately-title", "Lately", its_events.into_any(), lately(store, id))}
+                {card("", "lately-title", "Recent events", its_events.into_any(), lately(store, id))}
                 {chaos_panel(Some(id))}
             </div>
         </div>
     }
     .into_any()
+}
+
+/// Without a quorum nothing can be agreed on, so what was agreed is out of date.
+fn agreed_heading(store: Store) -> AnyView {
+    aside(move || match store.no_quorum_since.get() {
+        Some(at) => {
+            let now = store.now.get();
+            format!("frozen since {}: no quorum", format::moment(at, now, browser::offset_minutes(now)))
+        }
+        None => "replicated facts".to_owned(),
+    })
+}
+
+/// What is measured of a node that does not report, before what was once agreed about it.
+fn silence(node: NodeSignals) -> String {
+    if node.is_up() || node.report.with(Option::is_some) {
+        return String::new();
+    }
+    match node.silence.get() {
+        Some((ms, observer)) => {
+            format!("Silent for {}, as node {observer} measures. Last agreed: ", duration(ms))
+        }
+        None => "Not reporting. Last agreed: ".to_owned(),
+    }
 }
 
 /// The replicated facts.
@@ -79,7 +105,9 @@ fn agreed(store: Store, node: NodeSignals) -> AnyView {
         let (reason, since, at) =
             facts.with(|node| (node.status_reason.clone(), node.status_since, node.status_revision));
         let ago = text(move || format::ago(since, store.now.get()));
+        let silence = text(move || silence(node));
         view! {
+            <b>{silence}</b>
             {linkify(&capitalised(&reason))}
             <span class="quiet">", since " {moment(since)} ", " {ago} ", revision " {revision(at)}</span>
         }
@@ -87,7 +115,7 @@ fn agreed(store: Store, node: NodeSignals) -> AnyView {
     view! {
         <dl>
             {line("Status", status)}
-            {line("Can I lose it?", can_lose(node))}
+            {line("Safe to stop", can_lose(node))}
             {line("Votes", fact(|node| if node.voter { "yes" } else { "no, it is a learner" }.to_owned()))}
             {line("Zone", fact(|node| node.zone.clone()))}
             {line("Weight", fact(|node| node.weight.to_string()))}
@@ -105,7 +133,7 @@ fn measured_heading(store: Store, node: NodeSignals) -> AnyView {
             let from = store.sample.with(|sample| sample.as_ref().map(|sample| sample.from.to_string()));
             format!("its own report, {} old, by way of node {}", duration(age), from.unwrap_or_default())
         }
-        None => "it reports nothing at the moment".to_owned(),
+        None => "not reporting".to_owned(),
     })
 }
 
@@ -128,10 +156,10 @@ fn measured(node: NodeSignals) -> AnyView {
     view! {
         <dl>
             {line("Role", reported(|report| format!("{} in term {}", report.role.as_str(), report.term)))}
-            {line("Leader, as it knows", live(move || linkify(&leader.get())))}
+            {line("Follows", live(move || linkify(&leader.get())))}
             {line("Lag", lag)}
             {line("RTT", live(move || quantity(node.rtt_us.get().map(micros))))}
-            {line("Link faults", live(move || linkify(&capitalised(&trouble.get()))))}
+            {line("Link problems", live(move || linkify(&capitalised(&trouble.get()))))}
             {line("Last log index", reported(|report| grouped(report.last_log_index)))}
             {line("Committed", reported(|report| grouped(report.committed_index)))}
             {line("Applied", reported(|report| grouped(report.applied_index)))}
@@ -139,23 +167,39 @@ fn measured(node: NodeSignals) -> AnyView {
             {line("Uptime", reported(|report| duration(report.uptime_ms)))}
             {line("Memory", reported(|report| format!("{:.1} MiB", report.rss_bytes as f64 / 1_048_576.0)))}
             {line("Fsyncs", reported(|report| format!("{} since it started", grouped(report.fsyncs))))}
-            {line("Streams to", reported(|report| count(report.streams.into(), "browser")))}
+            {line("Dashboard connections", reported(|report| grouped(report.streams.into())))}
         </dl>
     }
     .into_any()
 }
 
-fn opinions(node: NodeSignals) -> AnyView {
+fn opinions(store: Store, node: NodeSignals) -> AnyView {
+    let id = node.facts.with(|node| node.id);
     let opinion = |opinion: &Opinion| {
-        let tone = match opinion.sees {
+        // What is measured now is newer than what the log holds.
+        let now = store.sample.with(|sample| {
+            match store.with_view(|view| cell(view, sample.as_ref(), opinion.observer, id)) {
+                Cell::Measured(link) => Some(link.sees),
+                _ => None,
+            }
+        });
+        let sees = now.unwrap_or(opinion.sees);
+        let differs =
+            (sees != opinion.sees).then(|| quiet(format!(" now; agreed: {}", opinion.sees.as_str())));
+        // The opinion of a silent node is that of the time before it fell silent.
+        let observer = store.node(opinion.observer);
+        let is_silent = observer.is_none_or(|observer| observer.report.with(Option::is_none));
+        let last = is_silent.then(|| quiet(", its last report before it fell silent".to_owned()));
+        let tone = match sees {
             Liveness::Alive => Tone::Good,
             Liveness::Suspect => Tone::Warning,
             Liveness::Dead => Tone::Bad,
         };
         view! {
-            <li>
-                {linkify(&format!("Node {} sees it ", opinion.observer))} {labelled(tone, opinion.sees.as_str())}
-                <span class="quiet">" since " {moment(opinion.since)}</span>
+            <li class=if is_silent { "remembered" } else { "" }>
+                {linkify(&format!("Node {} sees it ", opinion.observer))}
+                {labelled(if is_silent { Tone::Unknown } else { tone }, sees.as_str())} {differs}
+                <span class="quiet">" since " {moment(opinion.since)} {last}</span>
             </li>
         }
         .into_any()
@@ -177,7 +221,7 @@ fn lately(store: Store, id: NodeId) -> AnyView {
             about.take(EVENTS).cloned().collect::<Vec<_>>()
         })
     });
-    let nothing = || quiet("No recent events.".to_owned());
+    let nothing = || quiet("No events loaded for this node.".to_owned());
     view! { {feed(entries, RowDetail::Short)} {when(move || entries.with(Vec::is_empty), nothing)} }
         .into_any()
 }

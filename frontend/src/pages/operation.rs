@@ -3,7 +3,7 @@
 use crate::{
     api::ApiError,
     components::{
-        live::{either, live},
+        live::{either, live, text},
         operation_view::{CurrentOperation, live_outcome, live_steps, operation_buttons},
         plan_panel::use_plan_panel,
         text::{card, code, line, linkify, moment, refusal, revision, skeleton},
@@ -12,7 +12,10 @@ use crate::{
     store::use_store,
 };
 use leptos::{prelude::*, task::spawn_local};
-use ringmaster_common::{id::OperationId, operation::Operation};
+use ringmaster_common::{
+    id::OperationId,
+    operation::{Operation, OperationStatus},
+};
 
 pub fn operation_page(id: OperationId) -> AnyView {
     let store = use_store();
@@ -43,7 +46,12 @@ pub fn operation_page(id: OperationId) -> AnyView {
     view! {
         <div class="page">
             <div class="page-head">
-                <h1>{format!("Operation {id}")}</h1>
+                <h1>
+                    {text(move || match operation.with(|operation| operation.as_ref().map(|one| one.action.to_string())) {
+                        Some(action) => format!("Operation {id}: {action}"),
+                        None => format!("Operation {id}"),
+                    })}
+                </h1>
                 <span class="spacer"></span>
                 {operation_buttons(operation)}
             </div>
@@ -67,7 +75,15 @@ fn known(operation: CurrentOperation) -> AnyView {
 
 fn about(operation: &Operation) -> AnyView {
     let link = |sentence: String| linkify(&sentence);
-    let undo = if operation.undoable { "yes, by a new plan" } else { "no: there is no way back from it" };
+    let undo = match (operation.undoable, operation.undone_by) {
+        (_, Some(by)) => format!("it was undone by operation {by}"),
+        (true, _) if operation.status == OperationStatus::Succeeded => "yes, by a new plan".to_owned(),
+        (true, _) if operation.status.is_final() => {
+            format!("nothing to undo: it {}", operation.status.as_str())
+        }
+        (true, _) => "once it has ended".to_owned(),
+        (false, _) => "no".to_owned(),
+    };
     view! {
         <p class="plan-summary">{linkify(&operation.summary)}</p>
         <dl>
@@ -76,10 +92,10 @@ fn about(operation: &Operation) -> AnyView {
             {line("Started", moment(operation.started_at))}
             {line("By", operation.started_by.clone())}
             {operation.ended_at.map(|ended| line("Ended", moment(ended)))}
-            {operation.keep_within_ms.map(|ms| line("Reverts unless kept", format!("within {}", format::duration(ms))))}
-            {operation.undo_of.map(|id| line("Takes back", link(format!("operation {id}"))))}
-            {operation.undone_by.map(|id| line("Taken back by", link(format!("operation {id}"))))}
-            {line("Can be undone", undo)}
+            {operation.keep_within_ms.map(|ms| line("Reverted unless confirmed", format!("within {}", format::duration(ms))))}
+            {operation.undo_of.map(|id| line("Undoes", link(format!("operation {id}"))))}
+            {operation.undone_by.map(|id| line("Undone by", link(format!("operation {id}"))))}
+            {line("Can be undone", link(undo))}
             {operation.error.as_ref().map(|error| line("Code", code(error.code.as_str())))}
             {line("Last change", revision(operation.revision))}
         </dl>

@@ -9,7 +9,7 @@ use crate::{
         icons::sign,
         live::{class_if, click, either, live, text, when},
         matrix::matrix,
-        metric::{commit_metric, lag_metric, leader_metric, writes_metric},
+        metric::{commit_metric, lag_metric, leader_metric, locks_metric, requests_metric, writes_metric},
         node_table::node_table,
         operation_view::operation_table,
         plan_panel::use_plan_panel,
@@ -55,7 +55,7 @@ fn hero(store: Store) -> AnyView {
         Memo::new(move |_| state.with(|state| format!("{} {}", state.headline, state.consequence)));
     let detail = Memo::new(move |_| state.with(|state| state.detail.clone()));
     view! {
-        <section class="card hero" aria-label="State and metrics">
+        <section class="card hero six" aria-label="State and metrics">
             <div class=text(move || format!("statement {}", tone.get().class()))>
                 <div class="sentence">
                     {live(move || sign(tone.get()))}
@@ -69,8 +69,8 @@ fn hero(store: Store) -> AnyView {
                 </div>
                 <p class="detail">{live(move || linkify(&detail.get()))}</p>
             </div>
+            {requests_metric(store)} {locks_metric(store)} {leader_metric(store)}
             {writes_metric()} {commit_metric()} {lag_metric()}
-            {leader_metric(store)}
         </section>
     }
     .into_any()

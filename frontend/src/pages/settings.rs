@@ -27,7 +27,7 @@ use ringmaster_common::{
     setting::{KNOWN, Known, Setting},
 };
 
-const KINDS: [&str; 3] = ["known", "free", "changed"];
+const KINDS: [&str; 3] = ["built-in", "custom", "changed"];
 
 const COLUMNS: [Column; 3] =
     [column("key", "Setting"), column("value", "Value"), column("changed", "Last change")];
@@ -72,8 +72,8 @@ pub fn settings_page() -> AnyView {
         let passes = |key: &&String| {
             let found = Known::find(key);
             let fits = match kind.get().as_deref() {
-                Some("known") => found.is_some(),
-                Some("free") => found.is_none(),
+                Some("built-in") => found.is_some(),
+                Some("custom") => found.is_none(),
                 Some("changed") => setting(store, key).is_some_and(|setting| setting.version > Revision(0)),
                 _ => true,
             };
@@ -191,7 +191,9 @@ fn row(store: Store, key: String, said: RwSignal<String>) -> AnyView {
     };
     let form = {
         let key = key.clone();
-        move || editor(Some(key.clone()), said)
+        move || {
+            view! { <div role="cell" class="cell-form">{editor(Some(key.clone()), said)}</div> }.into_any()
+        }
     };
     view! {
         <div class="row" role="row" data-testid=format!("setting-{key}")>

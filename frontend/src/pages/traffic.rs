@@ -24,7 +24,8 @@ use crate::{
     format::{Quantity, count, grouped, micros, rate},
     store::{Store, use_store},
     tone::Tone,
-    traffic::{Load, TrafficScope, healthy, mode, taking, tone},
+    traffic::{Load, TrafficScope, mode},
+    upstream_health::{Availability, availability, failure_tone, tone},
 };
 use leptos::prelude::*;
 use ringmaster_common::traffic::upstream::Upstream;
@@ -32,8 +33,8 @@ use ringmaster_common::traffic::upstream::Upstream;
 const COLUMNS: [Column; 8] = [
     column("name", "Upstream"),
     column("mode", "Mode"),
-    number("taking", "Serving", "How many of its endpoints serve requests"),
-    number("rate", "Requests", "Per second, through all nodes"),
+    number("taking", "Available", "Endpoints that are ready and not unhealthy; +1: one more stands by"),
+    number("rate", "Requests", "Per second, through all proxies that report"),
     number("failures", "Failing", "Answers of 500 and above, and requests that got none"),
     number("p50", "p50", "The highest of the nodes', over ten seconds"),
     number("p99", "p99", "The highest of the nodes', over ten seconds"),
@@ -115,7 +116,14 @@ fn tally(store: Store) -> AnyView {
         view! {
             <div class="metric">
                 <div class="metric-label">{label}</div>
-                <div class="metric-value" data-testid=format!("traffic-{id}")>
+                <div
+                    class=text(move || {
+                        let percent = load.get().failure_percent().filter(|percent| id == "failures" && *percent > 0.0);
+                        let tone = percent.map(|percent| failure_tone(percent).class());
+                        tone.map_or("metric-value".to_owned(), |tone| format!("metric-value failing {tone}"))
+                    })
+                    data-testid=format!("traffic-{id}")
+                >
                     {live(move || quantity(value(load.get())))}
                 </div>
                 <div class="metric-note">{note}</div>
@@ -124,13 +132,23 @@ fn tally(store: Store) -> AnyView {
         }
         .into_any()
     };
-    let drawn_since = view! { "all nodes, " {since(store)} }.into_any();
+    let proxies = text(move || proxies(store));
+    let drawn_since = view! { {proxies} ", " {since(store)} }.into_any();
+    let total = Memo::new(move |_| {
+        let each = store.with_view(|view| view.upstreams.values().map(availability).collect::<Vec<_>>());
+        each.into_iter().fold(Availability::default(), |sum, one| Availability {
+            available: sum.available + one.available,
+            of: sum.of + one.of,
+            standby: sum.standby + one.standby,
+        })
+    });
     let endpoints = text(move || {
-        let (taking, all) = store.with_view(|view| {
-            let each = view.upstreams.values().map(taking);
-            each.fold((0, 0), |(taking, all), (more, of)| (taking + more, all + of))
-        });
-        format!("{taking} of {all}")
+        let Availability { available, of, .. } = total.get();
+        format!("{} of {}", grouped(available as u64), grouped(of as u64))
+    });
+    let standby = text(move || match total.get().standby {
+        0 => "available".to_owned(),
+        many => format!("available, {} standby", grouped(many as u64)),
     });
     view! {
         <section class="card hero tally" aria-label="Traffic of all proxies">
@@ -145,11 +163,29 @@ fn tally(store: Store) -> AnyView {
             <div class="metric">
                 <div class="metric-label">"Endpoints"</div>
                 <div class="metric-value" data-testid="traffic-endpoints">{endpoints}</div>
-                <div class="metric-note">"serving"</div>
+                <div class="metric-note">{standby}</div>
             </div>
         </section>
     }
     .into_any()
+}
+
+/// The proxies that the figures are from: a node that is down reports nothing, and its clients get nothing.
+fn proxies(store: Store) -> String {
+    let ids = store.node_ids.get();
+    let silent: Vec<u64> = ids
+        .iter()
+        .filter(|id| store.node(**id).is_some_and(|node| node.report.with(Option::is_none)))
+        .map(|id| id.0)
+        .collect();
+    match silent.as_slice() {
+        [] => "all proxies".to_owned(),
+        [one] => format!("{} of {} proxies; node {one} does not report", ids.len() - 1, ids.len()),
+        many => {
+            let nodes = crate::format::listed(many);
+            format!("{} of {} proxies; nodes {nodes} do not report", ids.len() - many.len(), ids.len())
+        }
+    }
 }
 
 fn in_flight(load: Load) -> Quantity {
@@ -166,7 +202,8 @@ fn is(store: Store, upstream: &Upstream, what: Option<&str>) -> bool {
         Some("idle") => load_now(store, upstream).requests_per_s == 0.0,
         Some("troubled") => {
             let load = load_now(store, upstream);
-            tone(upstream, load) != Tone::Good || load.failures_per_s > 0.0
+            let tone = store.with_view(|view| tone(view, upstream, load));
+            tone != Tone::Good || load.failures_per_s > 0.0
         }
         Some("active_standby") => upstream.primary.is_some(),
         _ => true,
@@ -177,7 +214,7 @@ fn sort_key(store: Store, column: usize, upstream: &Upstream) -> SortKey {
     match COLUMNS[column].name {
         "name" => (upstream.name.clone(), 0),
         "mode" => (mode(upstream), 0),
-        "taking" => (String::new(), taking(upstream).0 as u64),
+        "taking" => (String::new(), availability(upstream).available as u64),
         column => (String::new(), load_key(column, load_now(store, upstream))),
     }
 }
@@ -201,14 +238,12 @@ fn row(store: Store, name: String) -> AnyView {
     let state = live(move || {
         upstream.with(|upstream| {
             let upstream = upstream.as_ref()?;
-            let ((taking, all), healthy) = (taking(upstream), healthy(upstream));
-            let failing = failures(load.get()).map(|failing| format!(", {} % fail", failing.number));
-            let failing = failing.unwrap_or_default();
-            let title = format!("{taking} serving{failing}; {healthy} of {all} are not unhealthy");
-            Some(
-                view! { <span title=title>{labelled(tone(upstream, load.get()), &format!("{taking}/{all}"))}</span> }
-                    .into_any(),
-            )
+            let seen = availability(upstream);
+            let failing =
+                failures(load.get()).map(|failing| format!("; {} % of requests fail", failing.number));
+            let title = format!("{}{}", seen.in_words(), failing.unwrap_or_default());
+            let tone = store.with_view(|view| tone(view, upstream, load.get()));
+            Some(view! { <span title=title>{labelled(tone, &seen.short())}</span> }.into_any())
         })
     });
     let href = format!("/traffic/upstreams/{name}");
@@ -231,7 +266,8 @@ fn no_match() -> AnyView {
 fn none() -> AnyView {
     let why = "An upstream is a service, its endpoints are the addresses that it is served at, and a route says which \
                requests go to it. Every node's proxy listens for them. Begin with a process that registers itself:";
-    let example = "ringmaster register web --addr 127.0.0.1:8000 -- python3 -m http.server 8000";
+    let example =
+        "ringmaster register web --addr 127.0.0.1:8000 -- python3 -m http.server --bind 127.0.0.1 8000";
     let before = "curl -X PUT …/v1/upstreams/web -H 'content-type: application/json' -d '{}'";
     let contents = view! { <p>{why}</p> <code>{before}</code> <code>{example}</code> };
     empty("There is no upstream yet", contents.into_any())

@@ -4,7 +4,7 @@
 //! A change of the serving endpoints is a plan. Weights, checks and automatic failover are configuration, written with
 //! the version that the reader saw.
 //!
-//! Test ids: `upstream-status`, `fail-over`, `automatic`, `countdown`, `edit-upstream`, `new-endpoint`, and those of
+//! Test ids: `upstream-status`, `upstream-problem`, `fail-over`, `automatic`, `countdown`, `edit-upstream`, `new-endpoint`, and those of
 //! [`endpoints`], [`observers`], [`why`] and [`crate::components::form`].
 
 mod endpoints;
@@ -14,6 +14,7 @@ mod why;
 use crate::{
     address::use_address,
     api::ApiError,
+    browser,
     components::{
         feed::{RowDetail, feed},
         form::{at, set_at},
@@ -23,12 +24,13 @@ use crate::{
         plan_button::{Offer, page_plan_button},
         text::{callout, card, empty, line, moment, quantity, quiet, refusal, revision, skeleton},
     },
-    format::{count, grouped, micros, seconds_left},
+    format::{self, grouped, micros, seconds_left},
     pages::traffic::forms,
     store::{Store, use_store},
     timeline::{Entry, Kind},
     tone::Tone,
-    traffic::{TrafficScope, mode, taking, tone},
+    traffic::{TrafficScope, mode},
+    upstream_health::{availability, problem, tone},
 };
 use leptos::{ev, prelude::*, task::spawn_local};
 use ringmaster_common::{
@@ -75,7 +77,7 @@ fn unknown(store: Store, name: String) -> AnyView {
         };
         let events = move || card("", "events-title", "Events", ().into_any(), happened(past));
         view! {
-            {empty("There is no such upstream", ways.into_any())}
+            {empty("Upstream not found", ways.into_any())}
             {when(move || !past.with(Vec::is_empty), events)}
         }
         .into_any()
@@ -103,12 +105,18 @@ fn known(store: Store, name: String, upstream: Shown) -> AnyView {
     let status = live(move || {
         upstream.with(|upstream| {
             let upstream = upstream.as_ref()?;
-            let (taking, all) = taking(upstream);
-            Some(labelled(
-                tone(upstream, load.get()),
-                &format!("{taking} of {} serving", count(all as u64, "endpoint")),
-            ))
+            let tone = store.with_view(|view| tone(view, upstream, load.get()));
+            Some(labelled(tone, &availability(upstream).in_words()))
         })
+    });
+    let trouble = Memo::new(move |_| {
+        let now = store.now.get();
+        let time_of = |at| format::moment(at, now, browser::offset_minutes(now));
+        let found = upstream.with(|upstream| {
+            store.with_view(|view| problem(view, upstream.as_ref()?, load.get(), &time_of))
+        })?;
+        let text = format!("{}. {} {}", found.text, found.effect, found.reaction);
+        Some((found.tone, text.trim().to_owned()))
     });
     let how = text(move || upstream.with(|upstream| upstream.as_ref().map(mode).unwrap_or_default()));
     let fail_over = {
@@ -145,6 +153,12 @@ fn known(store: Store, name: String, upstream: Shown) -> AnyView {
                     {when(is_standby, fail_over)}
                 </div>
             </div>
+            {live(move || {
+                trouble.get().map(|(tone, text)| {
+                    let sentence = view! { <span data-testid="upstream-problem">{text}</span> };
+                    callout(tone, sentence.into_any())
+                })
+            })}
             {when(is_standby, {
                 let name = name.clone();
                 move || standby(store, &name, upstream, primary, said)
@@ -315,7 +329,7 @@ fn configured(store: Store, name: &str, upstream: Shown) -> AnyView {
             here.map(entry).collect()
         });
         if names.is_empty() {
-            return quiet("No route leads here, so no request does.".to_owned());
+            return quiet("No route: no request comes here.".to_owned());
         }
         let link = |(name, matched): (String, String)| {
             view! { <a class="pill" href=format!("/traffic?edit={name}")>{name.clone()} " " <code>{matched}</code></a> " " }.into_any()
@@ -349,7 +363,7 @@ fn headlines_of(store: Store, name: &str) -> Memo<Vec<Entry>> {
 }
 
 fn happened(entries: Memo<Vec<Entry>>) -> AnyView {
-    let nothing = || quiet("No recent events.".to_owned());
+    let nothing = || quiet("No events loaded for this upstream.".to_owned());
     view! { {feed(entries, RowDetail::Short)} {when(move || entries.with(Vec::is_empty), nothing)} }
         .into_any()
 }

@@ -2,6 +2,7 @@
 
 mod api_reference;
 mod dashboard;
+mod sentences;
 mod traffic;
 
 fn by_id(id: &str) -> String {

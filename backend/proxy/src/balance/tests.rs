@@ -164,3 +164,25 @@ fn each_worker_has_its_own_weighted_sequence() {
     let interleaved: Vec<_> = (0..6).map(|turn| choose(turn % 2)).collect();
     assert_eq!(interleaved, [0, 0, 1, 1, 0, 0]);
 }
+
+#[test]
+fn a_decision_shows_the_loads_before_its_own_request() {
+    let upstream = with(Policy::LeastConnections, &[("a", 1), ("b", 1), ("c", 1)]);
+    let interval = crate::decisions::INTERVAL;
+    let mut open = Vec::new();
+    for n in 0..30u32 {
+        let attempt =
+            upstream.choose(&SelectionHints::default(), 0, NOW.after(interval * n), 0).expect("an endpoint");
+        let considered = attempt.considered.as_ref().expect("one each interval is in the sample");
+        let load = |slot: usize| {
+            let words = considered[slot].weighed.strip_suffix(" in flight").expect("a load");
+            words.parse::<u32>().expect("a number")
+        };
+        let least = (0..3).map(load).min();
+        assert_eq!(Some(load(attempt.choice.slot)), least, "{considered:?}, chosen: {:?}", attempt.choice);
+        open.push(attempt);
+    }
+    let next =
+        upstream.choose(&SelectionHints::default(), 0, NOW.after(interval * 29), 0).expect("an endpoint");
+    assert!(next.considered.is_none(), "a second one within the interval is not");
+}

@@ -64,9 +64,9 @@ fn the_status_of_a_cluster() {
 Cluster   prod (c1)
 Leader    node 1 (amber-fox)
 Revision  120 in term 3, reported by node 2
-Quorum    tolerates the failure of 1 voter
+Quorum    tolerates 1 voter failure
 
-ID  NAME       STATUS  ROLE    ZONE  LAG     RTT  CAN I LOSE IT?
+ID  NAME       STATUS  ROLE    ZONE  LAG     RTT  SAFE TO STOP
  1  amber-fox  up      leader  a       0  1.2 ms  yes
  2  owl        down    -       a       -       -  yes
 ";
@@ -131,7 +131,7 @@ fn example() -> Plan {
 #[test]
 fn a_plan_is_shown_in_full() {
     let expected = "\
-Plan 12: transfer leadership of the cluster group to node 2
+Plan 12: transfer leadership to node 2
 Leadership moves.
 Made at revision 120 by ops.
 

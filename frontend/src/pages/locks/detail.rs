@@ -160,14 +160,14 @@ fn laid_open(store: Store, known: Known, detail: &LockDetail) -> AnyView {
                 hidden=lock.holders.is_empty()
                 on:click=click(release)
             >
-                "Release…"
+                "Force-release…"
             </button>
             {close()}
         </div>
         {circle}
         <div class="pair">
             {part("holders-title", "Held by", holders.len(), "holder", view! { {list("lock-people", holders, "No holder.")} {facts} }.into_any())}
-            {part("waiters-title", "Next in line", waiters.len(), "waiter", list("lock-people", waiters, "No waiters."))}
+            {part("waiters-title", "Waiters", waiters.len(), "waiter", list("lock-people", waiters, "No waiters."))}
             {part("waits-title", "Wait-for graph", waits.len(), "wait", list("waits", waits, "No waits."))}
             {part("past-title", "History", history.len(), "record", list("lock-past", history, "Nothing is remembered."))}
         </div>
@@ -221,7 +221,7 @@ fn holder(store: Store, known: Known, name: &str, holder: &LockHolder) -> AnyVie
                 disabled=class_if(move || !store.is_live())
                 on:click=click(move || panel.propose(action.clone()))
             >
-                "Release…"
+                "Force-release…"
             </button>
         </li>
     }

@@ -39,11 +39,11 @@ const UPSTREAM: [Field; 11] = [
         .only("health_check.type", &["http"]),
     Field::new("health_check.service", "Service", "The whole server by default.", Kind::Text)
         .only("health_check.type", &["grpc"]),
-    Field::new("health_check.interval_ms", "Every … ms", "2000 by default.", Kind::Number)
+    Field::new("health_check.interval_ms", "Interval, ms", "2000 by default.", Kind::Number)
         .only("health_check.type", PROBED),
-    Field::new("health_check.timeout_ms", "Time-out in ms", "1000 by default.", Kind::Number)
+    Field::new("health_check.timeout_ms", "Timeout, ms", "1000 by default.", Kind::Number)
         .only("health_check.type", PROBED),
-    Field::new("health_check.ttl_ms", "At least every … ms", "Longer silence is unhealthy.", Kind::Number)
+    Field::new("health_check.ttl_ms", "Heartbeat TTL, ms", "Longer silence is unhealthy.", Kind::Number)
         .only("health_check.type", &["heartbeat"]),
     Field::new(
         "active_standby",
@@ -53,7 +53,7 @@ const UPSTREAM: [Field; 11] = [
     ),
     Field::new("active_standby.automatic", "Automatic failover", "When the primary is down.", Kind::Switch)
         .only("active_standby", &["{}"]),
-    Field::new("active_standby.grace_ms", "After … ms down", "3000 by default.", Kind::Number)
+    Field::new("active_standby.grace_ms", "Failover delay, ms", "3000 by default.", Kind::Number)
         .only("active_standby", &["{}"]),
 ];
 
@@ -89,9 +89,9 @@ const UPSTREAM_MORE: [Field; 18] = [
     ),
     Field::new("connections.max_age_ms", "Age of connections, ms", "0: no limit.", Kind::Number),
     Field::new("outlier_ejection.consecutive_failures", "Ejected after failures", "", Kind::Number),
-    Field::new("outlier_ejection.max_ejected_percent", "Ejected at the most, %", "", Kind::Number),
+    Field::new("outlier_ejection.max_ejected_percent", "Max ejected, %", "", Kind::Number),
     Field::new("slow_start_ms", "Slow start, ms", "", Kind::Number),
-    Field::new("max_in_flight", "In flight at the most", "", Kind::Number),
+    Field::new("max_in_flight", "Max in flight", "", Kind::Number),
     Field::new("drain_ms", "Drain deadline, ms", "Requests that take longer are cut off.", Kind::Number),
     Field::new("sticky_cookie", "Sticky cookie", "Clients come back to their endpoint.", Kind::Text)
         .said("of a cookie"),
@@ -108,7 +108,7 @@ const ROUTE: [Field; 4] = [
     Field::new("path_prefix", "Path prefix", "Whole segments: /api matches /api/x, not /apis.", Kind::Text),
     Field::new("host", "Host", "Any, where empty; *.example.org is any name below.", Kind::Text)
         .said("route's host"),
-    Field::new("listener", "Listener", "host:port; every node's proxy, where empty.", Kind::Text)
+    Field::new("listener", "Listener", "host:port; the listener of all proxies, where empty.", Kind::Text)
         .said("an address is"),
 ];
 

@@ -23,8 +23,8 @@ const COLUMNS: [Column; 5] = [
     column("route", "Route"),
     column("listener", "Listener"),
     column("match", "Host and path"),
-    column("leads", "Leads to"),
-    column("gives", "Gives way to"),
+    column("leads", "Upstream"),
+    column("gives", "Overridden by"),
 ];
 const ORDER: Order = Order { columns: &COLUMNS, latest_first: false, of: "route-" };
 
@@ -79,7 +79,7 @@ pub fn routes(store: Store, shown: Memo<Vec<String>>) -> AnyView {
 }
 
 fn listener(route: &Route) -> String {
-    route.spec.listener.clone().unwrap_or_else(|| "every node's".to_owned())
+    route.spec.listener.clone().unwrap_or_else(|| "all proxies".to_owned())
 }
 
 /// Which requests it matches.

@@ -68,7 +68,9 @@ pub fn endpoints(store: Store, name: &str, upstream: Shown) -> AnyView {
         }
         .into_any()
     };
-    let command = format!("ringmaster register {name} --addr 127.0.0.1:8000 -- python3 -m http.server 8000");
+    let command = format!(
+        "ringmaster register {name} --addr 127.0.0.1:8000 -- python3 -m http.server --bind 127.0.0.1 8000"
+    );
     let none = move || {
         let why = "An endpoint is an address that serves the upstream. Add one that is there already, or have a process \
                    register itself for as long as it runs:";

@@ -62,7 +62,7 @@ pub fn matrix(store: Store, upstream: Shown) -> AnyView {
     view! {
         <div class="matrix-scroll">
             <table class="matrix observers" data-testid="observers">
-                <caption class="visually-hidden">"Which node sees which endpoint healthy"</caption>
+                <caption class="visually-hidden">"Health checks by node"</caption>
                 <thead>
                     <tr>
                         <td class="corner">"seen by"</td>
@@ -74,7 +74,7 @@ pub fn matrix(store: Store, upstream: Shown) -> AnyView {
             </table>
         </div>
         <p class="quiet">
-            "The verdict is that of the majority of nodes with an opinion. A node sends nothing to an endpoint that its own checks find unhealthy, whatever the verdict. A dashed cell is the opinion of a node before it fell silent itself."
+            "The verdict is that of the majority of nodes with an opinion. A node sends nothing to an endpoint that its own checks find unhealthy, whatever the verdict. Dashed: the last report of a node before it stopped reporting."
         </p>
     }
     .into_any()

@@ -97,7 +97,7 @@ pub fn decisions(store: Store, name: &str) -> AnyView {
                 aria-pressed=text(move || held.get().to_string())
                 on:click=click(move || held.update(|held| *held = !*held))
             >
-                {text(move || if held.get() { "Held: resume" } else { "Hold" }.to_owned())}
+                {text(move || if held.get() { "Paused · Resume" } else { "Pause" }.to_owned())}
             </button>
         }
         .into_any()
@@ -128,7 +128,7 @@ fn word(decision: &Value, name: &str) -> String {
 fn decision_row(known: &Known, held: RwSignal<bool>) -> AnyView {
     let decision = Arc::clone(&known.decision);
     let status = decision["status"].as_u64().unwrap_or_default();
-    let chosen = decision["chosen"].as_str().unwrap_or("none").to_owned();
+    let chosen = decision["chosen"].as_str().unwrap_or("none (503)").to_owned();
     let is_failing = status >= 500 || status == 0;
     let class = if is_failing { "number bad failing" } else { "number" };
     let at = Timestamp::from_millisecond(known.at).unwrap_or_default();

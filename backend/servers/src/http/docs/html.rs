@@ -135,7 +135,8 @@ fn write_operation(page: &mut Page, method: &str, path: &str, operation: &Value)
 
 fn write_example(page: &mut Page, example: &Value) -> fmt::Result {
     let value = serde_json::to_string_pretty(&example["value"]).expect("a value of JSON is JSON");
-    let summary = Text(text(&example["summary"]));
+    let summary = text(&example["summary"]);
+    let summary = Text(if summary.is_empty() { "Example" } else { summary });
     write!(page, "<details><summary>{summary}</summary><pre>{}</pre></details>", Text(&value))
 }
 
