@@ -93,6 +93,7 @@ pub struct AcquireLock {
     /// After a wait, the client confirms the grant by a renewal within this time, before it uses the lock. Otherwise the
     /// grant ends and the next waiter is granted the lock, so a client that has gone silent delays it for no longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 500, maximum = 60_000))]
     pub confirm_within_ms: Option<u64>,
     /// Information about the owner, for people to read.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -82,7 +82,7 @@ async fn the_exit_code_is_the_commands_or_says_why_there_is_none() {
         (&["lock", "x", "--shared", "--", "true"], 0, ""),
         (&["lock", "held", "--wait", "0s", "--", "true"], 124, "lock_held"),
         (&["lock", "held", "--wait", "300ms", "--", "true"], 124, "lock_held"),
-        (&["lock", "x", "--ttl", "1ms", "--", "true"], 125, "ttl_ms is 100 to"),
+        (&["lock", "x", "--ttl", "1ms", "--", "true"], 125, "it takes 100ms to 24h"),
         (&["lock", "x", "--limit", "0", "--", "true"], 125, "limit is 1 to"),
         (&["lock", "x", "--ttl", "soon", "--", "true"], 125, "a duration is"),
         (&["lock", "x"], 125, "COMMAND"),

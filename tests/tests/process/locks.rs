@@ -124,7 +124,7 @@ async fn refused_requests_change_nothing() {
         ("acquire", with("ttl_ms", json!(-1)), "invalid_request"),
         ("acquire", with("wait_ms", json!(week)), "invalid_request"),
         ("acquire", with("name", json!("")), "invalid_request"),
-        ("acquire", with("name", json!("n".repeat(1 << 19))), "invalid_request"),
+        ("acquire", with("name", json!("n".repeat(1 << 12))), "invalid_request"),
         ("acquire", with("name", json!("n".repeat(1 << 20))), "body_too_large"),
         ("acquire", with("name", json!("a\u{0}b")), "invalid_request"),
         ("acquire", with("owner", json!("")), "invalid_request"),

@@ -72,7 +72,7 @@ where
     H: Handler<T, Api, Future = Responding>,
 {
     let most = policy.max_body_bytes();
-    if most < MAX_BODY_BYTES {
+    if most != MAX_BODY_BYTES {
         request.extensions_mut().insert(body::Limit(most));
     }
     if !fingerprint::is_repeatable(request.headers()) && intake.is_none() {

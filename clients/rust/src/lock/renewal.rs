@@ -125,7 +125,9 @@ impl Lease {
 
     async fn renew_while_held(&mut self, mut until: Instant, state: &watch::Sender<LeaseState>) -> LockLoss {
         loop {
-            sleep_until(self.renewal_is_due()).await;
+            // A grant that waits for its confirmation ends before a renewal would be due.
+            let due = if until < self.ends() { Instant::now() } else { self.renewal_is_due() };
+            sleep_until(due).await;
             if Instant::now() >= until {
                 return LockLoss::Expired("this process was not scheduled in time to renew it".to_owned());
             }
