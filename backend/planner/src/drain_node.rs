@@ -113,7 +113,7 @@ fn blockers(state: &State, observations: &Observations, node: &Node) -> Vec<Bloc
         });
         let (left, needed) = (living(state, observations, &others), majority(&voters));
         let is_needed = voters.contains(&id) && left < needed;
-        is_needed.then(|| Blocker::QuorumNeedsNode { node: id, left, needed, voters: voters.len() })
+        is_needed.then_some(Blocker::QuorumNeedsNode { node: id, left, needed, voters: voters.len() })
     });
     blockers.extend(lost);
     if !node.is_alive() {

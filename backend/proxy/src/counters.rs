@@ -78,9 +78,13 @@ impl Latency {
     }
 }
 
+type OfUpstreams = Series<String, UpstreamCounters>;
+/// By upstream and endpoint.
+type OfEndpoints = Series<(String, String), EndpointCounters>;
+
 /// The series of this node's metrics.
 #[derive(Debug, Default)]
-pub struct AllSeries(Mutex<(Series<String, UpstreamCounters>, Series<(String, String), EndpointCounters>)>);
+pub struct AllSeries(Mutex<(OfUpstreams, OfEndpoints)>);
 
 impl Counted for UpstreamCounters {
     fn add(&mut self, other: &UpstreamCounters) {

@@ -70,8 +70,11 @@ fn failover(state: &State, to: Option<&str>) -> Draft {
     plan(state, &Observations::default(), action).unwrap()
 }
 
-/// The endpoint that the plan fences, with its address, epoch and webhook.
-fn fenced(draft: &Draft) -> Option<(String, Option<String>, Option<u64>, Option<String>)> {
+/// An endpoint with its address, epoch and webhook.
+type Fenced = (String, Option<String>, Option<u64>, Option<String>);
+
+/// The endpoint that the plan fences.
+fn fenced(draft: &Draft) -> Option<Fenced> {
     draft.steps.iter().find_map(|step| match step.spec.clone() {
         StepSpec::FencePrimary { from: Some(from), addr, epoch, webhook, .. } => {
             Some((from, addr, epoch, webhook))
@@ -80,7 +83,7 @@ fn fenced(draft: &Draft) -> Option<(String, Option<String>, Option<u64>, Option<
     })
 }
 
-fn db_0_at(port: u16, epoch: u64) -> Option<(String, Option<String>, Option<u64>, Option<String>)> {
+fn db_0_at(port: u16, epoch: u64) -> Option<Fenced> {
     let webhook = Some("http://10.0.0.9/fence".to_owned());
     Some(("db-0".to_owned(), Some(format!("127.0.0.1:{port}")), Some(epoch), webhook))
 }

@@ -52,8 +52,9 @@ async fn eligible_endpoints_are_found() {
 async fn discovery_has_the_endpoints_that_the_proxy_chooses() {
     let now = CoarseInstant::now();
     let later = |s: u64| now.after(Duration::from_secs(s)).0;
-    // Of each endpoint: its state, the end of its ejection, and the requests in flight.
-    let cases: &[(&[(EndpointState, u64, u32)], &[&str])] = {
+    /// The state of an endpoint, the end of its ejection, and the requests in flight.
+    type Given = (EndpointState, u64, u32);
+    let cases: &[(&[Given], &[&str])] = {
         use EndpointState::{Drain, Maintenance, Ready};
         &[
             (&[(Ready, 0, 0), (Ready, 0, 0), (Drain, 0, 0)], &["e0", "e1"]),
