@@ -231,7 +231,7 @@ fn bounds_are_those_of_the_checks() {
             let text = |length: u64| {
                 let start = match property.as_str() {
                     "path" | "path_prefix" | "rewrite_prefix" => "/",
-                    "fence_webhook" => "http://",
+                    "fence_webhook" => "http://a/",
                     _ => "",
                 };
                 let filled = (length as usize).saturating_sub(start.len());
