@@ -73,7 +73,7 @@ impl Acknowledged {
         });
     }
 
-    /// The answer to an append. False where it shows a loss that no heartbeat has told the follower of.
+    /// The answer to an append. False where it shows a loss that no heartbeat has shown to the follower.
     pub fn append_answered(
         &self,
         node: NodeId,
@@ -113,7 +113,7 @@ mod tests {
         assert!(acknowledged.append_answered(NODE, &vote, &Ok(Some(entry(40)))));
         assert!(acknowledged.append_answered(NODE, &vote, &conflict(41)));
         assert!(!acknowledged.append_answered(NODE, &vote, &conflict(40)));
-        assert_eq!(acknowledged.lost(), BTreeMap::new(), "it is not told yet");
+        assert_eq!(acknowledged.lost(), BTreeMap::new(), "it does not know yet");
 
         acknowledged.heartbeat_sent(NODE, &vote, Some(entry(40)));
         acknowledged.heartbeat_answered(NODE, &vote, Some(entry(40)), &conflict(40));

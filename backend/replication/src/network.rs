@@ -170,7 +170,7 @@ impl Client {
             match appends {
                 Appends::Heartbeats => acknowledged.heartbeat_answered(target, &vote, matched, &answer),
                 Appends::Entries if acknowledged.append_answered(target, &vote, &answer) => {}
-                Appends::Entries => return Err(Unreachable::new(&UntoldLoss(target)).into()),
+                Appends::Entries => return Err(Unreachable::new(&UnnoticedLoss(target)).into()),
             }
             Ok(answer)
         }
@@ -221,10 +221,10 @@ impl Client {
 
 type AppendAnswer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
 
-/// The next heartbeat tells it.
+/// The next heartbeat shows it to the follower.
 #[derive(Debug, thiserror::Error)]
-#[error("node {0} lacks log entries that it had acknowledged, and has not been told")]
-struct UntoldLoss(NodeId);
+#[error("node {0} lacks log entries that it had acknowledged, and does not know it yet")]
+struct UnnoticedLoss(NodeId);
 
 /// The answers in order, each together with those to the appends behind it that end at the same entry.
 ///

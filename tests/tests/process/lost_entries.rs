@@ -106,7 +106,7 @@ async fn a_node_that_is_put_back_says_so_and_catches_up() {
             }
         })
         .await;
-        // Another leader may have sent it all before anyone said how far it had been.
+        // Another leader may have sent it all before a peer said how far it had been.
         if round == 0 {
             let log = cluster.node(3).log();
             assert_eq!(

@@ -113,7 +113,7 @@ async fn a_voter_that_has_lost_entries_elects_no_leader_without_them() {
     eventually("the loss to be over", || nodes[2].group.replica().lost_through().is_none()).await;
 }
 
-/// Node 3 forgets what it had acknowledged and nobody is left to tell it, so the cluster goes on without that. The node
+/// Node 3 forgets what it had acknowledged and no node remembers it, so the cluster goes on without that. The node
 /// that has it must not answer beside the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_committed_log_differs_from_the_leaders_stops() {
