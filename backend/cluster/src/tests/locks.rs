@@ -193,7 +193,7 @@ proptest! {
         let mut queues = BTreeMap::<String, Vec<String>>::new();
         let mut highest = Token(0);
         let mut granted = BTreeSet::new();
-        let mut granted_to = BTreeMap::<(String, String), Token>::new();
+        let mut granted_to = BTreeMap::<(String, String), (Token, SessionRef)>::new();
         for (next, pause) in history {
             let stamp = ClusterTime(state.clock.0 + pause);
             let index = state.revision.0 + 1;
@@ -203,9 +203,14 @@ proptest! {
             match &command {
                 Command::ReleaseLock(release) => drop(promises.remove(&release.token)),
                 Command::ForceRelease { tokens, .. } => promises.retain(|token, _| !tokens.contains(token)),
-                Command::LeaveLock { session, .. } => {
+                Command::LeaveLock { name, session, .. } => {
+                    // It did not learn of its grant, even where that was a re-entry and the lease goes on.
+                    granted_to.retain(|(lock, _), (_, by)| lock != name || by != session);
                     let alone = BTreeSet::from([Some((session.node.0, session.seq))]);
                     promises.retain(|_, promise| promise.answered != alone);
+                }
+                Command::DisconnectWaiters { node, .. } => {
+                    granted_to.retain(|_, (_, by)| by.node != *node);
                 }
                 _ => {}
             }
@@ -257,8 +262,9 @@ proptest! {
                     _ => None,
                 });
                 granted.insert(grant.token);
-                if let Command::AcquireLock { acquire, .. } = &command {
-                    let before = granted_to.insert((acquire.name.clone(), id.clone()), grant.token);
+                if let Command::AcquireLock { acquire, session, .. } = &command {
+                    let granted = (grant.token, *session);
+                    let before = granted_to.insert((acquire.name.clone(), id.clone()), granted).map(|(token, _)| token);
                     // Another lease only for a client that did not learn of the first one.
                     let again = before.filter(|before| *before != grant.token);
                     prop_assert!(again.is_none_or(|before| gave_up(&state, &acquire.name, before)), "{id} again");
