@@ -121,7 +121,11 @@ impl EndedLeases {
         self.bytes = self.bytes.saturating_sub(counted_bytes(&oldest, limits));
         self.forgotten = oldest.revision;
         for request in &oldest.requests {
-            self.by_request.remove(&(oldest.lock.clone(), request.clone()));
+            let key = (oldest.lock.clone(), request.clone());
+            // A later record of the same request stays, as it does in a state that was read from a snapshot.
+            if self.by_request.get(&key).is_some_and(|indexed| Arc::ptr_eq(indexed, &oldest)) {
+                self.by_request.remove(&key);
+            }
         }
         if let Some(token) = oldest.token.filter(|_| oldest.is_whole) {
             self.by_token.remove(&token);
@@ -131,4 +135,33 @@ impl EndedLeases {
 
 fn counted_bytes(ended: &Ended, limits: &Limits) -> u64 {
     encoded_len(ended) + limits.entry_bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::version::FEATURE_LEVEL;
+
+    #[test]
+    fn a_later_record_of_a_request_outlives_the_earlier_one() {
+        let ended = |revision: u64, is_whole| {
+            Arc::new(Ended {
+                lock: "l".into(),
+                owner: "ada".to_owned(),
+                token: Some(Token(1)),
+                what: LockFact::Released,
+                revision: Revision(revision),
+                at: ClusterTime(0),
+                requests: vec!["r".into()],
+                is_whole,
+            })
+        };
+        let mut live = EndedLeases::default();
+        live.insert(ended(5, false));
+        live.insert(ended(9, true));
+        live.forget_oldest(Limits::at(FEATURE_LEVEL));
+        assert_eq!(live.request("l", "r").map(|ended| ended.revision), Some(Revision(9)));
+        let restored = EndedLeases::from(Stored::from(live.clone()));
+        assert_eq!((restored.by_request, restored.by_token), (live.by_request, live.by_token));
+    }
 }
