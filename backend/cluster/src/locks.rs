@@ -44,12 +44,10 @@ pub struct Locks {
     contended: OrdSet<Arc<str>>,
     /// Those without holder and waiter, by when they became free.
     free: OrdSet<(Revision, Arc<str>)>,
-    #[serde(default)]
     ended: EndedLeases,
     last_token: Token,
     counts: LockCounts,
     /// The size of the requests of all holders and waiters.
-    #[serde(default)]
     bytes: u64,
     /// When any of them changed last.
     pub revision: Revision,

@@ -148,6 +148,8 @@ impl Counted for EndpointCounters {
 impl Proxy {
     /// Since this node has had each of them in its routing table.
     pub fn counters(&self) -> (Vec<UpstreamCounters>, Vec<EndpointCounters>) {
+        // Before the table is read: two at once must not count by an older table after a newer one.
+        let mut series = self.0.series.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (table, now) = (self.table(), CoarseInstant::now());
         let upstreams = table.upstreams().map(|upstream| {
             let stats = &upstream.stats;
@@ -165,7 +167,6 @@ impl Proxy {
                 ((counters.upstream.clone(), counters.endpoint.clone()), counters)
             })
         });
-        let mut series = self.0.series.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut upstreams, others) = series.0.update(upstreams, MAX_SERIES);
         upstreams.extend(others.map(|others| UpstreamCounters { upstream: OTHER.to_owned(), ..others }));
         let (mut endpoints, others) = series.1.update(endpoints, MAX_SERIES);

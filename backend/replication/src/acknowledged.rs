@@ -38,12 +38,16 @@ impl Acknowledged {
         followers.by_node.iter().filter_map(lost).collect()
     }
 
-    fn with<T>(&self, node: NodeId, vote: &Vote, work: impl FnOnce(&mut Follower) -> T) -> T {
+    /// None for an answer to an earlier leadership that comes late: the record of the present one stays as it is.
+    fn with<T>(&self, node: NodeId, vote: &Vote, work: impl FnOnce(&mut Follower) -> T) -> Option<T> {
         let mut followers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if followers.vote.is_some_and(|present| *vote < present) {
+            return None;
+        }
         if followers.vote != Some(*vote) {
             *followers = Followers { vote: Some(*vote), by_node: BTreeMap::new() };
         }
-        work(followers.by_node.entry(node).or_default())
+        Some(work(followers.by_node.entry(node).or_default()))
     }
 
     /// A heartbeat is sent that names `matched` as what the follower has acknowledged.
@@ -80,14 +84,15 @@ impl Acknowledged {
         vote: &Vote,
         answer: &StreamAppendResult<TypeConfig>,
     ) -> bool {
-        self.with(node, vote, |follower| match answer {
+        let consistent = self.with(node, vote, |follower| match answer {
             Ok(matched) => {
                 follower.matched = follower.matched.max(*matched);
                 true
             }
             Err(StreamAppendError::Conflict(conflict)) => follower.matched < Some(*conflict),
             Err(StreamAppendError::HigherVote(_)) => true,
-        })
+        });
+        consistent.unwrap_or(true)
     }
 }
 
@@ -135,5 +140,14 @@ mod tests {
         acknowledged.append_answered(NODE, &second, &Ok(Some(entry(40))));
         acknowledged.heartbeat_sent(NODE, &second, None);
         assert!(acknowledged.append_answered(NODE, &second, &conflict(30)));
+    }
+
+    #[test]
+    fn a_late_answer_to_an_earlier_leadership_changes_nothing() {
+        let acknowledged = Acknowledged::default();
+        let [first, second] = [1, 2].map(|term| Vote::new_committed(term, NodeId(1)));
+        acknowledged.append_answered(NODE, &second, &Ok(Some(entry(40))));
+        assert!(acknowledged.append_answered(NODE, &first, &conflict(30)));
+        assert!(!acknowledged.append_answered(NODE, &second, &conflict(30)), "it had acknowledged 40");
     }
 }
