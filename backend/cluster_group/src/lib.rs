@@ -20,7 +20,7 @@ pub use self::{
     checkpoints::CHECKPOINT_EVERY,
     start::{Started, start},
 };
-pub use ringmaster_replication::{Applied, Consistency, GroupStatus};
+pub use ringmaster_replication::{Applied, Consistency, GroupStatus, Remembered};
 
 use self::{
     application::{Answer, Proposal, Query, check_level},
@@ -236,6 +236,16 @@ impl ClusterGroup {
     /// The index through which this node had acknowledged entries that it has lost since, until it has them again.
     pub fn lost_through(&self) -> Option<u64> {
         self.0.raft.replica().lost_through()
+    }
+
+    /// What peers remember of this node from before it started. They report it with their first report.
+    pub fn remembered(&self) -> &Remembered {
+        self.0.raft.replica().remembered()
+    }
+
+    /// The last index that has been on this node's disk.
+    pub fn durable_index(&self) -> u64 {
+        self.0.raft.replica().durable_index()
     }
 
     /// Another node remembers that this one had applied the entry of `term` at `index`.

@@ -337,7 +337,7 @@ async fn ones_own_id_and_nonsense_are_refused() {
     assert!(own.contains("the dialler claims to be node 1, which is this node"), "{own}");
     for nonsense in [&[][..], &[2], &[2, 3], &[2, 3, 0xff, 0xff]] {
         let answer = answer_to(&node, Bytes::copy_from_slice(nonsense)).await;
-        assert_eq!(answer, None, "{nonsense:?} is hung up on");
+        assert_eq!(answer, None, "{nonsense:?} is disconnected");
     }
 }
 
@@ -351,7 +351,7 @@ async fn a_connection_has_the_newest_format_that_both_ends_speak() {
         socket.send(Message::Binary(Frame::bare(Kind::Ping, 8).encode(agreed))).await.unwrap();
         assert_eq!(next(&mut socket).await, Some(Frame::bare(Kind::Pong, 8).encode(agreed)));
         socket.send(Message::Binary(Frame::bare(Kind::Ping, 9).encode(agreed - 1))).await.unwrap();
-        assert_eq!(next(&mut socket).await, None, "another format is hung up on");
+        assert_eq!(next(&mut socket).await, None, "another format is disconnected");
     }
     for formats in [0..=0, 1..=1, 4..=4, 4..=9] {
         let answer = answer_to(&node, hello(2, 1, formats.clone())).await.unwrap();
@@ -416,7 +416,7 @@ async fn a_body_too_large_for_a_frame_is_refused_here_and_a_message_too_large_th
     let mut socket = handshake::dial(stream, &local(3), NodeId(2)).await.unwrap().socket;
     // The node hangs up as soon as it has seen the length, so that sending it all may fail.
     let _ = socket.send(Message::Binary(vec![3; MAX_FRAME_BYTES + 1].into())).await;
-    let ended = timeout(SILENCE_LIMIT, socket.next()).await.expect("hung up on, not ignored");
+    let ended = timeout(SILENCE_LIMIT, socket.next()).await.expect("disconnected, not ignored");
     assert!(!matches!(ended, Some(Ok(Message::Binary(_)))), "{ended:?}");
 }
 
@@ -428,7 +428,7 @@ async fn who_does_not_shake_hands_in_time_is_hung_up_on_and_keeps_no_peer_out() 
     for _ in 0..MAX_HANDSHAKES {
         idle.push_back(TcpStream::connect(node.addr).await.unwrap());
     }
-    // The oldest is hung up on at once for each one more, whoever that is.
+    // The oldest is disconnected at once for each further one, whichever that is.
     for _ in 0..2 * MAX_HANDSHAKES {
         idle.push_back(TcpStream::connect(node.addr).await.unwrap());
         assert!(closes(&mut idle.pop_front().unwrap()).await);
@@ -446,7 +446,7 @@ async fn a_hello_is_short() {
     let node = start(local(1)).await;
     let mut long = hello(2, 1, 2..=3).to_vec();
     long.resize(MAX_HELLO_BYTES + 1, 0);
-    assert_eq!(answer_to(&node, long.into()).await, None, "it is hung up on");
+    assert_eq!(answer_to(&node, long.into()).await, None, "it is disconnected");
 }
 
 /// Whether the other end closes the connection, without a word.

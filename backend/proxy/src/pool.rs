@@ -5,7 +5,7 @@
 //!
 //! What always holds: an idle connection that holds bytes, or its end, is never used again, as far as that can be known
 //! before something is sent on it. An endpoint may close an idle connection at any time. So a request that must not be
-//! sent twice goes on a connection that was used a moment ago, or on a new one.
+//! sent twice uses a connection that was used a moment ago, or on a new one.
 
 pub mod http2;
 pub mod reuse;

@@ -2,7 +2,7 @@
 //! *Happy Eyeballs*).
 //!
 //! An attempt that fails starts the next one at once; one that neither fails nor succeeds does so after a delay, and
-//! goes on beside it. What always holds: all addresses are tried within the first half of the time that a connection may
+//! continues beside it. What always holds: all addresses are tried within the first half of the time that a connection may
 //! take, so each has at least the other half.
 
 use futures::{StreamExt, stream::FuturesUnordered};

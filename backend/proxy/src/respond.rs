@@ -25,8 +25,8 @@ impl ClientCapabilities {
         ClientCapabilities { keep_alive: self.keep_alive && !closing, ..self }
     }
 
-    /// What `Connection` says in a response. A client of HTTP/1.0 takes a connection for closed that it is not told is
-    /// kept.
+    /// What `Connection` says in a response. A client of HTTP/1.0 takes a connection for closed unless the response says
+    /// that it is kept.
     pub fn connection_option(self, keep_alive: bool) -> Option<&'static str> {
         match (keep_alive, self.http11) {
             (false, _) => Some("close"),

@@ -36,7 +36,7 @@ use tokio::{
     net::TcpListener,
     sync::Semaphore,
     task::{AbortHandle, spawn_blocking},
-    time::sleep_until,
+    time::{sleep, sleep_until},
 };
 
 /// The share of the entries behind a snapshot that is kept, one in so many: a follower that is a little behind does not
@@ -220,17 +220,21 @@ impl GroupHost {
     }
 }
 
-/// Lets a node campaign once it has waited long enough, and while the application lets it lead.
+/// Lets a node campaign once it has waited long enough, and while the application lets it lead or no other node does.
 async fn follow_may_lead(replica: Replica, quiet_until: Instant) {
     sleep_until(quiet_until.into()).await;
     let (mut applied, mut lost) = (replica.progress().watch_control(), replica.lost_entries().watch());
+    let (remembered, mut reports) = (replica.remembered(), replica.remembered().watch());
     loop {
-        replica.raft().runtime_config().elect(replica.may_lead(replica.node()));
-        let changed = tokio::select! {
-            changed = applied.changed() => changed,
-            changed = lost.changed() => changed,
+        let may_lead = replica.may_lead(replica.node()) || replica.is_needed_as_leader().await;
+        replica.raft().runtime_config().elect(may_lead);
+        let is_to_continue = tokio::select! {
+            changed = applied.changed() => changed.is_ok(),
+            changed = lost.changed() => changed.is_ok(),
+            changed = remembered.changed(&mut reports) => changed,
+            () = sleep(replica.lease()), if !may_lead => true,
         };
-        if changed.is_err() {
+        if !is_to_continue {
             return;
         }
     }

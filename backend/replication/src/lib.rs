@@ -21,6 +21,7 @@ mod machine;
 mod network;
 mod published;
 mod registry;
+mod remembered;
 mod replica;
 mod service;
 mod snapshot_file;
@@ -33,5 +34,6 @@ pub use self::{
     group::{Consistency, RaftGroup},
     host::GroupHost,
     published::{Applied, Progress, Published},
+    remembered::Remembered,
     replica::{GroupStatus, Replica},
 };

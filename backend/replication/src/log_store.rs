@@ -24,7 +24,10 @@ use std::{
     fmt::Debug,
     io,
     ops::{Bound, Range, RangeBounds},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tokio::task::spawn_blocking;
 
@@ -38,11 +41,18 @@ const READ_BYTES: usize = 4 << 20;
 pub struct LogStore {
     journal: Arc<Journal>,
     group: GroupId,
+    durable: Arc<AtomicU64>,
 }
 
 impl LogStore {
     pub fn new(journal: Arc<Journal>, group: GroupId) -> Self {
-        LogStore { journal, group }
+        let next = journal.read(group, GroupLog::next_index).unwrap_or(0);
+        LogStore { journal, group, durable: Arc::new(AtomicU64::new(next.saturating_sub(1))) }
+    }
+
+    /// The last index that has been on disk. A leader may have applied more: a majority of the others has that.
+    pub fn durable_index(&self) -> u64 {
+        self.durable.load(Ordering::Relaxed)
     }
 
     /// The entries up to `through` are applied: they need not be in memory any more.
@@ -182,7 +192,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let entries = entries
             .map(|entry| wire::encode_within(&entry, wire::entry_bytes(&entry)).map_err(io::Error::other))
             .collect::<io::Result<Vec<_>>>()?;
-        self.journal.append(self.group, first, entries, |result| callback.io_completed(result)).await
+        let (durable, last) = (self.durable.clone(), (first + entries.len() as u64).saturating_sub(1));
+        let completed = move |result: io::Result<()>| {
+            if result.is_ok() {
+                durable.fetch_max(last, Ordering::Relaxed);
+            }
+            callback.io_completed(result);
+        };
+        self.journal.append(self.group, first, entries, completed).await
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
@@ -190,6 +207,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
-        self.journal.purge(self.group, upto.index, encode(&upto)?).await
+        self.journal.purge(self.group, upto.index, encode(&upto)?).await?;
+        // A snapshot that was installed reaches further than the log before it.
+        self.durable.fetch_max(upto.index, Ordering::Relaxed);
+        Ok(())
     }
 }

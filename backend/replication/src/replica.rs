@@ -14,6 +14,7 @@ use crate::{
     log_store::LogStore,
     lost_entries::LostEntries,
     published::{AppliedState, Progress},
+    remembered::Remembered,
     snapshot_store::SnapshotStore,
     state_machine::RaftHandle,
     types::{LogId, Payload, TypeConfig},
@@ -30,16 +31,20 @@ use openraft::{
 };
 use ringmaster_common::id::{GroupId, NodeId, Revision};
 use ringmaster_net::{clock, latencies::Latencies};
-use ringmaster_peer::Peers;
+use ringmaster_peer::{LinkState, Peers};
 use std::{
     collections::BTreeSet,
     fmt,
     future::pending,
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{sync::watch, time::timeout_at};
 
+/// After so many leases without a leader, a node campaigns that the application does not let lead: those that may lead
+/// cannot.
+const LEADERLESS_LEASES: u32 = 10;
 /// The pause before the leader is looked for again, or a change of members is tried again.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// A leader reads under its lease except for the last part of it, one in so many: clocks of nodes may differ by that,
@@ -62,6 +67,7 @@ struct Inner {
     peers: Peers,
     acknowledged: Acknowledged,
     lost_entries: LostEntries,
+    remembered: Remembered,
     /// Why this replica has stopped, where it was not openraft's doing.
     failure: watch::Sender<Option<String>>,
     clock: LeaderClock,
@@ -101,7 +107,7 @@ impl Replica {
         lease: Duration,
     ) -> Replica {
         let node = peers.local().node_id;
-        let (clock, latencies, lost_entries, failure) = Default::default();
+        let (clock, latencies, lost_entries, remembered, failure) = Default::default();
         Replica(Arc::new(Inner {
             node,
             group,
@@ -112,6 +118,7 @@ impl Replica {
             peers,
             acknowledged,
             lost_entries,
+            remembered,
             failure,
             clock,
             latencies,
@@ -137,6 +144,11 @@ impl Replica {
 
     pub(crate) fn lost_entries(&self) -> &LostEntries {
         &self.0.lost_entries
+    }
+
+    /// What peers remember of it from before it started, where they report that.
+    pub fn remembered(&self) -> &Remembered {
+        &self.0.remembered
     }
 
     /// The index through which this replica had acknowledged entries that it has lost since; none where it has lost
@@ -169,8 +181,13 @@ impl Replica {
         entries.first().map(RaftEntry::log_id)
     }
 
-    async fn last_log_id(&self) -> Option<LogId> {
-        self.0.log.clone().get_log_state().await.ok()?.last_log_id
+    async fn last_log_id(&self) -> io::Result<Option<LogId>> {
+        Ok(self.0.log.clone().get_log_state().await?.last_log_id)
+    }
+
+    /// The last index that has been on this node's disk.
+    pub fn durable_index(&self) -> u64 {
+        self.0.log.durable_index()
     }
 
     /// Ends a loss of entries once the log has reached them again. Runs for as long as the replica.
@@ -178,7 +195,7 @@ impl Replica {
         let mut lost = self.lost_entries().watch();
         loop {
             while self.lost_entries().last().is_some() {
-                if let Some(last) = self.last_log_id().await {
+                if let Ok(Some(last)) = self.last_log_id().await {
                     self.lost_entries().reached(last);
                 }
                 tokio::time::sleep(LOSS_INTERVAL).await;
@@ -192,7 +209,10 @@ impl Replica {
     /// Another node remembers that this replica had applied the entry of `term` at `index`.
     pub async fn was_applied_here(&self, term: u64, index: Revision) {
         let applied = LogId::new(CommittedLeaderIdOf::<TypeConfig>::new(term), index.0);
-        if self.last_log_id().await < Some(applied) {
+        // A log that cannot be read has not lost anything yet.
+        if let Ok(last) = self.last_log_id().await
+            && last < Some(applied)
+        {
             self.0.lost_entries.found(applied);
         }
     }
@@ -214,9 +234,21 @@ impl Replica {
         self.0.lease
     }
 
-    /// Whether the application lets a node lead; this node leads only if it has lost nothing, too.
+    /// Whether the application lets a node lead; this node leads only if it has lost nothing, as far as its peers know,
+    /// too.
     pub(crate) fn may_lead(&self, node: NodeId) -> bool {
-        self.0.state.may_lead(node) && (node != self.node() || self.lost_through().is_none())
+        self.0.state.may_lead(node) && (node != self.node() || self.has_all_it_had())
+    }
+
+    /// Whether this node should lead although the application does not let it, for no other node does.
+    pub(crate) async fn is_needed_as_leader(&self) -> bool {
+        let silence = self.silence_of_leader().await;
+        self.has_all_it_had() && silence.is_some_and(|silence| silence >= self.0.lease * LEADERLESS_LEASES)
+    }
+
+    fn has_all_it_had(&self) -> bool {
+        let awaited = |link: &LinkState| link.connected && self.0.remembered.is_awaited_from(link.peer);
+        self.lost_through().is_none() && !self.peers().links().iter().any(awaited)
     }
 
     /// The leader, as far as this node knows.

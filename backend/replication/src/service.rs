@@ -4,8 +4,9 @@
 //! - A request for a group that this node is not a member of is refused, and leaves nothing behind.
 //! - Appends of one connection to one group reach Raft in the order in which they were sent, and
 //!   without waiting for each other's fsync ([`append`]). Nothing else waits for them.
-//! - A node that started lately gives no vote ([`VoteGuard`]), and one that has lost entries gives none to a node that
-//!   lacks them ([`LostEntries`]).
+//! - A node that started lately gives no vote ([`VoteGuard`]), none to a peer that has not reported yet
+//!   ([`Remembered`](crate::Remembered)), and one that has lost entries gives none to a node that lacks them
+//!   ([`LostEntries`]).
 //! - A snapshot is installed whole and checked, or not at all ([`snapshot`]).
 
 mod append;
@@ -59,10 +60,19 @@ impl VoteGuard {
         Err(Failure::new(FailureCode::Unavailable, detail))
     }
 
-    /// A request for a vote that this node may give.
-    fn vote_request(&self, lost: &LostEntries, body: &[u8]) -> Result<VoteRequest<TypeConfig>, Failure> {
+    /// A request of a peer for a vote that this node may give.
+    fn vote_request(
+        &self,
+        replica: &Replica,
+        from: NodeId,
+        body: &[u8],
+    ) -> Result<VoteRequest<TypeConfig>, Failure> {
         self.check()?;
-        let request: VoteRequest<TypeConfig> = wire::decode(body)?;
+        if replica.remembered().is_awaited_from(from) {
+            let detail = format!("this node started lately, and node {from} has not reported to it yet");
+            return Err(Failure::new(FailureCode::Unavailable, detail));
+        }
+        let (lost, request) = (replica.lost_entries(), wire::decode::<VoteRequest<TypeConfig>>(body)?);
         if lost.allow_vote_for(request.last_log_id) { Ok(request) } else { Err(with_losses(lost)) }
     }
 }
@@ -112,7 +122,7 @@ impl Session for RaftSession {
             Ok(group) => group,
             Err(failure) => return request.answer.fail(&failure),
         };
-        let guard = self.guard;
+        let (guard, from) = (self.guard, request.from);
         match request.channel {
             wire::APPEND => self.append(request),
             wire::SNAPSHOT => self.snapshots.receive(group, request),
@@ -122,11 +132,11 @@ impl Session for RaftSession {
             }
             wire::HEARTBEAT => answer(request, async move |body| heartbeat(group.replica(), &body).await),
             wire::VOTE => answer(request, async move |body| {
-                let request = guard.vote_request(group.replica().lost_entries(), &body)?;
+                let request = guard.vote_request(group.replica(), from, &body)?;
                 wire::reply(&group.replica().raft().vote(request).await.map_err(stopped)?)
             }),
             wire::PRE_VOTE => answer(request, async move |body| {
-                let request = guard.vote_request(group.replica().lost_entries(), &body)?;
+                let request = guard.vote_request(group.replica(), from, &body)?;
                 wire::reply(&group.replica().raft().pre_vote(request).await.map_err(stopped)?)
             }),
             wire::TRANSFER_LEADER => answer(request, async move |body| {

@@ -5,7 +5,6 @@
 
 use crate::{
     application::{Body, Entry as ApplicationEntry},
-    forks::forked,
     log_store::LogStore,
     machine::{Machine, WriteSnapshot},
     snapshot_file::SnapshotFile,
@@ -137,12 +136,6 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, body: SnapshotFile) -> Result<(), io::Error> {
-        if let (Some(ours), Some(theirs)) = (self.last_applied, meta.last_log_id)
-            && theirs.index <= ours.index
-            && theirs != ours
-        {
-            return Err(io::Error::other(forked(ours, theirs)));
-        }
         self.restore(meta, &body).await?;
         let (snapshots, meta) = (self.snapshots.clone(), meta.clone());
         let copy = move || {

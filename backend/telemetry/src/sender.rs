@@ -33,8 +33,9 @@ pub async fn run(
 ) {
     let (mut link_changes, mut applied_table) = (peers.changes(), telemetry.watch_applied_table());
     let mut remembered = telemetry.watch_remembered();
+    group.remembered().expect();
     let mut ticks = clock::ticks(JUDGE_INTERVAL);
-    let mut last = None;
+    let (mut last, mut position) = (None, Position::default());
     let mut reported_at = None::<Instant>;
     let mut last_leadership = None;
     loop {
@@ -45,9 +46,13 @@ pub async fn run(
             changed = applied_table.changed() => changed.is_ok(),
             _ = remembered.changed() => false,
         };
-        let known = *remembered.borrow_and_update();
-        if position(&group) < known {
-            group.was_applied_here(known.term, known.index).await;
+        let heard = remembered.borrow_and_update().clone();
+        position = self::position(&group, position);
+        if position < heard.position {
+            group.was_applied_here(heard.position.term, heard.position.index).await;
+        }
+        for peer in heard.by {
+            group.remembered().reported_by(peer);
         }
         let links = measure::links(&telemetry, &group, &peers);
         let liveness: Vec<_> = links.iter().map(|link| (link.peer, link.sees)).collect();
@@ -79,7 +84,7 @@ pub async fn run(
             applied_table_revision,
             draining,
             failed_listeners: proxy.failed_listeners().into(),
-            applied: position(&group),
+            applied: position,
             checkpoints: telemetry.checkpoints(),
             remembered: telemetry.positions(),
             unresolvable_names: proxy.unresolvable_names().into(),
@@ -88,10 +93,11 @@ pub async fn run(
     }
 }
 
-/// How far this node has applied the log.
-fn position(group: &ClusterGroup) -> Position {
+/// How far this node has applied the log, as far as that is on its disk: others hold it to this when it starts again, and
+/// a leader may apply what only the others have written yet.
+fn position(group: &ClusterGroup, before: Position) -> Position {
     let Applied { term, revision, .. } = group.published().applied();
-    Position { term, index: revision }
+    if revision.0 <= group.durable_index() { Position { term, index: revision } } else { before }
 }
 
 /// Sends this node's report to every other member, with the reports that the member lacks.

@@ -17,7 +17,7 @@ use ringmaster_common::{
 };
 use ringmaster_net::clock;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -25,6 +25,14 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
+
+/// How far this node had applied the log, as others remember it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Remembered {
+    pub(crate) position: Position,
+    /// The peers that have reported since this node started.
+    pub(crate) by: BTreeSet<NodeId>,
+}
 
 #[derive(Debug)]
 pub struct Telemetry {
@@ -37,8 +45,7 @@ pub struct Telemetry {
     elections: AtomicU64,
     /// The revision of the routing table that this node's proxy has applied.
     applied_table: watch::Sender<Revision>,
-    /// How far this node had applied the log, as others remember it.
-    remembered: watch::Sender<Position>,
+    remembered: watch::Sender<Remembered>,
     checkpoints: Mutex<Checkpoints>,
 }
 
@@ -88,13 +95,12 @@ impl Telemetry {
             // This node's own report, relayed back to it.
             Ok(message) if message.report.node == self.me => {}
             Ok(message) => {
-                if let Some(mine) = message.remembered.get(&self.me).copied() {
-                    self.remembered.send_if_modified(|known| {
-                        let more = *known < mine;
-                        *known = mine.max(*known);
-                        more
-                    });
-                }
+                let mine = message.remembered.get(&self.me).copied().unwrap_or_default();
+                self.remembered.send_if_modified(|known| {
+                    let more = known.position < mine;
+                    known.position = mine.max(known.position);
+                    known.by.insert(message.report.node) || more
+                });
                 self.store(from, message);
             }
             Err(error) => tracing::debug!(%from, %error, "a report that this version cannot read; ignored"),
@@ -137,8 +143,8 @@ impl Telemetry {
         self.reports().applied_table_revision(node)
     }
 
-    /// Changes when another node remembers that this one had come further than was known.
-    pub(crate) fn watch_remembered(&self) -> watch::Receiver<Position> {
+    /// Changes when another node remembers that this one had come further than was known, and with its first report.
+    pub(crate) fn watch_remembered(&self) -> watch::Receiver<Remembered> {
         self.remembered.subscribe()
     }
 

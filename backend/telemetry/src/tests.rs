@@ -204,7 +204,8 @@ fn a_node_that_comes_back_with_less_hears_how_far_it_had_come() {
         NodeId(1),
         &Message { remembered: [(NodeId(2), at(2, 900))].into(), ..aged(0, report(1, &[])) }.encode(),
     );
-    assert_eq!(*heard.borrow(), at(3, 262));
+    assert_eq!(heard.borrow().position, at(3, 262));
+    assert_eq!(heard.borrow().by, [NodeId(1)].into());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Requests: sent to one address after the other, with one idempotency key.
 //!
 //! An address may be that of a proxy or a load balancer. What such a one answers when it has no node (502, 503, 504) is no
-//! answer of a node: the request goes on to the next address, under the same key.
+//! answer of a node: the request is sent to the next address, under the same key.
 
 use crate::{Address, Attempt, ClientError};
 use reqwest::{Method, StatusCode, header};

@@ -204,7 +204,7 @@ proptest! {
                 Command::ReleaseLock(release) => drop(promises.remove(&release.token)),
                 Command::ForceRelease { tokens, .. } => promises.retain(|token, _| !tokens.contains(token)),
                 Command::LeaveLock { name, session, .. } => {
-                    // It did not learn of its grant, even where that was a re-entry and the lease goes on.
+                    // It did not learn of its grant, even where that was a re-entry and the lease lasts.
                     granted_to.retain(|(lock, _), (_, by)| lock != name || by != session);
                     let alone = BTreeSet::from([Some((session.node.0, session.seq))]);
                     promises.retain(|_, promise| promise.answered != alone);

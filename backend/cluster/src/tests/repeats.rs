@@ -147,7 +147,7 @@ fn an_acquire_that_comes_late_is_not_granted_again() {
     let other = AcquireLock { owner: "other".to_owned(), ..job() };
     assert_eq!(code(&cluster.acquire("k", &other)), Code::IdempotencyKeyReused);
     let next = granted(cluster.acquire("other", &other));
-    assert!(next.token > first.token, "the queue goes on");
+    assert!(next.token > first.token, "the queue moves on");
 }
 
 #[test]

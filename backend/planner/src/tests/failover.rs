@@ -134,7 +134,7 @@ fn a_primary_that_registers_elsewhere_is_another_process() {
     register(&mut state, "db-0", 5009);
     assert_eq!(primary(&state), (None, 1), "the epoch stays with the process at 5001");
     let now = state.upstreams.get("db").unwrap().upstream.primary.clone().unwrap().fails_over_at;
-    assert_eq!(now, due, "the countdown goes on where it was");
+    assert_eq!(now, due, "the countdown continues where it was");
     assert_eq!(fenced(&failover(&state, None)), db_0_at(5001, 1));
     assert_eq!(fenced(&failover(&state, Some("db-0"))), db_0_at(5001, 1));
     let set = json!({ "set_primary": { "upstream": "db", "endpoint": "db-0", "reason": "it was fenced" } });

@@ -88,7 +88,7 @@ async fn at_the_deadline_of_a_drain_both_sides_get_a_close() {
     let (mut quiet, mut busy) = (open(&fixture).await, open(&fixture).await);
     let begun = clock::now();
     drain(&mut fixture);
-    // Until then it goes on as before.
+    // Until then it works as before.
     busy.send(Message::text("still here")).await.unwrap();
     assert_eq!(next(&mut busy).await, Some(Message::text("still here")));
     for socket in [&mut quiet, &mut busy] {

@@ -148,7 +148,7 @@ async fn a_read_behind_held_answers() -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_counts_for_no_append_that_was_sent_after_it() {
     let mut reached = 0;
-    for _ in 0..10 {
+    for _ in 0..30 {
         reached += usize::from(a_read_behind_held_answers().await);
         if reached == 2 {
             return;

@@ -1,28 +1,45 @@
-//! Compares the log of a leader with what this replica has committed, before Raft is given an append.
+//! Compares the log of a leader with what this replica has committed, before Raft is given an append or a snapshot.
 //!
-//! openraft takes what is committed here for a part of the leader's log, unseen: entries that differ would be skipped.
+//! openraft takes what is committed here for a part of the leader's log, unseen: entries that differ would be skipped, and
+//! acknowledged to the leader.
 
 use crate::{
     forks::forked,
     replica::Replica,
-    types::{LogId, TypeConfig},
+    types::{LogId, TypeConfig, Vote},
     wire::Append,
 };
 use openraft::{RaftMetrics, async_runtime::WatchReceiver, entry::RaftEntry};
 use ringmaster_peer::{Failure, FailureCode};
 
-/// Refuses an append of such a leader, and stops the replica.
+/// Refuses an append of a leader whose log differs, and stops the replica.
 pub async fn check(replica: &Replica, append: &Append) -> Result<(), Failure> {
-    let Some(committed) = committed_before(&replica.raft().metrics().borrow_watched(), append) else {
+    let Some(committed) = committed_before(&replica.raft().metrics().borrow_watched(), &append.vote) else {
         return Ok(());
     };
     // The last entry that both have: logs that agree about it agree about all before it.
     let shared = append.entries.iter().rev().map(RaftEntry::log_id).find(|id| id.index <= committed.index);
-    let Some(theirs) = shared.or(append.prev_log_id).filter(|id| id.index <= committed.index) else {
+    compare(replica, committed, shared.or(append.prev_log_id)).await
+}
+
+/// The same for a snapshot, of which `last` is the last entry. One that ends after what is committed here may differ
+/// unseen.
+pub async fn check_snapshot(replica: &Replica, vote: &Vote, last: Option<LogId>) -> Result<(), Failure> {
+    let Some(committed) = committed_before(&replica.raft().metrics().borrow_watched(), vote) else {
         return Ok(());
     };
-    let ours =
-        if theirs.index == committed.index { Some(committed) } else { replica.entry_at(theirs.index).await };
+    compare(replica, committed, last).await
+}
+
+async fn compare(replica: &Replica, committed: LogId, theirs: Option<LogId>) -> Result<(), Failure> {
+    let Some(theirs) = theirs.filter(|id| id.index <= committed.index) else { return Ok(()) };
+    // Terms never fall along a log, so this needs no entry: it may have been purged here.
+    let has_later_term = theirs.committed_leader_id() > committed.committed_leader_id();
+    let ours = if has_later_term || theirs.index == committed.index {
+        Some(committed)
+    } else {
+        replica.entry_at(theirs.index).await
+    };
     match ours {
         Some(ours) if ours != theirs => {
             let reason = forked(ours, theirs);
@@ -33,7 +50,7 @@ pub async fn check(replica: &Replica, append: &Append) -> Result<(), Failure> {
     }
 }
 
-/// The last entry that is committed here, unless the append is of a leader of the past, which is refused anyway.
-fn committed_before(metrics: &RaftMetrics<TypeConfig>, append: &Append) -> Option<LogId> {
-    (append.vote >= metrics.vote).then_some(metrics.local_committed?)
+/// The last entry that is committed here, unless the message is of a leader of the past, which is refused anyway.
+fn committed_before(metrics: &RaftMetrics<TypeConfig>, vote: &Vote) -> Option<LogId> {
+    (*vote >= metrics.vote).then_some(metrics.local_committed?)
 }

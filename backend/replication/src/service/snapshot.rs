@@ -5,7 +5,7 @@
 //! process, and as long as the leader has made no newer one. A transfer that does not continue is forgotten after
 //! [`KEPT_FOR`]. At most [`MAX_TRANSFERS`] are under way: others are refused, and the leader tries again.
 
-use super::stopped;
+use super::{leader_log, stopped};
 use crate::{
     registry::Member,
     snapshot_file::SnapshotFile,
@@ -196,6 +196,10 @@ impl Snapshots {
 fn install(group: Arc<dyn Member>, id: GroupId, assembly: Assembly, answer: Answer) {
     let Assembly { vote, meta, file, bytes, .. } = assembly;
     tokio::spawn(async move {
+        if let Err(failure) = leader_log::check_snapshot(group.replica(), &vote, meta.last_log_id).await {
+            answer.fail(&failure);
+            return;
+        }
         let snapshot = Snapshot { meta, snapshot: SnapshotFile::new(file, 0, bytes) };
         let installed = group.replica().raft().install_full_snapshot(vote, snapshot).await.map_err(stopped);
         tracing::info!(group = %id, ok = installed.is_ok(), "a snapshot was given to Raft");

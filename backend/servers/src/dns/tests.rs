@@ -143,7 +143,7 @@ async fn a_malformed_query_affects_only_its_sender() {
         assert!(rest.is_empty());
     }
     let fine = question("web.upstream.ringmaster.", RecordType::A);
-    assert_eq!(data(&over_udp(server, &fine).await.expect("it goes on")), ["127.0.0.1"]);
+    assert_eq!(data(&over_udp(server, &fine).await.expect("it continues")), ["127.0.0.1"]);
     let mut stream = TcpStream::connect(server).await.unwrap();
     assert_eq!(data(&over_tcp(&mut stream, &fine).await.unwrap()), ["127.0.0.1"]);
 }
