@@ -18,7 +18,7 @@ import pytest
 from conftest import SOON, Cluster, eventually
 from test_locks import force_release, waiters
 
-from ringmaster import AsyncClient, Client, LockLost, Problem, Unreachable, _async
+from ringmaster import AsyncClient, Client, LockLost, Problem, RingmasterError, Unreachable, _async
 
 
 Headers = Mapping[str, str]
@@ -66,6 +66,35 @@ def test_a_failure_of_a_proxy_is_no_answer_of_a_node(node: Cluster, proxy: str) 
 
 JSON = {"content-type": "application/json"}
 
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"code": 503, "message": "no upstream"},
+        {"code": "unavailable", "status": "error"},
+        {"code": "unavailable", "message": "no upstream"},
+        {"code": "unavailable", "status": 500},
+        ["no upstream"],
+    ],
+)
+def test_an_error_of_a_proxy_in_json_is_no_answer_of_a_node(document: object) -> None:
+    with (
+        serve(lambda _, __: (503, JSON, json.dumps(document))) as proxy,
+        serve(lambda _, __: (200, JSON, "7")) as node,
+    ):
+        with Client([proxy, node]) as client:
+            assert client.post("/x", {}) == 7
+        with Client([proxy, node]) as client:
+            assert client.get("/x") == 7
+
+
+def test_an_error_of_a_proxy_in_json_that_is_final_says_where_it_is_from() -> None:
+    with (
+        serve(lambda _, __: (403, JSON, '{"code": 403, "status": "denied"}')) as proxy,
+        Client(proxy) as client,
+        pytest.raises(RingmasterError, match="does not answer as a Ringmaster node would: it answered 403"),
+    ):
+        client.get("/x")
 
 
 class Busy:

@@ -269,8 +269,13 @@ def _read(url: str, response: httpx.Response) -> Any:
         body = None
     if response.is_success and body is not None:
         return body
-    if isinstance(body, dict) and "code" in body:
+    if _is_problem(body, response.status_code):
         raise Problem.of(body)
     if response.is_server_error or response.status_code in (408, 429):
         raise ConnectionError(f"it answered {response.status_code}, and not as a node")
     raise RingmasterError(f"{url} does not answer as a Ringmaster node would: it answered {response.status_code}")
+
+
+def _is_problem(body: Any, status: int) -> bool:
+    """Whether it is a problem document of a node. A proxy may answer with JSON of its own."""
+    return isinstance(body, dict) and isinstance(body.get("code"), str) and body.get("status") == status
