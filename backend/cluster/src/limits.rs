@@ -24,6 +24,8 @@ pub struct Limits {
     /// The settings that always exist, with their defaults.
     pub known_settings: &'static [Known],
     pub upstreams: usize,
+    /// Last primaries of upstreams that were deleted.
+    pub former_primaries: usize,
     /// Of one upstream.
     pub endpoints: usize,
     pub routes: usize,
@@ -91,6 +93,7 @@ const FIRST: Limits = Limits {
     setting_bytes: setting::MAX_VALUE_BYTES,
     known_settings: setting::KNOWN,
     upstreams: MAX_UPSTREAMS,
+    former_primaries: MAX_UPSTREAMS,
     endpoints: MAX_ENDPOINTS,
     routes: MAX_ROUTES,
     health_history: MAX_HEALTH_HISTORY,

@@ -5,8 +5,9 @@
 //!   address is unknown.
 //! - A registered endpoint outlasts a PUT, and goes with its registration alone.
 //! - An active-standby upstream keeps its primary through a PUT, which cannot change the primary's address. Where the
-//!   primary itself is removed, or registers at another address, there is none until an endpoint takes over. Epochs come
-//!   from one counter of the whole cluster that only grows.
+//!   primary itself is removed, or registers at another address, there is none until an endpoint takes over. The last
+//!   primary is remembered while the upstream is not active-standby, and after the upstream is deleted. Epochs come from
+//!   one counter of the whole cluster that only grows.
 //!
 //! The version of an upstream is that of its configuration. The version that plans read changes with states and
 //! primaries, too, but not with health, which fluctuates.
@@ -23,7 +24,7 @@ use crate::{
     precondition::Precondition,
     time::ClusterTime,
 };
-use imbl::OrdMap;
+use imbl::{OrdMap, Vector};
 use ringmaster_common::{
     Timestamp,
     error::{Code, Refusal},
@@ -43,6 +44,9 @@ pub struct Upstreams {
     by_name: OrdMap<Arc<str>, Arc<UpstreamRecord>>,
     /// The highest epoch that any primary ever had.
     last_epoch: u64,
+    /// The last primaries of upstreams that were deleted, by the upstream's name, the oldest first: they may still be up.
+    #[serde(default)]
+    former_primaries: Vector<(Arc<str>, LastPrimary)>,
 }
 
 /// An upstream, and what only the server needs to know of it.
@@ -61,7 +65,8 @@ pub struct UpstreamRecord {
     fails_over: Option<ClusterTime>,
     /// When another endpoint last became the primary.
     last_failover: Option<ClusterTime>,
-    /// While there is no primary: the endpoint that was it last. Unless it was fenced it may still be up.
+    /// While there is no primary, or the upstream is not active-standby: the endpoint that was the primary last. Unless it
+    /// was fenced it may still be up.
     #[serde(default)]
     last_primary: Option<LastPrimary>,
 }
@@ -116,7 +121,10 @@ impl Upstreams {
             ));
         }
         let created = known.is_none();
-        let mut record = known.map_or_else(|| UpstreamRecord::new(name.clone()), Arc::unwrap_or_clone);
+        let mut record = known.map_or_else(
+            || UpstreamRecord::new(name.clone(), self.former_primary(&name).cloned()),
+            Arc::unwrap_or_clone,
+        );
         let mut endpoints = Vec::with_capacity(spec.endpoints.len());
         for endpoint in &spec.endpoints {
             if spec.active_standby.is_some() {
@@ -139,6 +147,7 @@ impl Upstreams {
         record.forget_the_gone();
         let stored = record.upstream.clone();
         context.emit(Event::UpstreamPut { upstream: Box::new(stored.clone()) });
+        self.former_primaries.retain(|(former, _)| **former != *name);
         self.by_name.insert(name.into(), Arc::new(record));
         Ok(Outcome::stored(Resource::Upstream(stored), context.revision, created))
     }
@@ -151,7 +160,8 @@ impl Upstreams {
         precondition: &Precondition,
         routes: impl Iterator<Item = &'r str>,
     ) -> Result<Outcome, Refusal> {
-        let version = self.find(name)?.upstream.version;
+        let record = self.find(name)?;
+        let (version, last_primary) = (record.upstream.version, record.latest_primary());
         precondition.check(&format!("upstream {name}"), Some(version))?;
         let leading: Vec<_> = routes.take(NAMED_IN_REFUSALS).collect();
         if !leading.is_empty() {
@@ -161,6 +171,10 @@ impl Upstreams {
             ));
         }
         self.by_name.remove(name);
+        self.former_primaries.extend(last_primary.map(|last| (name.into(), last)));
+        if self.former_primaries.len() > context.limits.former_primaries {
+            self.former_primaries.pop_front();
+        }
         context.emit(Event::UpstreamRemoved { upstream: name.to_owned() });
         Ok(Outcome::Done)
     }
@@ -271,7 +285,7 @@ impl Upstreams {
 const NAMED_IN_REFUSALS: usize = 8;
 
 impl UpstreamRecord {
-    fn new(name: String) -> Self {
+    fn new(name: String, last_primary: Option<LastPrimary>) -> Self {
         let upstream = Upstream {
             name,
             config: UpstreamSpec::default().with_endpoints(Vec::new()),
@@ -288,7 +302,7 @@ impl UpstreamRecord {
             registered: BTreeMap::new(),
             fails_over: None,
             last_failover: None,
-            last_primary: None,
+            last_primary,
         }
     }
 

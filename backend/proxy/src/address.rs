@@ -184,7 +184,8 @@ pub mod tests {
         HOSTS.lock().unwrap().insert(name.to_owned(), addrs.to_vec());
     }
 
-    const LIMIT: Duration = Duration::from_secs(2);
+    /// Connections take no time, or that of a delay between two addresses.
+    const LIMIT: Duration = Duration::from_secs(20);
 
     async fn listener() -> (TcpListener, SocketAddr) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -251,10 +252,16 @@ pub mod tests {
         let start = ringmaster_net::clock::now();
         assert_eq!(connected(&address).await, addr);
         let first = start.elapsed();
-        assert!((240..1_000).contains(&first.as_millis()), "{first:?}");
-        let start = ringmaster_net::clock::now();
-        assert_eq!(connected(&address).await, addr);
-        assert!(start.elapsed() < Duration::from_millis(240), "{:?}", start.elapsed());
+        assert!(first >= Duration::from_millis(240) && first < LIMIT / 2, "{first:?}");
+        assert!(address.is_current(addr) && !address.is_current(silent_addr));
+        // A busy machine may delay some of them.
+        let mut fastest = LIMIT;
+        for _ in 0..10 {
+            let start = ringmaster_net::clock::now();
+            assert_eq!(connected(&address).await, addr);
+            fastest = fastest.min(start.elapsed());
+        }
+        assert!(fastest < Duration::from_millis(240), "none waits for the silent address: {fastest:?}");
         fill.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }

@@ -201,8 +201,12 @@ impl Endpoint {
         self.checked.load(Relaxed)
     }
 
-    pub fn set_checked(&self) {
-        self.checked.store(true, Relaxed);
+    /// The check had a result. Results of earlier checks are ignored.
+    pub fn set_checked(&self, checker: u64) {
+        let opinion = self.opinion.lock().unwrap_or_else(PoisonError::into_inner);
+        if opinion.checker == checker {
+            self.checked.store(true, Relaxed);
+        }
     }
 
     pub fn opinion(&self) -> Opinion {
@@ -211,8 +215,8 @@ impl Endpoint {
 
     /// From now on opinions of earlier checks are ignored, however late they come. Returns the id for the next check.
     pub fn next_checker(&self) -> u64 {
-        self.checked.store(false, Relaxed);
         let mut opinion = self.opinion.lock().unwrap_or_else(PoisonError::into_inner);
+        self.checked.store(false, Relaxed);
         opinion.checker += 1;
         opinion.checker
     }
@@ -281,5 +285,19 @@ mod tests {
         );
         endpoint.set_drain_deadline(None);
         assert!(!endpoint.is_past_drain_deadline(CoarseInstant(300)));
+    }
+
+    #[test]
+    fn a_check_that_another_one_replaced_is_ignored() {
+        let endpoint = Endpoint::new("u", "e", "127.0.0.1:1", 1);
+        let (replaced, present) = (endpoint.next_checker(), endpoint.next_checker());
+        assert!(!endpoint.set_opinion(replaced, Verdict::Healthy, String::new()));
+        endpoint.set_checked(replaced);
+        assert!(!endpoint.is_checked() && !endpoint.is_healthy());
+        assert!(endpoint.set_opinion(present, Verdict::Healthy, String::new()));
+        endpoint.set_checked(present);
+        assert!(endpoint.is_checked() && endpoint.is_healthy());
+        endpoint.next_checker();
+        assert!(!endpoint.is_checked(), "the next one has had no result yet");
     }
 }

@@ -134,7 +134,7 @@ async fn run(target: Target, check: HealthCheck, checker: Checker, changes: watc
         if let Some((verdict, detail)) = streak.count(result, rhythm, clock::now()) {
             publish(verdict, detail);
         }
-        endpoint.set_checked();
+        endpoint.set_checked(checker.id);
         sleep(interval.mul_f64(0.9 + 0.2 * rand::random::<f64>())).await;
     }
 }

@@ -42,17 +42,21 @@ impl Replay {
         self.has_content
     }
 
-    /// The request will not be sent again.
+    /// The request will not be sent again. Chunks that this attempt has yet to send stay until it has.
     pub fn forget(&mut self) {
         self.is_whole = false;
-        self.chunks = Vec::new();
+        self.chunks.drain(..self.next);
+        self.next = 0;
     }
 
     /// The next chunk: a kept one, or one from `body`.
     pub async fn chunk(&mut self, body: &mut impl BodySource) -> Result<BodyChunk, StreamError> {
-        if let Some(chunk) = self.chunks.get(self.next) {
+        if let Some(chunk) = self.chunks.get(self.next).cloned() {
             self.next += 1;
-            return Ok(chunk.clone());
+            if !self.is_whole {
+                self.forget();
+            }
+            return Ok(chunk);
         }
         let chunk = body.chunk().await?;
         if let BodyChunk::Data(data) = &chunk {
@@ -119,6 +123,22 @@ mod tests {
             take(&mut replay, &mut body, 1).await;
             assert!(!replay.is_whole() && replay.chunks.is_empty());
         }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_not_sent_again_still_comes_to_its_end() {
+        let (mut replay, mut body) = (Replay::new(true), body(&[5, 6, 7, 8]));
+        assert_eq!(take(&mut replay, &mut body, 3).await, [5, 6, 7]);
+        replay.rewind();
+        assert_eq!(take(&mut replay, &mut body, 1).await, [5]);
+        // Its response has begun.
+        replay.forget();
+        assert!(!replay.is_whole() && replay.chunks.len() == 2);
+        assert_eq!(take(&mut replay, &mut body, 1).await, [6]);
+        assert_eq!(replay.chunks.len(), 1, "a chunk that was sent is not kept");
+        replay.forget();
+        assert_eq!(take(&mut replay, &mut body, 9).await, [7, 8]);
+        assert!(replay.chunks.is_empty());
     }
 
     #[tokio::test]

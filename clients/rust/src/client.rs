@@ -10,19 +10,19 @@ use ringmaster_common::{
     error::{Code, Problem},
     id::Revision,
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::Value;
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{
     sync::OnceCell,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout_at},
 };
 use uuid::Uuid;
 
@@ -44,12 +44,21 @@ pub const MAX_ANSWER_BYTES: usize = 64 << 20;
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a node may take to answer a probe before the request moves to the next node.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How old the latest revision that this client has seen may be when it sends a change. It is read again before: the cluster
+/// refuses a later attempt where it has forgotten answers since that revision, and an idle client's lies far behind.
+pub const MAX_SEEN_AGE: Duration = Duration::from_secs(10);
+/// How long one node may take to answer that read, and all together. Without it, the change is sent all the same.
+pub const SEEN_NODE_TIMEOUT: Duration = Duration::from_secs(1);
+pub const SEEN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Marks requests as not from a browser: a page of another site cannot set this header.
 pub(crate) const CLIENT_HEADER: &str = "ringmaster-client";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const RESENT_AFTER: &str = "ringmaster-resent-after";
 const REVISION: &str = "ringmaster-revision";
+const AGE_MS: &str = "ringmaster-age-ms";
+/// A short answer that the leader confirms, and so comes with the latest revision.
+const LATEST: &str = "/v1/locks?limit=1";
 
 /// A client of one cluster. Clones share its addresses.
 #[derive(Clone, Debug)]
@@ -58,11 +67,19 @@ pub struct Client {
     http: reqwest::Client,
     addresses: Arc<Mutex<VecDeque<Address>>>,
     discovered: Arc<OnceCell<()>>,
-    /// The revision that the latest answer came with; 0 before the first.
-    seen: Arc<AtomicU64>,
+    /// What the latest answer came with; none before the first.
+    seen: Arc<Mutex<Option<Seen>>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    revision: Revision,
+    /// The cluster was there no later than this.
+    at: Instant,
 }
 
 /// What is known of the attempts of one request so far.
+#[derive(Default)]
 struct Attempts {
     /// What this client had seen before the first.
     seen: Option<Revision>,
@@ -189,7 +206,10 @@ impl Client {
     /// Repeats the request while there is no leader, a bounded number of times. A change with an unknown
     /// outcome is repeated, too: with the same key, the cluster returns the first outcome.
     async fn send_with_retry<T: DeserializeOwned>(&self, request: Request) -> Result<T, ClientError> {
-        let mut attempts = self.attempts();
+        let mut attempts = match request.idempotency_key {
+            Some(_) => self.attempts(Instant::now() + SEEN_TIMEOUT).await,
+            None => Attempts::default(),
+        };
         let mut retries = 0;
         loop {
             match self.send_to_any(&request, &mut attempts).await {
@@ -221,9 +241,20 @@ impl Client {
         Err(ClientError::Unreachable(failed))
     }
 
-    fn attempts(&self) -> Attempts {
-        let seen = self.seen.load(Ordering::Relaxed);
-        Attempts { seen: (seen > 0).then_some(Revision(seen)), in_doubt: false }
+    /// Of a change whose first attempt has not been sent. A revision that is read later would say nothing about that attempt.
+    async fn attempts(&self, until: Instant) -> Attempts {
+        if self.seen().is_some_and(|seen| seen.at.elapsed() > MAX_SEEN_AGE) {
+            let until = until.min(Instant::now() + SEEN_TIMEOUT);
+            let latest = Request::get(LATEST).with_timeout(SEEN_NODE_TIMEOUT);
+            let mut attempts = Attempts::default();
+            // Where it fails, the revision from before serves: it is too low rather than too high.
+            let _ = timeout_at(until, self.send_to_any::<IgnoredAny>(&latest, &mut attempts)).await;
+        }
+        Attempts { seen: self.seen().map(|seen| seen.revision), in_doubt: false }
+    }
+
+    fn seen(&self) -> Option<Seen> {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a change to one node after the other until one gives a final answer or `until` has passed.
@@ -233,7 +264,7 @@ impl Client {
         until: Instant,
         request: impl Fn() -> Request,
     ) -> Result<T, ClientError> {
-        let mut attempts = self.attempts();
+        let mut attempts = self.attempts(until).await;
         loop {
             let mut failed = Vec::new();
             let mut transient = None;
@@ -274,6 +305,8 @@ impl Client {
     ) -> Result<Result<T, ClientError>, Attempt> {
         let sending = tokio::time::timeout(request.timeout, self.exchange(&address, request, resent_after));
         let failed = tokio::select! {
+            // An answer counts though a probe fails in the same moment.
+            biased;
             outcome = sending => match outcome {
                 Ok(Ok((status, body))) if is_of_a_node(status, &body) => {
                     return Ok(self.read(&address, status, &body));
@@ -315,10 +348,13 @@ impl Client {
         if let Some(body) = &request.body {
             builder = builder.json(body);
         }
+        let sent = Instant::now();
         let mut response = builder.send().await?;
-        let revision = response.headers().get(REVISION).and_then(|revision| revision.to_str().ok());
-        if let Some(revision) = revision.and_then(|text| text.parse().ok()) {
-            self.seen.store(revision, Ordering::Relaxed);
+        let number = |name: &str| response.headers().get(name)?.to_str().ok()?.parse::<u64>().ok();
+        if let Some(revision) = number(REVISION) {
+            let age = Duration::from_millis(number(AGE_MS).unwrap_or(0));
+            let seen = Seen { revision: Revision(revision), at: sent.checked_sub(age).unwrap_or(sent) };
+            *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
         }
         let mut body = Vec::new();
         while body.len() <= MAX_ANSWER_BYTES

@@ -20,6 +20,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// How long a read that a leader has to confirm waits for one, and somewhat less.
+const LEADER_WAIT: Duration = Duration::from_millis(2_500);
+
 async fn ringmaster(url: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(binary());
     command.args(arguments).env("RINGMASTER_URL", url).stdin(Stdio::null());
@@ -67,7 +70,6 @@ async fn what_is_there_can_be_saved_without_a_quorum() {
     })
     .await;
 
-    let began = Instant::now();
     assert_eq!(succeeds(&url, &["config", "export", "-", "--stale"]).await, whole);
     for (list, word) in [
         (&["settings", "list"][..], "blue"),
@@ -82,10 +84,19 @@ async fn what_is_there_can_be_saved_without_a_quorum() {
         (&["status"], "none: 1 of 3 voters"),
         (&["nodes"], "none: 1 of 3 voters"),
     ] {
-        let shown = succeeds(&url, &[list, &["--stale"]].concat()).await;
-        assert!(shown.contains(word), "{list:?}: {shown}");
+        let mut fastest = SOON;
+        // On a busy machine a process may take long to start.
+        for _ in 0..5 {
+            let began = Instant::now();
+            let shown = succeeds(&url, &[list, &["--stale"]].concat()).await;
+            assert!(shown.contains(word), "{list:?}: {shown}");
+            fastest = fastest.min(began.elapsed());
+            if fastest < LEADER_WAIT {
+                break;
+            }
+        }
+        assert!(fastest < LEADER_WAIT, "{list:?} waits for a leader: {fastest:?}");
     }
-    assert!(began.elapsed() < Duration::from_secs(6), "each of them is immediate: {:?}", began.elapsed());
     let refused = ringmaster(&url, &["settings", "list"]).await;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(1), "{said}");

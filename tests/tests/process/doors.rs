@@ -105,7 +105,7 @@ async fn with_few_connections_waiters_and_silence_leave_some_for_operators() {
         let began = Instant::now();
         let answer = answer_to(port, &format!("GET {path} HTTP/1.1\r\nconnection: close\r\n\r\n")).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
-        assert!(began.elapsed() < Duration::from_secs(8), "{path} took {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(20), "{path} took {:?}", began.elapsed());
     }
     for waiting in waiting.into_iter().filter(tokio::task::JoinHandle::is_finished) {
         let refused = waiting.await.expect("it ends").expect("an answer");
@@ -145,5 +145,5 @@ async fn a_body_for_a_lock_is_short_and_arrives_in_time() {
         let status = answer.split_whitespace().nth(1).unwrap_or_default();
         assert!(["405", "408", "413"].contains(&status), "{request}: {answer}");
     }
-    assert!(began.elapsed() < Duration::from_secs(25), "it took {:?}", began.elapsed());
+    assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
 }

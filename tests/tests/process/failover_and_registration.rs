@@ -271,7 +271,7 @@ async fn a_registration_lasts_while_it_is_renewed_and_no_longer() {
     let asked = Instant::now();
     let gone: HealthyEndpoints = cluster.get(observer, &path).await.expect("an answer");
     assert_eq!(gone.endpoints.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), ["e1"]);
-    assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(9), "not only when the wait ended: {:?}", asked.elapsed());
 }
 
 /// At the same addresses may be a cluster that was set up anew, and begins again with low revisions.
@@ -284,7 +284,7 @@ async fn a_lookup_with_a_revision_of_another_cluster_is_answered_soon() {
     let path = "/v1/upstreams/web/healthy?revision=1000000&wait_ms=10000";
     let healthy: HealthyEndpoints = cluster.get(1, path).await.expect("an answer");
     assert!(healthy.revision.0 < 1_000_000 && healthy.endpoints.len() == 1, "{healthy:?}");
-    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(9), "not only when the wait ended: {:?}", asked.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

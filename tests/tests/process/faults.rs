@@ -169,7 +169,7 @@ async fn without_a_quorum_writes_fail_and_say_why_and_stale_reads_work() {
     let started = Instant::now();
     let why = cluster.put_setting(1, "known", json!(2)).await.expect_err("one of three is no majority");
     assert!(why.contains("no_leader") || why.contains("outcome_unknown"), "{why}");
-    assert!(started.elapsed() < Duration::from_secs(8), "it took {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "it took {:?}", started.elapsed());
     let stale: ringmaster_common::setting::Setting =
         cluster.get(1, "/v1/settings/known?consistency=stale").await.expect("stale reads need no other node");
     assert_eq!(stale.value, json!(1));

@@ -3,7 +3,7 @@
 //! An epoch belongs to one endpoint at one address for good: whenever another one becomes the primary, or the same one
 //! again, its epoch is new. An endpoint at another address is another process, so a primary that moves is gone. Without a
 //! primary, no endpoint gets a request. The one before is remembered until another one is made the primary, whatever
-//! becomes of its registration: unless it was fenced, it may still be up.
+//! becomes of its registration, its upstream or the upstream's mode: unless it was fenced, it may still be up.
 //!
 //! A countdown runs while the primary is unhealthy or missing: for the grace that it is given, and for as long as
 //! failovers are held down after the one before. It is part of the state, in cluster time, so it outlasts the leader
@@ -114,8 +114,14 @@ impl Upstreams {
         self.by_name.values().filter(due).map(|record| &record.upstream)
     }
 
+    /// The last primary of a deleted upstream of this name.
+    pub(super) fn former_primary(&self, name: &str) -> Option<&LastPrimary> {
+        self.former_primaries.iter().find(|(former, _)| **former == *name).map(|(_, last)| last)
+    }
+
     /// An active-standby upstream that never had a primary takes its first endpoint; one whose primary was
-    /// taken out, or is at another address than `last` says, has none. Another upstream has no such thing.
+    /// taken out, or is at another address than `last` says, has none. One that had a primary, and was not active-standby
+    /// or not there since, takes the same one again, or none. Another upstream has no such thing.
     pub(super) fn assign_primary(
         &mut self,
         upstream: &mut Upstream,
@@ -127,8 +133,18 @@ impl Upstreams {
             return;
         }
         let endpoints = &upstream.config.endpoints;
-        match &mut upstream.primary {
-            None => {
+        match (&mut upstream.primary, last) {
+            (None, Some(last)) => {
+                let same = endpoints.iter().find(|known| last.is(known));
+                self.last_epoch += u64::from(same.is_some());
+                upstream.primary = Some(Primary {
+                    endpoint: same.map(|same| same.id.clone()),
+                    epoch: if same.is_some() { self.last_epoch } else { last.epoch },
+                    since: at,
+                    fails_over_at: None,
+                });
+            }
+            (None, None) => {
                 if let Some(first) = endpoints.first() {
                     self.last_epoch += 1;
                     upstream.primary = Some(Primary {
@@ -139,7 +155,7 @@ impl Upstreams {
                     });
                 }
             }
-            Some(primary) => {
+            (Some(primary), last) => {
                 let moved = |known: &Endpoint| last.is_some_and(|last| !last.is(known));
                 let gone = |id: &String| !endpoints.iter().any(|known| known.id == *id && !moved(known));
                 if primary.endpoint.as_ref().is_some_and(gone) {
@@ -180,16 +196,20 @@ impl UpstreamRecord {
 
     /// The primary, or while there is none, the endpoint that was it last.
     pub fn latest_primary(&self) -> Option<LastPrimary> {
-        let Some(primary) = &self.upstream.primary else { return None };
-        let Some(id) = &primary.endpoint else { return self.last_primary.clone() };
+        let Some((id, epoch)) = self.present_primary() else { return self.last_primary.clone() };
         let addr = self.upstream.endpoint(id).map(|endpoint| endpoint.addr.clone());
-        Some(LastPrimary { endpoint: id.clone(), addr, epoch: primary.epoch })
+        Some(LastPrimary { endpoint: id.to_owned(), addr, epoch })
+    }
+
+    /// The id and the epoch.
+    fn present_primary(&self) -> Option<(&str, u64)> {
+        let primary = self.upstream.primary.as_ref()?;
+        Some((primary.endpoint.as_deref()?, primary.epoch))
     }
 
     /// Remembers which endpoint was the primary, while there is none.
     pub(super) fn remember_primary(&mut self, last: Option<LastPrimary>) {
-        let has_none = self.upstream.primary.as_ref().is_some_and(|primary| primary.endpoint.is_none());
-        self.last_primary = last.filter(|_| has_none);
+        self.last_primary = last.filter(|_| self.present_primary().is_none());
     }
 
     /// Emits the change of the primary, if there is one; `reason` is why it would be another one.

@@ -184,6 +184,90 @@ fn the_address_of_the_primary_is_not_put() {
     assert!(matches!(plain, Outcome::Stored(_)), "{plain:?}");
 }
 
+/// Deletes the upstream, or has it serve requests at all of its endpoints.
+fn ends_active_standby(state: &mut State, is_deleted: bool) {
+    let outcome = if is_deleted {
+        traffic(state, json!({ "delete_upstream": { "name": "db", "precondition": "none" } }))
+    } else {
+        let spec = json!({ "endpoints": [{ "id": "db-1", "addr": "127.0.0.1:5002" }] });
+        traffic(state, json!({ "put_upstream": { "name": "db", "spec": spec, "precondition": "none" } }))
+    };
+    assert!(matches!(outcome, Outcome::Stored(_) | Outcome::Done), "{outcome:?}");
+}
+
+#[test]
+fn the_last_primary_is_fenced_though_its_upstream_was_deleted_or_served_everywhere_since() {
+    for is_deleted in [true, false] {
+        let mut state = with_registered_primary();
+        unhealthy(&mut state, "db-0", 5001);
+        traffic(
+            &mut state,
+            json!({ "delete_endpoint": { "upstream": "db", "endpoint": "db-0", "precondition": "none" } }),
+        );
+        ends_active_standby(&mut state, is_deleted);
+        // Twice, as a second one could forget what the first remembered.
+        if !is_deleted {
+            ends_active_standby(&mut state, false);
+        }
+        put(&mut state, json!([{ "id": "db-1", "addr": "127.0.0.1:5002" }]));
+        assert_eq!(primary(&state), (None, 1), "the one at 5001 may still be up: {is_deleted}");
+        assert_eq!(fenced(&failover(&state, Some("db-1"))), db_0_at(5001, 1), "{is_deleted}");
+        traffic(
+            &mut state,
+            json!({ "set_primary": { "upstream": "db", "endpoint": "db-1", "reason": "it was fenced" } }),
+        );
+        assert_eq!(primary(&state), (Some("db-1".to_owned()), 2));
+    }
+}
+
+#[test]
+fn the_last_primary_is_the_primary_again_in_a_new_epoch() {
+    let both = json!([{ "id": "p1", "addr": "127.0.0.1:5001" }, { "id": "p2", "addr": "127.0.0.1:5002" }]);
+    for is_deleted in [true, false] {
+        let mut state = State::default();
+        put(&mut state, both.clone());
+        traffic(
+            &mut state,
+            json!({ "set_primary": { "upstream": "db", "endpoint": "p2", "reason": "a failover" } }),
+        );
+        assert_eq!(primary(&state), (Some("p2".to_owned()), 2));
+        ends_active_standby(&mut state, is_deleted);
+        put(&mut state, both.clone());
+        assert_eq!(primary(&state), (Some("p2".to_owned()), 3), "not the first endpoint: {is_deleted}");
+        // Under the same id another process may be at another address.
+        ends_active_standby(&mut state, is_deleted);
+        put(&mut state, json!([{ "id": "p2", "addr": "127.0.0.1:5009" }]));
+        assert_eq!(primary(&state), (None, 3));
+    }
+}
+
+#[test]
+fn the_last_primaries_of_deleted_upstreams_are_bounded() {
+    let mut state = State::default();
+    let most = state.limits().former_primaries;
+    let spec = |port: usize| {
+        let endpoint = json!({ "id": "p", "addr": format!("127.0.0.1:{port}") });
+        json!({ "active_standby": {}, "endpoints": [endpoint] })
+    };
+    let put = |state: &mut State, n: usize, port: usize| {
+        let name = format!("db-{n}");
+        traffic(
+            state,
+            json!({ "put_upstream": { "name": name, "spec": spec(port), "precondition": "none" } }),
+        );
+        state.upstreams.get(&name).unwrap().upstream.primary.clone().unwrap().endpoint
+    };
+    for n in 0..=most {
+        put(&mut state, n, 5_001);
+        traffic(
+            &mut state,
+            json!({ "delete_upstream": { "name": format!("db-{n}"), "precondition": "none" } }),
+        );
+    }
+    assert_eq!(put(&mut state, 1, 5_002), None, "it is remembered");
+    assert_eq!(put(&mut state, 0, 5_002).as_deref(), Some("p"), "the oldest is forgotten");
+}
+
 #[test]
 fn a_failover_that_failed_does_not_give_back_another_process() {
     let mut state = with_registered_primary();

@@ -7,7 +7,7 @@
 
 use crate::wire::{
     headers::CHECK_USER_AGENT,
-    http2::{client_builder, describe},
+    http2::{client_builder, describe, drive},
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::{RecvStream, client::SendRequest};
@@ -35,33 +35,38 @@ pub async fn check(stream: TcpStream, host: &str, service: &str, limit: Duration
     let request = request.map_err(|error| error.to_string())?;
     let handshake = client_builder().handshake::<_, Bytes>(stream).await;
     let (requests, connection) = handshake.map_err(|error| describe(&error))?;
-    // The connection is driven as long as the call is in flight, and dropped with it.
-    tokio::select! {
-        answer = call(requests, request, service) => answer,
-        ended = connection => {
-            Err(ended.err().map_or_else(|| "closed the connection".to_owned(), |error| describe(&error)))
-        }
-    }
+    drive(connection, call(requests, request, service)).await.flatten()
 }
 
-async fn call(requests: SendRequest<Bytes>, request: Request<()>, service: &str) -> Result<String, String> {
-    let mut requests = requests.ready().await.map_err(|error| describe(&error))?;
-    let (response, mut body) = requests.send_request(request, false).map_err(|error| describe(&error))?;
-    body.send_data(question(service), true).map_err(|error| describe(&error))?;
-    let (head, mut body) = response.await.map_err(|error| describe(&error))?.into_parts();
+/// The inner result is the endpoint's answer.
+async fn call(
+    requests: SendRequest<Bytes>,
+    request: Request<()>,
+    service: &str,
+) -> Result<Result<String, String>, h2::Error> {
+    let mut requests = requests.ready().await?;
+    let (response, mut body) = requests.send_request(request, false)?;
+    body.send_data(question(service), true)?;
+    let (head, mut body) = response.await?.into_parts();
     let is_grpc =
         head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(CONTENT.as_bytes()));
     if head.status != 200 || !is_grpc {
-        return Err(format!("status {}, and no gRPC response", head.status.as_u16()));
+        return Ok(Err(format!("status {}, and no gRPC response", head.status.as_u16())));
     }
     // A call that fails at once has its status in the head, and no trailers.
-    if let Some(status) = call_status(&head.headers) {
-        status?;
+    if let Some(Err(status)) = call_status(&head.headers) {
+        return Ok(Err(status));
     }
-    let answer = read(&mut body).await?;
-    let trailers = body.trailers().await.map_err(|error| describe(&error))?;
-    trailers.as_ref().and_then(call_status).unwrap_or_else(|| Err("no gRPC status".to_owned()))?;
-    match serving_status(&answer)? {
+    let Some(answer) = read(&mut body).await? else {
+        return Ok(Err(format!("a response of more than {MAX_ANSWER_BYTES} bytes")));
+    };
+    let trailers = body.trailers().await?;
+    Ok(judge(&answer, trailers.as_ref()))
+}
+
+fn judge(answer: &[u8], trailers: Option<&HeaderMap>) -> Result<String, String> {
+    trailers.and_then(call_status).unwrap_or_else(|| Err("no gRPC status".to_owned()))?;
+    match serving_status(answer)? {
         SERVING => Ok("SERVING".to_owned()),
         0 => Err("UNKNOWN".to_owned()),
         2 => Err("NOT_SERVING".to_owned()),
@@ -93,17 +98,18 @@ fn put_varint(out: &mut BytesMut, mut value: usize) {
     out.put_u8(value as u8);
 }
 
-async fn read(body: &mut RecvStream) -> Result<Vec<u8>, String> {
+/// None if there is more than an answer may have.
+async fn read(body: &mut RecvStream) -> Result<Option<Vec<u8>>, h2::Error> {
     let mut arrived = Vec::new();
     while let Some(data) = body.data().await {
-        let data = data.map_err(|error| describe(&error))?;
+        let data = data?;
         arrived.extend_from_slice(&data);
         if arrived.len() > MAX_ANSWER_BYTES {
-            return Err(format!("a response of more than {MAX_ANSWER_BYTES} bytes"));
+            return Ok(None);
         }
-        body.flow_control().release_capacity(data.len()).map_err(|error| describe(&error))?;
+        body.flow_control().release_capacity(data.len())?;
     }
-    Ok(arrived)
+    Ok(Some(arrived))
 }
 
 /// Whether the call succeeded; none if these fields do not say.
@@ -169,7 +175,10 @@ mod tests {
     use super::*;
     use hyper::Response;
     use std::net::Ipv4Addr;
-    use tokio::net::TcpListener;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
 
     /// Frames as grpcio 1.85.3 sends them for `HealthCheckRequest(service="app")` and its answers.
     #[test]
@@ -261,5 +270,41 @@ mod tests {
         assert_eq!(plain, Err("status 404, and no gRPC response".to_owned()));
         let long = answered(200, &grpc, &[0; 2 * MAX_ANSWER_BYTES], &ok).await;
         assert!(long.clone().is_err_and(|error| error.contains("more than 1024 bytes")), "{long:?}");
+    }
+
+    /// A server that closes the connection in the same moment in which it answers, as one that serves one request does.
+    #[tokio::test]
+    async fn an_answer_counts_though_its_connection_ends_with_it() {
+        const FRAMES: [&[u8]; 5] = [
+            b"\0\0\0\x04\0\0\0\0\0",
+            // `:status: 200` and `content-type: application/grpc` on stream 1.
+            b"\0\0\x14\x01\x04\0\0\0\x01\x88\x0f\x10\x10application/grpc",
+            b"\0\0\x07\0\0\0\0\0\x01\0\0\0\0\x02\x08\x01",
+            b"\0\0\x0f\x01\x05\0\0\0\x01\0\x0bgrpc-status\x010",
+            // GOAWAY after stream 1.
+            b"\0\0\x08\x07\0\0\0\0\0\0\0\0\x01\0\0\0\0",
+        ];
+        for (frames, found) in [
+            (&FRAMES[..], Ok("SERVING".to_owned())),
+            (&FRAMES[..4], Ok("SERVING".to_owned())),
+            (&FRAMES[..3], Err("closed the connection".to_owned())),
+        ] {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let frames = frames.concat();
+            let serve = async move {
+                let mut stream = listener.accept().await.unwrap().0;
+                let mut question = Vec::new();
+                while !question.ends_with(b"app") {
+                    stream.read_buf(&mut question).await.unwrap();
+                }
+                stream.write_all(&frames).await.unwrap();
+                stream.shutdown().await.unwrap();
+                // A connection that is closed over unread bytes is reset.
+                while stream.read_buf(&mut question).await.is_ok_and(|read| read > 0) {}
+            };
+            let (answer, ()) = tokio::join!(check(stream, "h:1", "app", Duration::from_secs(5)), serve);
+            assert_eq!(answer, found);
+        }
     }
 }

@@ -91,15 +91,11 @@ async fn get_by_http2(stream: TcpStream, host: &str, path: &str) -> Result<u16, 
     let request =
         Request::get(format!("http://{host}{path}")).header("user-agent", CHECK_USER_AGENT).body(());
     let request = request.map_err(|error| error.to_string())?;
-    let describe = |error| http2::describe(&error);
-    let (requests, connection) =
-        http2::client_builder().handshake::<_, Bytes>(stream).await.map_err(describe)?;
+    let handshake = http2::client_builder().handshake::<_, Bytes>(stream).await;
+    let (requests, connection) = handshake.map_err(|error| http2::describe(&error))?;
     let exchange = async { requests.ready().await?.send_request(request, true)?.0.await };
-    // The connection is driven as long as the request is in flight, and dropped with it.
-    tokio::select! {
-        response = exchange => response.map(|response| response.status().as_u16()).map_err(describe),
-        ended = connection => Err(ended.err().map_or_else(|| "closed the connection".to_owned(), describe)),
-    }
+    let response = http2::drive(connection, exchange).await?;
+    Ok(response.status().as_u16())
 }
 
 fn reason(error: &io::Error) -> String {
@@ -107,5 +103,41 @@ fn reason(error: &io::Error) -> String {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+
+    /// A server that closes the connection in the same moment in which it answers, as one that serves one request does.
+    #[tokio::test]
+    async fn a_response_counts_though_its_connection_ends_with_it() {
+        const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+        /// `:status: 200` on stream 1, which ends.
+        const HEAD: &[u8] = b"\0\0\x01\x01\x05\0\0\0\x01\x88";
+        for (frames, found) in [
+            ([SETTINGS, HEAD].concat(), Ok(200)),
+            (SETTINGS.to_vec(), Err("closed the connection".to_owned())),
+        ] {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let serve = async move {
+                let mut stream = listener.accept().await.unwrap().0;
+                let mut request = Vec::new();
+                // A HEADERS frame with END_STREAM and END_HEADERS, of stream 1.
+                while !request.windows(6).any(|frame| frame == [1, 5, 0, 0, 0, 1]) {
+                    stream.read_buf(&mut request).await.unwrap();
+                }
+                stream.write_all(&frames).await.unwrap();
+                stream.shutdown().await.unwrap();
+                // A connection that is closed over unread bytes is reset.
+                while stream.read_buf(&mut request).await.is_ok_and(|read| read > 0) {}
+            };
+            let (answer, ()) = tokio::join!(get_by_http2(stream, "h:1", "/"), serve);
+            assert_eq!(answer, found);
+        }
     }
 }

@@ -170,7 +170,7 @@ async fn what_is_in_flight_at_a_removed_endpoint_is_counted_until_it_ends() {
     // Two of the four go to the endpoint that leaves.
     for _ in 0..4 {
         let addr = fixture.addr;
-        slow.push(tokio::spawn(async move { Client::to(addr).await.get("/slow/800").await.status }));
+        slow.push(tokio::spawn(async move { Client::to(addr).await.get("/held").await.status }));
     }
     until("all are in flight", || leaves.requests() + stays.requests() == 4).await;
     assert_eq!(fixture.proxy.draining(), [], "it still receives requests");
@@ -185,6 +185,8 @@ async fn what_is_in_flight_at_a_removed_endpoint_is_counted_until_it_ends() {
     fixture.upstream.config.endpoints[0].state = EndpointState::Drain;
     fixture.apply();
     assert_eq!(fixture.proxy.draining().len(), 2, "a drained endpoint counts as well");
+    leaves.seen.release.notify_waiters();
+    stays.seen.release.notify_waiters();
     for request in slow {
         assert_eq!(request.await.unwrap(), 200);
     }

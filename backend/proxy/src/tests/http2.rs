@@ -323,15 +323,18 @@ async fn a_client_that_keeps_resetting_streams_is_disconnected() {
     for _ in 0..2_000 {
         let before = a.requests();
         match client.begin(request("GET", "/wait"), true).await {
-            Ok((_, mut stream)) => {
-                // The proxy keeps up with it. Streams that are refused reach no endpoint.
+            Ok((answer, mut stream)) => {
+                // The proxy keeps up with it: each stream reaches the endpoint, or is refused.
                 let arrives = async {
                     while a.requests() == before {
                         tokio::time::sleep(Duration::from_millis(1)).await;
                     }
                 };
-                let _ = timeout(Duration::from_millis(50), arrives).await;
-                stream.send_reset(Reason::CANCEL);
+                tokio::select! {
+                    () = arrives => stream.send_reset(Reason::CANCEL),
+                    refused = answer => assert!(refused.is_err(), "{refused:?}"),
+                    () = tokio::time::sleep(PATIENCE) => panic!("a stream is neither sent on nor refused"),
+                }
             }
             Err(refused) => {
                 error = Some(refused);

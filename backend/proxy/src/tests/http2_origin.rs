@@ -17,6 +17,8 @@ use std::{
 };
 use tokio::{net::TcpListener, task::JoinSet};
 
+const STREAM_WINDOW: u32 = 16 << 10;
+
 pub struct Http2Origin {
     pub addr: SocketAddr,
     pub seen: Arc<Seen>,
@@ -78,6 +80,8 @@ async fn serve(listener: TcpListener, seen: Arc<Seen>, waiting: Arc<AtomicUsize>
             let mut builder = h2::server::Builder::new();
             // Requests that are cancelled before they are accepted would end the connection, and with it all others.
             builder.max_pending_accept_reset_streams(10_000);
+            // A longer body is still on its way when its response begins.
+            builder.initial_window_size(STREAM_WINDOW);
             let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
             let mut streams = JoinSet::new();
             while let Some(Ok((request, respond))) = connection.accept().await {

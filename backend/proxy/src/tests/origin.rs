@@ -12,6 +12,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Notify,
     task::JoinSet,
 };
 
@@ -29,6 +30,8 @@ pub struct Seen {
     pub heads: Mutex<Vec<String>>,
     /// Answers health checks with 503.
     pub ill: AtomicBool,
+    /// Requests to `/held` are answered once it notifies all waiters.
+    pub release: Notify,
 }
 
 impl Origin {
@@ -131,6 +134,9 @@ async fn connection(mut stream: TcpStream, name: String, seen: Arc<Seen>) {
             "/503" => format!("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nx-origin: {name}\r\n\r\n"),
             "/big" => format!("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n{}", "x".repeat(1_000_000)),
             _ => {
+                if path == "/held" {
+                    seen.release.notified().await;
+                }
                 if let Some(millis) = path.strip_prefix("/slow/") {
                     tokio::time::sleep(Duration::from_millis(millis.parse().unwrap())).await;
                 }

@@ -16,7 +16,8 @@ use h2::{
 use hyper::{HeaderMap, http::response::Parts};
 use std::{
     future::poll_fn,
-    task::{Context, Poll},
+    pin::pin,
+    task::{Context, Poll, ready},
 };
 
 /// How many requests are in flight on one connection at a time, in either direction.
@@ -45,6 +46,28 @@ pub fn client_builder() -> Builder {
         .max_header_list_size(MAX_PARSED_HEADER_LIST)
         .max_send_buffer_size(SEND_BUFFER);
     builder
+}
+
+/// Drives a connection for as long as the call on it is in flight. An answer that was read together with the connection's
+/// end is an answer.
+pub async fn drive<T>(
+    connection: impl Future<Output = Result<(), h2::Error>>,
+    call: impl Future<Output = Result<T, h2::Error>>,
+) -> Result<T, String> {
+    let (mut connection, mut call) = (pin!(connection), pin!(call));
+    poll_fn(|context| {
+        if let Poll::Ready(answer) = call.as_mut().poll(context) {
+            return Poll::Ready(answer.map_err(|error| describe(&error)));
+        }
+        let ended = ready!(connection.as_mut().poll(context));
+        Poll::Ready(match call.as_mut().poll(context) {
+            Poll::Ready(Ok(answer)) => Ok(answer),
+            Poll::Ready(Err(_)) | Poll::Pending => {
+                Err(ended.err().map_or_else(|| "closed the connection".to_owned(), |error| describe(&error)))
+            }
+        })
+    })
+    .await
 }
 
 /// A body that arrives. Its sender may send more once the chunk before was taken.

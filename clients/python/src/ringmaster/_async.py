@@ -36,12 +36,22 @@ PROBE_INTERVAL = 2.0
 """The interval of liveness probes during a request that may take longer than ``REQUEST_TIMEOUT``."""
 PROBE_TIMEOUT = 1.0
 """How long a node may take to answer a probe before the request moves to the next node."""
+MAX_SEEN_AGE = 10.0
+"""How old the latest revision that a client has seen may be when it sends a change. It is read again before: the cluster
+refuses a later attempt where it has forgotten answers since that revision, and an idle client's lies far behind."""
+SEEN_NODE_TIMEOUT = 1.0
+"""How long one node may take to answer that read."""
+SEEN_TIMEOUT = 2.0
+"""How long it may take in all. Without it, the change is sent all the same."""
 MAX_ADDRESSES = 16
 """The maximum number of addresses that a client keeps."""
 MAX_IDLE_CONNECTIONS = 20
 """The maximum number of idle connections."""
 RESENT_AFTER = "ringmaster-resent-after"
 REVISION = "ringmaster-revision"
+AGE_MS = "ringmaster-age-ms"
+LATEST = "/v1/locks?limit=1"
+"""A short answer that the leader confirms, and so comes with the latest revision."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,8 @@ class AsyncClient:
         self._discovered = False
         self._seen: str | None = None
         """The revision that the latest answer came with."""
+        self._seen_at = 0.0
+        """When the cluster was there at the latest."""
         self._held: set[AsyncLock] = set()
         # Nodes are reached directly: a proxy in the environment is for the internet.
         self._http = httpx.AsyncClient(
@@ -147,7 +159,7 @@ class AsyncClient:
 
         ``request`` builds it for each attempt; all attempts carry the same key.
         """
-        attempts = Attempts(self._seen)
+        attempts = await self._attempts(request(), until)
         while True:
             try:
                 return await self._send_to_any(request, attempts, until)
@@ -158,6 +170,21 @@ class AsyncClient:
                 if time.monotonic() + RETRY_PAUSE >= until:
                     raise
             await asyncio.sleep(RETRY_PAUSE)
+
+    async def _attempts(self, request: Request, until: float) -> Attempts:
+        """Of a request whose first attempt has not been sent. A revision that is read later would say nothing about
+        that attempt."""
+        if request.key is None or self._seen is None:
+            return Attempts(self._seen)
+        now = time.monotonic()
+        if now - self._seen_at > MAX_SEEN_AGE:
+            try:
+                async with asyncio.timeout(min(SEEN_TIMEOUT, until - now)):
+                    latest = Request("GET", LATEST, key=None, timeout=SEEN_NODE_TIMEOUT)
+                    await self._send_to_any(latest, Attempts(None))
+            except (RingmasterError, TimeoutError):
+                pass  # The revision from before serves: it is too low rather than too high.
+        return Attempts(self._seen)
 
     async def _send_to_any(
         self, request: Request | Callable[[], Request], attempts: Attempts, until: float | None = None
@@ -189,6 +216,7 @@ class AsyncClient:
     async def _send(self, url: str, request: Request, attempts: Attempts) -> Any:
         """Sends the request to one node and returns its answer."""
         headers = {} if request.key is None else {"idempotency-key": request.key} | attempts.headers()
+        sent = time.monotonic()
         sending = asyncio.ensure_future(
             self._http.request(
                 request.method,
@@ -206,7 +234,9 @@ class AsyncClient:
             if not sending.done():
                 raise TimeoutError("it stopped answering" if request.timeout > REQUEST_TIMEOUT else "no answer in time")
             response = sending.result()
-            self._seen = response.headers.get(REVISION, self._seen)
+            if (revision := response.headers.get(REVISION, "")).isdecimal():
+                age = response.headers.get(AGE_MS, "")
+                self._seen, self._seen_at = revision, sent - (int(age) / 1000 if age.isdecimal() else 0)
             return _read(url, response)
         finally:
             for task in tasks:
@@ -239,8 +269,13 @@ def _read(url: str, response: httpx.Response) -> Any:
         body = None
     if response.is_success and body is not None:
         return body
-    if isinstance(body, dict) and "code" in body:
+    if _is_problem(body, response.status_code):
         raise Problem.of(body)
     if response.is_server_error or response.status_code in (408, 429):
         raise ConnectionError(f"it answered {response.status_code}, and not as a node")
     raise RingmasterError(f"{url} does not answer as a Ringmaster node would: it answered {response.status_code}")
+
+
+def _is_problem(body: Any, status: int) -> bool:
+    """Whether it is a problem document of a node. A proxy may answer with JSON of its own."""
+    return isinstance(body, dict) and isinstance(body.get("code"), str) and body.get("status") == status

@@ -126,6 +126,102 @@ async fn a_later_attempt_says_what_was_seen_before_the_first() {
     assert_eq!(seen.lock().unwrap()[4], None, "a new request");
 }
 
+/// A node that refuses a later attempt where it has forgotten answers since the revision that the client names, as a real
+/// one does. Others have written meanwhile.
+#[derive(Default)]
+struct Busy {
+    revision: u64,
+    forgotten: u64,
+    /// How many attempts are in doubt.
+    unanswered: u32,
+    /// Each request that came, with what its client had seen.
+    came: Vec<(&'static str, Option<u64>)>,
+}
+
+fn busy(node: &Arc<Mutex<Busy>>) -> Router {
+    type Node = State<Arc<Mutex<Busy>>>;
+    async fn read(State(node): Node) -> Response {
+        let mut node = node.lock().unwrap();
+        node.came.push(("read", None));
+        ([(REVISION, node.revision.to_string()), (AGE_MS, "0".to_owned())], Json(json!({}))).into_response()
+    }
+    async fn write(State(node): Node, headers: HeaderMap) -> Response {
+        let mut node = node.lock().unwrap();
+        let after = headers.get(RESENT_AFTER).map(|value| value.to_str().unwrap().parse().unwrap());
+        node.came.push(("write", after));
+        if node.unanswered > 0 {
+            node.unanswered -= 1;
+            return problem(Code::OutcomeUnknown, "it was sent and not answered");
+        }
+        if after.is_some_and(|after| after < node.forgotten) {
+            return problem(Code::OutcomeUnknown, "whether it was carried out is no longer known");
+        }
+        node.revision += 1;
+        ([(REVISION, node.revision.to_string())], Json(true)).into_response()
+    }
+    Router::new().route("/v1/locks", get(read)).route("/x", post(write)).with_state(node.clone())
+}
+
+/// A client that has seen revision 41 so long ago, at a node that has forgotten all answers up to 1000 since.
+async fn idle_for(idle: Duration) -> (Client, Arc<Mutex<Busy>>) {
+    let node = Arc::new(Mutex::new(Busy { revision: 40, ..Busy::default() }));
+    let client = Client::new([serve(busy(&node)).await]);
+    assert!(client.post::<bool>("/x", &json!({})).await.unwrap());
+    let mut seen = client.seen.lock().unwrap();
+    seen.as_mut().unwrap().at = Instant::now().checked_sub(idle).unwrap();
+    drop(seen);
+    let mut busy = node.lock().unwrap();
+    (busy.revision, busy.forgotten, busy.unanswered) = (1_010, 1_000, 1);
+    busy.came.clear();
+    drop(busy);
+    (client, node)
+}
+
+#[tokio::test]
+async fn a_client_that_was_idle_looks_before_its_first_attempt() {
+    let idle = MAX_SEEN_AGE + Duration::from_secs(1);
+    let (client, node) = idle_for(idle).await;
+    assert!(client.post::<bool>("/x", &json!({})).await.unwrap());
+    let expected = vec![("read", None), ("write", None), ("write", Some(1_010))];
+    assert_eq!(std::mem::take(&mut node.lock().unwrap().came), expected);
+    // What was just seen is not read again.
+    assert!(client.post::<bool>("/x", &json!({})).await.unwrap());
+    assert_eq!(node.lock().unwrap().came, [("write", None)]);
+
+    let (client, node) = idle_for(idle).await;
+    let until = Instant::now() + Duration::from_secs(5);
+    assert!(client.send_until::<bool>(until, || Request::post("/x", &json!({}))).await.is_ok());
+    assert!(node.lock().unwrap().came.contains(&("read", None)));
+}
+
+#[tokio::test]
+async fn an_outcome_that_was_forgotten_during_the_attempts_is_unknown() {
+    let (client, node) = idle_for(Duration::ZERO).await;
+    let error = client.post::<bool>("/x", &json!({})).await.unwrap_err();
+    assert!(error.is(Code::OutcomeUnknown), "{error}");
+    let came = node.lock().unwrap().came.clone();
+    assert_eq!(came, [("write", None), ("write", Some(41)), ("write", Some(41))]);
+}
+
+#[tokio::test]
+async fn an_idle_client_reads_at_the_next_node_if_one_is_silent() {
+    let (client, node) = idle_for(MAX_SEEN_AGE + Duration::from_secs(1)).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    client.prefer(&silent);
+    assert!(client.post::<bool>("/x", &json!({})).await.unwrap());
+    assert_eq!(node.lock().unwrap().came, [("read", None), ("write", None), ("write", Some(1_010))]);
+}
+
+#[tokio::test]
+async fn an_idle_client_sends_its_change_though_nothing_can_be_read() {
+    let node = serve(Router::new().route("/x", post(|| async { ([(REVISION, "41")], Json(true)) }))).await;
+    let client = Client::new([node]);
+    assert!(client.post::<bool>("/x", &json!({})).await.unwrap());
+    client.seen.lock().unwrap().as_mut().unwrap().at -= 2 * MAX_SEEN_AGE;
+    assert!(client.post::<bool>("/x", &json!({})).await.unwrap());
+}
+
 #[tokio::test]
 async fn the_list_of_addresses_is_bounded() {
     let client = Client::new(["http://a".parse().unwrap()]);

@@ -5,7 +5,10 @@ use proptest::{collection::vec, prelude::*};
 use ringmaster_cluster::{
     State,
     traffic::TrafficCommand,
-    upstreams::health::{HealthChange, OpinionOfEndpoint},
+    upstreams::{
+        UpstreamRecord,
+        health::{HealthChange, OpinionOfEndpoint},
+    },
 };
 use ringmaster_common::{
     action::Action,
@@ -160,13 +163,15 @@ pub fn check(before: &State, state: &State) -> Result<(), TestCaseError> {
         if let Some(primary) = upstream.primary.as_ref().and_then(|primary| primary.endpoint.as_ref()) {
             prop_assert!(ids.contains(primary));
         }
+        let latest =
+            |state: &State| state.upstreams.get(&upstream.name).and_then(UpstreamRecord::latest_primary);
+        let (latest_now, latest_then) = (latest(state), latest(before));
+        prop_assert!(latest_then.is_none() || latest_now.is_some(), "the last primary is not forgotten");
         let known = before.upstreams.get(&upstream.name).map(|record| &record.upstream);
         if let (Some(now), Some(then)) = (&upstream.primary, known.and_then(|known| known.primary.as_ref())) {
             prop_assert!(now.epoch >= then.epoch);
             prop_assert!(now.endpoint == then.endpoint || now.endpoint.is_none() || now.epoch > then.epoch);
             // An epoch belongs to one address, and the one that had it last is known until another one is the primary.
-            let latest = |state: &State| state.upstreams.get(&upstream.name).unwrap().latest_primary();
-            let (latest_now, latest_then) = (latest(state), latest(before));
             if now.endpoint.is_none() || now.epoch == then.epoch {
                 prop_assert_eq!(latest_now, latest_then);
             }
