@@ -1,6 +1,6 @@
 //! The command line: commands, exit codes, and their help.
 //!
-//! Every command except `serve` and `demo` is a client of the HTTP API and can do nothing that a
+//! Every command except `serve`, `demo` and `recover` is a client of the HTTP API and can do nothing that a
 //! browser or a script could not do. Answers go to standard output, errors to standard error. The exit
 //! code is 0 for success, 1 for a refusal or failure, 2 for wrong usage, 3 for an unreachable cluster.
 //! `lock` and `register` exit with the code of the command that they run, and use 124 to 127 for their
@@ -14,6 +14,7 @@ mod events;
 mod lock;
 mod progress;
 mod queries;
+mod recover;
 mod register;
 mod serve;
 mod settings;
@@ -94,6 +95,8 @@ enum Command {
     /// Export or import upstreams and routes
     #[command(subcommand)]
     Config(config::Arguments),
+    /// Recover a cluster that has lost its quorum for good, from a stopped node
+    Recover(recover::Arguments),
     /// Show the plan of an action; change nothing
     Plan(changes::PlanArguments),
     /// Apply a plan, or plan an action and apply it after confirmation
@@ -301,6 +304,7 @@ fn run(command: Command, out: &Out) -> Result<(), CliError> {
         Command::Routes(watching) => block_on(queries::run(Query::Routes, &watching, out)),
         Command::Register(arguments) => block_on(register::run(arguments)),
         Command::Config(arguments) => block_on(config::run(arguments, out)),
+        Command::Recover(arguments) => block_on(recover::run(arguments, out)),
         Command::Plan(arguments) => block_on(changes::plan(arguments, out)),
         Command::Apply(arguments) => block_on(changes::apply(arguments, out)),
         Command::Abort(OneOperation { operation, target }) => {

@@ -13,6 +13,7 @@ use ringmaster_common::{cluster::MAX_NAME_BYTES, id::NodeId, origin::check_origi
 use ringmaster_replication::elections::Elections;
 use serde::Deserialize;
 use std::{
+    collections::BTreeMap,
     fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -21,6 +22,8 @@ use std::{
 
 /// The greatest weight of a node on the ring.
 pub const MAX_WEIGHT: u32 = 1000;
+/// The largest id of a node: JSON clients read larger numbers as another one.
+const MAX_NODE_ID: u64 = (1 << 53) - 1;
 /// The longest election time-out. Writes stop for as long after the death of a leader.
 pub const MAX_ELECTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// The shortest heartbeat interval. Below it, a node does little else.
@@ -54,6 +57,8 @@ pub struct NodeConfig {
     /// Without a slash at the end.
     pub public_url: String,
     pub start: Start,
+    /// The peer addresses of members that were moved.
+    pub moved: BTreeMap<NodeId, SocketAddr>,
     /// The name of the cluster, if this node creates one.
     pub cluster_name: String,
     pub zone: String,
@@ -127,6 +132,9 @@ pub struct NodeOptions {
     /// Join the cluster at this URL, unless the data directory belongs to one already; may be repeated
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub join: Option<Vec<String>>,
+    /// The peer address of a member that was moved, this node among them; may be repeated. Remove it once the cluster knows it
+    #[arg(long, value_name = "ID=IP:PORT", value_delimiter = ',')]
+    pub member: Option<Vec<String>>,
     /// The name of the cluster that --bootstrap creates [default: ringmaster]
     #[arg(long, value_name = "NAME")]
     pub cluster_name: Option<String>,
@@ -183,6 +191,7 @@ impl NodeOptions {
             public_url: self.public_url.or(file.public_url),
             bootstrap,
             join,
+            member: self.member.or(file.member),
             cluster_name: self.cluster_name.or(file.cluster_name),
             zone: self.zone.or(file.zone),
             weight: self.weight.or(file.weight),
@@ -199,6 +208,12 @@ impl NodeOptions {
     pub fn complete(self) -> Result<NodeConfig, ConfigError> {
         if self.id == Some(NodeId(0)) {
             return invalid("id", "0 is not a node id; ids start at 1");
+        }
+        if let Some(id) = self.id.filter(|id| id.0 > MAX_NODE_ID) {
+            return invalid(
+                "id",
+                format!("is at most {MAX_NODE_ID}, not {id}: a larger number is not exact in JSON"),
+            );
         }
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let api_addr = self.api_addr.unwrap_or(loopback(DEFAULT_API_PORT));
@@ -226,6 +241,10 @@ impl NodeOptions {
                 Start::Join(join.iter().map(|url| http_url("join", url)).collect::<Result<_, _>>()?)
             }
         };
+        let moved = moved_members(&self.member.unwrap_or_default(), self.insecure.unwrap_or(false))?;
+        if let Some(own) = self.id.and_then(|id| moved.get(&id)).filter(|own| **own != peer_addr) {
+            return invalid("member", format!("says {own} for this node, and peer_addr is {peer_addr}"));
+        }
         let public_url = match &self.public_url {
             Some(url) => web_url("public_url", url)?,
             None => format!("http://{api_addr}"),
@@ -252,6 +271,7 @@ impl NodeOptions {
             dns_addr: self.dns_addr,
             public_url,
             start,
+            moved,
             cluster_name: check_name("cluster_name", self.cluster_name.unwrap_or("ringmaster".to_owned()))?,
             zone: check_name("zone", self.zone.unwrap_or("default".to_owned()))?,
             weight,
@@ -264,6 +284,25 @@ impl NodeOptions {
             snapshot_every,
         })
     }
+}
+
+/// The new addresses of members, as ID=IP:PORT.
+fn moved_members(texts: &[String], insecure: bool) -> Result<BTreeMap<NodeId, SocketAddr>, ConfigError> {
+    let mut moved = BTreeMap::new();
+    for text in texts {
+        let parsed = text.split_once('=').and_then(|(id, addr)| Some((id.parse().ok()?, addr.parse().ok()?)));
+        let Some((id, addr)) = parsed.filter(|(id, _)| *id != NodeId(0)) else {
+            return invalid(
+                "member",
+                format!("is the id of a node and its peer address, as in 2=10.0.0.2:7801, not {text:?}"),
+            );
+        };
+        check_addresses(&[("member", Some(addr))], insecure)?;
+        if moved.insert(id, addr).is_some() {
+            return invalid("member", format!("has two addresses for node {id}"));
+        }
+    }
+    Ok(moved)
 }
 
 /// The election timing, validated.

@@ -83,7 +83,7 @@ async fn serve(config: NodeConfig, consensus: &Handle, supervisor: &Supervisor) 
     let rates = telemetry.clone();
     group.connect_endpoint_rates(move || rates.endpoint_rates());
     let new_node = identity::new_node(&config, &identity);
-    let cluster_id = identity.cluster_id.clone();
+    let (cluster_id, incarnation) = (identity.cluster_id.clone(), identity.incarnation);
     let bootstraps = config.start == Start::Bootstrap && group.state().id.is_empty();
     if bootstraps {
         let (name, node) = (config.cluster_name.clone(), new_node.clone());
@@ -141,11 +141,17 @@ async fn serve(config: NodeConfig, consensus: &Handle, supervisor: &Supervisor) 
             "consensus has stopped, and the node ends with it: {reason}"
         ))),
         Err(error) = join_if_asked(&config.start, &group, new_node) => Err(error),
-        Err(error) = watch::cluster_id(&cluster_id, &config, &group) => Err(error),
-        Err(error) = watch::addresses(&config, &group) => Err(error),
+        Err(error) = watch::cluster_id((&cluster_id, incarnation), &config, &group) => Err(error),
+        Err(error) = watch::addresses(&config, &data_dir, &group) => Err(error),
         clusters = peers.dialled_by_strangers(), if bootstraps => Err(NodeError(format!(
             "a node of another cluster dialled this node as one of its members: {clusters}. Was this node started with \
              --bootstrap after it had lost its data? To join the other cluster, empty {} and start the node with --join",
+            config.data_dir.display()
+        ))),
+        (peer, why) = watch::superseded(&peers, &group) => Err(NodeError(format!(
+            "node {peer} refuses this node: {why}. What this node has is of before the recovery, so {} cannot be used \
+             again; keep it until nothing in it is missed, and to join anew, start with an empty data directory and another id \
+             (docs/recovery.md)",
             config.data_dir.display()
         ))),
         () = peers.dismissed() => Err(NodeError(format!(
@@ -175,7 +181,10 @@ fn start_consensus(
     };
     let (dir, elections, snapshot_every) = (data_dir.clone(), config.elections, config.snapshot_every);
     let supervisor = supervisor.clone();
-    async move { start(&dir, local, listener, &elections, snapshot_every, vec![reports], &supervisor).await }
+    let moved = config.moved.iter().map(|(id, addr)| (*id, addr.to_string())).collect();
+    async move {
+        start(&dir, local, listener, &elections, snapshot_every, moved, vec![reports], &supervisor).await
+    }
 }
 
 fn start_proxy(

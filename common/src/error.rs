@@ -126,6 +126,8 @@ codes! {
     PreflightFailed = "preflight_failed", 409, "Preflight check failed";
     /// In an operation's error: it was reverted because it was not confirmed in time.
     NotKept = "not_kept", 409, "Operation reverted: not confirmed in time";
+    /// In an operation's error: the cluster was recovered from one node while it ran.
+    ClusterRecovered = "cluster_recovered", 409, "Cluster recovered meanwhile";
     /// In an operation's error: an operator aborted it.
     AbortedByOperator = "aborted_by_operator", 409, "Aborted by an operator";
     /// In an operation's error: the webhook did not fence the old primary. It is the primary again, if it was when the operation started.

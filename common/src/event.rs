@@ -48,6 +48,15 @@ pub enum Event {
     FeatureLevelRaised {
         level: u32,
     },
+    /// The cluster had lost its quorum, and was recovered from what `node` had on disk. The other former members are
+    /// refused from now on.
+    ClusterRecovered {
+        incarnation: Incarnation,
+        node: NodeId,
+        /// The last revision that the node had. What the others had acknowledged after it is lost.
+        last_revision: Revision,
+        former_members: Vec<NodeId>,
+    },
     NodeJoined {
         node: Node,
     },
@@ -60,6 +69,13 @@ pub enum Event {
         from: NodeStatus,
         to: NodeStatus,
         reason: String,
+    },
+    /// The node was started with other addresses.
+    NodeMoved {
+        node: NodeId,
+        api_addr: String,
+        peer_addr: String,
+        public_url: String,
     },
     OpinionChanged {
         observer: NodeId,
@@ -76,6 +92,10 @@ pub enum Event {
     },
     SettingChanged {
         setting: Setting,
+    },
+    /// A setting was deleted. One that Ringmaster knows has its default again.
+    SettingRemoved {
+        key: String,
     },
     PlanCreated {
         plan: PlanId,
@@ -176,10 +196,19 @@ impl fmt::Display for Event {
         match self {
             Event::ClusterCreated { name, .. } => write!(f, "cluster {name} was created"),
             Event::FeatureLevelRaised { level } => write!(f, "the cluster is at feature level {level}"),
+            Event::ClusterRecovered { incarnation, node, last_revision, former_members } => write!(
+                f,
+                "the cluster was recovered from node {node} at revision {last_revision}, as incarnation {incarnation}; the \
+                 members before were {}",
+                list(former_members)
+            ),
             Event::NodeJoined { node } => write!(f, "node {} ({}) joined", node.id, node.name),
             Event::NodeLeft { node } => write!(f, "node {node} left the cluster"),
             Event::NodeStatusChanged { node, to, reason, .. } => {
                 write!(f, "node {node} is {}: {reason}", to.as_str())
+            }
+            Event::NodeMoved { node, api_addr, peer_addr, .. } => {
+                write!(f, "node {node} is at {api_addr} (API) and {peer_addr} (peers) from now on")
             }
             Event::OpinionChanged { observer, subject, sees } => {
                 write!(f, "node {observer} sees node {subject} {}", sees.as_str())
@@ -194,6 +223,7 @@ impl fmt::Display for Event {
             Event::SettingChanged { setting } => {
                 write!(f, "setting {} is now {}", setting.key, setting.value)
             }
+            Event::SettingRemoved { key } => write!(f, "setting {key} was deleted"),
             Event::PlanCreated { plan, action, blocked: false } => write!(f, "plan {plan}: {action}"),
             Event::PlanCreated { plan, action, blocked: true } => {
                 write!(f, "plan {plan}: {action}; it is blocked")

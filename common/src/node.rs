@@ -167,6 +167,17 @@ impl Node {
         }
     }
 
+    /// Sets the addresses under which the node is reached.
+    pub fn set_addresses(&mut self, api_addr: &str, peer_addr: &str, public_url: &str) {
+        for (field, value) in [
+            (&mut self.api_addr, api_addr),
+            (&mut self.peer_addr, peer_addr),
+            (&mut self.public_url, public_url),
+        ] {
+            value.clone_into(field);
+        }
+    }
+
     /// Removes the opinion of a former member.
     pub fn forget_observer(&mut self, gone: NodeId) {
         self.opinions.retain(|opinion| opinion.observer != gone);

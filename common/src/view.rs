@@ -96,6 +96,7 @@ impl ClusterView {
                 self.feature_level = *feature_level;
             }
             Event::FeatureLevelRaised { level } => self.feature_level = *level,
+            Event::ClusterRecovered { incarnation, .. } => self.incarnation = *incarnation,
             Event::NodeJoined { node } => {
                 self.nodes.put(node.clone());
             }
@@ -115,6 +116,11 @@ impl ClusterView {
                     node.set_status(*to, reason, batch.at, batch.revision);
                 }
             }
+            Event::NodeMoved { node, api_addr, peer_addr, public_url } => {
+                if let Some(node) = self.nodes.get_mut(node) {
+                    node.set_addresses(api_addr, peer_addr, public_url);
+                }
+            }
             Event::OpinionChanged { observer, subject, sees } => {
                 if let Some(node) = self.nodes.get_mut(subject) {
                     node.set_opinion(*observer, *sees, batch.at);
@@ -131,6 +137,9 @@ impl ClusterView {
             }
             Event::SettingChanged { setting } => {
                 self.settings.put(setting.clone());
+            }
+            Event::SettingRemoved { key } => {
+                self.settings.remove(key);
             }
             Event::OperationStarted { operation } => {
                 self.operations.put(operation.as_ref().clone());

@@ -49,7 +49,9 @@ impl Kind {
         match event {
             Event::ClusterCreated { .. }
             | Event::FeatureLevelRaised { .. }
+            | Event::ClusterRecovered { .. }
             | Event::NodeJoined { .. }
+            | Event::NodeMoved { .. }
             | Event::NodeLeft { .. }
             | Event::NodeStatusChanged { .. }
             | Event::OpinionChanged { .. } => Kind::Nodes,
@@ -60,7 +62,7 @@ impl Kind {
             | Event::StepsAdded { .. }
             | Event::OperationChanged { .. }
             | Event::OperationUndone { .. } => Kind::Operations,
-            Event::SettingChanged { .. } => Kind::Settings,
+            Event::SettingChanged { .. } | Event::SettingRemoved { .. } => Kind::Settings,
             Event::UpstreamPut { .. }
             | Event::UpstreamRemoved { .. }
             | Event::EndpointPut { .. }
@@ -117,6 +119,7 @@ pub fn tone(event: &Event) -> Tone {
         Event::PlanCreated { blocked: true, .. } => Tone::Warning,
         Event::EndpointHealthChanged { health, .. } if is_disputed(health) => Tone::Warning,
         Event::EndpointHealthChanged { health, .. } => crate::traffic::verdict_tone(health.verdict),
+        Event::ClusterRecovered { .. } => Tone::Warning,
         Event::PrimaryChanged { primary, .. } if primary.endpoint.is_none() => Tone::Bad,
         _ => Tone::Note,
     }
@@ -182,6 +185,7 @@ pub fn entries(batch: &EventBatch) -> impl Iterator<Item = Entry> + '_ {
         is_headline: is_headline(event),
         rolls_up_as: match event {
             Event::SettingChanged { setting } => Some(setting.key.clone()),
+            Event::SettingRemoved { key } => Some(key.clone()),
             // Each node that changes its opinion is an event. Unhealthy and healthy stay separate lines, so
             // that a failure is not hidden by the recovery.
             Event::EndpointHealthChanged { upstream, endpoint, health } => {

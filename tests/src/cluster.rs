@@ -403,6 +403,32 @@ impl Node {
         format!("http://127.0.0.1:{}", self.proxy_port)
     }
 
+    /// Gives it other addresses from its next start on.
+    pub fn move_to(&mut self, api_port: u16, peer_port: u16) {
+        for (flag, port) in [("--api-addr", api_port), ("--peer-addr", peer_port)] {
+            let at =
+                self.arguments.iter().position(|argument| argument == flag).expect("it has the flag") + 1;
+            self.arguments[at] = format!("127.0.0.1:{port}");
+        }
+        (self.api_port, self.peer_port) = (api_port, peer_port);
+        self.url = format!("http://127.0.0.1:{api_port}");
+    }
+
+    /// Has it start with these options instead of those with which it began: it has its identity.
+    pub fn set_options(&mut self, options: &[String]) {
+        let at =
+            self.arguments.iter().position(|argument| argument == "--peer-addr").expect("it has the flag");
+        self.arguments.truncate(at + 2);
+        self.arguments.extend_from_slice(options);
+    }
+
+    /// Has it start with the addresses in its data directory.
+    pub fn forget_addresses(&mut self) {
+        let at =
+            self.arguments.iter().position(|argument| argument == "--api-addr").expect("it has the flag");
+        self.arguments.truncate(at);
+    }
+
     pub fn arguments(&self) -> &[String] {
         &self.arguments
     }

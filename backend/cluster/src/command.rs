@@ -16,9 +16,10 @@ use crate::{
 };
 // The types that come with a command, under one path.
 pub use crate::{
-    membership::{OpinionChange, StatusChange},
+    membership::{NodeAddresses, OpinionChange, StatusChange},
     outcome::{Outcome, Resource, Response, Stored},
     precondition::Precondition,
+    recovery::Recovery,
     request::{Actor, Request, fingerprint},
     time::ClusterTime,
 };
@@ -92,6 +93,17 @@ pub enum Command {
         value: Value,
         precondition: Precondition,
     },
+    DeleteSetting {
+        key: String,
+        precondition: Precondition,
+    },
+    /// The node was started with other addresses.
+    RelocateNode {
+        node: NodeId,
+        to: NodeAddresses,
+    },
+    /// In no log: see [`crate::recovery`].
+    RecoverCluster(Recovery),
     CreatePlan {
         draft: Box<Draft>,
     },
@@ -207,7 +219,9 @@ impl Command {
     /// The feature level at which all members can read it; 0 where they always could.
     pub fn level(&self) -> u32 {
         match self {
-            Command::Traffic(_) => traffic::LEVEL,
+            Command::Traffic(_) | Command::DeleteSetting { .. } | Command::RelocateNode { .. } => {
+                traffic::LEVEL
+            }
             Command::CreatePlan { draft } => draft.level(),
             Command::ForStep { command, .. } => command.level(),
             _ => 0,
@@ -228,13 +242,17 @@ impl Command {
 
     /// Whether clients ask for it, at a high rate, and for what no controller follows.
     pub fn is_of_clients(&self) -> bool {
-        matches!(self, Command::PutSetting { .. }) || !self.is_remembered()
+        matches!(self, Command::PutSetting { .. } | Command::DeleteSetting { .. }) || !self.is_remembered()
     }
 
     /// In a few words, for the audit; none for what no operator asks for.
     pub fn audited_as(&self) -> Option<String> {
         match self {
             Command::PutSetting { key, .. } => Some(format!("set {key}")),
+            Command::DeleteSetting { key, .. } => Some(format!("delete setting {key}")),
+            Command::RecoverCluster(Recovery { incarnation, survivor, .. }) => {
+                Some(format!("recover the cluster from node {survivor}, as incarnation {incarnation}"))
+            }
             Command::StartOperation { plan, keep_within_ms: None } => Some(format!("apply plan {plan}")),
             Command::StartOperation { plan, keep_within_ms: Some(ms) } => {
                 Some(format!("apply plan {plan}, reverting it unless it is kept within {ms} ms"))
@@ -248,6 +266,7 @@ impl Command {
             | Command::AdmitNode { .. }
             | Command::OrderStatus { .. }
             | Command::DismissNode { .. }
+            | Command::RelocateNode { .. }
             | Command::CreatePlan { .. }
             | Command::ReportStep { .. }
             | Command::ForStep { .. }

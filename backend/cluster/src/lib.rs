@@ -25,6 +25,7 @@ pub mod operations;
 pub mod outcome;
 pub mod plans;
 pub mod precondition;
+pub mod recovery;
 pub mod request;
 pub mod requests;
 pub mod routes;
@@ -172,8 +173,12 @@ impl State {
         self.revision = context.revision;
         self.clock = context.now;
         self.wall = context.wall;
-        let is_of_clients =
-            |event: &Event| matches!(event, Event::SettingChanged { .. } | Event::Audited { .. });
+        let is_of_clients = |event: &Event| {
+            matches!(
+                event,
+                Event::SettingChanged { .. } | Event::SettingRemoved { .. } | Event::Audited { .. }
+            )
+        };
         let concerns_controllers = !(of_clients && context.events.iter().all(is_of_clients));
         let batch = (!context.events.is_empty()).then(|| {
             Arc::new(EventBatch {
@@ -280,6 +285,17 @@ impl State {
                 self.locks.disconnect(context, node, None);
                 self.upstreams.forget_observer(node);
                 Outcome::Done
+            }
+            Command::RelocateNode { node, to } => {
+                Arc::make_mut(&mut self.membership).relocate(context, node, &to);
+                Outcome::Done
+            }
+            Command::RecoverCluster(recovery) => {
+                self.recover(context, &recovery);
+                Outcome::Done
+            }
+            Command::DeleteSetting { key, precondition } => {
+                self.settings.delete(context, &key, &precondition).unwrap_or_else(Outcome::Refused)
             }
             Command::PutSetting { key, value, precondition } => {
                 self.settings.put(context, key, value, &precondition).unwrap_or_else(Outcome::Refused)

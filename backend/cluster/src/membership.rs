@@ -33,6 +33,14 @@ pub struct OpinionChange {
     pub sees: Liveness,
 }
 
+/// Under which addresses a node is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeAddresses {
+    pub api_addr: String,
+    pub peer_addr: String,
+    pub public_url: String,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusChange {
     pub node: NodeId,
@@ -82,6 +90,33 @@ impl Membership {
         };
         self.nodes.insert(node.id, Arc::new(node.clone()));
         context.emit(Event::NodeJoined { node });
+    }
+
+    /// A member was started with other addresses.
+    pub(super) fn relocate(&mut self, context: &mut Context, id: NodeId, moved: &NodeAddresses) {
+        let NodeAddresses { api_addr, peer_addr, public_url } = moved.clone();
+        let is_there = self.get(id).is_some_and(|node| {
+            (&node.api_addr, &node.peer_addr, &node.public_url) != (&api_addr, &peer_addr, &public_url)
+        });
+        if is_there {
+            self.edit(id, |node| node.set_addresses(&api_addr, &peer_addr, &public_url));
+            context.emit(Event::NodeMoved { node: id, api_addr, peer_addr, public_url });
+        }
+    }
+
+    /// `survivor` alone is left of all members, as the only voter.
+    pub(super) fn reduce_to(&mut self, context: &mut Context, survivor: NodeId) {
+        // Those that were about to join are no nodes of the state yet, or no voters.
+        let former: BTreeSet<NodeId> =
+            self.nodes.keys().chain(&self.voters).chain(&self.learners).copied().collect();
+        for gone in former.into_iter().filter(|id| *id != survivor) {
+            self.dismiss(context, gone);
+            self.departed.insert(gone);
+        }
+        self.adopt(context, [survivor].into(), BTreeSet::new());
+        // An order to drain it was for a cluster that had other nodes.
+        let reason = "the cluster was recovered from it".to_owned();
+        self.set_status(context, &StatusChange { node: survivor, status: NodeStatus::Up, reason });
     }
 
     /// A node that consensus has let go leaves the state, too.

@@ -365,6 +365,19 @@ impl Operations {
         due.into_iter().filter_map(|id| self.edit(id, |record| expire(record, context))?).collect()
     }
 
+    /// Ends all that is unfinished: their steps and reverts were planned for other members.
+    pub(super) fn fail_all(&mut self, context: &mut Context, why: &Refusal) -> Vec<FailedStep> {
+        let ids: Vec<_> = self.unfinished.iter().copied().collect();
+        let fail = |record: &mut OperationRecord, context: &mut Context| match record.running_position() {
+            Some(position) => record.fail(context, position, why.clone()),
+            None => {
+                record.set_status(context, OperationStatus::Failed, Some(why.clone()));
+                None
+            }
+        };
+        ids.into_iter().filter_map(|id| self.edit(id, |record| fail(record, context))?).collect()
+    }
+
     /// An election ends a transfer of leadership, and upsets one that was planned from another leader.
     pub(super) fn leader_elected(
         &mut self,

@@ -69,6 +69,31 @@ impl Settings {
         Ok(Outcome::stored(Resource::Setting(setting), context.revision, version.is_none()))
     }
 
+    /// Deletes a stored value. A setting that Ringmaster knows has its default again.
+    pub(super) fn delete(
+        &mut self,
+        context: &mut Context,
+        key: &str,
+        precondition: &Precondition,
+    ) -> Result<Outcome, Refusal> {
+        let known = known(context.limits, key);
+        let stored = self.get(key).map(|setting| setting.version);
+        precondition.check(key, stored.or_else(|| known.map(|_| Revision(0))))?;
+        if stored.is_none() {
+            let text = match known {
+                Some(known) => format!("the setting {key:?} is not set; its default is {}", known.default),
+                None => format!("the setting {key:?} is not set"),
+            };
+            return Err(Refusal::new(Code::UnknownSetting, text));
+        }
+        if let Some(known) = known {
+            self.check_order(context.limits, key, &Value::from(known.default))?;
+        }
+        self.by_key.remove(key);
+        context.emit(Event::SettingRemoved { key: key.to_owned() });
+        Ok(Outcome::Done)
+    }
+
     /// The value of a known setting, or its default at the cluster's feature level. A value is in its range: the leader
     /// that wrote it has checked that.
     pub(super) fn number_at(&self, limits: &Limits, key: &str) -> u64 {

@@ -4,12 +4,14 @@
 //! ask for beside proposals and reads: plans, waiting for locks, renewals of registrations, observations. It works on
 //! any node: calls for the leader are forwarded.
 
+mod addresses;
 mod application;
 mod checkpoints;
 mod lock_waiters;
 pub mod locks;
 mod observations;
 mod queries;
+pub mod recovery;
 mod registrations;
 mod start;
 #[cfg(test)]
@@ -23,6 +25,7 @@ pub use self::{
 pub use ringmaster_replication::{Applied, Consistency, GroupStatus, Remembered};
 
 use self::{
+    addresses::MovedMembers,
     application::{Answer, Proposal, Query, check_level},
     locks::Waiters,
     observations::RatesSource,
@@ -60,12 +63,14 @@ struct Inner {
     waiters: Waiters,
     renewals: Renewals,
     rates: RatesSource,
+    moved: MovedMembers,
 }
 
 impl ClusterGroup {
-    fn new(raft: RaftGroup<ClusterApplication>) -> Self {
+    fn new(raft: RaftGroup<ClusterApplication>, moved: BTreeMap<NodeId, String>) -> Self {
         let (waiters, renewals, rates) = (Waiters::default(), Renewals::default(), RatesSource::default());
-        let group = ClusterGroup(Arc::new(Inner { raft, waiters, renewals, rates }));
+        let moved = MovedMembers::new(moved);
+        let group = ClusterGroup(Arc::new(Inner { raft, waiters, renewals, rates, moved }));
         group.0.raft.set_query_handler(Queries(Arc::downgrade(&group.0)));
         group
     }
@@ -175,6 +180,7 @@ impl ClusterGroup {
         let mut members: BTreeMap<NodeId, String> = self.0.raft.replica().members();
         let state = self.state();
         members.extend(state.membership.iter().map(|node| (node.id, node.peer_addr.clone())));
+        self.0.moved.replace_in(&mut members);
         members.into_iter().collect()
     }
 
@@ -211,6 +217,13 @@ impl ClusterGroup {
     /// Finishes a change of voters that was left halfway. False where there is none.
     pub async fn finish_voter_change(&self) -> Result<bool, String> {
         self.0.raft.replica().finish_voter_change().await
+    }
+
+    /// Has consensus know the members under the addresses that the state has.
+    pub async fn update_addresses(&self) -> Result<bool, String> {
+        let state = self.state();
+        let nodes = state.membership.iter().map(|node| (node.id, node.peer_addr.clone()));
+        self.0.raft.replica().update_addresses(&nodes.collect()).await
     }
 
     /// Removes a learner, unless it is gone already.

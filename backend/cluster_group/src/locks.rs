@@ -134,7 +134,7 @@ impl ClusterGroup {
         }
     }
 
-    fn own_request(&self) -> Request {
+    pub(crate) fn own_request(&self) -> Request {
         Request {
             id: uuid::Uuid::new_v4().to_string(),
             actor: Actor::Node(self.me()),

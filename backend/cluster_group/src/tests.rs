@@ -14,6 +14,7 @@ use ringmaster_peer::Local;
 use ringmaster_replication::{Consistency, GroupHost, RaftGroup, elections::Elections};
 use ringmaster_storage::{data_dir::DataDir, journal::Journal};
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -65,7 +66,15 @@ impl Node {
         let application = Counters::default();
         let replaced = application.replaced.clone();
         let counters = host.open(COUNTERS, application, SNAPSHOT_EVERY).await.unwrap();
-        Node { id, addr, host, cluster: ClusterGroup::new(cluster.unwrap()), counters, replaced, _dir: dir }
+        Node {
+            id,
+            addr,
+            host,
+            cluster: ClusterGroup::new(cluster.unwrap(), BTreeMap::new()),
+            counters,
+            replaced,
+            _dir: dir,
+        }
     }
 
     async fn add(&self, name: &str, by: u64) -> u64 {

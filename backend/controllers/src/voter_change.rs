@@ -1,4 +1,4 @@
-//! Finishes changes of voters that were left halfway.
+//! Finishes changes of voters that were left halfway, and has consensus know the addresses of members that were moved.
 //!
 //! A change of voters takes two entries: the first makes both the voters before and those after it needed, the second only
 //! those after it. A step that runs out of time after the first leaves the group so: it works, and tolerates fewer
@@ -27,6 +27,18 @@ impl Controller for VoterChange {
                 Ok(Ok(false)) => {}
                 Ok(Err(error)) => tracing::info!(error, "a change of voters is not finished yet"),
                 Err(_) => tracing::info!("a change of voters is not finished yet; the leader tries again"),
+            }
+        }
+        if !has_step(&leadership.state()) {
+            match timeout(PROPOSAL_DEADLINE, leadership.update_addresses()).await {
+                Ok(Ok(true)) => tracing::info!("consensus knows the members' new addresses"),
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) => {
+                    tracing::info!(error, "consensus does not know the members' new addresses yet")
+                }
+                Err(_) => tracing::info!(
+                    "consensus does not know the members' new addresses yet; the leader tries again"
+                ),
             }
         }
         NextLook::within(IDLE_INTERVAL)

@@ -92,6 +92,8 @@ pub(super) enum RefusalCode {
     NoCommonFormat,
     ForeignCluster,
     OtherIncarnation,
+    /// The cluster was recovered since without the dialler: it is of an earlier incarnation.
+    EarlierIncarnation,
     /// A leader would rely on a lease that the other end cuts short.
     OtherTiming,
     /// The dialler meant another node.
@@ -278,6 +280,16 @@ impl Local {
                 format!("the peer is of cluster {theirs:?}, this node of {:?}", self.cluster_id),
             ));
         }
+        if incarnation < self.incarnation {
+            return Err(Refused::new(
+                RefusalCode::EarlierIncarnation,
+                format!(
+                    "the cluster was recovered from a lost quorum without this peer: the peer is of incarnation \
+                     {incarnation}, this node of {}",
+                    self.incarnation
+                ),
+            ));
+        }
         if incarnation != self.incarnation {
             return Err(Refused::new(
                 RefusalCode::OtherIncarnation,
@@ -289,6 +301,16 @@ impl Local {
 }
 
 impl HandshakeError {
+    /// Where the peer says that the cluster was recovered without this node: its words.
+    pub(super) fn superseded_by(&self) -> Option<&str> {
+        match self {
+            HandshakeError::RefusedByPeer(refused) if refused.code == RefusalCode::EarlierIncarnation => {
+                Some(&refused.detail)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the peer says that this node is a member no more.
     pub(super) fn is_dismissal(&self) -> bool {
         matches!(self, HandshakeError::RefusedByPeer(refused) if refused.code == RefusalCode::Departed)
@@ -368,6 +390,7 @@ impl fmt::Display for RefusalCode {
             RefusalCode::NoCommonFormat => "no common format",
             RefusalCode::ForeignCluster => "foreign cluster",
             RefusalCode::OtherIncarnation => "other incarnation",
+            RefusalCode::EarlierIncarnation => "earlier incarnation",
             RefusalCode::OtherTiming => "other timing",
             RefusalCode::OtherNode => "other node",
             RefusalCode::OwnId => "own id",

@@ -204,6 +204,8 @@ struct Shared {
     departed: watch::Sender<Arc<BTreeSet<NodeId>>>,
     /// Whether a peer has said that this node is a former member itself.
     dismissed: watch::Sender<bool>,
+    /// The last peer that has said that the cluster was recovered without this node, with its words.
+    superseded: watch::Sender<Option<(NodeId, String)>>,
     /// The answer to the last peer that took this node for a member of its own cluster.
     stranger: watch::Sender<Option<String>>,
 }
@@ -229,6 +231,7 @@ impl Peers {
             changes: broadcast::Sender::new(CHANGES_KEPT),
             departed: watch::Sender::default(),
             dismissed: watch::Sender::default(),
+            superseded: watch::Sender::default(),
             stranger: watch::Sender::default(),
         });
         let probes = probe::exchange(listener.local_addr(), Arc::clone(&shared));
@@ -283,6 +286,16 @@ impl Peers {
     pub async fn dismissed(&self) {
         // The sender lives as long as this node's links.
         let _ = self.shared.dismissed.subscribe().wait_for(|dismissed| *dismissed).await;
+    }
+
+    /// Waits until a peer says that the cluster was recovered without this node, and says which one and how.
+    pub async fn superseded(&self) -> (NodeId, String) {
+        let mut superseded = self.shared.superseded.subscribe();
+        match superseded.wait_for(Option::is_some).await {
+            Ok(found) => found.clone().expect("it was waited for"),
+            // The sender lives as long as this node's links.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Waits until a node of another cluster takes this one for a member of its own, and says which

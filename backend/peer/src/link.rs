@@ -109,6 +109,9 @@ impl Link {
             if error.is_dismissal() {
                 shared.dismissed.send_replace(true);
             }
+            if let Some(why) = error.superseded_by() {
+                shared.superseded.send_replace(Some((self.peer, why.to_owned())));
+            }
             error.to_string()
         })
     }

@@ -254,9 +254,20 @@ async fn members_are_let_go_of_and_dialled_at_their_new_address() {
 }
 
 #[tokio::test]
+async fn a_node_of_an_earlier_incarnation_learns_that_the_cluster_was_recovered_without_it() {
+    let (left, recovered) =
+        (start(local(1)).await, start(Local { incarnation: Incarnation(2), ..local(2) }).await);
+    left.peers.set_members(&[(NodeId(2), recovered.addr.to_string())]);
+    let (peer, why) = timeout(CALL_LIMIT, left.peers.superseded()).await.expect("it is refused");
+    assert_eq!(peer, NodeId(2));
+    assert!(why.contains("recovered from a lost quorum without this peer"), "{why}");
+}
+
+#[tokio::test]
 async fn wrong_peers_are_refused_with_a_reason() {
     let foreign = Local { cluster_id: "other".to_owned(), ..local(2) };
     let older = Local { incarnation: Incarnation(0), ..local(2) };
+    let recovered = Local { incarnation: Incarnation(2), ..local(2) };
     let namesake = local(1);
     let newer = Local { formats: 4..=5, ..local(2) };
     let patient = Local { election_timeout_max: Duration::from_millis(400), ..local(2) };
@@ -270,6 +281,12 @@ async fn wrong_peers_are_refused_with_a_reason() {
             older,
             NodeId(2),
             "refused by the peer, other incarnation: the peer is of incarnation 1, this node of 0",
+        ),
+        (
+            recovered,
+            NodeId(2),
+            "refused by the peer, earlier incarnation: the cluster was recovered from a lost quorum without this peer: the \
+             peer is of incarnation 1, this node of 2",
         ),
         (local(3), NodeId(2), "refused by the peer, other node: node 2 was dialled, this is node 3"),
         (namesake, NodeId(2), "refused by the peer, other node: node 2 was dialled, this is node 1"),

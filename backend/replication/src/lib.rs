@@ -20,6 +20,7 @@ mod lost_entries;
 mod machine;
 mod network;
 mod published;
+pub mod recovery;
 mod registry;
 mod remembered;
 mod replica;

@@ -294,7 +294,7 @@ fn check(file: &mut File) -> io::Result<Result<(SnapshotMeta, u64, u64), String>
         Ok(Err(format!(
             "is damaged: {what}. What it held may be nowhere else on this node, so the node does not start. Remove \
              it from the cluster, and let it join again with an empty data directory and a new id; if most nodes are \
-             damaged, restore a backup"
+             damaged, see docs/recovery.md"
         )))
     };
     let length = file.metadata()?.len();

@@ -66,6 +66,16 @@ pub async fn put(
     })
 }
 
+/// Deletes a value. A setting that Ringmaster knows has its default again.
+pub async fn delete(
+    services: &Services,
+    request: WriteRequest,
+    key: String,
+    precondition: Precondition,
+) -> Result<Written<()>, ServiceError> {
+    Ok(services.write(request, Command::DeleteSetting { key, precondition }).await?.map(drop))
+}
+
 fn default_of(known: &Known) -> Setting {
     Setting {
         key: known.key.to_owned(),

@@ -21,11 +21,14 @@ use ringmaster_common::{
         upstream::{Upstream, UpstreamSpec},
     },
 };
+use ringmaster_storage::atomic_file;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -96,8 +99,18 @@ pub async fn run(arguments: Arguments, out: &Out) -> Result<(), CliError> {
             };
             match file.filter(|file| !is_standard(file)) {
                 None => Ok(out.text(text)?),
-                Some(file) => fs::write(&file, text)
-                    .map_err(|error| CliError::Failed(format!("cannot write {}: {error}", file.display()))),
+                Some(file) => {
+                    write_file(&file, &text).map_err(|error| {
+                        CliError::Failed(format!("cannot write {}: {error}", file.display()))
+                    })?;
+                    let upstreams = counted(configuration.upstreams.len(), "upstream");
+                    let routes = counted(configuration.routes.len(), "route");
+                    let (file, bytes) = (file.display(), text.len());
+                    if !target.json {
+                        out.line(format!("Wrote {upstreams} and {routes} to {file} ({bytes} bytes)."))?;
+                    }
+                    Ok(())
+                }
             }
         }
         Arguments::Import(ImportArguments { file, confirmation }) => import(&file, &confirmation, out).await,
@@ -151,6 +164,35 @@ async fn import(file: &Path, confirmation: &Confirmation, out: &Out) -> Result<(
     }
     let in_parts = if parts.len() > 1 { format!(" in {} parts", parts.len()) } else { String::new() };
     if json { Ok(()) } else { Ok(out.line(format!("Applied {} changes{in_parts}.", changes.len()))?) }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Writes a file whole or not at all. What is no regular file, such as a pipe, is written as it is.
+fn write_file(file: &Path, text: &str) -> io::Result<()> {
+    // A link stays, and the file that it leads to is replaced.
+    let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let before = fs::metadata(&file).ok();
+    if before.as_ref().is_some_and(|before| !before.is_file()) {
+        return fs::write(&file, text);
+    }
+    let dir = match file.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    // As a file that is created in the plain way; the process's mask applies.
+    let permissions = before.map_or(fs::Permissions::from_mode(0o666), |before| before.permissions());
+    let mut unfinished =
+        tempfile::Builder::new().prefix(".export-").permissions(permissions.clone()).tempfile_in(dir)?;
+    unfinished.write_all(text.as_bytes())?;
+    if file.exists() {
+        unfinished.as_file().set_permissions(permissions)?;
+    }
+    unfinished.as_file().sync_all()?;
+    unfinished.persist(&file)?;
+    atomic_file::sync_dir(dir)
 }
 
 fn is_standard(file: &Path) -> bool {
@@ -315,6 +357,34 @@ mod tests {
         let (import, changes) = changes(wanted.clone(), upstreams, &[]);
         assert_eq!(import.upstreams.len() + import.routes.len(), changes.len());
         changes.iter().map(Change::sentence).collect()
+    }
+
+    #[test]
+    fn an_export_is_written_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = || {
+            let mut names: Vec<_> =
+                fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let (file, link) = (dir.path().join("traffic.toml"), dir.path().join("link"));
+        write_file(&file, "one").unwrap();
+        let plain = dir.path().join("plain");
+        fs::write(&plain, "").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&file), mode(&plain));
+        fs::remove_file(&plain).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write_file(&link, "two").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "two");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink(), "the link stays");
+        assert_eq!(mode(&file) & 0o777, 0o640);
+        assert_eq!(names(), ["link", "traffic.toml"]);
+        write_file(&dir.path().join("missing/file"), "three").expect_err("there is no such directory");
+        write_file(Path::new("/dev/null"), "four").expect("a device is written, not replaced");
+        assert!(!fs::metadata("/dev/null").unwrap().is_file());
     }
 
     #[test]

@@ -9,7 +9,10 @@
 
 pub mod job;
 
-use super::{Addresses, CliError, duration};
+use super::{
+    Addresses, CliError,
+    duration::{self, show_ms},
+};
 use clap::Args;
 use job::Job;
 use nix::sys::signal::Signal;
@@ -17,6 +20,7 @@ use ringmaster_client::{
     Client, ClientError, LockError, LockGuard, LockRequest, NO_LEADER_PAUSE, lock::default_owner,
 };
 use ringmaster_common::{
+    duration::millis,
     error::Code,
     lock::{MAX_TTL_MS, MAX_WAIT_MS, MIN_TTL_MS},
 };
@@ -111,10 +115,16 @@ pub async fn run(arguments: Arguments) -> Result<(), CliError> {
 /// Acquires the lock. Within the wait, the cluster may still be starting.
 async fn acquire(arguments: &Arguments) -> Result<LockGuard, LockError> {
     let (client, began) = (arguments.addresses.client(), clock::now());
+    let mut is_reported = false;
     loop {
         let left = arguments.wait.saturating_sub(began.elapsed());
         match client.discover().await {
-            Err(ClientError::Unreachable(_)) if left > NO_LEADER_PAUSE => sleep(NO_LEADER_PAUSE).await,
+            Err(error @ ClientError::Unreachable(_)) if left > NO_LEADER_PAUSE => {
+                if !std::mem::replace(&mut is_reported, true) {
+                    eprintln!("ringmaster: {error}; trying again for {}", show_ms(millis(arguments.wait)));
+                }
+                sleep(NO_LEADER_PAUSE).await;
+            }
             _ => return request(arguments, &client).wait(left).acquire().await,
         }
     }

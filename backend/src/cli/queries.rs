@@ -65,9 +65,9 @@ impl Reading {
     pub fn failed(self, error: ClientError) -> CliError {
         let needs_quorum = error.is(Code::NoLeader) && !self.stale;
         match error.into() {
-            CliError::Failed(message) if needs_quorum => {
-                CliError::Failed(format!("{message}; --stale reads what this node has"))
-            }
+            CliError::Failed(message) if needs_quorum => CliError::Failed(format!(
+                "{message}; --stale reads what this node has, and docs/recovery.md has the ways back"
+            )),
             other => other,
         }
     }
@@ -235,7 +235,7 @@ impl Query {
                     | Event::OperationUndone { .. }
             ),
             Query::Audit { .. } => matches!(event, Event::Audited { .. }),
-            Query::Settings => matches!(event, Event::SettingChanged { .. }),
+            Query::Settings => matches!(event, Event::SettingChanged { .. } | Event::SettingRemoved { .. }),
             Query::Routes => matches!(event, Event::RoutePut { .. } | Event::RouteRemoved { .. }),
             Query::Upstreams | Query::Upstream { .. } => matches!(
                 event,

@@ -74,10 +74,13 @@ pub fn run(arguments: Arguments) -> Result<(), CliError> {
 
 /// The options that a restarted node takes from its data directory.
 fn as_options(Identity { addresses, .. }: Identity) -> NodeOptions {
+    // One that was not given follows from the API address, which may be another one now.
+    let public_url =
+        Some(addresses.public_url).filter(|url| *url != format!("http://{}", addresses.api_addr));
     NodeOptions {
         api_addr: Some(addresses.api_addr),
         peer_addr: Some(addresses.peer_addr),
-        public_url: Some(addresses.public_url),
+        public_url,
         ..NodeOptions::default()
     }
 }

@@ -40,6 +40,19 @@ Examples:
         #[command(flatten)]
         target: Target,
     },
+    /// Delete a setting; one that Ringmaster knows has its default again
+    #[command(after_help = "\
+Examples:
+  ringmaster settings delete team.contact
+  ringmaster settings delete nodes.suspect_after_ms --if-match 120")]
+    Delete {
+        key: String,
+        /// Delete only if the setting has this version
+        #[arg(long, value_name = "VERSION")]
+        if_match: Option<Revision>,
+        #[command(flatten)]
+        target: Target,
+    },
 }
 
 pub async fn run(arguments: Arguments, out: &Out) -> Result<(), CliError> {
@@ -52,6 +65,10 @@ pub async fn run(arguments: Arguments, out: &Out) -> Result<(), CliError> {
         Arguments::Put { key, value, if_match, target } => {
             let body = json!({ "value": value });
             (target.client().put::<Value>(&path(&key), &body, if_match).await?, target)
+        }
+        Arguments::Delete { key, if_match, target } => {
+            target.client().delete(&path(&key), if_match).await?;
+            return if target.json { Ok(()) } else { Ok(out.line(format!("Deleted {key}."))?) };
         }
     };
     if target.json {

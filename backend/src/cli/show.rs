@@ -30,7 +30,7 @@ fn no_quorum(cluster: &Cluster) -> String {
     let Quorum { voters, answering, needed, .. } = cluster.quorum;
     format!(
         "none: {answering} of {voters} voters answer node {}, and writes need {needed}; the node states below may be \
-         out of date",
+         out of date; docs/recovery.md has the ways back",
         cluster.answered_by
     )
 }

@@ -33,6 +33,7 @@ fn every_option_can_be_set_in_the_file() {
         dns_addr = "10.0.0.3:53"
         public_url = "https://three.example.org/"
         join = ["http://10.0.0.1:8080", "http://10.0.0.2:8080/"]
+        member = ["2=10.0.0.2:8081", "3=10.0.0.3:8081"]
         cluster_name = "prod"
         zone = "b"
         weight = 2
@@ -50,6 +51,8 @@ fn every_option_can_be_set_in_the_file() {
         config.start,
         Start::Join(vec!["http://10.0.0.1:8080".to_owned(), "http://10.0.0.2:8080".to_owned()])
     );
+    assert_eq!(config.moved.keys().copied().collect::<Vec<_>>(), [NodeId(2), NodeId(3)]);
+    assert_eq!(config.moved[&NodeId(2)], "10.0.0.2:8081".parse().unwrap());
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(config.elections.timeout_max, Duration::from_millis(900));
 }
@@ -74,6 +77,7 @@ fn an_unknown_key_is_named_in_the_error() {
 fn invalid_options_are_named_in_the_error() {
     for (toml, expected) in [
         ("id = 0", "id 0 is not a node id"),
+        ("id = 9007199254740992", "id is at most 9007199254740991"),
         ("name = \"a b\"", "name is 1 to 64 letters"),
         ("name = \"--x\"", "name is 1 to 64 letters"),
         ("api_addr = \"0.0.0.0:7701\"", "not an address that members can reach"),
@@ -85,6 +89,14 @@ fn invalid_options_are_named_in_the_error() {
         ("public_url = \"node1\"", "public_url is invalid"),
         ("join = [\"https://a\"]", "is not an http:// URL"),
         ("bootstrap = true\njoin = [\"http://a\"]", "bootstrap and join exclude each other"),
+        ("member = [\"10.0.0.2:7801\"]", "member is the id of a node and its peer address"),
+        ("member = [\"0=127.0.0.1:7801\"]", "member is the id of a node and its peer address"),
+        ("member = [\"2=10.0.0.2:7801\"]", "pass --insecure"),
+        ("member = [\"2=127.0.0.1:1\", \"2=127.0.0.1:2\"]", "member has two addresses for node 2"),
+        (
+            "id = 1\nmember = [\"1=127.0.0.1:9\"]",
+            "member says 127.0.0.1:9 for this node, and peer_addr is 127.0.0.1:7801",
+        ),
         ("weight = 0", "weight is 1 to 1000"),
         ("heartbeat_ms = 1", "heartbeat_ms is at least 10"),
         ("heartbeat_ms = 100", "election_timeout_min_ms is at least twice"),

@@ -2,12 +2,21 @@
 
 use super::NodeError;
 use crate::config::NodeConfig;
-use ringmaster_cluster::{routes::Routes, upstreams::Upstreams};
+use ringmaster_cluster::{command::NodeAddresses, routes::Routes, upstreams::Upstreams};
 use ringmaster_cluster_group::ClusterGroup;
+use ringmaster_common::id::{Incarnation, NodeId};
 use ringmaster_peer::Peers;
 use ringmaster_proxy::Proxy;
+use ringmaster_storage::data_dir::{Addresses, DataDir, DataDirError, Identity};
 use ringmaster_telemetry::Telemetry;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+/// After so much silence, a node that was superseded has no leader.
+const LEADER_SILENCE: Duration = Duration::from_secs(2);
+/// How often it looks whether it has one.
+const LEADER_INTERVAL: Duration = Duration::from_millis(100);
+/// The pause before a node proposes its new addresses again.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Keeps links to all members.
 pub async fn members(group: ClusterGroup, peers: Peers) {
@@ -62,7 +71,11 @@ pub async fn heartbeats(telemetry: Arc<Telemetry>, proxy: Proxy) {
 
 /// Returns with an error once the state is that of another cluster than the identity says: its snapshots or its journal
 /// were copied into this directory.
-pub async fn cluster_id(expected: &str, config: &NodeConfig, group: &ClusterGroup) -> Result<(), NodeError> {
+pub async fn cluster_id(
+    (expected, incarnation): (&str, Incarnation),
+    config: &NodeConfig,
+    group: &ClusterGroup,
+) -> Result<(), NodeError> {
     let mut applied = group.published().watch_control();
     loop {
         let found = group.state().id.clone();
@@ -74,36 +87,91 @@ pub async fn cluster_id(expected: &str, config: &NodeConfig, group: &ClusterGrou
                 dir = config.data_dir.display(),
             )));
         }
+        let of = group.state().incarnation;
+        if !found.is_empty() && of != incarnation {
+            return Err(NodeError(format!(
+                "the data in {dir} is that of incarnation {of} of the cluster, and {dir}/identity.json says incarnation \
+                 {incarnation}: the cluster was recovered between the two. Restore the one or the other (docs/recovery.md)",
+                dir = config.data_dir.display(),
+            )));
+        }
         if !found.is_empty() || applied.changed().await.is_err() {
             return std::future::pending().await;
         }
     }
 }
 
-/// Returns with an error once the cluster knows this node under other addresses than it has: other nodes could not
-/// find it.
-pub async fn addresses(config: &NodeConfig, group: &ClusterGroup) -> Result<(), NodeError> {
+/// Returns once a peer says that the cluster was recovered from a lost quorum without this node, and this node has no
+/// leader: those that were taken for lost must not form a quorum again. With a leader it was no lost quorum, and a recovery
+/// by mistake must not stop it.
+pub async fn superseded(peers: &Peers, group: &ClusterGroup) -> (NodeId, String) {
+    let (peer, why) = peers.superseded().await;
+    let mut is_logged = false;
+    // A node that has just started may remember a leader, and has not heard from it.
+    while group.silence_of_leader().await.is_some_and(|silence| silence < LEADER_SILENCE) {
+        if !is_logged {
+            tracing::error!(%peer, "{why}; this node has a leader, so one of the two must be stopped");
+            is_logged = true;
+        }
+        tokio::time::sleep(LEADER_INTERVAL).await;
+    }
+    (peer, why)
+}
+
+/// Returns with an error once the cluster knows this node under other addresses than it has, unless it was moved: other
+/// nodes could not find it. The addresses of a node that was moved are proposed until the cluster knows them.
+pub async fn addresses(
+    config: &NodeConfig,
+    data_dir: &DataDir,
+    group: &ClusterGroup,
+) -> Result<(), NodeError> {
     let (me, mut applied) = (group.me(), group.published().watch_control());
+    let here = NodeAddresses {
+        api_addr: config.api_addr.to_string(),
+        peer_addr: config.peer_addr.to_string(),
+        public_url: config.public_url.clone(),
+    };
     loop {
         let state = group.state();
         if let Some(node) = state.membership.get(me) {
-            let (api, peer) = (config.api_addr.to_string(), config.peer_addr.to_string());
-            if node.api_addr == api && node.peer_addr == peer {
-                return std::future::pending().await;
+            let is_moved = config.moved.contains_key(&me);
+            let is_same = node.api_addr == here.api_addr && node.peer_addr == here.peer_addr;
+            if is_same && !(is_moved && node.public_url != here.public_url) {
+                break;
             }
-            // The only member cannot be removed, and its data is nowhere else.
-            let otherwise = match state.membership.iter().count() {
-                1 => "",
-                _ => ", or remove it and let it join anew with an empty data directory",
-            };
-            return Err(NodeError(format!(
-                "node {me} was started with the addresses {api} (API) and {peer} (peers), and the cluster knows it at \
-                 {} and {}; start it there{otherwise}",
-                node.api_addr, node.peer_addr
-            )));
+            if !is_moved {
+                return Err(NodeError(format!(
+                    "node {me} was started with the addresses {} (API) and {} (peers), and the cluster knows it at {} and \
+                     {}; start it there, or pass --member {me}={} if it was moved, and name every other node that was moved \
+                     in the same way (docs/recovery.md)",
+                    here.api_addr, here.peer_addr, node.api_addr, node.peer_addr, here.peer_addr
+                )));
+            }
+            if let Err(refusal) = group.announce_addresses(here.clone()).await {
+                tracing::info!(%refusal, "the cluster does not know this node's new addresses yet; trying again");
+                tokio::time::sleep(ANNOUNCE_INTERVAL).await;
+            }
+            continue;
         }
         if applied.changed().await.is_err() {
             return std::future::pending().await;
         }
     }
+    remember_addresses(config, data_dir)?;
+    std::future::pending().await
+}
+
+/// A later start needs no flags.
+fn remember_addresses(config: &NodeConfig, data_dir: &DataDir) -> Result<(), NodeError> {
+    let failed = |error: DataDirError| NodeError(error.to_string());
+    let Some(identity) = data_dir.identity().map_err(failed)? else { return Ok(()) };
+    let addresses = Addresses {
+        api_addr: config.api_addr,
+        peer_addr: config.peer_addr,
+        public_url: config.public_url.clone(),
+    };
+    if identity.addresses == addresses {
+        return Ok(());
+    }
+    data_dir.write_identity(&Identity { addresses, ..identity }).map_err(failed)
 }

@@ -5,7 +5,12 @@
 //! has lost its identity: the entries of another node, or of another cluster, are never replaced, because a log id says
 //! neither.
 
-use crate::{atomic_file, journal::Journal};
+pub use crate::layout::{SNAPSHOT_SUFFIX, SNAPSHOTS};
+use crate::{
+    atomic_file,
+    journal::Journal,
+    layout::{self, IDENTITY, LOCK},
+};
 use ringmaster_common::id::{Incarnation, NodeId};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -18,9 +23,6 @@ use std::{
 
 /// The format of `identity.json` that this version writes.
 const FORMAT: u32 = 1;
-/// The directory of the snapshots, and what their names end with.
-pub const SNAPSHOTS: &str = "snapshots";
-pub const SNAPSHOT_SUFFIX: &str = ".snap";
 
 /// The identity of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +75,8 @@ pub enum DataDirError {
         path.display()
     )]
     NoIdentity { path: PathBuf, found: &'static str },
+    #[error("{} is not the data directory of a node", path.display())]
+    NoNode { path: PathBuf },
     #[error("{} has format {found}, and this version reads format {FORMAT}: run the version that wrote it", path.display())]
     Format { path: PathBuf, found: u32 },
     #[error(
@@ -95,7 +99,7 @@ impl DataDir {
     pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
         let failed = |source| DataDirError::Io { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(failed)?;
-        let lock_path = path.join("lock");
+        let lock_path = path.join(LOCK);
         let mut lock =
             File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(failed)?;
         match lock.try_lock() {
@@ -111,6 +115,7 @@ impl DataDir {
         // For the message of a process that finds it locked; the lock itself is the kernel's.
         lock.set_len(0).and_then(|()| write!(lock, "{}", process::id())).map_err(failed)?;
         atomic_file::remove_unfinished(path).map_err(failed)?;
+        layout::finish(path).map_err(failed)?;
         Ok(DataDir { path: path.to_owned(), _lock: lock })
     }
 
@@ -120,6 +125,20 @@ impl DataDir {
 
     fn identity_path(&self) -> PathBuf {
         identity_path(&self.path)
+    }
+
+    /// Opens the directory of a node that has been started before, and creates nothing.
+    pub fn open_existing(path: &Path) -> Result<(DataDir, Identity), DataDirError> {
+        let none = || DataDirError::NoNode { path: path.to_owned() };
+        if !path.is_dir() || !(has_identity(path) || Journal::is_used(path)) {
+            return Err(none());
+        }
+        let dir = DataDir::open(path)?;
+        let identity = dir.identity()?;
+        if identity.is_none() {
+            dir.check_empty()?;
+        }
+        Ok((dir, identity.ok_or_else(none)?))
     }
 
     /// The identity of its node; none while it is fresh.
@@ -175,12 +194,15 @@ impl DataDir {
                 });
             }
         }
-        let file = IdentityFile { format: FORMAT, identity: identity.clone() };
-        let text = serde_json::to_vec_pretty(&file).expect("plain data encodes");
-        atomic_file::create(&self.identity_path(), |file| file.write_all(&text))
-            .map(drop)
+        write_identity(&self.path, identity)
             .map_err(|source| DataDirError::Io { path: self.identity_path(), source })
     }
+}
+
+pub(crate) fn write_identity(dir: &Path, identity: &Identity) -> io::Result<()> {
+    let file = IdentityFile { format: FORMAT, identity: identity.clone() };
+    let text = serde_json::to_vec_pretty(&file).expect("plain data encodes");
+    atomic_file::create(&identity_path(dir), |file| file.write_all(&text)).map(drop)
 }
 
 /// Whether a node has ever started from `path`.
@@ -202,7 +224,7 @@ fn has_snapshots(dir: &Path) -> io::Result<bool> {
 }
 
 fn identity_path(path: &Path) -> PathBuf {
-    path.join("identity.json")
+    path.join(IDENTITY)
 }
 
 #[cfg(test)]

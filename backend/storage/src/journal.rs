@@ -46,7 +46,7 @@ use self::{
     writer::{Completion, Failure, Measured, Write, Writer},
 };
 pub use self::{image::GroupLog, position::Entries, record::Owner};
-use crate::atomic_file;
+use crate::{atomic_file, layout::JOURNAL as DIRECTORY};
 use bytes::Bytes;
 use prometheus_client::metrics::histogram::Histogram;
 use ringmaster_common::id::GroupId;
@@ -74,8 +74,6 @@ pub const KEPT_BYTES: usize = 1 << 20;
 /// How many bytes may be queued; further writes wait.
 const QUEUE_BYTES: u32 = 64 << 20;
 
-const DIRECTORY: &str = "journal";
-
 /// Why a journal cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -90,7 +88,7 @@ pub enum JournalError {
     #[error(
         "{} is damaged at byte {offset}: {what}. Entries that were acknowledged may be lost, so this node does not \
          start. Remove it from the cluster, and let it join again with an empty data directory and a new id; if most \
-         nodes are damaged, restore a backup",
+         nodes are damaged, see docs/recovery.md",
         path.display()
     )]
     Damaged { path: PathBuf, offset: u64, what: String },
@@ -155,6 +153,12 @@ impl Journal {
     /// Whether the data directory `dir` has a journal that a node has used.
     pub fn is_used(dir: &Path) -> bool {
         replay::is_used(&dir.join(DIRECTORY))
+    }
+
+    /// The log of a group in the data directory `dir`, of a node that does not run. Changes nothing on disk; entries
+    /// that were cut short by a crash are left out.
+    pub fn read_stopped(dir: &Path, group: GroupId) -> Result<GroupLog, JournalError> {
+        Ok(replay::read(&dir.join(DIRECTORY))?.groups.remove(&group).unwrap_or_default())
     }
 
     /// Opens the journal in the data directory `dir`, and replays it.

@@ -4,3 +4,5 @@
 pub mod atomic_file;
 pub mod data_dir;
 pub mod journal;
+mod layout;
+pub mod replacement;

@@ -193,6 +193,12 @@ impl Client {
         self.send_with_retry(Request { if_match, ..Request::change(Method::PUT, path, body) }).await
     }
 
+    /// Deletes the object at `path`; with `if_match`, only if it has that version.
+    pub async fn delete(&self, path: &str, if_match: Option<Revision>) -> Result<(), ClientError> {
+        let request = Request { if_match, body: None, ..Request::change(Method::DELETE, path, &()) };
+        self.send_with_retry(request).await
+    }
+
     /// Fetches the addresses of the other nodes, once per client.
     pub async fn discover(&self) -> Result<(), ClientError> {
         let members = async {

@@ -82,6 +82,7 @@ async fn what_is_there_can_be_saved_without_a_quorum() {
         (&["audit"], "set team"),
         (&["events"], "setting team"),
         (&["status"], "none: 1 of 3 voters"),
+        (&["status"], "docs/recovery.md"),
         (&["nodes"], "none: 1 of 3 voters"),
     ] {
         let mut fastest = SOON;
@@ -100,7 +101,10 @@ async fn what_is_there_can_be_saved_without_a_quorum() {
     let refused = ringmaster(&url, &["settings", "list"]).await;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(1), "{said}");
-    assert!(said.contains("no_leader") && said.contains("--stale"), "{said}");
+    assert!(
+        said.contains("no_leader") && said.contains("--stale") && said.contains("docs/recovery.md"),
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,7 +179,8 @@ async fn everything_that_is_exported_can_be_imported() {
     let url = cluster.node(1).url.clone();
     let file = |name: &str| cluster.dir().join(name).to_str().expect("UTF-8").to_owned();
     let (toml, json) = (file("all.toml"), file("all.json"));
-    succeeds(&url, &["config", "export", &toml]).await;
+    let said = succeeds(&url, &["config", "export", &toml]).await;
+    assert!(said.starts_with("Wrote ") && said.contains(&format!(" routes to {toml} (")), "{said}");
     succeeds(&url, &["config", "export", &json, "--json"]).await;
     for file in [&toml, &json] {
         let same = succeeds(&url, &["config", "import", file, "--yes"]).await;

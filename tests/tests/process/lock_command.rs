@@ -86,7 +86,12 @@ async fn the_exit_code_is_the_commands_or_says_why_there_is_none() {
         (&["lock", "x", "--limit", "0", "--", "true"], 125, "limit is 1 to"),
         (&["lock", "x", "--ttl", "soon", "--", "true"], 125, "a duration is"),
         (&["lock", "x"], 125, "COMMAND"),
-        (&["lock", "x", "--url", "http://127.0.0.1:9", "--", "true"], 125, "127.0.0.1:9"),
+        (
+            &["lock", "x", "--wait", "1s", "--url", "http://127.0.0.1:9", "--", "true"],
+            125,
+            "trying again for 1 s",
+        ),
+        (&["lock", "x", "--wait", "0s", "--url", "http://127.0.0.1:9", "--", "true"], 125, "127.0.0.1:9"),
         (&["lock", "x", "--", &plain], 126, "plain.txt"),
         (&["lock", "x", "--", "no-such-command"], 127, "no-such-command"),
     ];

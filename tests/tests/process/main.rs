@@ -1,5 +1,6 @@
 //! Ringmaster from the outside: real processes, one module an area. Each test runs in a process of its own.
 
+mod addresses;
 mod admission;
 mod background_tasks;
 mod bad_input;
@@ -25,8 +26,10 @@ mod openapi;
 mod public_surface;
 mod python_client;
 mod readiness;
+mod recovery;
 mod register_command;
 mod request_ids;
+mod settings;
 mod stream;
 mod traffic;
 mod traffic_configuration;

@@ -79,8 +79,7 @@ async fn write(cluster: &Cluster, node: u64, object: &Object) -> BTreeMap<u64, A
     for count in 1..=WRITES {
         let number = 2 * count + node % 2;
         answers.insert(number, put(cluster, node, object, number).await);
-        // A setting cannot be deleted.
-        if count % DELETE_EVERY == 0 && !object.path.starts_with("/v1/settings") {
+        if count % DELETE_EVERY == 0 {
             let deleted = cluster.send(node, Method::DELETE, object.path, None).await.expect("an answer");
             assert!([204, 404].contains(&deleted.status().as_u16()), "{}: {deleted:?}", object.path);
         }

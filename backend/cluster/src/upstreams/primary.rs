@@ -103,6 +103,27 @@ impl Upstreams {
         Ok(Outcome::stored(Resource::Upstream(stored), version, false))
     }
 
+    /// Leaves out `count` epochs, which may have been given out by entries that are lost, and has every primary begin a
+    /// new one: a resource that has seen one of those would refuse it.
+    pub(crate) fn skip_epochs(&mut self, context: &mut Context, count: u64, reason: &str) {
+        self.last_epoch = self.last_epoch.saturating_add(count);
+        let records: Vec<UpstreamRecord> =
+            self.by_name.values().map(|record| UpstreamRecord::clone(record)).collect();
+        for mut record in records {
+            let before = record.upstream.primary.clone();
+            let Some(primary) = record.upstream.primary.as_mut().filter(|primary| primary.endpoint.is_some())
+            else {
+                continue;
+            };
+            self.last_epoch += 1;
+            primary.epoch = self.last_epoch;
+            primary.since = context.wall;
+            record.primary_changes(context, before.as_ref(), reason);
+            record.changes(context.revision);
+            self.keep(record);
+        }
+    }
+
     /// Whether a countdown runs, or has run out.
     pub fn counts_down(&self) -> bool {
         self.by_name.values().any(|record| record.fails_over.is_some())

@@ -7,8 +7,8 @@ use proptest::{collection::vec, prelude::*};
 use ringmaster_cluster::{
     Body, Effect, Entry, State,
     command::{
-        Actor, ClusterTime, Command, OpinionChange, Outcome, Precondition, Record, Request, Resource,
-        Response, StatusChange,
+        Actor, ClusterTime, Command, NodeAddresses, OpinionChange, Outcome, Precondition, Record, Recovery,
+        Request, Resource, Response, StatusChange,
     },
     observations::{EndpointRates, Observations, PeerObservation},
     version::Formats,
@@ -135,6 +135,15 @@ fn command() -> impl Strategy<Value = Command> {
             key,
             value: json!(value),
             precondition,
+        }),
+        1 => (prop_oneof!["[a-c]", Just("nodes.down_after_ms".to_owned())], precondition())
+            .prop_map(|(key, precondition)| Command::DeleteSetting { key, precondition }),
+        1 => (node_id(), new_node()).prop_map(|(node, to)| Command::RelocateNode {
+            node,
+            to: NodeAddresses { api_addr: to.api_addr, peer_addr: to.peer_addr, public_url: to.public_url },
+        }),
+        1 => (2u64..5, 1u32..3, node_id()).prop_map(|(incarnation, feature_level, survivor)| {
+            Command::RecoverCluster(Recovery { incarnation: Incarnation(incarnation), feature_level, survivor })
         }),
         3 => (1u64..9, proptest::option::of(prop_oneof![Just(1u64), Just(1000), Just(2000)])).prop_map(
             |(plan, keep_within_ms)| Command::StartOperation { plan: PlanId(plan), keep_within_ms }

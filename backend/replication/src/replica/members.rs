@@ -66,6 +66,18 @@ impl Replica {
         self.change_members(ChangeMembers::ReplaceAllVoters(voters)).await
     }
 
+    /// Gives the members these addresses. False where they have them already.
+    pub async fn update_addresses(&self, addresses: &BTreeMap<NodeId, String>) -> Result<bool, String> {
+        let known = self.members();
+        let differs = |(id, addr): &(&NodeId, &String)| known.get(*id).is_some_and(|known| known != *addr);
+        let moved: BTreeMap<_, _> =
+            addresses.iter().filter(differs).map(|(id, addr)| (*id, BasicNode::new(addr))).collect();
+        if moved.is_empty() {
+            return Ok(false);
+        }
+        self.change_members(ChangeMembers::SetNodes(moved)).await.map(|()| true)
+    }
+
     /// Removes a learner, unless it is gone already.
     pub async fn remove_learner(&self, node: NodeId) -> Result<(), String> {
         if !self.members().contains_key(&node) {

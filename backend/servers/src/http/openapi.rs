@@ -88,7 +88,7 @@ pub const BODY: &[Code] = &[Code::MalformedJson, Code::BodyTooLarge, Code::Unsup
         (name = "cluster", description = "The members and their health. Answered without a quorum, too."),
         (name = "plans", description = "The actions of operators: planned, shown, then applied."),
         (name = "operations", description = "Plans being run. They outlive the node that runs them."),
-        (name = "settings", description = "Configuration of the whole cluster: plain GET and PUT, with ETags."),
+        (name = "settings", description = "Configuration of the whole cluster: plain GET, PUT and DELETE, with ETags."),
         (name = "locks", description = "Leases with fencing tokens, and fair queues. A resource is safe if it stores the highest token that it has seen and refuses lower ones."),
         (name = "traffic", description = "Upstreams, their endpoints, and the routes that lead there. Configuration with ETags; states change by plans."),
         (name = "history", description = "The events and the audit."),

@@ -55,6 +55,7 @@ pub static ROWS: &[Row] = &[
     row!(Get    "/v1/settings",                                            settings::list,            In(Reads),    Standard,     View),
     row!(Get    "/v1/settings/{*key}",                                     settings::get,             In(Reads),    Standard,     View),
     row!(Put    "/v1/settings/{*key}",                                     settings::put,             In(Settings), Standard,     Operate),
+    row!(Delete "/v1/settings/{*key}",                                     settings::delete,          In(Settings), Standard,     Operate),
 
     row!(Get    "/v1/plans",                                               plans::list,               In(Control),  Standard,     View),
     row!(Post   "/v1/plans",                                               plans::create,             In(Control),  Standard,     Operate),

@@ -102,6 +102,29 @@ pub async fn put(
 
 problems!(PutRefusals: [WRITE, BODY], InvalidSetting, ValueTooLarge, PreconditionFailed, LimitReached);
 
+/// Delete a setting
+///
+/// A setting that Ringmaster knows has its default again.
+#[utoipa::path(
+    delete, path = "/v1/settings/{*key}", tag = "settings", operation_id = "delete_setting",
+    params(
+        ("key" = String, Path, description = "May hold slashes", example = "retired"),
+        ("If-Match" = Option<String>, Header, min_length = 1, description = "Only if it is at one of these versions"),
+        Write
+    ),
+    responses((status = 204, description = "Deleted"), DeleteRefusals)
+)]
+pub async fn delete(
+    State(api): State<Api>,
+    PathId(key): PathId<String>,
+    IfMatch(precondition): IfMatch,
+    Write(request): Write,
+) -> Result<Response, ApiError> {
+    Ok(metadata::no_content(settings::delete(&api.services, request, key, precondition).await?))
+}
+
+problems!(DeleteRefusals: [WRITE], UnknownSetting, InvalidSetting, UpgradeUnfinished, PreconditionFailed);
+
 impl PutSetting {
     fn value_of(self, key: &str) -> Result<Value, Refusal> {
         match self.key {

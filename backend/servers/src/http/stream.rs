@@ -24,7 +24,7 @@ use axum::{
 use ringmaster_cluster::State;
 use ringmaster_common::{
     error::{Code, Refusal},
-    event::EventBatch,
+    event::{Event, EventBatch},
     id::{Incarnation, Revision},
     stream::{ClientMessage, MAX_FOLLOWED, STREAM_FORMAT, ServerMessage, Topic},
 };
@@ -74,13 +74,21 @@ impl StreamQuery {
     fn position_in(&self, state: &State) -> Option<Revision> {
         let is_of_this = self.incarnation.is_none_or(|known| known == state.incarnation)
             && self.cluster.as_deref().is_none_or(|known| known == state.id);
-        self.after.filter(|_| is_of_this)
+        // What such a client has seen after the last revision that was recovered is lost, and no event takes it back.
+        let may_be_lost = |after: &Revision| self.incarnation.is_none() && was_recovered_after(state, *after);
+        self.after.filter(|after| is_of_this && !may_be_lost(after))
     }
 
     /// Whether it says which history `after` belongs to.
     fn names_history(&self) -> bool {
         self.incarnation.is_some() || self.cluster.is_some()
     }
+}
+
+fn was_recovered_after(state: &State, revision: Revision) -> bool {
+    let is_recovery = |event: &Event| matches!(event, Event::ClusterRecovered { .. });
+    let mut batches = state.history.after(revision).into_iter().flatten();
+    batches.any(|batch| batch.events.iter().any(is_recovery))
 }
 
 /// The view, and then every event, over a WebSocket
@@ -405,5 +413,50 @@ impl Stream<'_> {
             }
         };
         sent.unwrap_or(Err(End::SLOW))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringmaster_cluster::{
+        Body, Entry,
+        command::{Actor, ClusterTime, Command, Record, Recovery, Request},
+        version::{FEATURE_LEVEL, Formats},
+    };
+    use ringmaster_common::{Timestamp, id::NodeId};
+
+    #[test]
+    fn a_client_that_names_no_history_begins_anew_after_a_recovery() {
+        let mut state = State::default();
+        let mut apply = |index: u64, command| {
+            let request = Request {
+                id: index.to_string(),
+                actor: Actor::Operator("ops".to_owned()),
+                repeatable: false,
+                fingerprint: None,
+                resent_after: None,
+            };
+            let (format, stamp, wall) = (Formats::NEWEST.record, ClusterTime(0), Timestamp::UNIX_EPOCH);
+            let record = Record { format, stamp, wall, request, command };
+            state.apply(Entry { index, body: Body::Command(Box::new(record)) });
+        };
+        let (incarnation, survivor) = (Incarnation(2), NodeId(1));
+        apply(1, Command::RecordElection { term: 1, leader: survivor });
+        apply(900, Command::RecoverCluster(Recovery { incarnation, feature_level: FEATURE_LEVEL, survivor }));
+        apply(901, Command::RecordElection { term: 2, leader: survivor });
+        let position = |after, incarnation: Option<u64>| {
+            let query = StreamQuery {
+                after: Some(Revision(after)),
+                incarnation: incarnation.map(Incarnation),
+                cluster: Some(String::new()),
+            };
+            query.position_in(&state)
+        };
+        // 500 was of a node that is lost.
+        assert_eq!(position(500, None), None);
+        assert_eq!(position(1, Some(1)), None);
+        assert_eq!(position(900, None), Some(Revision(900)));
+        assert_eq!(position(900, Some(2)), Some(Revision(900)));
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     store::use_store,
 };
 use leptos::prelude::*;
-use ringmaster_common::setting::Known;
+use ringmaster_common::{id::Revision, setting::Known};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -44,13 +44,14 @@ pub fn editor(key: Option<String>, said: RwSignal<String>) -> AnyView {
         place: "/v1/settings/".to_owned(),
         name: key,
         version: began.as_ref().map(|setting| setting.version),
+        // A default cannot be deleted.
+        removable: began.as_ref().is_some_and(|setting| setting.version > Revision(0)),
         body: json!({ "value": began.map(|setting| setting.value) }),
         fields: if known.is_some() { &NUMBER } else { &ANYTHING },
         more: &[],
         current,
         named_by: "",
         only_told: &["key", "version", "updated_at", "updated_by"],
-        removable: false,
         done: Arc::new(done),
     })
 }
