@@ -8,6 +8,7 @@
 
 #![expect(clippy::print_stdout, reason = "a report on standard output is what these commands are for")]
 
+mod chaos;
 mod contention;
 mod crash_points;
 mod elections;
@@ -66,6 +67,8 @@ enum Command {
     Locks(locks::Arguments),
     /// Pauses holders of locks, kills leaders, has clocks jump, and checks what everybody saw
     Contention(contention::Arguments),
+    /// All faults one after the other, at random, while clients write, read and lock; then checks what they saw
+    Chaos(chaos::Arguments),
     /// Kills endpoints under load, and counts requests that fail
     Endpoints(endpoints::Arguments),
     /// Kills a node at each of its fsyncs in turn, and looks whether anything was lost
@@ -83,10 +86,12 @@ async fn start(program: &Program) -> Cluster {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Threads inherit the network namespace: it is entered before there are any.
-    if let Command::Elections(elections) = &arguments.command
-        && elections.needs_network()
-        && let Err(why) = ringmaster_tests::network::enter_namespace()
-    {
+    let needs_network = match &arguments.command {
+        Command::Elections(elections) => elections.needs_network(),
+        Command::Chaos(_) => true,
+        _ => false,
+    };
+    if needs_network && let Err(why) = ringmaster_tests::network::enter_namespace() {
         eprintln!("error: {why}");
         return ExitCode::from(2);
     }
@@ -127,6 +132,7 @@ async fn run(arguments: &Arguments) -> Result<Report, String> {
         Command::Idle(arguments) => idle::run(&program, arguments).await,
         Command::Locks(arguments) => locks::run(&program, arguments).await,
         Command::Contention(arguments) => contention::run(&program, arguments).await,
+        Command::Chaos(arguments) => chaos::run(&program, arguments).await,
         Command::Endpoints(arguments) => endpoints::run(&program, arguments).await,
         Command::CrashPoints(arguments) => crash_points::run(&program, arguments).await,
     }

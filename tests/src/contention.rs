@@ -5,25 +5,22 @@
 //! down what it saw ([`record`]); afterwards it is checked whether that can have been ([`checker`]).
 
 pub mod checker;
+mod contenders;
 pub mod record;
 
-use crate::{
-    SOON,
-    cluster::{Cluster, Host, Program},
-    process::{Process, beside, free_ports},
-};
+use crate::cluster::{Cluster, Host, Program};
 use checker::Findings;
+pub use contenders::{Contenders, Seen};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use record::{Deed, Write};
+use record::Deed;
 use reqwest::Client;
 use ringmaster_common::lock::LockDetail;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -94,37 +91,16 @@ impl Contention {
         }
         cluster.wait_formed(NODES as u64).await;
 
-        let [port] = free_ports();
-        let resource_addr = format!("127.0.0.1:{port}");
-        let writes = dir.join("writes");
-        let mut resource = Command::new(beside("lock-resource"));
-        let checks = if self.unchecked_resource { "unchecked" } else { "checks" };
-        resource.arg(&resource_addr).arg(&writes).arg(checks);
-        let _resource = Process::start(&mut resource, &dir.join("resource.log"));
-        listening(&resource_addr).await;
-
+        let contenders =
+            Contenders::start(&cluster, self.contenders, self.locks, self.ttl, self.unchecked_resource).await;
         let urls: Vec<_> = cluster.nodes.iter().map(|node| node.url.clone()).collect();
-        let deeds = |number: usize| dir.join(format!("deeds-{number}"));
-        let contenders: Vec<_> = (0..self.contenders)
-            .map(|number| {
-                let mut command = Command::new(beside("lock-contender"));
-                command
-                    .arg(format!("contender-{number}"))
-                    .arg(self.ttl.as_millis().to_string())
-                    .arg(lock(number % self.locks))
-                    .arg(&resource_addr)
-                    .arg(deeds(number))
-                    .args(urls.iter().cycle().skip(number % NODES).take(NODES));
-                Process::start(&mut command, &dir.join(format!("contender-{number}.log")))
-            })
-            .collect();
-        let pids: Vec<Pid> = contenders.iter().map(Process::pid).collect();
+        let pids = contenders.pids();
 
         let pauses = Arc::new(AtomicU32::new(0));
         let pausers: Vec<_> = (0..self.locks)
             .map(|number| {
                 let pauser = Pauser {
-                    lock: lock(number),
+                    lock: contenders::lock(number),
                     urls: urls.clone(),
                     pids: pids.clone(),
                     length: self.ttl * 3,
@@ -169,13 +145,8 @@ impl Contention {
             pauser.await.expect("a pauser does not panic");
         }
         cluster.leader().await;
-        drop(contenders);
-
-        let deeds: Vec<Vec<Deed>> = (0..self.contenders)
-            .map(|number| record::read(&deeds(number)).expect("they are whole"))
-            .collect();
-        let writes: Vec<Write> = record::read(&writes).expect("they are whole");
-        let count = |is: fn(&Deed) -> bool| deeds.iter().flatten().filter(|deed| is(deed)).count();
+        let seen = contenders.finish();
+        let count = |is: fn(&Deed) -> bool| seen.deeds.iter().flatten().filter(|deed| is(deed)).count();
         Outcome {
             pauses: pauses.load(Ordering::Relaxed),
             kills,
@@ -183,9 +154,9 @@ impl Contention {
             jumps,
             grants: count(|deed| matches!(deed, Deed::Granted { .. })),
             unknown: count(|deed| matches!(deed, Deed::Unknown { .. })),
-            writes: writes.len(),
-            refused_writes: writes.iter().filter(|write| !write.accepted).count(),
-            findings: checker::check(&deeds, &writes),
+            writes: seen.writes.len(),
+            refused_writes: seen.writes.iter().filter(|write| !write.accepted).count(),
+            findings: checker::check(&seen.deeds, &seen.writes),
         }
     }
 
@@ -213,17 +184,6 @@ impl Contention {
 
 fn clock_file(dir: &Path, id: usize) -> PathBuf {
     dir.join(format!("clock-{id}"))
-}
-
-fn lock(number: usize) -> String {
-    format!("lock-{number}")
-}
-
-async fn listening(addr: &str) {
-    crate::eventually("the resource to listen", SOON, async || {
-        tokio::net::TcpStream::connect(addr).await.map(drop).map_err(|error| error.to_string())
-    })
-    .await;
 }
 
 /// Pauses the holder of one lock, again and again.

@@ -8,10 +8,12 @@
 pub mod browser;
 pub mod cluster;
 pub mod contention;
+pub mod copies;
 pub mod crash_points;
 pub mod demo;
 pub mod network;
 pub mod process;
+pub mod registers;
 pub mod stream;
 pub mod traffic;
 pub mod writers;

@@ -5,50 +5,11 @@ use ringmaster_common::{
     cluster::NodeStatus,
     id::{GroupId, NodeId},
 };
-use ringmaster_tests::{SOON, cluster::Cluster, eventually, stream::agreement, writers::Writers};
-use serde_json::{Value, json};
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    time::Duration,
+use ringmaster_tests::{
+    SOON, cluster::Cluster, copies::Copies, eventually, stream::agreement, writers::Writers,
 };
-
-fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let to = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_all(&entry.path(), &to)?;
-        } else {
-            fs::copy(entry.path(), to)?;
-        }
-    }
-    Ok(())
-}
-
-/// Copies of data directories.
-struct Copies(tempfile::TempDir);
-
-impl Copies {
-    fn new() -> Copies {
-        Copies(tempfile::tempdir().expect("a directory"))
-    }
-
-    fn path(&self, node: u64) -> PathBuf {
-        self.0.path().join(node.to_string())
-    }
-
-    /// Of a node that does not run.
-    fn take(&self, cluster: &Cluster, node: u64) {
-        copy_all(&cluster.data_dir(node), &self.path(node)).expect("a copy");
-    }
-
-    fn put_back(&self, cluster: &Cluster, node: u64) {
-        cluster.wipe(node);
-        copy_all(&self.path(node), &cluster.data_dir(node)).expect("a copy");
-    }
-}
+use serde_json::{Value, json};
+use std::time::Duration;
 
 async fn put_some(cluster: &Cluster, node: u64, prefix: &str, count: u64) {
     for number in 0..count {
@@ -77,7 +38,7 @@ async fn transfer(cluster: &Cluster, from: u64, to: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_put_back_says_so_and_catches_up() {
     let mut cluster = Cluster::start(3).await;
-    let copies = Copies::new();
+    let copies = Copies::default();
     let first = cluster.leader().await;
     if first != 1 {
         transfer(&cluster, first, 1).await;
@@ -137,7 +98,7 @@ async fn a_node_that_is_put_back_says_so_and_catches_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_with_another_history_than_the_majority_stops() {
     let mut cluster = Cluster::start(3).await;
-    let copies = Copies::new();
+    let copies = Copies::default();
     let first = cluster.leader().await;
     if first != 1 {
         transfer(&cluster, first, 1).await;
