@@ -24,6 +24,7 @@ pub mod operation;
 pub mod origin;
 pub mod page;
 pub mod plan;
+mod quorum;
 pub mod setting;
 pub mod stream;
 mod string_enum;

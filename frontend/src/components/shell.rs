@@ -103,13 +103,12 @@ fn connection_pill(store: Store) -> AnyView {
         LinkPhase::Lost => "lost",
     };
     let label = text(move || {
-        let latency = store.latency_ms.get().map(|ms| format!(" · {ms:.0} ms")).unwrap_or_default();
         store.link.with(|link| {
             let peer = link.peer.label();
             match (link.phase, link.node) {
                 (LinkPhase::Live, _) => match store.silent_ms() {
                     Some(ms) => format!("{peer} silent for {}", format::duration(ms)),
-                    None => format!("{peer}{latency}"),
+                    None => peer,
                 },
                 (LinkPhase::Opening, _) => format!("connecting to {peer}"),
                 (LinkPhase::Lost, Some(node)) => format!("lost node {node} · connecting to {peer}"),
@@ -117,6 +116,8 @@ fn connection_pill(store: Store) -> AnyView {
             }
         })
     });
+    let latency = text(move || store.latency_ms.get().map(|ms| format!(" · {ms:.0} ms")).unwrap_or_default());
+    let is_quick = move || phase() == "live" && store.silent_ms().is_none();
     view! {
         <span
             class=text(move || {
@@ -130,8 +131,8 @@ fn connection_pill(store: Store) -> AnyView {
         >
             <i class="dot" aria-hidden="true"></i>
             <span>
-                {when(move || phase() == "live" && store.silent_ms().is_none(), || view! { <span class="roomy">"live from "</span> }.into_any())}
-                {label}
+                {when(is_quick, || view! { <span class="roomy">"live from "</span> }.into_any())}
+                {label} {when(is_quick, move || view! { <span class="roomy">{latency}</span> }.into_any())}
             </span>
         </span>
     }
@@ -234,7 +235,7 @@ fn rail(store: Store, state: State) -> AnyView {
         }
         match (traffic.get(), rate(store.traffic.with(|heard| heard.load(&TrafficScope::All).requests_per_s)))
         {
-            (Some((_, troubled)), _) => format!("{troubled} troubled"),
+            (Some((_, troubled)), _) => troubled.to_string(),
             (None, Quantity { number, .. }) if number == "0.0" => String::new(),
             (None, Quantity { number, unit }) => format!("{number}{unit}"),
         }

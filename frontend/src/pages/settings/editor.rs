@@ -11,7 +11,7 @@ use crate::{
 };
 use leptos::prelude::*;
 use ringmaster_common::setting::Known;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 const NUMBER: [Field; 1] = [Field::new("value", "Value", "", Kind::Number).said("takes an integer")];
@@ -46,10 +46,11 @@ pub fn editor(key: Option<String>, said: RwSignal<String>) -> AnyView {
         version: began.as_ref().map(|setting| setting.version),
         body: json!({ "value": began.map(|setting| setting.value) }),
         fields: if known.is_some() { &NUMBER } else { &ANYTHING },
+        defaults: Value::Null,
         more: &[],
         current,
         named_by: "",
-        only_told: &["key", "version", "updated_at", "updated_by"],
+        read_only: &["key", "version", "updated_at", "updated_by"],
         removable: false,
         done: Arc::new(done),
     })
