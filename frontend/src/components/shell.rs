@@ -31,14 +31,15 @@ const SCROLLED_PX: i32 = 40;
 pub type State = Memo<ClusterSummary>;
 
 pub fn shell(page: impl FnOnce() -> AnyView) -> AnyView {
-    let store = use_store();
+    let (store, address) = (use_store(), use_address());
     let state: State = Memo::new(move |_| store.summarize());
     provide_context(state);
     Effect::new(move |_| {
         let short = state.with(|state| state.short.clone());
         let name = store.name.get();
         let name = if name.is_empty() { name } else { format!("{name} · ") };
-        browser::set_title(&format!("{short} · {name}Ringmaster"));
+        let page = address.path.with(|path| Page::of(path).title());
+        browser::set_title(&format!("{short} · {page} · {name}Ringmaster"));
     });
     let lost = Memo::new(move |_| store.is_disconnected());
     let scrolled = expect_context::<Scrolled>().0;
@@ -82,7 +83,7 @@ fn top_bar(store: Store, state: State) -> AnyView {
             <a class="logo" href="/" aria-label="Ringmaster, overview">{logo()} <span>"Ringmaster"</span></a>
             <div class="state">
                 {live(move || sign(state.with(|state| state.tone)))}
-                <strong data-testid="state-short">{text(move || state.with(|state| state.short.clone()))}</strong>
+                <strong role="status" data-testid="state-short">{text(move || state.with(|state| state.short.clone()))}</strong>
                 <small>{facts}</small>
             </div>
             {problems(state)}

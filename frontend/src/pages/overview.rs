@@ -61,7 +61,6 @@ fn hero(store: Store) -> AnyView {
                 <div class="sentence">
                     {live(move || sign(tone.get()))}
                     <p
-                        role="status"
                         data-testid="state-sentence"
                         data-tone=text(move || tone.get().class().to_owned())
                     >
