@@ -1,10 +1,13 @@
 //! The cluster as a whole: its members, its quorum, and the nodes that it can lose.
 
-pub use crate::node::{Liveness, MAX_NAME_BYTES, Node, NodeStatus, Opinion, Role};
+pub use crate::{
+    node::{Liveness, MAX_NAME_BYTES, Node, NodeStatus, Opinion, Role},
+    quorum::{Majority, Quorum, counts_as_voter, failures_tolerated, majority, voter_sets},
+};
 
 use crate::{
     id::{NodeId, Revision},
-    telemetry::{AgedReport, fresh, has_losses},
+    telemetry::{AgedReport, fresh},
 };
 use serde::{Deserialize, Serialize};
 
@@ -12,11 +15,6 @@ use serde::{Deserialize, Serialize};
 pub const VOTERS: usize = 3;
 /// How many nodes a cluster holds.
 pub const MAX_NODES: usize = 7;
-
-/// How many of `voters` may fail with a majority left.
-pub fn failures_tolerated(voters: usize) -> usize {
-    voters.saturating_sub(1) / 2
-}
 
 /// The body of `GET /v1/cluster`: what the answering node knows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,32 +45,6 @@ pub struct Cluster {
     #[serde(default)]
     pub warnings: Vec<crate::plan::Warning>,
     pub nodes: Vec<NodeInfo>,
-}
-
-/// Whether enough voters answer for writes to be taken, as the answering node sees it now.
-///
-/// Without a quorum the replicated state of the members may be out of date.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Quorum {
-    pub has: bool,
-    pub voters: u64,
-    /// The voters that the answering node has a connection to, and itself.
-    pub answering: u64,
-    /// The number of voters that a write needs.
-    pub needed: u64,
-}
-
-impl Quorum {
-    pub fn new(voters: usize, answering: usize) -> Quorum {
-        let needed = voters / 2 + 1;
-        Quorum {
-            has: answering >= needed,
-            voters: voters as u64,
-            answering: answering as u64,
-            needed: needed as u64,
-        }
-    }
 }
 
 /// A member with its role: an item of `GET /v1/cluster` and `GET /v1/nodes`.
@@ -114,53 +86,76 @@ pub fn can_lose<'a>(
     can_lose_while(id, nodes, leader, reports, |_| true)
 }
 
-/// The same with fresher knowledge: `answers` says which nodes answer now, before the cluster has agreed on it.
-pub fn can_lose_while<'a>(
+/// The same with fresher knowledge: `answers` says which nodes answer now, before the cluster has agreed on it, and
+/// `quorum` whether they are enough.
+pub fn can_lose_now<'a>(
+    id: NodeId,
+    nodes: impl Iterator<Item = &'a Node>,
+    quorum: &Quorum,
+    leader: Option<NodeId>,
+    reports: &[AgedReport],
+    answers: impl Fn(NodeId) -> bool,
+) -> CanLose {
+    let verdict = can_lose_while(id, nodes, leader, reports, answers);
+    if quorum.has || (verdict.answer && verdict.reason == NO_VOTER) {
+        return verdict;
+    }
+    // A missing answer is known at once, while the last report of a dead node counts for some seconds.
+    let (answering, needed) = (quorum.answering_in_words(), quorum.requirement());
+    let verb = if quorum.answering == 1 && quorum.joint.is_empty() { "answers" } else { "answer" };
+    CanLose { answer: false, reason: format!("no: {answering} {verb}, and writes need {needed}") }
+}
+
+const NO_VOTER: &str = "yes: it does not vote";
+
+fn can_lose_while<'a>(
     id: NodeId,
     nodes: impl Iterator<Item = &'a Node>,
     leader: Option<NodeId>,
     reports: &[AgedReport],
     answers: impl Fn(NodeId) -> bool,
 ) -> CanLose {
-    let mut voters = 0;
+    let nodes: Vec<&Node> = nodes.collect();
+    let sets = voter_sets(nodes.iter().copied(), reports);
+    let is_voter = |node: &&&Node| sets.iter().any(|voters| voters.contains(&node.id));
     let mut others: Vec<&Node> = Vec::new();
-    let mut is_voter = false;
-    let mut is_alive = true;
-    let mut down = Vec::new();
-    for node in nodes.filter(|node| node.voter) {
-        voters += 1;
+    let mut own = None;
+    let mut missing = Vec::new();
+    for node in nodes.iter().filter(is_voter) {
         if node.id == id {
-            is_voter = true;
-            is_alive = node.is_alive() && answers(id);
+            own = Some(node);
         } else if !node.is_alive() {
-            down.push(format!("node {} is {}", node.id, node.status.as_str()));
-        } else if has_losses(reports, node.id) {
-            down.push(format!("node {} has lost entries that it had acknowledged", node.id));
+            missing.push(format!("node {} is {}", node.id, node.status.as_str()));
+        } else if !counts_as_voter(node, reports) {
+            missing.push(format!("node {} has lost entries that it had acknowledged", node.id));
         } else if answers(node.id) {
             others.push(node);
         } else {
-            down.push(format!("node {} does not answer", node.id));
+            missing.push(format!("node {} does not answer", node.id));
         }
     }
-    if !is_voter {
-        return CanLose { answer: true, reason: "yes: it does not vote".to_owned() };
-    }
-    let needed = voters / 2 + 1;
-    let unreached = |from: &Node| others.iter().filter(|to| !reaches(from, to, reports)).count();
-    let most_reached = others.iter().map(|from| others.len() - unreached(from)).max().unwrap_or(0);
-    let answer = most_reached >= needed;
-    let reason = if !answer && others.len() >= needed {
+    let Some(own) = own else {
+        return CanLose { answer: true, reason: NO_VOTER.to_owned() };
+    };
+    let left = Quorum::of(&sets, |voter| others.iter().any(|other| other.id == voter));
+    let reached_from = |from: &Node| {
+        let reached = |voter: NodeId| others.iter().any(|to| to.id == voter && reaches(from, to, reports));
+        Quorum::of(&sets, reached).has
+    };
+    let answer = others.iter().any(|from| reached_from(from));
+    let requirement = left.requirement();
+    let reason = if !answer && left.has {
         let apart = others.iter().flat_map(|from| others.iter().map(move |to| (from, to)));
         let apart: Vec<String> = apart
             .filter(|(from, to)| !reaches(from, to, reports))
             .map(|(from, to)| format!("node {} does not reach node {}", from.id, to.id))
             .collect();
-        format!("no: {}; writes need {needed} of {voters} voters", apart.join(", "))
-    } else if !answer && down.is_empty() {
-        format!("no: writes need {needed} of {voters} voters, and {} would be left", others.len())
+        format!("no: {}; writes need {requirement}", apart.join(", "))
+    } else if !answer && missing.is_empty() {
+        format!("no: writes need {requirement}, and {} would be left", left.answering)
     } else if !answer {
-        format!("no: {}; writes need {needed} of {voters} voters", down.join(", "))
-    } else if !is_alive {
+        format!("no: {}; writes need {requirement}", missing.join(", "))
+    } else if !(own.is_alive() && answers(id)) {
         "already down; the others keep the quorum".to_owned()
     } else if leader == Some(id) {
         "yes, after a leadership transfer".to_owned()
@@ -278,12 +273,47 @@ mod tests {
     }
 
     #[test]
+    fn without_a_quorum_no_voter_is_safe_to_stop() {
+        let mut nodes = voters(4);
+        nodes[3].voter = false;
+        let quorum = Quorum::of(&[[1, 2, 3].map(NodeId).into()], |id| id.0 == 1);
+        let verdict = |id| {
+            let leader = None;
+            can_lose_now(NodeId(id), nodes.iter(), &quorum, leader, &reports(4, &[]), |id| id.0 == 1)
+        };
+        for voter in [1, 2, 3] {
+            assert_eq!(verdict(voter).reason, "no: 1 of 3 voters answers, and writes need 2 of 3 voters");
+        }
+        assert!(verdict(4).answer, "a learner is no part of it");
+    }
+
+    #[test]
     fn a_voter_that_has_lost_entries_does_not_count() {
         let (nodes, mut reports) = (voters(3), reports(3, &[]));
         reports[2].report.lost_through = Some(262);
         assert_eq!(losable(&nodes, &reports), [3]);
         let reason = can_lose(NodeId(1), nodes.iter(), Some(NodeId(1)), &reports).reason;
         assert_eq!(reason, "no: node 3 has lost entries that it had acknowledged; writes need 2 of 3 voters");
+    }
+
+    /// From voters 1, 2, 3 to voters 1, 4, 5. All five are marked as voters, and four of five would be left.
+    #[test]
+    fn while_voters_change_both_majorities_must_be_left() {
+        let (mut nodes, mut reports) = (voters(5), reports(5, &[]));
+        let set = |ids: [u64; 3]| ids.map(NodeId).into_iter().collect();
+        reports[0].report.joint_voters = vec![set([1, 2, 3]), set([1, 4, 5])];
+        reports[0].report.last_log_index = 7;
+        assert_eq!(losable(&nodes, &reports), [1, 2, 3, 4, 5]);
+        nodes[4].status = NodeStatus::Down;
+        assert_eq!(losable(&nodes, &reports), [2, 3, 5]);
+        let reason = can_lose(NodeId(4), nodes.iter(), Some(NodeId(1)), &reports).reason;
+        assert_eq!(
+            reason,
+            "no: node 5 is down; writes need 2 of the 3 voters before the change of voters and 2 of the 3 after it"
+        );
+        // A node with a longer log knows that the change has ended.
+        reports[1].report.last_log_index = 8;
+        assert_eq!(losable(&nodes, &reports), [1, 2, 3, 4, 5]);
     }
 
     #[test]

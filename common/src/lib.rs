@@ -25,6 +25,7 @@ pub mod origin;
 pub mod page;
 pub mod placement;
 pub mod plan;
+mod quorum;
 pub mod ring;
 pub mod setting;
 pub mod stream;

@@ -8,7 +8,7 @@ use crate::{
     string_enum::string_enum,
 };
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 /// A report older than this says nothing about now. Nodes report twice a second.
 pub const FRESH_MS: u64 = 2_500;
@@ -52,6 +52,9 @@ pub struct NodeReport {
     /// or has them again. Until then it does not lead, and does not count as a voter.
     #[serde(default)]
     pub lost_through: Option<u64>,
+    /// While a change of voters is under way: the voters before it, then those after it. Empty at all other times.
+    #[serde(default)]
+    pub joint_voters: Vec<BTreeSet<NodeId>>,
     /// How long the process has run.
     pub uptime_ms: u64,
     /// Resident memory.

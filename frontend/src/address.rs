@@ -28,6 +28,25 @@ pub enum Page {
 }
 
 impl Page {
+    /// The name of the page, for the window's title.
+    pub fn title(&self) -> String {
+        match self {
+            Page::Overview | Page::Plan(_) => "Overview".to_owned(),
+            Page::Nodes => "Nodes".to_owned(),
+            Page::Node(id) => format!("Node {id}"),
+            Page::Consensus => "Consensus".to_owned(),
+            Page::Locks => "Locks".to_owned(),
+            Page::Traffic => "Traffic".to_owned(),
+            Page::Upstream(name) => format!("Upstream {name}"),
+            Page::Operations => "Operations".to_owned(),
+            Page::Operation(id) => format!("Operation {id}"),
+            Page::Events => "Events".to_owned(),
+            Page::Audit => "Audit".to_owned(),
+            Page::Settings => "Settings".to_owned(),
+            Page::Missing => "Page not found".to_owned(),
+        }
+    }
+
     pub fn of(path: &str) -> Page {
         let mut parts = path.split('/').filter(|part| !part.is_empty());
         let page = match (parts.next(), parts.next()) {

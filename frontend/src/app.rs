@@ -46,10 +46,17 @@ pub fn app() -> impl IntoView {
 fn page() -> AnyView {
     let address = use_address();
     let page = Memo::new(move |_| address.path.with(|path| Page::of(path)));
-    Effect::new(move |_| match page.get() {
-        // As the API names it: the plan opens over the overview.
-        Page::Plan(id) => address.go(&with_parameter("/", "", "plan", Some(&id.to_string())), true),
-        _ => crate::browser::scroll_to_top("main"),
+    Effect::new(move |is_open: Option<bool>| {
+        match page.get() {
+            // As the API names it: the plan opens over the overview.
+            Page::Plan(id) => address.go(&with_parameter("/", "", "plan", Some(&id.to_string())), true),
+            _ => crate::browser::scroll_to_top("main"),
+        }
+        // The keyboard and a screen reader continue on the new page.
+        if is_open == Some(true) {
+            crate::browser::focus("#main");
+        }
+        true
     });
     live(move || {
         let page = page.get();

@@ -6,7 +6,7 @@
 
 use crate::{
     format::{self, capitalised, count, in_words, listed},
-    leadership::{answers, leader},
+    leadership::{self, answers, counted_quorum, leader},
     metrics,
     timeline::LeadershipTerm,
     tone::Tone,
@@ -15,7 +15,7 @@ use crate::{
 };
 use ringmaster_common::{
     Timestamp,
-    cluster::{Node, NodeStatus, can_lose, failures_tolerated},
+    cluster::{Node, NodeStatus, Quorum, can_lose, failures_tolerated},
     id::{NodeId, OperationId},
     operation::{Operation, OperationStatus},
     telemetry::{Sample, one_way_faults},
@@ -157,9 +157,8 @@ pub fn summarize(input: &SummaryInput<'_>) -> ClusterSummary {
     };
 
     let voters: Vec<&Node> = view.nodes.values().filter(|node| node.voter).collect();
-    let needed = voters.len() / 2 + 1;
-    let answering = voters.iter().filter(|node| answers(node, sample)).count();
-    if answering < needed {
+    let quorum = leadership::quorum(view, sample);
+    if !quorum.has {
         let silent: Vec<NodeId> =
             voters.iter().filter(|node| !answers(node, sample)).map(|node| node.id).collect();
         let since =
@@ -167,15 +166,16 @@ pub fn summarize(input: &SummaryInput<'_>) -> ClusterSummary {
         return statement(
             Tone::Bad,
             "No quorum",
-            format!("No quorum: {}.", of_voters_answer(answering, voters.len())),
+            format!("No quorum: {}.", of_voters_answer(&quorum)),
             format!("Nothing can be written{since}."),
             format!(
-                "{} {} silent, as node {} sees it; writes need {needed} voters. Writes fail fast; stale reads and \
+                "{} {} silent, as node {} sees it; writes need {}. Writes fail fast; stale reads and \
                  the proxies continue with the last state. A leader is elected as soon as enough voters answer: \
                  start their processes, or repair the network between them.",
                 capitalised(&nodes(&silent)),
                 if silent.len() == 1 { "is" } else { "are" },
                 sample.from,
+                quorum.requirement(),
             ),
         );
     }
@@ -188,7 +188,7 @@ pub fn summarize(input: &SummaryInput<'_>) -> ClusterSummary {
             format!(
                 "{}, which is enough to elect one; that takes about a second. If there is still none, check the \
                  reachability of the nodes.",
-                capitalised(&of_voters_answer(answering, voters.len()))
+                capitalised(&of_voters_answer(&quorum))
             ),
         );
     };
@@ -202,7 +202,11 @@ pub fn summarize(input: &SummaryInput<'_>) -> ClusterSummary {
         } else {
             let names: Vec<&str> = down.iter().map(|upstream| upstream.name).collect();
             let failing: f64 = down.iter().map(|upstream| upstream.failures_per_s).sum();
-            let effect = upstream_health::failing_now(failing);
+            let effect = match down.iter().all(|other| other.problem.effect == *effect) {
+                _ if failing > 0.0 => upstream_health::failing_now(failing),
+                true => effect.clone(),
+                false => "Their clients are refused.".to_owned(),
+            };
             (count(names.len() as u64, "upstream") + " down", upstream_health::several(&names), effect)
         };
         let reaction = if rest.is_empty() { reaction.as_str() } else { "" };
@@ -217,10 +221,7 @@ pub fn summarize(input: &SummaryInput<'_>) -> ClusterSummary {
         .filter(|node| matches!(node.status, NodeStatus::Down | NodeStatus::Suspect))
         .collect();
     if let Some(worst) = unavailable.iter().max_by_key(|node| node.status) {
-        // A suspect voter does not count as one to spare.
-        let doubtful =
-            voters.iter().filter(|node| answers(node, sample) && node.status == NodeStatus::Suspect);
-        let spare = (answering - doubtful.count()).saturating_sub(needed) as u64;
+        let spare = counted_quorum(view, sample).spare();
         let ids: Vec<NodeId> = unavailable.iter().map(|node| node.id).collect();
         let since = unavailable.iter().map(|node| node.status_since).min().unwrap_or(worst.status_since);
         let at = input.time_of(since);
@@ -299,9 +300,9 @@ fn host_of(node: &Node) -> &str {
 }
 
 /// For example `1 of 3 voters answers`.
-fn of_voters_answer(answering: usize, voters: usize) -> String {
-    let verb = if answering == 1 { "answers" } else { "answer" };
-    format!("{answering} of {} {verb}", count(voters as u64, "voter"))
+fn of_voters_answer(quorum: &Quorum) -> String {
+    let verb = if quorum.answering == 1 && quorum.joint.is_empty() { "answers" } else { "answer" };
+    format!("{} {verb}", quorum.answering_in_words())
 }
 
 fn more_problems(count: usize) -> String {
@@ -437,15 +438,10 @@ fn problems(input: &SummaryInput<'_>, upstreams: &[TroubledUpstream<'_>]) -> Vec
         }
     }
     let Some(sample) = input.sample else { return problems };
-    let voters = view.nodes.values().filter(|node| node.voter);
-    let (mut all, mut answering) = (0, 0);
-    for node in voters {
-        all += 1;
-        answering += usize::from(answers(node, sample));
-    }
-    if answering < all / 2 + 1 {
+    let quorum = leadership::quorum(view, sample);
+    if !quorum.has {
         let text =
-            format!("No quorum: {}, and writes need {}", of_voters_answer(answering, all), all / 2 + 1);
+            format!("No quorum: {}, and writes need {}", of_voters_answer(&quorum), quorum.requirement());
         found(Tone::Bad, text, About::Consensus);
     } else if leader(view, sample).is_none() {
         found(Tone::Bad, "No leader at the moment".to_owned(), About::Consensus);

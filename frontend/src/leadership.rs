@@ -5,11 +5,12 @@
 
 use ringmaster_common::{
     Timestamp,
-    cluster::{Node, NodeStatus, Role},
+    cluster::{self, Node, NodeStatus, Quorum, Role, counts_as_voter, failures_tolerated},
     id::NodeId,
     telemetry::{AgedReport, FRESH_MS, Sample, fresh},
     view::ClusterView,
 };
+use std::collections::BTreeSet;
 
 /// A node's role as a page shows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,18 +33,26 @@ pub fn answers(node: &Node, sample: &Sample) -> bool {
     node.status != NodeStatus::Down && fresh(&sample.nodes, node.id).is_some()
 }
 
-fn voters(view: &ClusterView) -> impl Iterator<Item = &Node> {
-    view.nodes.values().filter(|node| node.voter)
+/// The sets of voters of each of which a write needs a majority.
+fn voter_sets(view: &ClusterView, sample: &Sample) -> Vec<BTreeSet<NodeId>> {
+    cluster::voter_sets(view.nodes.values(), &sample.nodes)
 }
 
-/// How many voters a write needs.
-fn needed(view: &ClusterView) -> usize {
-    voters(view).count() / 2 + 1
+/// The quorum by the voters that answer.
+pub fn quorum(view: &ClusterView, sample: &Sample) -> Quorum {
+    let answers = |id| view.nodes.get(&id).is_some_and(|node| answers(node, sample));
+    Quorum::of(&voter_sets(view, sample), answers)
+}
+
+/// The quorum by the voters that answer and that the cluster can count on: these decide how many more may fail.
+pub fn counted_quorum(view: &ClusterView, sample: &Sample) -> Quorum {
+    let counts = |node: &Node| answers(node, sample) && counts_as_voter(node, &sample.nodes);
+    Quorum::of(&voter_sets(view, sample), |id| view.nodes.get(&id).is_some_and(counts))
 }
 
 /// Whether too few voters answer for a write.
 pub fn is_without_quorum(view: &ClusterView, sample: &Sample) -> bool {
-    voters(view).filter(|node| answers(node, sample)).count() < needed(view)
+    !quorum(view, sample).has
 }
 
 /// The leader that a majority of the voters confirms.
@@ -54,15 +63,15 @@ pub fn leader<'a>(view: &ClusterView, sample: &'a Sample) -> Option<&'a AgedRepo
     });
     let latest = claims.max_by_key(|aged| aged.report.term)?;
     let (id, term) = (latest.report.node, latest.report.term);
-    let confirms = |node: &&Node| {
-        node.id == id
-            || fresh(&sample.nodes, node.id).is_some_and(|aged| {
+    let confirms = |voter: NodeId| {
+        voter == id
+            || fresh(&sample.nodes, voter).is_some_and(|aged| {
                 // A report from before the election names the leader of an earlier term.
                 let is_earlier = aged.report.term < term && aged.report.leader.is_some();
                 aged.report.leader == Some(id) || is_earlier
             })
     };
-    (voters(view).filter(confirms).count() >= needed(view)).then_some(latest)
+    Quorum::of(&voter_sets(view, sample), confirms).has.then_some(latest)
 }
 
 /// The role to show for a node.
@@ -93,16 +102,19 @@ pub fn silence(sample: &Sample, node: NodeId) -> Option<(u64, NodeId)> {
 /// When the quorum was lost: as the first voter too many fell silent. None while there is one, and where that is not
 /// known.
 pub fn quorum_lost_at(view: &ClusterView, sample: &Sample) -> Option<Timestamp> {
-    let all = voters(view).count();
-    let silent: Vec<NodeId> =
-        voters(view).filter(|node| !answers(node, sample)).map(|node| node.id).collect();
-    let spare = all.checked_sub(needed(view))?;
-    if silent.len() <= spare {
-        return None;
-    }
-    let mut silences: Vec<u64> = silent.iter().filter_map(|id| Some(silence(sample, *id)?.0)).collect();
-    silences.sort_unstable_by(|one, other| other.cmp(one));
-    let lost = i64::try_from(*silences.get(spare)?).ok()?;
+    let is_silent = |id: &NodeId| view.nodes.get(id).is_none_or(|node| !answers(node, sample));
+    let lost_ago = |voters: &BTreeSet<NodeId>| {
+        let silent: Vec<NodeId> = voters.iter().copied().filter(is_silent).collect();
+        let spare = failures_tolerated(voters.len());
+        if silent.len() <= spare {
+            return None;
+        }
+        let mut silences: Vec<u64> = silent.iter().filter_map(|id| Some(silence(sample, *id)?.0)).collect();
+        silences.sort_unstable_by(|one, other| other.cmp(one));
+        silences.get(spare).copied()
+    };
+    let lost = voter_sets(view, sample).iter().filter_map(lost_ago).max()?;
+    let lost = i64::try_from(lost).ok()?;
     Timestamp::from_millisecond(sample.at.as_millisecond() - lost).ok()
 }
 

@@ -10,9 +10,10 @@ pub enum Part {
     Node { text: String, id: u64 },
     Operation { text: String, id: u64 },
     Plan { text: String, id: u64 },
+    AuditEntry { text: String, id: u64 },
 }
 
-/// Cuts a sentence where it names a node, an operation or a plan.
+/// Cuts a sentence where it names a node, an operation, a plan or an entry of the audit.
 pub fn parts(sentence: &str) -> Vec<Part> {
     let mut parts = Vec::new();
     let mut text_from = 0;
@@ -33,7 +34,7 @@ pub fn parts(sentence: &str) -> Vec<Part> {
 
 /// The first name at or after `from`: where it starts and ends, and what it names.
 fn next_name(sentence: &str, from: usize) -> Option<(usize, usize, Part)> {
-    const NOUNS: [&str; 3] = ["node ", "operation ", "plan "];
+    const NOUNS: [&str; 4] = ["node ", "operation ", "plan ", "audit entry "];
     let lower = sentence.to_ascii_lowercase();
     let starts = |index: &usize| NOUNS.iter().find(|noun| lower[*index..].starts_with(**noun));
     let indices = lower.char_indices().map(|(index, _)| index).filter(|index| *index >= from);
@@ -47,6 +48,7 @@ fn next_name(sentence: &str, from: usize) -> Option<(usize, usize, Part)> {
         let part = match noun {
             "node " => Part::Node { text, id },
             "plan " => Part::Plan { text, id },
+            "audit entry " => Part::AuditEntry { text, id },
             _ => Part::Operation { text, id },
         };
         Some((start, end, part))
@@ -65,6 +67,7 @@ mod tests {
                 Part::Node { text, id } => format!("[{text}→n{id}]"),
                 Part::Operation { text, id } => format!("[{text}→o{id}]"),
                 Part::Plan { text, id } => format!("[{text}→p{id}]"),
+                Part::AuditEntry { text, id } => format!("[{text}→a{id}]"),
             })
             .collect()
     }
@@ -79,6 +82,7 @@ mod tests {
                 "operation 17 was undone by operation 18",
                 "[operation 17→o17] was undone by [operation 18→o18]",
             ),
+            ("audit entry 7", "[audit entry 7→a7]"),
             ("plan 812: drain", "[plan 812→p812]: drain"),
             ("the node is silent; a supernode 3 too", "the node is silent; a supernode 3 too"),
             ("node 12 – œ node", "[node 12→n12] – œ node"),

@@ -22,7 +22,7 @@ use crate::{
 use leptos::prelude::*;
 use ringmaster_common::{
     Timestamp,
-    cluster::{CanLose, Node, NodeStatus, can_lose},
+    cluster::{CanLose, Node, NodeStatus, Quorum, can_lose_now},
     event::EventBatch,
     id::{NodeId, OperationId, Revision},
     lock::{Lock, LockCounts},
@@ -151,6 +151,8 @@ pub struct Store {
     pub heard_at: RwSignal<Option<Timestamp>>,
     /// When the quorum was lost, while there is none and the moment is known.
     pub no_quorum_since: RwSignal<Option<Timestamp>>,
+    /// Whether too few voters answer for a write.
+    pub without_quorum: RwSignal<bool>,
     /// The cluster's time of day, ticking while the page is connected.
     pub now: RwSignal<Timestamp>,
     /// The same, ticking always: for what is said of the page itself.
@@ -191,6 +193,7 @@ impl Store {
             latency_ms: RwSignal::new(None),
             heard_at: RwSignal::new(None),
             no_quorum_since: RwSignal::new(None),
+            without_quorum: RwSignal::new(false),
             now: RwSignal::new(browser::now()),
             page_now: RwSignal::new(browser::now()),
             clock_offset_ms: StoredValue::new(0),
@@ -281,6 +284,17 @@ impl Store {
     /// Whether clicks can do anything at the moment.
     pub fn is_live(self) -> bool {
         self.link.with(|link| link.phase == LinkPhase::Live)
+    }
+
+    /// Why nothing can be planned now, if that is so.
+    pub fn cannot_plan(self) -> Option<&'static str> {
+        if !self.is_live() {
+            Some("The page is not connected to any node")
+        } else if self.without_quorum.get() {
+            Some("No quorum: nothing can be planned or written")
+        } else {
+            None
+        }
     }
 
     /// Whether the state that is shown is out of date.
@@ -464,6 +478,7 @@ impl Store {
             let known = self.no_quorum_since.get_untracked().filter(|_| lost);
             let since = known.or_else(|| leadership::quorum_lost_at(view, &sample).filter(|_| lost));
             set(self.no_quorum_since, since);
+            set(self.without_quorum, lost);
         });
         self.sample.set(Some(sample));
         self.publish_telemetry();
@@ -498,10 +513,9 @@ impl Store {
         self.view.with_value(|view| {
             self.nodes.with_value(|nodes| {
                 self.sample.with_untracked(|sample| {
-                    let heard = heard_now(view, sample.as_ref());
-                    let reports = sample.as_ref().map_or(&[][..], |sample| &sample.nodes);
+                    let losses = losses(view, sample.as_ref(), leader);
                     for (id, signals) in nodes {
-                        set(signals.can_lose, can_lose(*id, heard.iter(), leader, reports));
+                        set(signals.can_lose, losses(*id));
                         let Some(sample) = sample else { continue };
                         set(signals.report, metrics::fresh(sample, *id).cloned());
                         set(signals.lag, metrics::lag(view, sample, *id));
@@ -515,15 +529,19 @@ impl Store {
     }
 }
 
-/// The members as the log has them, but for those that it still calls up while nothing is heard from
-/// them: without a quorum it cannot say better.
-fn heard_now(view: &ClusterView, sample: Option<&Sample>) -> Vec<Node> {
-    let silent = |id| sample.is_some_and(|sample| metrics::fresh(sample, id).is_none());
-    let mut nodes: Vec<Node> = view.nodes.values().cloned().collect();
-    for node in nodes.iter_mut().filter(|node| node.status == NodeStatus::Up && silent(node.id)) {
-        node.status = NodeStatus::Suspect;
-    }
-    nodes
+/// Whether the cluster can do without each member.
+fn losses<'a>(
+    view: &'a ClusterView,
+    sample: Option<&'a Sample>,
+    leader: Option<NodeId>,
+) -> impl Fn(NodeId) -> CanLose + use<'a> {
+    let (reports, quorum) = match sample {
+        Some(sample) => (&sample.nodes[..], leadership::quorum(view, sample)),
+        // Before the first measurement nothing is known to be silent.
+        None => (&[][..], Quorum { has: true, ..Quorum::default() }),
+    };
+    let answers = move |id| sample.is_none_or(|sample| metrics::fresh(sample, id).is_some());
+    move |id| can_lose_now(id, view.nodes.values(), &quorum, leader, reports, answers)
 }
 
 pub fn use_store() -> Store {

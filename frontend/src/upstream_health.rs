@@ -12,7 +12,7 @@ use ringmaster_common::{
     Timestamp,
     traffic::{
         health::Verdict,
-        upstream::{Endpoint, EndpointState, Primary, Upstream},
+        upstream::{Endpoint, EndpointState, Primary, Protocol, Upstream},
     },
     view::ClusterView,
 };
@@ -100,24 +100,24 @@ pub fn problem(
 ) -> Option<UpstreamProblem> {
     let endpoints = &upstream.config.endpoints;
     let name = &upstream.name;
+    let is_routed = view.routes.values().any(|route| route.spec.upstream == *name);
     if endpoints.is_empty() {
-        let is_routed = view.routes.values().any(|route| route.spec.upstream == *name);
         return is_routed.then(|| UpstreamProblem {
             tone: Tone::Bad,
             text: format!("Upstream {name} has no endpoints, and routes lead to it"),
-            effect: failing_now(load.failures_per_s),
+            effect: unserved_effect(upstream, is_routed, load),
             reaction: "Add an endpoint, or let one register.".to_owned(),
         });
     }
     if !endpoints.iter().any(|endpoint| upstream.is_serving(endpoint)) {
-        return Some(unserved(upstream, load, time_of));
+        return Some(unserved(upstream, is_routed, load, time_of));
     }
     let failing = load.failure_percent().unwrap_or(0.0);
     if failing >= SOME_FAIL {
         return Some(UpstreamProblem {
             tone: failure_tone(failing),
             text: format!("Upstream {name}: {failing:.0} % of requests fail"),
-            effect: failing_now(load.failures_per_s),
+            effect: unserved_effect(upstream, is_routed, load),
             reaction: "An endpoint is available: check its log and its health check.".to_owned(),
         });
     }
@@ -125,7 +125,12 @@ pub fn problem(
 }
 
 /// No endpoint gets requests.
-fn unserved(upstream: &Upstream, load: Load, time_of: &dyn Fn(Timestamp) -> String) -> UpstreamProblem {
+fn unserved(
+    upstream: &Upstream,
+    is_routed: bool,
+    load: Load,
+    time_of: &dyn Fn(Timestamp) -> String,
+) -> UpstreamProblem {
     let name = &upstream.name;
     let (what, why, since) = match &upstream.primary {
         Some(Primary { endpoint: None, since, .. }) => ("primary", String::new(), Some(*since)),
@@ -155,9 +160,10 @@ fn unserved(upstream: &Upstream, load: Load, time_of: &dyn Fn(Timestamp) -> Stri
         (None, _) => "It serves again as soon as an endpoint passes its checks.".to_owned(),
     };
     UpstreamProblem {
-        tone: Tone::Bad,
+        // No client of the proxies needs it yet.
+        tone: if is_routed || load.failures_per_s > 0.0 { Tone::Bad } else { Tone::Warning },
         text: format!("Upstream {name} has no {what}{since}{why}"),
-        effect: failing_now(load.failures_per_s),
+        effect: unserved_effect(upstream, is_routed, load),
         reaction,
     }
 }
@@ -197,13 +203,19 @@ fn lost_redundancy(upstream: &Upstream, time_of: &dyn Fn(Timestamp) -> String) -
     })
 }
 
+/// What it means for clients that no endpoint serves them.
+fn unserved_effect(upstream: &Upstream, is_routed: bool, load: Load) -> String {
+    match upstream.config.protocol {
+        _ if load.failures_per_s > 0.0 => failing_now(load.failures_per_s),
+        _ if !is_routed => "No route leads to it.".to_owned(),
+        Protocol::Tcp => "Connections are closed at once.".to_owned(),
+        Protocol::Http1 | Protocol::Http2 => "Requests get 503.".to_owned(),
+    }
+}
+
 /// For example `4.0 requests/s fail.`
 pub fn failing_now(failures_per_s: f64) -> String {
-    if failures_per_s > 0.0 {
-        format!("{} requests/s fail.", format::rate(failures_per_s).number)
-    } else {
-        "Requests get 503.".to_owned()
-    }
+    format!("{} requests/s fail.", format::rate(failures_per_s).number)
 }
 
 /// Why endpoints are not available: by name where there are a few, else by number.
@@ -288,6 +300,15 @@ pub mod tests {
         serde_json::from_value(text).unwrap()
     }
 
+    /// A route of all requests to `upstream`.
+    pub fn route(upstream: &str) -> Route {
+        let text = json!({
+            "name": upstream, "path_prefix": "/", "upstream": upstream, "version": 1,
+            "updated_at": "2026-01-01T00:00:00Z", "updated_by": "me",
+        });
+        serde_json::from_value(text).unwrap()
+    }
+
     fn active_standby(
         mut upstream: Upstream,
         primary: Option<&str>,
@@ -309,11 +330,13 @@ pub mod tests {
 
     fn found(upstream: &Upstream, load: Load) -> (Tone, String) {
         let time_of = |at: Timestamp| format::time_of_day(at, 0);
-        match problem(&ClusterView::default(), upstream, load, &time_of) {
+        let mut view = ClusterView::default();
+        view.routes.put(route(&upstream.name));
+        match problem(&view, upstream, load, &time_of) {
             Some(UpstreamProblem { tone, text, effect, reaction }) => {
                 (tone, format!("{text}. {effect} {reaction}").trim_end().to_owned())
             }
-            None => (tone(&ClusterView::default(), upstream, load), String::new()),
+            None => (tone(&view, upstream, load), String::new()),
         }
     }
 
@@ -416,19 +439,26 @@ pub mod tests {
     #[test]
     fn an_upstream_without_endpoints_matters_once_a_route_leads_to_it() {
         let empty = upstream("web", &[]);
-        assert_eq!(found(&empty, Load::default()).0, Tone::Unknown);
-        let route: Route = serde_json::from_value(json!({
-            "name": "all", "path_prefix": "/", "upstream": "web", "version": 1,
-            "updated_at": "2026-01-01T00:00:00Z", "updated_by": "me",
-        }))
-        .unwrap();
+        assert_eq!(tone(&ClusterView::default(), &empty, Load::default()), Tone::Unknown);
         let mut view = ClusterView::default();
-        view.routes.put(route);
+        view.routes.put(route("web"));
         let found = problem(&view, &empty, failing(3.0, 3.0), &|at| at.to_string()).unwrap();
         assert_eq!(
             (found.tone, found.text.as_str(), found.effect.as_str()),
             (Tone::Bad, "Upstream web has no endpoints, and routes lead to it", "3.0 requests/s fail.")
         );
+    }
+
+    #[test]
+    fn the_effect_is_that_on_the_clients_of_the_proxies() {
+        let down = [endpoint("e1", "ready", "unhealthy")];
+        let web = upstream("web", &down);
+        let unrouted = problem(&ClusterView::default(), &web, Load::default(), &|at| at.to_string()).unwrap();
+        assert_eq!((unrouted.tone, unrouted.effect.as_str()), (Tone::Warning, "No route leads to it."));
+        let mut db = upstream("db", &down);
+        db.config.protocol = Protocol::Tcp;
+        let words = found(&db, Load::default()).1;
+        assert!(words.contains("e1 is unhealthy. Connections are closed at once."), "{words}");
     }
 
     #[test]

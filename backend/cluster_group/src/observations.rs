@@ -44,17 +44,19 @@ impl ClusterGroup {
                 (replication.node, PeerObservation { lag: Some(replication.lag), age })
             })
             .collect();
-        let mut joint_voters = replica.voter_sets();
-        if joint_voters.len() < 2 {
-            joint_voters.clear();
-        }
         Observations {
             peers,
             with_losses: replica.followers_with_losses(),
             endpoints: self.0.rates.read(),
-            joint_voters,
+            joint_voters: self.joint_voters(),
             election_bound: 2 * replica.lease(),
         }
+    }
+
+    /// While a change of voters is under way: the voters before it, then those after it.
+    pub fn joint_voters(&self) -> Vec<BTreeSet<NodeId>> {
+        let sets = self.0.raft.replica().voter_sets();
+        if sets.len() < 2 { Vec::new() } else { sets }
     }
 
     /// The members that answer: this node, each that it has a connection to, and each that other nodes hear from.

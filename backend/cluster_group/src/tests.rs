@@ -167,8 +167,12 @@ async fn a_change_of_voters_that_was_left_halfway_is_finished() {
     nodes[0].put_setting("key", 1).await;
     assert_eq!(leader.voter_sets(), [before, after], "no other node takes the second step");
     assert_eq!(leader.observations().joint_voters, leader.voter_sets());
+    let quorum = leader.quorum();
+    let sets: Vec<_> = quorum.joint.iter().map(|set| (set.voters, set.needed)).collect();
+    assert_eq!(sets, [(3, 2), (2, 2)], "both majorities are counted");
     assert!(leader.finish_voter_change().await.unwrap());
     assert_eq!(leader.voter_sets(), [[1, 2].map(NodeId).into()]);
+    assert!(leader.quorum().joint.is_empty());
     assert!(!leader.finish_voter_change().await.unwrap(), "once is enough");
     for node in &nodes {
         node.stop().await;

@@ -247,11 +247,10 @@ impl<A: Application> RaftGroup<A> {
     pub fn unanswered(&self, sent: bool) -> Refusal {
         let quorum = self.0.replica.quorum();
         let answering = format!(
-            "{} of {} voters answer node {}, and {} are needed",
-            quorum.answering,
-            quorum.voters,
+            "{} answer node {}, and writes need {}",
+            quorum.answering_in_words(),
             self.0.replica.node(),
-            quorum.needed
+            quorum.requirement()
         );
         if sent {
             Refusal::new(

@@ -8,11 +8,11 @@ use crate::{
 };
 use ringmaster_cluster::State;
 use ringmaster_common::{
-    cluster::{CanLose, Cluster, Node, NodeInfo, Quorum, Role, can_lose_while},
+    cluster::{CanLose, Cluster, Node, NodeInfo, Quorum, Role, can_lose_now, counts_as_voter},
     error::{Code, Refusal},
     id::NodeId,
     page::Page,
-    telemetry::{AgedReport, has_losses},
+    telemetry::AgedReport,
     traffic::warnings::unserved,
 };
 use std::{collections::BTreeSet, time::Duration};
@@ -27,9 +27,8 @@ const HEARD_LATER_BY: Duration = Duration::from_secs(1);
 pub fn cluster(services: &Services) -> Cluster {
     let state = services.group.state();
     let snapshot = Snapshot::take(services, &state);
-    let (quorum, nodes) = (snapshot.quorum, snapshot.all());
     // A node that is dead and a node that is cut off from here are both of no use to a write.
-    let living = quorum.answering.min(snapshot.living_voters());
+    let spare = snapshot.quorum.spare().min(snapshot.counted(&services.group.voter_sets()).spare());
     Cluster {
         name: state.name.clone(),
         id: state.id.clone(),
@@ -40,13 +39,13 @@ pub fn cluster(services: &Services) -> Cluster {
         leader: snapshot.leader,
         answered_by: services.group.me(),
         demo: services.is_demo,
-        failures_tolerated: living.saturating_sub(quorum.needed),
-        quorum,
+        failures_tolerated: spare,
+        nodes: snapshot.all(),
+        quorum: snapshot.quorum,
         next_id: state.membership.next_id(),
         warnings: unserved(state.upstreams.iter(), state.routes.iter())
             .chain(services.telemetry.warnings())
             .collect(),
-        nodes,
     }
 }
 
@@ -139,19 +138,14 @@ impl<'a> Snapshot<'a> {
     }
 
     fn can_lose(&self, node: &Node) -> CanLose {
-        let Quorum { has, voters, answering, needed } = self.quorum;
-        if node.voter && !has {
-            // A missing answer is known at once, while the last report of a dead node counts for some seconds.
-            let reason = format!("no: {answering} of {voters} voters answer, and writes need {needed}");
-            return CanLose { answer: false, reason };
-        }
         let answers = |id: NodeId| self.answering.contains(&id);
-        can_lose_while(node.id, self.state.membership.iter(), self.leader, &self.reports, answers)
+        let nodes = self.state.membership.iter();
+        can_lose_now(node.id, nodes, &self.quorum, self.leader, &self.reports, answers)
     }
 
-    fn living_voters(&self) -> u64 {
-        let voters = self.state.membership.iter().filter(|node| node.voter && node.is_alive());
-        let counts = |node: &&Node| self.answering.contains(&node.id) && !has_losses(&self.reports, node.id);
-        voters.filter(counts).count() as u64
+    /// The quorum of the voters that answer and that the cluster can count on.
+    fn counted(&self, sets: &[BTreeSet<NodeId>]) -> Quorum {
+        let counts = |node: &Node| counts_as_voter(node, &self.reports) && self.answering.contains(&node.id);
+        Quorum::of(sets, |id| self.state.membership.get(id).is_some_and(counts))
     }
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::out::{Paint, Tone};
 use ringmaster_common::{
     Timestamp,
-    cluster::{Cluster, Liveness, NodeInfo, NodeStatus, Quorum, Role},
+    cluster::{Cluster, Liveness, NodeInfo, NodeStatus, Role},
     event::{AuditEntry, EventBatch},
     operation::{Operation, OperationStatus},
     plan::{Impact, LockImpact, Plan},
@@ -27,11 +27,12 @@ const FRESH_MS: u64 = 2_000;
 
 /// Without a quorum nothing can be agreed on, so the members' statuses may be out of date.
 fn no_quorum(cluster: &Cluster) -> String {
-    let Quorum { voters, answering, needed, .. } = cluster.quorum;
     format!(
-        "none: {answering} of {voters} voters answer node {}, and writes need {needed}; the node states below may be \
+        "none: {} answer node {}, and writes need {}; the node states below may be \
          out of date; docs/recovery.md has the ways back",
-        cluster.answered_by
+        cluster.quorum.answering_in_words(),
+        cluster.answered_by,
+        cluster.quorum.requirement()
     )
 }
 
@@ -64,7 +65,13 @@ pub fn cluster(cluster: &Cluster, paint: Paint) -> String {
         1 => "1 voter failure".to_owned(),
         count => format!("{count} voter failures"),
     };
-    line(&mut text, format!("{}    tolerates {tolerated}", strong("Quorum")));
+    let change = match cluster.quorum.joint.is_empty() {
+        true => String::new(),
+        false => {
+            format!("; a change of voters is under way, and writes need {}", cluster.quorum.requirement())
+        }
+    };
+    line(&mut text, format!("{}    tolerates {tolerated}{change}", strong("Quorum")));
     text.push('\n');
 
     let mut table = Table::new(&[

@@ -85,6 +85,7 @@ pub fn report(telemetry: &Telemetry, group: &ClusterGroup, fsyncs: u64, links: V
         applied_index: status.applied_index,
         snapshot_index: status.snapshot_index,
         lost_through: group.lost_through(),
+        joint_voters: group.joint_voters(),
         uptime_ms: millis(telemetry.uptime()),
         rss_bytes: resident_bytes(),
         streams: telemetry.streams(),

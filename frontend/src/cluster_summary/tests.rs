@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     leadership::tests::{follower, report, sample, view},
-    upstream_health::tests::{endpoint, upstream},
+    upstream_health::tests::{endpoint, route, upstream},
 };
 use ringmaster_common::{
     action::Action,
@@ -97,6 +97,7 @@ fn traffic(upstream: &str, requests_per_s: f64, failures_per_s: f64) -> TrafficH
 fn upstreams_are_part_of_the_sentence_and_of_the_problems() {
     let mut view = view(3);
     for name in ["api", "web"] {
+        view.routes.put(route(name));
         view.upstreams
             .put(upstream(name, &[endpoint("e1", "ready", "healthy"), endpoint("e2", "ready", "healthy")]));
     }
@@ -129,6 +130,7 @@ fn upstreams_are_part_of_the_sentence_and_of_the_problems() {
     assert_eq!(words(&both), "Upstreams api and web serve no requests. Requests get 503.");
     assert_eq!((both.short.as_str(), both.problems.len()), ("2 upstreams down", 2));
     for n in 0..13 {
+        view.routes.put(route(&format!("x{n}")));
         view.upstreams.put(upstream(&format!("x{n}"), &[endpoint("e1", "maintenance", "unknown")]));
     }
     let many = with(&view, TrafficHistory::default());
@@ -195,6 +197,16 @@ fn of_five_two_are_down() {
 }
 
 #[test]
+fn a_voter_with_losses_is_not_one_to_spare() {
+    let mut view = view(5);
+    set_status(&mut view, 2, NodeStatus::Down, "silent");
+    let mut telemetry = telemetry(&[1, 3, 4, 5], 1);
+    telemetry.nodes[3].report.lost_through = Some(262);
+    let summary = judged(&LIVE, Some(&view), Some(&telemetry));
+    assert_eq!(summary.consequence, "Writes continue; losing one more voter stops them.");
+}
+
+#[test]
 fn no_leader_and_no_quorum_are_two_things() {
     let candidates = sample(vec![report(1, Role::Candidate, 8), report(2, Role::Follower, 8)]);
     let no_leader = judged(&LIVE, Some(&view(3)), Some(&candidates));
@@ -203,7 +215,9 @@ fn no_leader_and_no_quorum_are_two_things() {
     let no_quorum = judged(&LIVE, Some(&view(3)), Some(&telemetry(&[1], 0)));
     assert_eq!(words(&no_quorum), "No quorum: 1 of 3 voters answers. Nothing can be written since 13:30:33.");
     assert!(
-        no_quorum.detail.starts_with("Nodes 2 and 3 are silent, as node 1 sees it; writes need 2 voters."),
+        no_quorum
+            .detail
+            .starts_with("Nodes 2 and 3 are silent, as node 1 sees it; writes need 2 of 3 voters."),
         "{}",
         no_quorum.detail
     );

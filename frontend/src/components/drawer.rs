@@ -284,7 +284,7 @@ fn proposed(panel: PlanPanel, plan: &Plan) -> AnyView {
 
 /// A node that hangs may take as long as the page needs to find another.
 fn sending() -> AnyView {
-    let text = "Sending. If the node does not answer, another one is asked under the same key, which cannot do it twice.";
+    let text = "Sending. If the node does not answer, the request is sent to another node under the same key, so it cannot be done twice.";
     view! { <p class="quiet" role="status">{text}</p> }.into_any()
 }
 

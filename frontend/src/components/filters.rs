@@ -41,7 +41,7 @@ pub fn segments(parameter: &'static str, values: &[&'static str]) -> AnyView {
     };
     let mut segments = vec![segment(None)];
     segments.extend(values.iter().map(|value| segment(Some(value))));
-    view! { <div class="segments" role="group" aria-label=parameter>{segments}</div> }.into_any()
+    view! { <div class="segments" role="group" aria-label=capitalised(parameter)>{segments}</div> }.into_any()
 }
 
 fn words_box(hint: &'static str) -> AnyView {

@@ -21,7 +21,7 @@ use crate::{
 };
 use conflict::conflict;
 use leptos::{ev, prelude::*, task::spawn_local};
-use ringmaster_common::{error::Code, id::Revision};
+use ringmaster_common::{error::Code, id::Revision, traffic::upstream::Upstream};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -43,6 +43,8 @@ pub struct Field {
 pub enum Kind {
     Text,
     Number,
+    /// The name of an upstream, of which those that there are are suggested.
+    Upstream,
     /// Any JSON; what is none is text.
     Json,
     /// One of these words; where the first is empty, it stands for the object being absent.
@@ -128,6 +130,8 @@ pub struct Form {
     /// The version that the change names; none where there must not be any yet.
     pub version: Option<Revision>,
     pub fields: &'static [Field],
+    /// The values that apply where a field is empty; null where there are none.
+    pub defaults: Value,
     /// Those that are seldom changed.
     pub more: &'static [Field],
     /// The version that is there now, and who configured it.
@@ -135,7 +139,7 @@ pub struct Form {
     /// Whether the name is in the body, too.
     pub named_by: &'static str,
     /// Fields that a GET returns and a PUT does not accept.
-    pub only_told: &'static [&'static str],
+    pub read_only: &'static [&'static str],
     pub removable: bool,
     /// Called at the end: with the name, or without where the edit was cancelled or the object removed.
     pub done: Arc<dyn Fn(Option<String>) + Send + Sync>,
@@ -143,9 +147,9 @@ pub struct Form {
 
 pub fn form(form: Form) -> AnyView {
     let store = use_store();
-    let Form { what, place, name, fields, more, current, named_by, only_told, removable, done, .. } = form;
+    let Form { what, place, name, fields, more, current, named_by, read_only, removable, done, .. } = form;
     let is_new = name.is_none();
-    let body = RwSignal::new(form.body);
+    let (body, defaults) = (RwSignal::new(form.body), StoredValue::new(form.defaults));
     let base = RwSignal::new(form.version);
     let name = RwSignal::new(name.unwrap_or_default());
     let failed = RwSignal::new(None::<ApiError>);
@@ -193,7 +197,7 @@ pub fn form(form: Form) -> AnyView {
         spawn_local(async move {
             match store.api.value(&path).await {
                 Ok(mut now) => {
-                    only_told.iter().for_each(|name| set_at(&mut now, name, Value::Null));
+                    read_only.iter().for_each(|name| set_at(&mut now, name, Value::Null));
                     // An endpoint has the version of its upstream.
                     let version = now["version"].as_u64().map(Revision);
                     base.set(version.or_else(|| current.get_untracked().map(|(version, _)| version)));
@@ -234,7 +238,7 @@ pub fn form(form: Form) -> AnyView {
         .into_any()
     });
     let list = move |fields: &'static [Field]| -> AnyView {
-        let fields = fields.iter().map(|field| field_view(field, body, failed, &all));
+        let fields = fields.iter().map(|field| field_view(field, body, defaults, failed, &all));
         view! { <div class="fields">{fields.collect_view()}</div> }.into_any()
     };
     let rest = (!more.is_empty()).then(|| {
@@ -251,7 +255,10 @@ pub fn form(form: Form) -> AnyView {
         };
         let ask = move || {
             view! {
-                <button type="button" data-testid="form-remove" on:click=click(move || sure.set(true))>"Remove…"</button>
+                <button type="button" data-testid="form-remove" on:click=click(move || {
+                    sure.set(true);
+                    request_animation_frame(|| browser::focus("[data-testid=form-remove-really]"));
+                })>"Remove…"</button>
             }
             .into_any()
         };
@@ -311,12 +318,23 @@ fn wrong(error: &ApiError) -> AnyView {
 fn field_view(
     field: &'static Field,
     body: RwSignal<Value>,
+    defaults: StoredValue<Value>,
     failed: RwSignal<Option<ApiError>>,
     all: &Arc<[&'static [Field]]>,
 ) -> AnyView {
-    let all = Arc::clone(all);
+    let all = StoredValue::new(Arc::clone(all));
     let value = text(move || body.with(|body| text_of(at(body, field.path))));
-    let put = move |value: Value| body.update(|body| set_at(body, field.path, value));
+    let is_meant = move |error: &ApiError| {
+        let detail = error.to_string();
+        all.with_value(|all| meant(all, &detail).is_some_and(|meant| meant.path == field.path))
+    };
+    let put = move |value: Value| {
+        body.update(|body| set_at(body, field.path, value));
+        // The refusal was about the value before.
+        if failed.with_untracked(|failed| failed.as_ref().is_some_and(is_meant)) {
+            failed.set(None);
+        }
+    };
     let input = move || match field.kind {
         Kind::Choice(options) => {
             let option = |option: &'static str| {
@@ -392,8 +410,9 @@ fn field_view(
             }
             .into_any()
         }
-        Kind::Text | Kind::Number => {
+        Kind::Text | Kind::Number | Kind::Upstream => {
             let is_number = matches!(field.kind, Kind::Number);
+            let is_upstream = matches!(field.kind, Kind::Upstream);
             let write = move |text: String| {
                 put(match text.parse::<u64>() {
                     _ if text.is_empty() => Value::Null,
@@ -407,22 +426,18 @@ fn field_view(
                     data-testid=format!("field-{}", field.path)
                     autocomplete="off"
                     spellcheck="false"
+                    list=is_upstream.then_some("upstream-names")
+                    placeholder=defaults.with_value(|defaults| text_of(at(defaults, field.path)))
                     prop:value=value
                     on:input=typed(write)
                 />
+                {is_upstream.then(upstream_names)}
             }
             .into_any()
         }
     };
     let is_switch = matches!(field.kind, Kind::Switch | Kind::Object(_));
-    let error = move || {
-        let all = Arc::clone(&all);
-        live(move || {
-            let error = failed.get()?;
-            let this = meant(&all, &error.to_string()).is_some_and(|meant| meant.path == field.path);
-            this.then(|| wrong(&error))
-        })
-    };
+    let error = move || live(move || failed.get().filter(is_meant).map(|error| wrong(&error)));
     let whole = move || {
         view! {
             <label class=if is_switch { "switch" } else { "" }>
@@ -435,6 +450,14 @@ fn field_view(
         .into_any()
     };
     when(move || body.with(|body| field.makes_sense(body)), whole).into_any()
+}
+
+fn upstream_names() -> AnyView {
+    let store = use_store();
+    let name = |upstream: &Upstream| upstream.name.clone();
+    let names: Vec<String> = untrack(|| store.with_view(|view| view.upstreams.values().map(name).collect()));
+    let names = names.into_iter().map(|name| view! { <option value=name></option> }.into_any());
+    view! { <datalist id="upstream-names">{names.collect_view()}</datalist> }.into_any()
 }
 
 #[cfg(test)]

@@ -125,8 +125,7 @@ pub fn role_chip(role: ShownRole) -> AnyView {
             ("chip silent", format!("led term {term}"), title)
         }
         ShownRole::WithoutQuorum(_) => {
-            let title =
-                "It takes itself for the leader, but too few voters answer it, so it can commit nothing";
+            let title = "It reports to be the leader, but too few voters answer it, so it cannot commit";
             ("chip silent", "no quorum".to_owned(), title)
         }
         ShownRole::NotReporting => ("chip silent", "not reporting".to_owned(), ""),

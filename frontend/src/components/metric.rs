@@ -15,6 +15,7 @@ use crate::{
     upstream_health,
 };
 use leptos::prelude::*;
+use ringmaster_common::id::NodeId;
 
 /// The box of the line; the view box below says the same.
 const WIDTH: f64 = 160.0;
@@ -140,10 +141,19 @@ pub fn requests_metric(store: Store) -> AnyView {
     let values =
         move || store.traffic.with(|heard| heard.line(&TrafficScope::All, |load| Some(load.requests_per_s)));
     let failing = move || load.get().failure_percent().filter(|percent| *percent > 0.0);
-    let note = text(move || match failing() {
-        Some(percent) if percent < 0.1 => "< 0.1 % failing".to_owned(),
-        Some(percent) => format!("{percent:.1} % failing"),
-        None => "none failing".to_owned(),
+    let note = text(move || {
+        let failing = match failing() {
+            Some(percent) if percent < 0.1 => "< 0.1 % failing".to_owned(),
+            Some(percent) => format!("{percent:.1} % failing"),
+            None => "none failing".to_owned(),
+        };
+        // A node that does not report may answer none of its clients.
+        let ids = store.node_ids.get();
+        let reports = |id: &&NodeId| store.node(**id).is_some_and(|node| node.report.with(Option::is_some));
+        match ids.iter().filter(reports).count() {
+            all if all == ids.len() || all == 0 => failing,
+            some => format!("{failing}, {some} of {} proxies", ids.len()),
+        }
     });
     let class = text(move || {
         let tone = failing().map_or("", |percent| upstream_health::failure_tone(percent).class());

@@ -145,8 +145,8 @@ pub fn make_leader(id: NodeId, node: NodeSignals) -> AnyView {
     let store = use_store();
     let panel = use_plan_panel();
     let why_not = move || {
-        if !store.is_live() {
-            Some("The page is not connected to any node")
+        if let Some(reason) = store.cannot_plan() {
+            Some(reason)
         } else if !node.facts.with(|node| node.voter) {
             Some("It is a learner, and only a voter can lead")
         } else if node.facts.with(|node| matches!(node.status, NodeStatus::Draining | NodeStatus::Drained)) {
@@ -168,6 +168,7 @@ pub fn make_leader(id: NodeId, node: NodeSignals) -> AnyView {
             <button
                 type="button"
                 class="small"
+                aria-label=format!("Make leader: node {id}")
                 data-testid=format!("make-leader-{id}")
                 disabled=class_if(move || why_not().is_some())
                 title=text(move || {

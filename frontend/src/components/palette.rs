@@ -8,7 +8,7 @@ use crate::{
     components::{
         chaos::ChaosAction,
         drawer::{follow_dialog, on_backdrop},
-        live::{click, keys, live, text, typed},
+        live::{click, keys, live, optional, text, typed},
         member_controls::actions,
         plan_button::Offer,
         plan_panel::use_plan_panel,
@@ -243,7 +243,9 @@ pub fn palette_dialog() -> AnyView {
                     role="combobox"
                     aria-expanded="true"
                     aria-controls="palette-list"
-                    aria-activedescendant=text(move || format!("palette-{}", chosen.get()))
+                    aria-activedescendant=optional(move || {
+                        found.with(|found| !found.is_empty()).then(|| format!("palette-{}", chosen.get()))
+                    })
                     aria-label="A page, a node, an action"
                     placeholder="A page, a node, an action…"
                     data-testid="palette-input"
@@ -259,6 +261,12 @@ pub fn palette_dialog() -> AnyView {
                 <ul id="palette-list" role="listbox" aria-label="Results">
                     {live(move || found.get().into_iter().enumerate().map(option).collect_view())}
                 </ul>
+                <p class="quiet palette-none" role="status">
+                    {text(move || {
+                        let none = found.with(Vec::is_empty) && sought.with(|sought| !sought.is_empty());
+                        if none { "Nothing matches. Locks and settings have a search on their pages." } else { "" }.to_owned()
+                    })}
+                </p>
                 <p class="quiet palette-foot">
                     <kbd>"↑"</kbd>
                     " "

@@ -5,7 +5,7 @@
 
 use crate::{
     components::{
-        live::{class_if, click},
+        live::{class_if, click, text},
         plan_panel::use_plan_panel,
     },
     store::use_store,
@@ -51,9 +51,9 @@ fn button(
             type="button"
             class=class
             data-testid=test_id
-            title="Shows the plan; changes nothing yet"
+            title=text(move || store.cannot_plan().unwrap_or("Shows the plan; changes nothing yet").to_owned())
             aria-label=says
-            disabled=class_if(move || !store.is_live())
+            disabled=class_if(move || store.cannot_plan().is_some())
             on:click=click(move || panel.propose(action.clone()))
         >
             {label}

@@ -31,14 +31,15 @@ const SCROLLED_PX: i32 = 40;
 pub type State = Memo<ClusterSummary>;
 
 pub fn shell(page: impl FnOnce() -> AnyView) -> AnyView {
-    let store = use_store();
+    let (store, address) = (use_store(), use_address());
     let state: State = Memo::new(move |_| store.summarize());
     provide_context(state);
     Effect::new(move |_| {
         let short = state.with(|state| state.short.clone());
         let name = store.name.get();
         let name = if name.is_empty() { name } else { format!("{name} · ") };
-        browser::set_title(&format!("{short} · {name}Ringmaster"));
+        let page = address.path.with(|path| Page::of(path).title());
+        browser::set_title(&format!("{short} · {page} · {name}Ringmaster"));
     });
     let lost = Memo::new(move |_| store.is_disconnected());
     let scrolled = expect_context::<Scrolled>().0;
@@ -82,7 +83,7 @@ fn top_bar(store: Store, state: State) -> AnyView {
             <a class="logo" href="/" aria-label="Ringmaster, overview">{logo()} <span>"Ringmaster"</span></a>
             <div class="state">
                 {live(move || sign(state.with(|state| state.tone)))}
-                <strong data-testid="state-short">{text(move || state.with(|state| state.short.clone()))}</strong>
+                <strong role="status" data-testid="state-short">{text(move || state.with(|state| state.short.clone()))}</strong>
                 <small>{facts}</small>
             </div>
             {problems(state)}
@@ -103,13 +104,12 @@ fn connection_pill(store: Store) -> AnyView {
         LinkPhase::Lost => "lost",
     };
     let label = text(move || {
-        let latency = store.latency_ms.get().map(|ms| format!(" · {ms:.0} ms")).unwrap_or_default();
         store.link.with(|link| {
             let peer = link.peer.label();
             match (link.phase, link.node) {
                 (LinkPhase::Live, _) => match store.silent_ms() {
                     Some(ms) => format!("{peer} silent for {}", format::duration(ms)),
-                    None => format!("{peer}{latency}"),
+                    None => peer,
                 },
                 (LinkPhase::Opening, _) => format!("connecting to {peer}"),
                 (LinkPhase::Lost, Some(node)) => format!("lost node {node} · connecting to {peer}"),
@@ -117,6 +117,8 @@ fn connection_pill(store: Store) -> AnyView {
             }
         })
     });
+    let latency = text(move || store.latency_ms.get().map(|ms| format!(" · {ms:.0} ms")).unwrap_or_default());
+    let is_quick = move || phase() == "live" && store.silent_ms().is_none();
     view! {
         <span
             class=text(move || {
@@ -130,8 +132,8 @@ fn connection_pill(store: Store) -> AnyView {
         >
             <i class="dot" aria-hidden="true"></i>
             <span>
-                {when(move || phase() == "live" && store.silent_ms().is_none(), || view! { <span class="roomy">"live from "</span> }.into_any())}
-                {label}
+                {when(is_quick, || view! { <span class="roomy">"live from "</span> }.into_any())}
+                {label} {when(is_quick, move || view! { <span class="roomy">{latency}</span> }.into_any())}
             </span>
         </span>
     }
@@ -234,7 +236,7 @@ fn rail(store: Store, state: State) -> AnyView {
         }
         match (traffic.get(), rate(store.traffic.with(|heard| heard.load(&TrafficScope::All).requests_per_s)))
         {
-            (Some((_, troubled)), _) => format!("{troubled} troubled"),
+            (Some((_, troubled)), _) => troubled.to_string(),
             (None, Quantity { number, .. }) if number == "0.0" => String::new(),
             (None, Quantity { number, unit }) => format!("{number}{unit}"),
         }

@@ -13,7 +13,7 @@ use crate::{
 use leptos::{prelude::*, task::spawn_local};
 use ringmaster_common::{Timestamp, id::Revision};
 
-/// A sentence in which nodes, operations and plans are links.
+/// A sentence in which nodes, operations, plans and entries of the audit are links.
 pub fn linkify(sentence: &str) -> AnyView {
     let part = |part| {
         let (text, href) = match part {
@@ -21,6 +21,7 @@ pub fn linkify(sentence: &str) -> AnyView {
             Part::Node { text, id } => (text, format!("/nodes/{id}")),
             Part::Operation { text, id } => (text, format!("/operations/{id}")),
             Part::Plan { text, id } => (text, format!("?plan={id}")),
+            Part::AuditEntry { text, id } => (text, format!("/audit?entry={id}")),
         };
         view! { <a class="named" href=href>{text}</a> }.into_any()
     };

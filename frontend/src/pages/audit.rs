@@ -78,8 +78,8 @@ pub fn audit_page() -> AnyView {
     });
     let nothing = move || {
         if all.with_untracked(Vec::is_empty) {
-            let why = "Whatever is asked of the cluster from outside is written here, by whom, and what came of \
-                       it: plans that are applied, operations that are aborted or kept, settings that are written.";
+            let why = "Each request that changes the cluster is recorded here with its actor and outcome: applied \
+                       plans, aborted or kept operations, written settings and configuration.";
             return empty("No requests yet", view! { <p>{why}</p> }.into_any());
         }
         let why = "Filters apply to the loaded entries. Load older ones, or remove a filter.";
@@ -205,7 +205,7 @@ fn details(entry: &AuditEntry) -> AnyView {
     let request_id = Signal::stored(entry.request_id.clone());
     let body = view! {
         <dl>
-            {line("Asked for", linkify(&capitalised(&entry.request)))}
+            {line("Request", linkify(&capitalised(&entry.request)))}
             {line("By", entry.actor.clone())}
             {line("Outcome", labelled(tone, done))}
             {why}

@@ -96,7 +96,7 @@ fn hero(store: Store) -> AnyView {
             <div class=text(move || format!("statement {}", tone.get().class()))>
                 <div class="sentence">
                     {live(move || sign(tone.get()))}
-                    <p role="status" data-testid="quorum">{live(move || linkify(&sentence.get()))}</p>
+                    <p data-testid="quorum">{live(move || linkify(&sentence.get()))}</p>
                 </div>
                 <p class="detail">{live(move || linkify(&detail.get()))}</p>
             </div>

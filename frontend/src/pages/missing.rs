@@ -32,7 +32,7 @@ pub fn missing() -> AnyView {
         {meant}
         <p>
             {back} <a href="/">"go to the overview"</a> ", or press " <kbd>"Ctrl K"</kbd>
-            " to find what you look for."
+            " to search."
         </p>
     };
     view! {

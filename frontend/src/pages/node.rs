@@ -131,7 +131,7 @@ fn measured_heading(store: Store, node: NodeSignals) -> AnyView {
     aside(move || match node.report.with(|aged| aged.as_ref().map(|aged| aged.age_ms)) {
         Some(age) => {
             let from = store.sample.with(|sample| sample.as_ref().map(|sample| sample.from.to_string()));
-            format!("its own report, {} old, by way of node {}", duration(age), from.unwrap_or_default())
+            format!("its own report, {} old, received by node {}", duration(age), from.unwrap_or_default())
         }
         None => "not reporting".to_owned(),
     })
@@ -151,8 +151,11 @@ fn measured(node: NodeSignals) -> AnyView {
         ref many => many.join("; "),
     });
     let lag = text(move || node.lag.get().map_or_else(|| format::NONE.to_owned(), |lag| count(lag, "entry")));
-    let leader =
-        reported(|report| report.leader.map_or_else(|| "none".to_owned(), |leader| format!("node {leader}")));
+    let leader = reported(|report| match report.leader {
+        None => "no leader".to_owned(),
+        Some(leader) if leader == report.node => "itself".to_owned(),
+        Some(leader) => format!("node {leader}"),
+    });
     view! {
         <dl>
             {line("Role", reported(|report| format!("{} in term {}", report.role.as_str(), report.term)))}

@@ -21,7 +21,8 @@ use crate::{
 use leptos::prelude::*;
 
 /// How many events and operations the overview shows.
-const EVENTS: usize = 13;
+/// A window that is not wide shows the first 13 of them.
+const EVENTS: usize = 26;
 const OPERATIONS: usize = 7;
 
 pub fn overview() -> AnyView {
@@ -60,7 +61,6 @@ fn hero(store: Store) -> AnyView {
                 <div class="sentence">
                     {live(move || sign(tone.get()))}
                     <p
-                        role="status"
                         data-testid="state-sentence"
                         data-tone=text(move || tone.get().class().to_owned())
                     >
@@ -126,7 +126,7 @@ pub fn no_operations(store: Store) -> AnyView {
             }
         })
     });
-    let why = "An operation is a plan being run: every action shows its plan first, then its steps as they are \
-               done, and can be taken back where that means something.";
+    let why = "An operation is a plan that runs: each action shows its plan first, then the progress of its \
+               steps. Most operations can be undone.";
     empty("No operation has run yet", view! { <p>{why}</p> {first} }.into_any())
 }

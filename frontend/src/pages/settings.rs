@@ -130,10 +130,10 @@ fn no_match() -> AnyView {
 
 /// The purpose of free settings.
 fn no_free() -> AnyView {
-    let why = "Every other key is free to use: flags, limits, addresses that all your processes share. Values are \
+    let why = "Any other key is yours to use, for example for flags, limits and addresses that your processes share. Values are \
                replicated and versioned, and a change requires the latest version.";
     let example = "curl -X PUT …/v1/settings/checkout/max-cart -H 'content-type: application/json' -d '{\"value\": 50}'";
-    empty("There are no settings of your own yet", view! { <p>{why}</p> <code>{example}</code> }.into_any())
+    empty("No custom settings yet", view! { <p>{why}</p> <code>{example}</code> }.into_any())
 }
 
 fn sort_key(store: Store, column: usize, key: &str) -> SortKey {
@@ -157,6 +157,12 @@ fn row(store: Store, key: String, said: RwSignal<String>) -> AnyView {
     });
     let value = text(move || {
         current.with(|setting| setting.as_ref().map(|setting| setting.value.to_string()).unwrap_or_default())
+    });
+    // The value as a person reads it, where it has a unit.
+    let is_duration = key.ends_with("_ms");
+    let in_words = text(move || {
+        let ms = current.with(|setting| setting.as_ref().and_then(|setting| setting.value.as_u64()));
+        ms.filter(|ms| is_duration && *ms >= 1_000).map(crate::format::duration).unwrap_or_default()
     });
     let changed = live(move || {
         let changed = current.with(|setting| {
@@ -203,6 +209,7 @@ fn row(store: Store, key: String, said: RwSignal<String>) -> AnyView {
             </span>
             <span role="cell" class="cell-value">
                 <code class="clip" title=value data-testid=format!("setting-value-{key}")>{value}</code>
+                <span class="quiet">{in_words}</span>
             </span>
             <span role="cell" class="cell-changed">{changed}</span>
             <span role="cell" class="cell-action">

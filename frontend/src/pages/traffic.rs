@@ -33,7 +33,7 @@ use ringmaster_common::traffic::upstream::Upstream;
 const COLUMNS: [Column; 8] = [
     column("name", "Upstream"),
     column("mode", "Mode"),
-    number("taking", "Available", "Endpoints that are ready and not unhealthy; +1: one more stands by"),
+    number("taking", "Available", "Endpoints that are ready and not unhealthy; +1: one standby"),
     number("rate", "Requests", "Per second, through all proxies that report"),
     number("failures", "Failing", "Answers of 500 and above, and requests that got none"),
     number("p50", "p50", "The highest of the nodes', over ten seconds"),

@@ -29,11 +29,11 @@ pub struct GroupStatus {
 impl Replica {
     /// The voters that answer this node, itself among them.
     pub fn quorum(&self) -> Quorum {
-        let (voters, links) = (self.voters(), self.peers().links());
-        let answers = |voter: &NodeId| {
-            *voter == self.node() || links.iter().any(|link| link.peer == *voter && link.connected)
+        let links = self.peers().links();
+        let answers = |voter: NodeId| {
+            voter == self.node() || links.iter().any(|link| link.peer == voter && link.connected)
         };
-        Quorum::new(voters.len(), voters.iter().filter(|voter| answers(voter)).count())
+        Quorum::of(&self.voter_sets(), answers)
     }
 
     /// How long ago this node last heard from a leader, if ever. A leader hears from itself when a quorum answers it.

@@ -51,7 +51,7 @@ fn the_status_of_a_cluster() {
         leader,
         answered_by: NodeId(2),
         demo: false,
-        quorum: Quorum::new(3, 2),
+        quorum: Quorum::of(&[[1, 2, 3].map(NodeId).into()], |id| id != NodeId(3)),
         failures_tolerated: 1,
         next_id: NodeId(4),
         warnings: Vec::new(),

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_was_overtaken_is_told() {
+    fn an_edit_that_was_overtaken_is_reported() {
         let now = |version| Some((Revision(version), "ops".to_owned()));
         assert!(is_overtaken(now(8).as_ref(), Some(Revision(7))));
         assert!(is_overtaken(None, Some(Revision(7))), "it was removed");

@@ -11,7 +11,7 @@ use crate::{
 };
 use leptos::prelude::*;
 use ringmaster_common::{id::Revision, setting::Known};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 const NUMBER: [Field; 1] = [Field::new("value", "Value", "", Kind::Number).said("takes an integer")];
@@ -48,10 +48,11 @@ pub fn editor(key: Option<String>, said: RwSignal<String>) -> AnyView {
         removable: began.as_ref().is_some_and(|setting| setting.version > Revision(0)),
         body: json!({ "value": began.map(|setting| setting.value) }),
         fields: if known.is_some() { &NUMBER } else { &ANYTHING },
+        defaults: Value::Null,
         more: &[],
         current,
         named_by: "",
-        only_told: &["key", "version", "updated_at", "updated_by"],
+        read_only: &["key", "version", "updated_at", "updated_by"],
         done: Arc::new(done),
     })
 }

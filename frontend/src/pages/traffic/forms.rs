@@ -13,7 +13,7 @@ use crate::{
     store::{Store, use_store},
 };
 use leptos::{prelude::*, task::spawn_local};
-use ringmaster_common::id::Revision;
+use ringmaster_common::{id::Revision, traffic::upstream::UpstreamConfig};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ const UPSTREAM: [Field; 11] = [
     Field::new(
         "protocol",
         "Protocol",
-        "How endpoints are spoken to.",
+        "Between proxy and endpoint.",
         Kind::Choice(&["http1", "http2", "tcp"]),
     ),
     Field::new(
@@ -48,7 +48,7 @@ const UPSTREAM: [Field; 11] = [
     Field::new(
         "active_standby",
         "One primary",
-        "The others stand by, and one of them takes over.",
+        "One endpoint serves; the others are standbys.",
         Kind::Object("automatic"),
     ),
     Field::new("active_standby.automatic", "Automatic failover", "When the primary is down.", Kind::Switch)
@@ -64,7 +64,7 @@ const UPSTREAM_MORE: [Field; 18] = [
         .only("health_check.type", PROBED),
     Field::new(
         "active_standby.hold_down_ms",
-        "Hold-down in ms",
+        "Hold-down, ms",
         "The minimum time between automatic failovers.",
         Kind::Number,
     )
@@ -72,7 +72,7 @@ const UPSTREAM_MORE: [Field; 18] = [
     Field::new(
         "active_standby.fence_webhook",
         "Fence webhook",
-        "Asked to fence the old primary first.",
+        "Called to fence the old primary before a promotion.",
         Kind::Text,
     )
     .only("active_standby", &["{}"]),
@@ -93,18 +93,23 @@ const UPSTREAM_MORE: [Field; 18] = [
     Field::new("slow_start_ms", "Slow start, ms", "", Kind::Number),
     Field::new("max_in_flight", "Max in flight", "", Kind::Number),
     Field::new("drain_ms", "Drain deadline, ms", "Requests that take longer are cut off.", Kind::Number),
-    Field::new("sticky_cookie", "Sticky cookie", "Clients come back to their endpoint.", Kind::Text)
-        .said("of a cookie"),
+    Field::new(
+        "sticky_cookie",
+        "Sticky cookie",
+        "The name of a cookie that keeps a client at its endpoint.",
+        Kind::Text,
+    )
+    .said("of a cookie"),
     Field::new("send_proxy_protocol", "PROXY protocol", "", Kind::Switch),
 ];
 
 const ENDPOINT: [Field; 2] = [
     Field::new("addr", "Address", "host:port, as the nodes reach it.", Kind::Text).said("address"),
-    Field::new("weight", "Weight", "1 to 1000; its share beside the others'.", Kind::Number),
+    Field::new("weight", "Weight", "1 to 1000: its share relative to the other endpoints.", Kind::Number),
 ];
 
 const ROUTE: [Field; 4] = [
-    Field::new("upstream", "Upstream", "Where the requests go.", Kind::Text),
+    Field::new("upstream", "Upstream", "The upstream that serves the requests.", Kind::Upstream),
     Field::new("path_prefix", "Path prefix", "Whole segments: /api matches /api/x, not /apis.", Kind::Text),
     Field::new("host", "Host", "Any, where empty; *.example.org is any name below.", Kind::Text)
         .said("route's host"),
@@ -122,10 +127,15 @@ const ROUTE_MORE: [Field; 3] = [
     Field::new(
         "rate_limit_per_s",
         "Requests a second",
-        "Of each node; beyond that it answers 429.",
+        "Per node; requests beyond it get 429.",
         Kind::Number,
     ),
-    Field::new("max_body_bytes", "Longest body, bytes", "Longer ones are answered with 413.", Kind::Number),
+    Field::new(
+        "max_body_bytes",
+        "Max body, bytes",
+        "Longer ones get 413; 67108864 by default.",
+        Kind::Number,
+    ),
 ];
 
 /// The form that the address of the page of traffic names.
@@ -184,9 +194,10 @@ pub fn upstream(
         body,
         version,
         fields: &UPSTREAM,
+        defaults: json!(UpstreamConfig::default()),
         more: &UPSTREAM_MORE,
         named_by: "",
-        only_told: &[],
+        read_only: &[],
         removable: true,
         done: Arc::new(done),
     })
@@ -219,9 +230,10 @@ pub fn endpoint(
         body,
         version,
         fields: &ENDPOINT,
+        defaults: json!({ "weight": 1 }),
         more: &[],
         named_by: "id",
-        only_told: &[],
+        read_only: &[],
         removable: true,
         done: Arc::new(done),
     })
@@ -248,10 +260,11 @@ fn route(
         body,
         version,
         fields: &ROUTE,
+        defaults: Value::Null,
         more: &ROUTE_MORE,
         current,
         named_by: "",
-        only_told: &[],
+        read_only: &[],
         removable: true,
         done: Arc::new(move |_| close()),
     })

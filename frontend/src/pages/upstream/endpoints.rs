@@ -29,7 +29,7 @@ const COLUMNS: [Column; 9] = [
     column("endpoint", "Endpoint"),
     column("state", "State"),
     column("health", "Health"),
-    number("weight", "Weight", "Its share beside the others'"),
+    number("weight", "Weight", "Its share relative to the other endpoints"),
     number("rate", "Requests", "Per second, through all nodes"),
     number("failures", "Failing", "Answers of 500 and above, and requests that got none"),
     number("p50", "p50", "The highest of the nodes', over ten seconds"),

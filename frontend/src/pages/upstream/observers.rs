@@ -74,7 +74,7 @@ pub fn matrix(store: Store, upstream: Shown) -> AnyView {
             </table>
         </div>
         <p class="quiet">
-            "The verdict is that of the majority of nodes with an opinion. A node sends nothing to an endpoint that its own checks find unhealthy, whatever the verdict. Dashed: the last report of a node before it stopped reporting."
+            "The verdict is that of the majority of nodes with an opinion. A node sends nothing to an endpoint that fails its own checks, even if the verdict is healthy. Dashed: the last report of a node before it stopped reporting."
         </p>
     }
     .into_any()
