@@ -4,9 +4,11 @@
 //! two turns; the owner decides when to turn. A quantile is exact to an eighth. A value that is recorded while the sets
 //! change places may be lost: these numbers are for people. Forgotten values still count in the totals since the start,
 //! at no cost to the recording thread.
+//!
+//! A histogram has buckets from its first value on. A node has one for each endpoint, and most of many are idle.
 
 use std::sync::{
-    Mutex, PoisonError,
+    Mutex, OnceLock, PoisonError,
     atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
 };
 
@@ -15,68 +17,73 @@ const SUB_BITS: u32 = 3;
 /// Up to 2^28 µs, which is four minutes; longer latencies count as that.
 const BUCKETS: usize = (28 - SUB_BITS as usize + 1) << SUB_BITS;
 
+#[derive(Debug, Default)]
+pub struct WindowedHistogram(OnceLock<Box<Buckets>>);
+
 #[derive(Debug)]
-pub struct WindowedHistogram {
+struct Buckets {
     sets: [Box<[AtomicU32]>; 2],
     filling: AtomicUsize,
     /// What is in neither set any more.
     past: Mutex<Counts>,
 }
 
-/// Counts per bucket, which can be added up.
-#[derive(Clone, Debug)]
+/// Counts per bucket, which can be added up. Empty if there are no values.
+#[derive(Clone, Debug, Default)]
 pub struct Counts(Vec<u64>);
 
-impl Default for WindowedHistogram {
+impl Default for Buckets {
     fn default() -> Self {
         let empty = || (0..BUCKETS).map(|_| AtomicU32::new(0)).collect();
-        WindowedHistogram {
+        Buckets {
             sets: [empty(), empty()],
             filling: AtomicUsize::new(0),
-            past: Mutex::new(Counts::default()),
+            past: Mutex::new(Counts(vec![0; BUCKETS])),
         }
     }
 }
 
 impl WindowedHistogram {
     pub fn record(&self, micros: u64) {
-        self.sets[self.filling.load(Relaxed) & 1][bucket(micros)].fetch_add(1, Relaxed);
+        let Buckets { sets, filling, .. } = &**self.0.get_or_init(Box::default);
+        sets[filling.load(Relaxed) & 1][bucket(micros)].fetch_add(1, Relaxed);
     }
 
     /// Forgets values that are older than the turn before.
     pub fn turn(&self) {
-        let next = (self.filling.load(Relaxed) + 1) & 1;
-        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        for (past, count) in past.0.iter_mut().zip(&self.sets[next]) {
+        let Some(buckets) = self.0.get() else { return };
+        let next = (buckets.filling.load(Relaxed) + 1) & 1;
+        let mut past = buckets.past.lock().unwrap_or_else(PoisonError::into_inner);
+        for (past, count) in past.0.iter_mut().zip(&buckets.sets[next]) {
             *past += u64::from(count.swap(0, Relaxed));
         }
-        self.filling.store(next, Relaxed);
+        buckets.filling.store(next, Relaxed);
     }
 
     /// The values of the window.
     pub fn recent(&self) -> Counts {
-        let sum = |bucket: usize| self.sets.iter().map(|set| u64::from(set[bucket].load(Relaxed))).sum();
+        let Some(buckets) = self.0.get() else { return Counts::default() };
+        let sum = |bucket: usize| buckets.sets.iter().map(|set| u64::from(set[bucket].load(Relaxed))).sum();
         Counts((0..BUCKETS).map(sum).collect())
     }
 
     /// All values that were ever recorded.
     pub fn total(&self) -> Counts {
+        let Some(buckets) = self.0.get() else { return Counts::default() };
         // Held while the others are read, so that nothing is counted twice, or not at all.
-        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let past = buckets.past.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = self.recent();
         all.add(&past);
         all
     }
 }
 
-impl Default for Counts {
-    fn default() -> Self {
-        Counts(vec![0; BUCKETS])
-    }
-}
-
 impl Counts {
     pub fn add(&mut self, others: &Counts) {
+        if self.0.is_empty() {
+            self.0.clone_from(&others.0);
+            return;
+        }
         for (count, other) in self.0.iter_mut().zip(&others.0) {
             *count += other;
         }
@@ -90,6 +97,9 @@ impl Counts {
     /// How many values are below each of these bounds and not below the one before, in microseconds; and how many
     /// are above all of them.
     pub fn between<const N: usize>(&self, bounds: [u64; N]) -> ([u64; N], u64) {
+        if self.0.is_empty() {
+            return ([0; N], 0);
+        }
         let mut from = 0;
         let counts = bounds.map(|bound| {
             let to = bucket(bound).max(from);
@@ -152,6 +162,21 @@ mod tests {
             assert!(found.abs_diff(micros) * 8 <= micros, "{micros} was found as {found}");
         }
         assert_eq!(WindowedHistogram::default().recent().quantile(0.5), None);
+    }
+
+    #[test]
+    fn a_histogram_without_values_takes_no_memory_and_adds_nothing() {
+        let (idle, used) = (WindowedHistogram::default(), WindowedHistogram::default());
+        idle.turn();
+        assert!(idle.0.get().is_none(), "a box, and two sets of buckets");
+        used.record(2_000);
+        for (first, second) in [(&idle, &used), (&used, &idle)] {
+            let mut counts = first.total();
+            counts.add(&second.total());
+            assert_eq!((counts.count(), counts.between([1_024])), (1, ([0], 1)));
+        }
+        let none = idle.recent();
+        assert_eq!((none.count(), none.sum_micros(), none.between([1_024])), (0, 0, ([0], 0)));
     }
 
     #[test]

@@ -31,8 +31,9 @@ use tokio::net::TcpStream;
 /// How many connections each worker keeps idle.
 const MAX_IDLE: usize = 256;
 /// How long a connection may have been idle that carries a request which must not be sent twice. Servers close idle
-/// connections after two seconds and more, and a request may take a while to arrive.
-const MAX_IDLE_FOR_UNSAFE: Duration = Duration::from_secs(1);
+/// connections after a second and more, and a request and the news of the end may take some hundred milliseconds to
+/// cross the network. Requests that come more rarely than this hardly gain by a kept connection.
+const MAX_IDLE_FOR_UNSAFE: Duration = Duration::from_millis(250);
 /// A connection that was idle for longer is looked at in the kernel, which costs a system call. Within this time the
 /// runtime has seen what arrived, but for the last moment.
 const UNSEEN: Duration = Duration::from_millis(5);

@@ -33,13 +33,15 @@ use std::{
 
 /// Where the client's response goes.
 pub trait ResponseSink: BodySink {
-    /// `bare`: there is no body. `sticky` names the endpoint to come back to.
+    /// `bare`: there is no body. `sticky` names the endpoint to come back to. `is_sent`: nothing of the request is still to
+    /// come.
     fn head(
         &mut self,
         head: Parts,
         bare: bool,
         route: &Route,
         sticky: Option<u64>,
+        is_sent: bool,
     ) -> impl Future<Output = Result<(), StreamError>> + Send;
 
     /// Ready once the client waits no more.
@@ -75,15 +77,18 @@ struct Progress {
     moved: AtomicU64,
     /// The next chunk of the response is waited for from the endpoint.
     waits_for_endpoint: AtomicBool,
+    /// The endpoint has all of the request.
+    is_sent: AtomicBool,
 }
 
 impl Progress {
-    fn new() -> Progress {
+    fn new(has_body: bool) -> Progress {
         Progress {
             status: AtomicU16::new(0),
             latency_micros: AtomicU64::new(0),
             moved: AtomicU64::new(CoarseInstant::now().0),
             waits_for_endpoint: AtomicBool::new(false),
+            is_sent: AtomicBool::new(!has_body),
         }
     }
 
@@ -118,7 +123,7 @@ pub async fn relay(
     let timeouts = &attempt.upstream.config.timeouts;
     let idle = Duration::from_millis(timeouts.idle_ms);
     let response_timeout = Duration::from_millis(timeouts.response_ms);
-    let progress = Progress::new();
+    let progress = Progress::new(request.framing != Framing::Empty);
     let mut upload = match request.framing {
         Framing::Empty => Upload::none(),
         _ => {
@@ -209,8 +214,11 @@ async fn send_request(
             }
             Ok(BodyChunk::End(trailers)) => {
                 let trailers = trailers.map(|all| headers::without(all, &route.spec.set_request_headers));
-                let ended = endpoint.end(trailers).await;
-                return if ended.is_ok() { UploadEnd::Complete } else { UploadEnd::EndpointClosed };
+                if endpoint.end(trailers).await.is_err() {
+                    return UploadEnd::EndpointClosed;
+                }
+                progress.is_sent.store(true, Relaxed);
+                return UploadEnd::Complete;
             }
             Err(StreamError::Closed) => return UploadEnd::ClientClosed,
             Err(StreamError::Malformed) => return UploadEnd::Malformed,
@@ -231,7 +239,8 @@ async fn send_response(
     progress.latency_micros.store(latency.as_micros() as u64, Relaxed);
     progress.status.store(head.status.as_u16(), Relaxed);
     progress.moves();
-    Ok(match client.head(head, bare, request.route, attempt.sticky).await {
+    let is_sent = progress.is_sent.load(Relaxed);
+    Ok(match client.head(head, bare, request.route, attempt.sticky, is_sent).await {
         Ok(()) if bare => ResponseEnd::Complete,
         Ok(()) => send_body(response, client, progress).await,
         Err(_) => ResponseEnd::Abandoned,

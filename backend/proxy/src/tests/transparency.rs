@@ -185,3 +185,22 @@ async fn an_early_answer_of_the_endpoint_is_read_after_the_body() {
     assert_eq!((reply.status, reply.body.as_str(), reply.header("connection")), (401, "no", Some("close")));
     endpoint.abort();
 }
+
+/// As nginx does, and many servers that refuse: over HTTP/2 an endpoint may answer before it has any of the body.
+#[tokio::test]
+async fn an_early_answer_of_an_http2_endpoint_says_that_the_connection_is_closed() {
+    let origin = Http2Origin::start().await;
+    let fixture = before(&[&origin], |_, _| ()).await;
+    let post = "POST /early HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\n";
+    let mut client = fixture.connect().await;
+    for _ in 0..2 {
+        client.send(format!("{post}body")).await;
+        let reply = client.reply().await;
+        assert_eq!((reply.body.as_str(), reply.header("connection")), ("early", None), "all of it was sent");
+    }
+    client.send(post).await;
+    let reply = client.reply().await;
+    assert_eq!((reply.body.as_str(), reply.header("connection")), ("early", Some("close")));
+    client.send("body").await;
+    assert!(client.is_closed().await);
+}

@@ -67,6 +67,7 @@ impl ResponseSink for Http1Client<'_> {
         bare: bool,
         route: &Route,
         sticky: Option<u64>,
+        is_sent: bool,
     ) -> Result<(), StreamError> {
         let status = head.status.as_u16();
         let has_length = head.headers.contains_key("content-length");
@@ -91,7 +92,8 @@ impl ResponseSink for Http1Client<'_> {
         let fields = fields.iter().copied();
         let mut out = Vec::new();
         let line = StatusLine { status, reason, framing };
-        let client = self.capabilities;
+        // After a response that came before the end of the request, the begin of the next request is unknown.
+        let client = self.capabilities.unless(!is_sent);
         self.keeps_alive = respond::write(line, fields, |_| false, route, sticky, client, &mut out);
         self.out.write(&out).await
     }

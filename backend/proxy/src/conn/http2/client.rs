@@ -50,6 +50,7 @@ impl ResponseSink for Http2Client<'_> {
         bare: bool,
         route: &Route,
         sticky: Option<u64>,
+        _is_sent: bool,
     ) -> Result<(), StreamError> {
         let mut response = Response::new(());
         *response.status_mut() = head.status;

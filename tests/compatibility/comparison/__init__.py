@@ -1,0 +1,1 @@
+"""Ringmaster, nginx and HAProxy before the same servers, in one run."""
