@@ -13,7 +13,7 @@ use crate::{
     store::{Store, use_store},
 };
 use leptos::{prelude::*, task::spawn_local};
-use ringmaster_common::{id::Revision, traffic::upstream::UpstreamConfig};
+use ringmaster_common::{id::Revision, traffic::upstream::UpstreamSpec};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -194,7 +194,7 @@ pub fn upstream(
         body,
         version,
         fields: &UPSTREAM,
-        defaults: json!(UpstreamConfig::default()),
+        defaults: json!(UpstreamSpec::default()),
         more: &UPSTREAM_MORE,
         named_by: "",
         read_only: &[],
