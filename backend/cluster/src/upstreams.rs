@@ -24,7 +24,7 @@ use crate::{
     precondition::Precondition,
     time::ClusterTime,
 };
-use imbl::{OrdMap, Vector};
+use imbl::OrdMap;
 use ringmaster_common::{
     Timestamp,
     error::{Code, Refusal},
@@ -46,7 +46,7 @@ pub struct Upstreams {
     last_epoch: u64,
     /// The last primaries of upstreams that were deleted, by the upstream's name, the oldest first: they may still be up.
     #[serde(default)]
-    former_primaries: Vector<(Arc<str>, LastPrimary)>,
+    former_primaries: Arc<Vec<(String, LastPrimary)>>,
 }
 
 /// An upstream, and what only the server needs to know of it.
@@ -147,7 +147,9 @@ impl Upstreams {
         record.forget_the_gone();
         let stored = record.upstream.clone();
         context.emit(Event::UpstreamPut { upstream: Box::new(stored.clone()) });
-        self.former_primaries.retain(|(former, _)| **former != *name);
+        if self.former_primary(&name).is_some() {
+            Arc::make_mut(&mut self.former_primaries).retain(|(former, _)| *former != name);
+        }
         self.by_name.insert(name.into(), Arc::new(record));
         Ok(Outcome::stored(Resource::Upstream(stored), context.revision, created))
     }
@@ -171,9 +173,12 @@ impl Upstreams {
             ));
         }
         self.by_name.remove(name);
-        self.former_primaries.extend(last_primary.map(|last| (name.into(), last)));
-        if self.former_primaries.len() > context.limits.former_primaries {
-            self.former_primaries.pop_front();
+        if let Some(last) = last_primary {
+            let former = Arc::make_mut(&mut self.former_primaries);
+            former.push((name.to_owned(), last));
+            if former.len() > context.limits.former_primaries {
+                former.remove(0);
+            }
         }
         context.emit(Event::UpstreamRemoved { upstream: name.to_owned() });
         Ok(Outcome::Done)

@@ -137,7 +137,7 @@ impl Upstreams {
 
     /// The last primary of a deleted upstream of this name.
     pub(super) fn former_primary(&self, name: &str) -> Option<&LastPrimary> {
-        self.former_primaries.iter().find(|(former, _)| **former == *name).map(|(_, last)| last)
+        self.former_primaries.iter().find(|(former, _)| former == name).map(|(_, last)| last)
     }
 
     /// An active-standby upstream that never had a primary takes its first endpoint; one whose primary was
