@@ -17,8 +17,6 @@ use std::{
 };
 use tokio::{net::TcpListener, task::JoinSet};
 
-const STREAM_WINDOW: u32 = 16 << 10;
-
 pub struct Http2Origin {
     pub addr: SocketAddr,
     pub seen: Arc<Seen>,
@@ -80,8 +78,6 @@ async fn serve(listener: TcpListener, seen: Arc<Seen>, waiting: Arc<AtomicUsize>
             let mut builder = h2::server::Builder::new();
             // Requests that are cancelled before they are accepted would end the connection, and with it all others.
             builder.max_pending_accept_reset_streams(10_000);
-            // A longer body is still on its way when its response begins.
-            builder.initial_window_size(STREAM_WINDOW);
             let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
             let mut streams = JoinSet::new();
             while let Some(Ok((request, respond))) = connection.accept().await {
@@ -129,15 +125,6 @@ async fn answer(
             let answer = Response::builder().status(204).body(()).unwrap();
             let mut stream = respond.send_response(answer, false).unwrap();
             stream.send_data("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison".into(), true).unwrap();
-        }
-        // Before it has any of the body.
-        "/early" => {
-            let answer = Response::builder().header("content-length", "5").body(()).unwrap();
-            let mut stream = respond.send_response(answer, false).unwrap();
-            stream.send_data("early".into(), true).unwrap();
-            while let Some(Ok(data)) = body.data().await {
-                body.flow_control().release_capacity(data.len()).unwrap();
-            }
         }
         "/wait" => {
             let _waits = Waits::new(waiting);
