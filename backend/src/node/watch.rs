@@ -5,11 +5,15 @@ use crate::config::NodeConfig;
 use ringmaster_cluster::{command::NodeAddresses, routes::Routes, upstreams::Upstreams};
 use ringmaster_cluster_group::ClusterGroup;
 use ringmaster_common::id::{Incarnation, NodeId};
+use ringmaster_net::clock;
 use ringmaster_peer::Peers;
 use ringmaster_proxy::Proxy;
 use ringmaster_storage::data_dir::{Addresses, DataDir, DataDirError, Identity};
 use ringmaster_telemetry::Telemetry;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// After so much silence, a node that was superseded has no leader.
 const LEADER_SILENCE: Duration = Duration::from_secs(2);
@@ -105,10 +109,10 @@ pub async fn cluster_id(
 /// leader: those that were taken for lost must not form a quorum again. With a leader it was no lost quorum, and a recovery
 /// by mistake must not stop it.
 pub async fn superseded(peers: &Peers, group: &ClusterGroup) -> (NodeId, String) {
+    let began = clock::now();
     let (peer, why) = peers.superseded().await;
     let mut is_logged = false;
-    // A node that has just started may remember a leader, and has not heard from it.
-    while group.silence_of_leader().await.is_some_and(|silence| silence < LEADER_SILENCE) {
+    while hears_leader(group, began).await {
         if !is_logged {
             tracing::error!(%peer, "{why}; this node has a leader, so one of the two must be stopped");
             is_logged = true;
@@ -116,6 +120,13 @@ pub async fn superseded(peers: &Peers, group: &ClusterGroup) -> (NodeId, String)
         tokio::time::sleep(LEADER_INTERVAL).await;
     }
     (peer, why)
+}
+
+/// Whether a leader was heard lately. What was before `began` does not count: a node that has
+/// just started merely remembers a leader.
+async fn hears_leader(group: &ClusterGroup, began: Instant) -> bool {
+    let Some(silence) = group.silence_of_leader().await else { return false };
+    silence < LEADER_SILENCE && silence < clock::now().saturating_duration_since(began)
 }
 
 /// Returns with an error once the cluster knows this node under other addresses than it has, unless it was moved: other
