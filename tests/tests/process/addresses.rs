@@ -63,7 +63,7 @@ async fn a_cluster_of_which_all_nodes_were_moved_finds_itself_again() {
     }
     let setting: Value = cluster.get(2, "/v1/settings/before").await.expect("it is there");
     assert_eq!(setting["value"], 1);
-    let events: Value = cluster.get(1, "/v1/events?limit=100").await.expect("the events");
+    let events: Value = cluster.get(1, "/v1/events?limit=500").await.expect("the events");
     assert_eq!(events.to_string().matches("\"node_moved\"").count(), 3, "{events}");
 
     // The flags are needed once. Addresses need not be given at all from now on.

@@ -105,7 +105,7 @@ async fn a_cluster_goes_on_from_one_node_of_three() {
     let renewed = cluster.send(1, Method::POST, "/v1/locks/renew", Some(renew)).await.expect("an answer");
     assert!(renewed.status().is_success(), "the lease goes on: {:?}", renewed.text().await);
     assert!(acquire(&cluster, "next").await.token.0 > held.token.0 + GAP);
-    let events: Page<Value> = cluster.get(1, "/v1/events?limit=50").await.expect("the events");
+    let events: Page<Value> = cluster.get(1, "/v1/events?limit=500").await.expect("the events");
     let of_recovery =
         events.items.iter().flat_map(|batch| batch["events"].as_array().cloned().unwrap_or_default());
     let recovered: Vec<_> = of_recovery.filter(|event| event["type"] == "cluster_recovered").collect();

@@ -52,7 +52,7 @@ async fn a_setting_is_deleted_and_a_built_in_one_has_its_default_again() {
     let unset = problem(delete(&cluster, "nodes.down_after_ms", None).await).await;
     assert!(unset.code == "unknown_setting" && unset.detail.contains("its default is"), "{unset:?}");
 
-    let events = cluster.send(1, Method::GET, "/v1/events?limit=50", None).await.expect("an answer");
+    let events = cluster.send(1, Method::GET, "/v1/events?limit=500", None).await.expect("an answer");
     let events: Value = parse(events).await.expect("the events");
     assert_eq!(events.to_string().matches("\"setting_removed\"").count(), 3, "{events}");
     let audit: Value = cluster.get(1, "/v1/audit").await.expect("the audit");
