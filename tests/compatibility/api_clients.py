@@ -1,4 +1,4 @@
-"""Clients of the API, and the browser of the dashboard. Most have a script of their own, which installs what it needs."""
+"""Clients of the API, and the browser of the dashboard. Some have a script, which installs what they need."""
 
 from __future__ import annotations
 
@@ -56,9 +56,8 @@ def prometheus(lab: Lab) -> str:
 
 @CHECKS.row("stream")
 def stream(lab: Lab) -> str:
-    # The largest state that a cluster holds takes some minutes: scripts/compatibility.d/stream_clients.sh alone.
-    size = os.environ.get("STREAM_SIZE", "64 64 1000").split()
-    return script("stream_clients", *size)
+    # By default the largest state that a cluster holds, which takes some minutes.
+    return script("stream_clients", *os.environ.get("STREAM_SIZE", "").split())
 
 
 @CHECKS.row("websocket-limits")
@@ -86,7 +85,7 @@ async def refusals() -> dict[str, tuple[bool, bool]]:
 
     async def by_aiohttp(url: str) -> bool:
         async with aiohttp.ClientSession() as session, session.ws_connect(url) as client:
-            return (await client.receive()).type != aiohttp.WSMsgType.TEXT
+            return bool((await client.receive()).type != aiohttp.WSMsgType.TEXT)
 
     async with websockets.serve(send, "127.0.0.1", 0, compression=None) as server:
         [address, *_] = (socket.getsockname() for socket in server.sockets)

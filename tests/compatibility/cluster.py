@@ -103,7 +103,7 @@ class Cluster:
         return len(voters) == count and cluster["leader"] is not None and ended
 
     def write(self, method: str, path: str, body: Any, node: int = 1) -> Any:
-        """A write that is repeated where its outcome is unknown, as a client does: under the same key it is done once."""
+        """A write that is repeated where its outcome is unknown. Under the same key it is done once."""
         key = str(uuid.uuid4())
 
         def once() -> tuple[Any] | None:

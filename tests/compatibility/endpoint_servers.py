@@ -11,9 +11,9 @@ import time
 import programs
 from check import Checks
 from cluster import binary, eventually, free_ports
+from comparison.fronts import Front
 from comparison.goaway import nginx_endpoint
 from comparison.load import at_once, in_a_row
-from comparison.fronts import Front
 from lab import Lab
 from programs import Server
 from wire import Wire
@@ -98,11 +98,11 @@ def http2_idle_close(lab: Lab) -> str:
 @CHECKS.row("idle-close")
 def idle_close(lab: Lab) -> str:
     seen = []
-    for label, start, low, high in (
-        ("uvicorn", lambda: programs.uvicorn(lab.folder), 4.5, 6.5),
-        ("gunicorn", lambda: programs.gunicorn(lab.folder, "--threads", "8"), 1.5, 3.5),
+    for label, server, low, high in (
+        ("uvicorn", programs.uvicorn(lab.folder), 4.5, 6.5),
+        ("gunicorn", programs.gunicorn(lab.folder, "--threads", "8"), 1.5, 3.5),
     ):
-        with start() as server:
+        with server:
             seconds = idle_time(server, 8)
             assert low < seconds < high, f"{label} closes after {seconds:.1f} s"
             with Wire("127.0.0.1", server.port) as wire:
@@ -178,11 +178,11 @@ def early_answer(lab: Lab) -> str:
 @CHECKS.row("underscores")
 def underscores(lab: Lab) -> str:
     seen = []
-    for label, start in (
-        ("wsgiref", lambda: programs.python_server(lab.folder, "wsgiref_app")),
-        ("uvicorn", lambda: programs.uvicorn(lab.folder)),
+    for label, server in (
+        ("wsgiref", programs.python_server(lab.folder, "wsgiref_app")),
+        ("uvicorn", programs.uvicorn(lab.folder)),
     ):
-        with start() as server:
+        with server:
             with Wire("127.0.0.1", server.port) as wire:
                 direct = wire.ask("GET", "/headers", "x", "X_User: evil", "Connection: close").text
             assert "evil" in direct, f"{label} drops X_User"

@@ -13,8 +13,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -91,10 +91,11 @@ class Server:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
+        environ = environment(self.command[0]) | self.environ
         with self.log.open("ab") as log:
             # A group of its own: a signal reaches the workers as well.
             self.process = subprocess.Popen(
-                self.command, stdout=log, stderr=log, env=environment(self.command[0]) | self.environ, start_new_session=True
+                self.command, stdout=log, stderr=log, env=environ, start_new_session=True
             )
         eventually(f"{self.command[0]} to listen (see {self.log})", lambda: self.listens() or None, 30)
 
@@ -110,10 +111,8 @@ class Server:
     def terminate(self) -> None:
         """As a service manager stops it: SIGTERM to the main process, and the end of all after 10 s."""
         self.process.send_signal(signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            pass
         self.stop()
 
     def restart(self) -> None:
@@ -121,10 +120,8 @@ class Server:
         self.start()
 
     def stop(self) -> None:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
 
     def __enter__(self) -> Server:
@@ -145,7 +142,8 @@ def python_server(folder: Path, name: str, *arguments: str) -> Server:
 
 def gunicorn(folder: Path, *arguments: str, app: str = "wsgi:app") -> Server:
     [port] = free_ports(1)
-    command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--chdir", str(SERVERS), *arguments, app]
+    options = ["--bind", f"127.0.0.1:{port}", "--chdir", str(SERVERS), *arguments]
+    command = [sys.executable, "-m", "gunicorn", *options, app]
     return Server(command, port, folder / f"gunicorn-{port}.log")
 
 
@@ -190,7 +188,7 @@ def apache(folder: Path, directives: str = "") -> Server:
     home = folder / f"apache-{port}"
     (home / "html").mkdir(parents=True)
     (home / "html/index.html").write_text("ok")
-    modules = "mpm_event authz_core alias mime dir cgid http2 unixd".split()
+    modules = ["mpm_event", "authz_core", "alias", "mime", "dir", "cgid", "unixd"]
     built_in = run(program, "-l")
     loaded = [name for name in modules if f"mod_{name}.c" not in built_in and f"{name}.c" not in built_in]
     lines = [f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so" for name in loaded]

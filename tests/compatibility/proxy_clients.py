@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from http.client import HTTPConnection
 
 import programs
@@ -46,10 +47,8 @@ def ab_keep_alive(lab: Lab) -> str:
     with programs.python_server(lab.folder, "silent_keep_alive") as server:
         began = time.monotonic()
         ab = [programs.find("ab"), "-k", "-n", "1", "-c", "1", "-s", "2"]
-        try:
+        with suppress(AssertionError):
             programs.run(*ab, f"http://{server.addr}/")
-        except AssertionError:
-            pass
         waited = time.monotonic() - began
         assert waited > 1.5, f"ab ended after {waited:.1f} s"
     url = "http://{}:{}/nowhere".format(*lab.proxy)

@@ -66,8 +66,9 @@ def unbound(lab: Lab, port: int) -> Server:
 def dnsmasq(lab: Lab, port: int) -> Server:
     forward = f"--server=/ringmaster/127.0.0.1#{lab.cluster.dns[0]}"
     listen = ["--port", str(port), "--listen-address=127.0.0.1", "--bind-interfaces"]
-    quiet = ["--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--user=root", f"--pid-file={lab.folder}/dnsmasq.pid"]
-    return resolver(lab, "dnsmasq", ["--keep-in-foreground", *listen, forward, *quiet], port)
+    alone = ["--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--user=root"]
+    pid = f"--pid-file={lab.folder}/dnsmasq.pid"
+    return resolver(lab, "dnsmasq", ["--keep-in-foreground", *listen, forward, *alone, pid], port)
 
 
 def bind(lab: Lab, port: int, options: str) -> Server:
@@ -176,7 +177,7 @@ def musl(lab: Lab) -> str:
 @CHECKS.row("forwarding-resolvers")
 def forwarding_resolvers(lab: Lab) -> str:
     name = lab.serve_unhealthy(*endpoints(60))
-    started = {"dnspython": (None, lab.cluster.dns[0])}
+    started: dict[str, tuple[Server | None, int]] = {"dnspython": (None, lab.cluster.dns[0])}
     try:
         for label, start in (("unbound", unbound), ("dnsmasq", dnsmasq)):
             [port] = free_ports(1)

@@ -8,7 +8,6 @@ names the message before, and compares the result with `GET /v1/state?at=`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
 import json
 import sys
@@ -22,6 +21,9 @@ MAX_MESSAGE = 512 << 10
 # How many upstreams come in one request.
 IMPORTED = 64
 LISTS = ("nodes", "settings", "operations", "upstreams", "routes")
+
+
+OpenStream = Callable[[str], AsyncIterator[str]]
 
 
 class Reader:
@@ -95,19 +97,19 @@ async def by_aiohttp(url: str) -> AsyncIterator[str]:
 
 
 async def follow(
-    open_stream: Callable[[str], AsyncIterator[str]], url: str, reader: Reader, until: Callable[[], bool]
+    open_stream: OpenStream, url: str, reader: Reader, until: Callable[[Reader], bool]
 ) -> None:
     stream = open_stream(f"{url.replace('http', 'ws')}/v1/stream{reader.query()}")
     async for text in stream:
         reader.take(text)
-        if reader.missing == 0 and until():
+        if reader.missing == 0 and until(reader):
             return
     raise ConnectionError("the stream ended")
 
 
-async def check(name: str, open_stream: Callable[[str], AsyncIterator[str]], cluster: Cluster) -> None:
+async def check(name: str, open_stream: OpenStream, cluster: Cluster) -> None:
     reader, began = Reader(), time.monotonic()
-    await follow(open_stream, cluster.urls[0], reader, lambda: reader.revision > 0)
+    await follow(open_stream, cluster.urls[0], reader, lambda reader: reader.revision > 0)
     took = time.monotonic() - began
     shown = cluster.call("GET", f"/v1/state?at={reader.revision}", node=2)
     assert reader.view == shown, f"{name}: the parts do not make up the view"
@@ -117,22 +119,28 @@ async def check(name: str, open_stream: Callable[[str], AsyncIterator[str]], clu
         cluster.write("PUT", "/v1/settings/mark", {"value": value}, node)
 
     await asyncio.to_thread(write, f"{name}, before", 2)
-    await follow(open_stream, cluster.urls[0], reader, lambda: reader.settings.get("mark") == f"{name}, before")
+    await follow(open_stream, cluster.urls[0], reader, lambda reader: reader.settings.get("mark") == f"{name}, before")
 
 
-async def through_death(name: str, open_stream: Callable[[str], AsyncIterator[str]], cluster: Cluster) -> None:
-    reader = Reader()
-    await follow(open_stream, cluster.urls[0], reader, lambda: reader.revision > 0)
-    lost = asyncio.create_task(follow(open_stream, cluster.urls[0], reader, lambda: False))
+async def through_death(clients: dict[str, OpenStream], cluster: Cluster) -> None:
+    """All clients follow the node that dies, and continue at another one."""
+    readers = {name: Reader() for name in clients}
+    for name, client in clients.items():
+        reader = readers[name]
+        await follow(client, cluster.urls[0], reader, lambda reader: reader.revision > 0)
+    lost = [
+        asyncio.create_task(follow(client, cluster.urls[0], readers[name], lambda _: False))
+        for name, client in clients.items()
+    ]
     await asyncio.sleep(0.5)
     await asyncio.to_thread(cluster.kill, 1)
-    with contextlib.suppress(Exception):
-        await asyncio.wait_for(lost, 30)
-    value = f"{name}, after"
-    await asyncio.to_thread(cluster.write, "PUT", "/v1/settings/mark", {"value": value}, 2)
-    before = reader.messages
-    await follow(open_stream, cluster.urls[2], reader, lambda: reader.settings.get("mark") == value)
-    print(f"{name}: resumed at another node with {reader.messages - before} messages")
+    await asyncio.wait_for(asyncio.gather(*lost, return_exceptions=True), 30)
+    await asyncio.to_thread(cluster.write, "PUT", "/v1/settings/mark", {"value": "after"}, 2)
+    for name, client in clients.items():
+        reader = readers[name]
+        before = reader.messages
+        await follow(client, cluster.urls[2], reader, lambda reader: reader.settings.get("mark") == "after")
+        print(f"{name}: resumed at another node with {reader.messages - before} messages")
 
 
 def fill(cluster: Cluster, upstreams: int, endpoints: int, settings: int) -> None:
@@ -148,14 +156,14 @@ def fill(cluster: Cluster, upstreams: int, endpoints: int, settings: int) -> Non
 
 
 def main(upstreams: str = "256", endpoints: str = "256", settings: str = "1000") -> None:
-    clients = {"websockets": by_websockets, "aiohttp": by_aiohttp}
+    clients: dict[str, OpenStream] = {"websockets": by_websockets, "aiohttp": by_aiohttp}
     available = {name: client for name, client in clients.items() if installed(name)}
     assert available, "neither websockets nor aiohttp is installed"
-    for name, client in available.items():
-        with Cluster(3) as cluster:
-            fill(cluster, int(upstreams), int(endpoints), int(settings))
+    with Cluster(3) as cluster:
+        fill(cluster, int(upstreams), int(endpoints), int(settings))
+        for name, client in available.items():
             asyncio.run(check(name, client, cluster))
-            asyncio.run(through_death(name, client, cluster))
+        asyncio.run(through_death(available, cluster))
 
 
 def installed(name: str) -> bool:

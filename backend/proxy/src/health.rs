@@ -127,7 +127,9 @@ async fn run(target: Target, check: HealthCheck, checker: Checker, changes: watc
     let mut streak = Streak { is_new: checker.is_new, ..Streak::default() };
     loop {
         let limit = Duration::from_millis(rhythm.timeout_ms);
-        let result = match timeout(limit, probe(&target, &check, limit)).await {
+        // Its memory is needed while the check is made: there is a task for each endpoint, and most of them sleep.
+        let probing = Box::pin(probe(&target, &check, limit));
+        let result = match timeout(limit, probing).await {
             Ok(result) => result,
             Err(_) => Err(format!("no response within {} ms", rhythm.timeout_ms)),
         };
@@ -250,7 +252,17 @@ fn opinion_of(upstream: &str, endpoint: &Endpoint) -> Option<EndpointOpinion> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringmaster_common::traffic::upstream::Protocol;
     use ringmaster_net::flap_damper::FLAP_WINDOW;
+
+    #[test]
+    fn a_check_that_sleeps_takes_little_memory() {
+        let endpoint = Arc::new(Endpoint::new("u", "e", "127.0.0.1:9", 1));
+        let target = Target { endpoint, protocol: Protocol::Http2, proxy_protocol: false };
+        let check: HealthCheck = serde_json::from_str(r#"{"type": "grpc"}"#).unwrap();
+        let task = run(target, check, Checker { id: 1, is_new: true }, watch::channel(0).0);
+        assert!(size_of_val(&task) < 2 << 10, "{} bytes", size_of_val(&task));
+    }
 
     #[test]
     fn an_opinion_takes_a_number_of_consecutive_results() {

@@ -1,5 +1,5 @@
-"""Thirty endpoints, of which two leave under load: behind Ringmaster's own proxy, and behind HAProxy and nginx that ask a
-node's DNS server, HAProxy for SRV records (over TCP, with room for all of them) and nginx for addresses.
+"""Thirty endpoints, of which two leave under load: behind Ringmaster's own proxy, and behind HAProxy and nginx that ask
+a node's DNS server, HAProxy for SRV records (over TCP, with room for all of them) and nginx for addresses.
 
 An endpoint that leaves is drained first, and stopped once the time to live of the records, 2 s, has passed twice.
 """

@@ -1,16 +1,16 @@
 """The three proxies before the same endpoints, each configured as one would for production.
 
-nginx 1.22: keep-alive connections to endpoints, a failed endpoint left out for a second after three failures (by default
-for ten after one, and two endpoints are soon both left out), and the defaults for retries (`proxy_next_upstream error
-timeout`, which spares methods that are not idempotent). It speaks HTTP/1 alone to endpoints. HAProxy 2.6: `option redispatch`, checks, and
-the defaults for retries (three, where no connection was made) and for shared connections (`http-reuse safe`).
-Ringmaster: its defaults, and checks as HAProxy has them.
+nginx 1.22: keep-alive connections to endpoints, an endpoint left out for a second after three failures (by default for
+ten after one, and two endpoints are soon both left out), and the defaults for retries (`proxy_next_upstream error
+timeout`, which spares methods that are not idempotent). It speaks HTTP/1 alone to endpoints. HAProxy 2.6: `option
+redispatch`, checks, and the defaults for retries (three, where no connection was made) and for shared connections
+(`http-reuse safe`). Ringmaster: its defaults, and checks as HAProxy has them.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 

@@ -16,8 +16,8 @@ from .load import at_once, in_a_row
 from .table import Row
 
 NOTE = "nginx by HTTP/1"
-# hypercorn drops requests that its GOAWAY names as taken. A proxy cannot send a POST of them again, and those that share
-# more connections lose more of them.
+# hypercorn drops requests that its GOAWAY names as taken. A proxy cannot send a POST of them again, and one that shares
+# connections between clients has more requests on each.
 LOSSY = "hypercorn drops requests that it says it has taken; nginx by HTTP/1"
 
 

@@ -5,10 +5,10 @@ A request that is sent in the last 200 ms before meets a closed connection. Requ
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import programs
-from cluster import free_ports
 from lab import Lab
 
 from .fronts import Service, fronts
@@ -24,42 +24,34 @@ def gaps(seconds: int) -> list[float]:
     return [seconds - 0.25 + step * 0.02 for step in range(16)]
 
 
+def relay_to(lab: Lab, server: programs.Server) -> programs.Server:
+    return programs.python_server(lab.folder, "relay", str(server.port), str(DELAY))
+
+
 def rows(lab: Lab) -> Iterator[Row]:
-    servers = [
-        ("gunicorn 27.0.1, 2 s", 2, programs.gunicorn(lab.folder, "--threads", "64", "--keep-alive", "2")),
-        ("uvicorn 0.54.0, 1 s", 1, programs.uvicorn(lab.folder, "--timeout-keep-alive", "1")),
-    ]
-    relays = []
-    for _, _, server in servers:
-        [port] = free_ports(1)
-        command = [programs.sys.executable, str(programs.SERVERS / "relay.py"), str(port), str(server.port), str(DELAY)]
-        relays.append(programs.Server(command, port, lab.folder / f"relay-{port}.log"))
-    services, found = {}, {}
-    for number, relay in enumerate(relays):
-        for variant in range(len(VARIANTS)):
-            services[f"idle{number}-{variant}"] = Service((relay.addr,), is_checked=False)
+    servers = {
+        "gunicorn 27.0.1, 2 s": programs.gunicorn(lab.folder, "--threads", "64", "--keep-alive", "2"),
+        "uvicorn 0.54.0, 1 s": programs.uvicorn(lab.folder, "--timeout-keep-alive", "1"),
+    }
+    seconds = dict(zip(servers, (2, 1), strict=True))
+    relays = {label: relay_to(lab, server) for label, server in servers.items()}
+    # Each kind of request has a service of its own, so that the others use none of its connections.
+    names = {f"idle{n}": kind for n, kind in enumerate((label, *variant) for label in servers for variant in VARIANTS)}
+    services = {name: Service((relays[label].addr,), is_checked=False) for name, (label, _, _) in names.items()}
+    found: list[Row] = []
+    threads: list[threading.Thread] = []
     try:
         with fronts(lab, services) as taken:
-            threads = []
-            for number, (label, seconds, _) in enumerate(servers):
-                for variant, (method, keeps) in enumerate(VARIANTS):
-                    row = Row(
-                        f"idle close of {label}: {method}, {'kept' if keeps else 'new'} client connections",
-                        is_idempotent=method == "GET",
-                    )
-                    for front in taken[f"idle{number}-{variant}"]:
-                        row.counts[front.proxy] = Count()
-                        for _ in range(CLIENTS):
-                            count, thread = idle_between(front, method, gaps(seconds), keeps)
-                            found.setdefault(row.name, (row, []))[1].append((front.proxy, count))
-                            threads.append(thread)
+            for name, (label, method, keeps) in names.items():
+                kind = f"{method}, {'kept' if keeps else 'new'} client connections"
+                row = Row(f"idle close of {label}: {kind}", is_idempotent=method == "GET")
+                for front in taken[name]:
+                    row.counts[front.proxy] = count = Count()
+                    clients = (idle_between(front, method, gaps(seconds[label]), keeps, count) for _ in range(CLIENTS))
+                    threads.extend(clients)
+                found.append(row)
             at_once(threads)
     finally:
-        for each in [*relays, *(server for _, _, server in servers)]:
+        for each in [*relays.values(), *servers.values()]:
             each.stop()
-    for row, counts in found.values():
-        for proxy, count in counts:
-            row.counts[proxy].requests += count.requests
-            row.counts[proxy].failed += count.failed
-            row.counts[proxy].reasons += count.reasons
-        yield row
+    yield from found

@@ -12,7 +12,6 @@ from http.client import HTTPConnection, HTTPException
 
 from .fronts import Front
 
-
 # After a failure.
 PAUSE = 0.1
 
@@ -70,9 +69,8 @@ def at_once(threads: Iterable[threading.Thread]) -> None:
         thread.join()
 
 
-def idle_between(front: Front, method: str, gaps: list[float], keeps: bool) -> tuple[Count, threading.Thread]:
+def idle_between(front: Front, method: str, gaps: list[float], keeps: bool, count: Count) -> threading.Thread:
     """Requests with pauses between them, on a connection that the client keeps or on new ones."""
-    count = Count()
 
     def work() -> None:
         client = Client(front, count)
@@ -83,7 +81,7 @@ def idle_between(front: Front, method: str, gaps: list[float], keeps: bool) -> t
             time.sleep(gap)
         client.close()
 
-    return count, threading.Thread(target=work)
+    return threading.Thread(target=work)
 
 
 def in_a_row(front: Front, method: str, clients: int, requests: int) -> tuple[Count, list[threading.Thread]]:

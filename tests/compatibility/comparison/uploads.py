@@ -1,5 +1,5 @@
-"""A body of 40 MB is refused before it has been read, by the endpoint or by the proxy. The client reads the answer after it
-has sent the body, as Python's http.client does."""
+"""A body of 40 MB is refused before it has been read, by the endpoint or by the proxy. The client reads the answer once
+it has sent the body, as Python's http.client does."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Many endpoints in one process, at one port of several addresses. `/name` answers with the address, anything else after
-`?ms=` milliseconds. Usage: many_hosts.py PORT ADDRESS..."""
+"""Many endpoints in one process, at one port of several addresses. Each answers with its address, and after `?ms=`
+milliseconds. Usage: many_hosts.py PORT ADDRESS..."""
 
 import asyncio
 import sys

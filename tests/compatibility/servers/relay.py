@@ -5,6 +5,7 @@ Usage: relay.py PORT TO_PORT SECONDS.
 
 import asyncio
 import sys
+from contextlib import suppress
 
 DELAY = float(sys.argv[3])
 
@@ -32,10 +33,8 @@ async def pump(reader, writer):
         queue.put_nowait((loop.time() + DELAY, b""))
     except OSError:
         queue.put_nowait((loop.time() + DELAY, None))
-    try:
+    with suppress(OSError):
         await writing
-    except OSError:
-        pass
 
 
 async def serve(reader, writer):
