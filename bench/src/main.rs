@@ -18,6 +18,7 @@ mod http;
 mod idle;
 mod load;
 mod locks;
+mod placement;
 mod proxy;
 mod quiet;
 mod redis;
@@ -71,6 +72,8 @@ enum Command {
     Chaos(chaos::Arguments),
     /// Kills endpoints under load, and counts requests that fail
     Endpoints(endpoints::Arguments),
+    /// Balance and moves of the placement of shards when a node joins, beside a plain ring
+    Placement,
     /// Kills a node at each of its fsyncs in turn, and looks whether anything was lost
     CrashPoints(crash_points::Arguments),
 }
@@ -134,6 +137,7 @@ async fn run(arguments: &Arguments) -> Result<Report, String> {
         Command::Contention(arguments) => contention::run(&program, arguments).await,
         Command::Chaos(arguments) => chaos::run(&program, arguments).await,
         Command::Endpoints(arguments) => endpoints::run(&program, arguments).await,
+        Command::Placement => placement::run(),
         Command::CrashPoints(arguments) => crash_points::run(&program, arguments).await,
     }
 }

@@ -123,6 +123,15 @@ impl Problem {
         self.places.iter().map(|place| place.node).zip(self.shares.iter().copied())
     }
 
+    /// The replicas of the fullest node, as a multiple of its fair share.
+    pub fn fullest(&self, placement: &Replicas) -> f64 {
+        let counts = counts(placement);
+        let of_share = |(node, share): (NodeId, Share)| {
+            f64::from(counts.get(&node).copied().unwrap_or_default()) / share.as_f64()
+        };
+        self.shares().map(of_share).fold(0.0, f64::max)
+    }
+
     /// How many replicas a shard has.
     pub fn replicas(&self) -> u32 {
         self.replicas

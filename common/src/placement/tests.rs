@@ -1,5 +1,4 @@
 use super::*;
-use std::time::Instant;
 
 const REPLICAS: u32 = 3;
 
@@ -251,35 +250,14 @@ fn the_leaders_of_a_node_that_may_not_lead_are_spread_over_the_others() {
     assert_eq!(leaders::solve(&placement, &before, &BTreeSet::new()), vec![None; 64]);
 }
 
-/// The table: `cargo test -p ringmaster-common --release -- --nocapture beside_a_plain_ring`.
 #[test]
 fn beside_a_plain_ring_no_node_has_much_more_than_its_share() {
-    println!("nodes shards | fullest / share: ring, placement | moves on a join: ring, placement | ms");
-    for (nodes, shards) in [(9, 64), (15, 64), (30, 64), (50, 64), (9, 256), (15, 256), (30, 256), (49, 256)]
-    {
+    for (nodes, shards) in [(9, 64), (30, 64), (49, 256)] {
         let (before, after) = (places(nodes, 3), places(nodes + 1, 3));
         let current = solve(&before, &unplaced(shards));
-        let start = Instant::now();
         let problem = Problem::new(&after, REPLICAS, &current, Balance::Even);
-        let placement = problem.solve();
-        let took = start.elapsed();
-        let ring = [&before, &after].map(|places| baseline::solve(places, shards as u32, REPLICAS));
-        let fullest = |placement: &Replicas| {
-            let counts = counts(placement);
-            problem
-                .shares()
-                .map(|(node, share)| {
-                    f64::from(counts.get(&node).copied().unwrap_or_default()) / share.as_f64()
-                })
-                .fold(0.0, f64::max)
-        };
-        let (on_ring, placed) = (fullest(&ring[1]), fullest(&placement));
-        println!(
-            "{nodes:>5} {shards:>6} | {on_ring:.2} {placed:.2} | {} {} | {:.1}",
-            moves(&ring[0], &ring[1]),
-            moves(&current, &placement),
-            took.as_secs_f64() * 1e3
-        );
+        let ring = baseline::solve(&after, shards as u32, REPLICAS);
+        let (on_ring, placed) = (problem.fullest(&ring), problem.fullest(&problem.solve()));
         let smallest = problem.shares().map(|(_, share)| share.as_f64()).fold(f64::MAX, f64::min);
         assert!(placed < on_ring && placed <= 1.0 + 1.0 / smallest, "{placed}, on the ring {on_ring}");
     }
