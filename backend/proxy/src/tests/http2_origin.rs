@@ -126,6 +126,15 @@ async fn answer(
             let mut stream = respond.send_response(answer, false).unwrap();
             stream.send_data("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison".into(), true).unwrap();
         }
+        // Before it has any of the body.
+        "/early" => {
+            let answer = Response::builder().header("content-length", "5").body(()).unwrap();
+            let mut stream = respond.send_response(answer, false).unwrap();
+            stream.send_data("early".into(), true).unwrap();
+            while let Some(Ok(data)) = body.data().await {
+                body.flow_control().release_capacity(data.len()).unwrap();
+            }
+        }
         "/wait" => {
             let _waits = Waits::new(waiting);
             let _ = std::future::poll_fn(|context| respond.poll_reset(context)).await;
