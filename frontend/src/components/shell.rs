@@ -236,7 +236,7 @@ fn rail(store: Store, state: State) -> AnyView {
         }
         match (traffic.get(), rate(store.traffic.with(|heard| heard.load(&TrafficScope::All).requests_per_s)))
         {
-            (Some((_, troubled)), _) => troubled.to_string(),
+            (Some((_, troubled)), _) => format!("{troubled} troubled"),
             (None, Quantity { number, .. }) if number == "0.0" => String::new(),
             (None, Quantity { number, unit }) => format!("{number}{unit}"),
         }
