@@ -496,7 +496,9 @@ impl State {
             });
             let Some((upstream, from)) = cleared else { continue };
             let Some(record) = self.upstreams.get(upstream) else { continue };
-            let answer_is_unknown = is_fence && (why.code == Code::StepTimeout || taken_over);
+            // Nodes that were lost may have fenced it, too.
+            let answer_is_unknown = is_fence && (why.code == Code::StepTimeout || taken_over)
+                || why.code == Code::ClusterRecovered;
             let has_none = record.upstream.primary.as_ref().is_some_and(|primary| primary.endpoint.is_none());
             let webhook = webhook.or(record.upstream.config.fence_webhook());
             // The endpoint may be gone, or be another process by now: the upstream has no primary then.

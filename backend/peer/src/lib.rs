@@ -298,6 +298,11 @@ impl Peers {
         }
     }
 
+    /// Forgets such an answer: it was wrong, or is given again.
+    pub fn forget_superseded(&self) {
+        self.shared.superseded.send_replace(None);
+    }
+
     /// Waits until a node of another cluster takes this one for a member of its own, and says which
     /// clusters they are.
     pub async fn dialled_by_strangers(&self) -> String {

@@ -226,8 +226,8 @@ async fn follow_may_lead(replica: Replica, quiet_until: Instant) {
     let (mut applied, mut lost) = (replica.progress().watch_control(), replica.lost_entries().watch());
     let (remembered, mut reports) = (replica.remembered(), replica.remembered().watch());
     loop {
-        let may_lead = replica.may_lead(replica.node()) || replica.is_needed_as_leader().await;
-        replica.raft().runtime_config().elect(may_lead);
+        let may_lead = replica.may_lead(replica.node());
+        replica.raft().runtime_config().elect(may_lead || replica.is_needed_as_leader().await);
         let is_to_continue = tokio::select! {
             changed = applied.changed() => changed.is_ok(),
             changed = lost.changed() => changed.is_ok(),

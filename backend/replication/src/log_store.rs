@@ -203,7 +203,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
-        self.journal.truncate(self.group, last.map_or(0, |last| last.index + 1)).await
+        self.journal.truncate(self.group, last.map_or(0, |last| last.index + 1)).await?;
+        // Appends before it are completed before it.
+        self.durable.fetch_min(last.map_or(0, |last| last.index), Ordering::Relaxed);
+        Ok(())
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {

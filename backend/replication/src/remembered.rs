@@ -25,6 +25,8 @@ pub struct Reports {
     /// None where peers do not report.
     until: Option<Instant>,
     from: BTreeSet<NodeId>,
+    /// Whether nothing that is heard is enough.
+    abstains: bool,
 }
 
 impl Remembered {
@@ -42,9 +44,16 @@ impl Remembered {
         self.0.send_if_modified(|reports| reports.from.insert(peer));
     }
 
+    /// While it abstains, this replica neither votes nor campaigns, whatever peers report: the cluster may have been
+    /// recovered without it.
+    pub fn abstain(&self, abstains: bool) {
+        self.0.send_if_modified(|reports| std::mem::replace(&mut reports.abstains, abstains) != abstains);
+    }
+
     pub fn is_awaited_from(&self, peer: NodeId) -> bool {
         let reports = self.0.borrow();
-        reports.until.is_some_and(|until| clock::now() < until) && !reports.from.contains(&peer)
+        reports.abstains
+            || reports.until.is_some_and(|until| clock::now() < until) && !reports.from.contains(&peer)
     }
 
     /// Waits until a peer has reported, or the time for it is over. False once nothing is to come.
@@ -52,7 +61,7 @@ impl Remembered {
         let until = reports.borrow_and_update().until;
         let Some(until) = until else { return reports.changed().await.is_ok() };
         if until <= clock::now() {
-            return std::future::pending().await;
+            return reports.changed().await.is_ok();
         }
         tokio::select! {
             changed = reports.changed() => changed.is_ok(),
@@ -79,5 +88,9 @@ mod tests {
         assert!(!remembered.is_awaited_from(first) && remembered.is_awaited_from(second));
         remembered.expect_within(Duration::ZERO);
         assert!(!remembered.is_awaited_from(second), "the time is over");
+        remembered.abstain(true);
+        assert!(remembered.is_awaited_from(first) && remembered.is_awaited_from(second));
+        remembered.abstain(false);
+        assert!(!remembered.is_awaited_from(first));
     }
 }

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// After so much silence, a node that was superseded has no leader.
+/// After so much silence, a node that was superseded has no leader; more where elections take longer.
 const LEADER_SILENCE: Duration = Duration::from_secs(2);
 /// How often it looks whether it has one.
 const LEADER_INTERVAL: Duration = Duration::from_millis(100);
@@ -106,27 +106,37 @@ pub async fn cluster_id(
 }
 
 /// Returns once a peer says that the cluster was recovered from a lost quorum without this node, and this node has no
-/// leader: those that were taken for lost must not form a quorum again. With a leader it was no lost quorum, and a recovery
-/// by mistake must not stop it.
+/// leader: those that were taken for lost must not form a quorum again, and elect none meanwhile. With a leader it was no
+/// lost quorum, and a recovery by mistake must not stop it.
 pub async fn superseded(peers: &Peers, group: &ClusterGroup) -> (NodeId, String) {
     let began = clock::now();
-    let (peer, why) = peers.superseded().await;
+    let limit = LEADER_SILENCE.max(peers.local().election_timeout_max * 2);
     let mut is_logged = false;
-    while hears_leader(group, began).await {
+    loop {
+        let (peer, why) = peers.superseded().await;
+        let refused_at = clock::now();
+        while !hears_leader(group, began, limit).await {
+            group.remembered().abstain(true);
+            if clock::now().saturating_duration_since(refused_at) >= limit {
+                return (peer, why);
+            }
+            tokio::time::sleep(LEADER_INTERVAL).await;
+        }
+        group.remembered().abstain(false);
         if !is_logged {
             tracing::error!(%peer, "{why}; this node has a leader, so one of the two must be stopped");
             is_logged = true;
         }
+        peers.forget_superseded();
         tokio::time::sleep(LEADER_INTERVAL).await;
     }
-    (peer, why)
 }
 
 /// Whether a leader was heard lately. What was before `began` does not count: a node that has
 /// just started merely remembers a leader.
-async fn hears_leader(group: &ClusterGroup, began: Instant) -> bool {
+async fn hears_leader(group: &ClusterGroup, began: Instant, limit: Duration) -> bool {
     let Some(silence) = group.silence_of_leader().await else { return false };
-    silence < LEADER_SILENCE && silence < clock::now().saturating_duration_since(began)
+    silence < limit && silence < clock::now().saturating_duration_since(began)
 }
 
 /// Returns with an error once the cluster knows this node under other addresses than it has, unless it was moved: other

@@ -35,7 +35,7 @@ pub async fn run(
     let mut remembered = telemetry.watch_remembered();
     group.remembered().expect();
     let mut ticks = clock::ticks(JUDGE_INTERVAL);
-    let (mut last, mut position) = (None, Position::default());
+    let (mut last, mut durable) = (None, Durable::default());
     let mut reported_at = None::<Instant>;
     let mut last_leadership = None;
     loop {
@@ -47,7 +47,7 @@ pub async fn run(
             _ = remembered.changed() => false,
         };
         let heard = remembered.borrow_and_update().clone();
-        position = self::position(&group, position);
+        let position = durable.advance(applied(&group), group.durable_index());
         if position < heard.position {
             group.was_applied_here(heard.position.term, heard.position.index).await;
         }
@@ -95,9 +95,30 @@ pub async fn run(
 
 /// How far this node has applied the log, as far as that is on its disk: others hold it to this when it starts again, and
 /// a leader may apply what only the others have written yet.
-fn position(group: &ClusterGroup, before: Position) -> Position {
+#[derive(Debug, Default)]
+struct Durable {
+    position: Position,
+    /// Applied, and not seen on disk yet.
+    pending: Position,
+}
+
+impl Durable {
+    fn advance(&mut self, applied: Position, durable_index: u64) -> Position {
+        for candidate in [self.pending, applied] {
+            if candidate.index.0 <= durable_index {
+                self.position = self.position.max(candidate);
+            }
+        }
+        if self.pending <= self.position {
+            self.pending = applied;
+        }
+        self.position
+    }
+}
+
+fn applied(group: &ClusterGroup) -> Position {
     let Applied { term, revision, .. } = group.published().applied();
-    if revision.0 <= group.durable_index() { Position { term, index: revision } } else { before }
+    Position { term, index: revision }
 }
 
 /// Sends this node's report to every other member, with the reports that the member lacks.
@@ -116,4 +137,21 @@ fn send(telemetry: &Telemetry, group: &ClusterGroup, peers: &Peers, message: Mes
 fn cast(body: Bytes) -> Request {
     let (group, trace) = (GroupId::CLUSTER, Trace::default());
     Request { channel: TELEMETRY, group, trace, lane: Lane::Bulk, body }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringmaster_common::id::Revision;
+
+    #[test]
+    fn a_position_is_reported_once_it_is_on_disk() {
+        let (mut durable, at) = (Durable::default(), |index| Position { term: 2, index: Revision(index) });
+        assert_eq!(durable.advance(at(10), 10), at(10));
+        // More is applied at each look than is on disk.
+        assert_eq!(durable.advance(at(30), 15), at(10));
+        assert_eq!(durable.advance(at(50), 35), at(30));
+        assert_eq!(durable.advance(at(70), 55), at(50));
+        assert_eq!(durable.advance(at(70), 70), at(70));
+    }
 }

@@ -189,3 +189,56 @@ async fn a_node_stops_although_what_differs_is_purged() {
         a_node_stops_whose_committed_log_differs(10, others_write).await;
     }
 }
+
+/// The leader of a term forgets that it was elected, and helps to elect another one in the same term. The entries of both
+/// have the same ids. False where it was elected itself, which the votes do not show.
+async fn a_second_leader_of_a_term_is_elected() -> bool {
+    let mut nodes = cluster(NO_SNAPSHOTS).await;
+    write_some(&nodes[0], 10).await;
+    same_commands(&nodes, 10).await;
+    let (first, mut older) = (copy(&nodes[0]), vec![copy(&nodes[1]), copy(&nodes[2])]);
+    nodes.remove(0).stop().await;
+    let leader = eventually_leader(&nodes).await;
+    leader.write("acknowledged").await;
+    same_commands(&nodes, 11).await;
+    let term = leader.group.replica().leading();
+    let leader = nodes.iter().position(leads).unwrap();
+    let (leader_id, follower_id) = (nodes[leader].id.0, nodes[1 - leader].id.0);
+    let followed = copy(&nodes[1 - leader]);
+    for node in nodes {
+        node.stop().await;
+    }
+
+    let mut nodes = vec![start_again(first, 1).await, start_again(older.remove(leader), leader_id).await];
+    link(&nodes).await;
+    // A restarted node neither votes nor campaigns at first.
+    sleep(ELECTIONS.timeout_max).await;
+    let _ = nodes[0].group.replica().raft().trigger().elect(false).await;
+    eventually_leader(&nodes).await.write("instead").await;
+    same_commands(&nodes, 11).await;
+    if nodes[0].group.replica().leading() != term {
+        return false;
+    }
+    let follower = start_again(followed, follower_id).await;
+    let stopped = follower.group.clone();
+    let reason = tokio::spawn(async move { stopped.replica().until_failed().await });
+    nodes.push(follower);
+    let members: Vec<_> = nodes.iter().map(|node| (node.id, node.addr.clone())).collect();
+    for node in &nodes {
+        node.peers().set_members(&members);
+    }
+    let reason = tokio::time::timeout(DEADLINE, reason).await.expect("it stops").unwrap();
+    assert!(reason.contains("have led in the same term"), "{reason}");
+    assert!(!nodes[2].commands().contains(&Bytes::from("instead")), "{:?}", nodes[2].commands());
+    true
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_hears_a_second_leader_of_its_term_stops() {
+    for _ in 0..20 {
+        if a_second_leader_of_a_term_is_elected().await {
+            return;
+        }
+    }
+    panic!("the schedule never came about");
+}

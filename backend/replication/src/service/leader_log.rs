@@ -4,7 +4,7 @@
 //! acknowledged to the leader.
 
 use crate::{
-    forks::forked,
+    forks::{forked, two_leaders},
     replica::Replica,
     types::{LogId, TypeConfig, Vote},
     wire::Append,
@@ -14,6 +14,7 @@ use ringmaster_peer::{Failure, FailureCode};
 
 /// Refuses an append of a leader whose log differs, and stops the replica.
 pub async fn check(replica: &Replica, append: &Append) -> Result<(), Failure> {
+    check_leader(replica, &append.vote)?;
     let Some(committed) = committed_before(&replica.raft().metrics().borrow_watched(), &append.vote) else {
         return Ok(());
     };
@@ -25,10 +26,23 @@ pub async fn check(replica: &Replica, append: &Append) -> Result<(), Failure> {
 /// The same for a snapshot, of which `last` is the last entry. One that ends after what is committed here may differ
 /// unseen.
 pub async fn check_snapshot(replica: &Replica, vote: &Vote, last: Option<LogId>) -> Result<(), Failure> {
+    check_leader(replica, vote)?;
     let Some(committed) = committed_before(&replica.raft().metrics().borrow_watched(), vote) else {
         return Ok(());
     };
     compare(replica, committed, last).await
+}
+
+/// A term has one leader. Entries of two could not be told apart by their ids.
+fn check_leader(replica: &Replica, theirs: &Vote) -> Result<(), Failure> {
+    let ours = replica.raft().metrics().borrow_watched().vote;
+    let [mine, other] = [&ours, theirs].map(|vote| (vote.leader_id.term, vote.leader_id.voted_for));
+    if !ours.committed || !theirs.committed || mine.0 != other.0 || mine.1 == other.1 {
+        return Ok(());
+    }
+    let reason = two_leaders(mine.0, mine.1, other.1);
+    replica.fail(reason.clone());
+    Err(Failure::new(FailureCode::Stopped, reason))
 }
 
 async fn compare(replica: &Replica, committed: LogId, theirs: Option<LogId>) -> Result<(), Failure> {
