@@ -284,8 +284,8 @@ impl Local {
             return Err(Refused::new(
                 RefusalCode::EarlierIncarnation,
                 format!(
-                    "the cluster was recovered from a lost quorum without this peer: the peer is of incarnation \
-                     {incarnation}, this node of {}",
+                    "the cluster was recovered from a lost quorum without this peer: the cluster is of incarnation {}, the \
+                     refused node of {incarnation}",
                     self.incarnation
                 ),
             ));

@@ -286,7 +286,7 @@ async fn wrong_peers_are_refused_with_a_reason() {
             recovered,
             NodeId(2),
             "refused by the peer, earlier incarnation: the cluster was recovered from a lost quorum without this peer: the \
-             peer is of incarnation 1, this node of 2",
+             cluster is of incarnation 2, the refused node of 1",
         ),
         (local(3), NodeId(2), "refused by the peer, other node: node 2 was dialled, this is node 3"),
         (namesake, NodeId(2), "refused by the peer, other node: node 2 was dialled, this is node 1"),

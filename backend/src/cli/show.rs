@@ -61,9 +61,10 @@ pub fn cluster(cluster: &Cluster, paint: Paint) -> String {
         ),
     );
     let tolerated = match cluster.failures_tolerated {
-        0 => "no voter failure".to_owned(),
-        1 => "1 voter failure".to_owned(),
-        count => format!("{count} voter failures"),
+        _ if !cluster.quorum.has => paint.apply(Tone::Bad, "lost"),
+        0 => "tolerates no voter failure".to_owned(),
+        1 => "tolerates 1 voter failure".to_owned(),
+        count => format!("tolerates {count} voter failures"),
     };
     let change = match cluster.quorum.joint.is_empty() {
         true => String::new(),
@@ -71,7 +72,7 @@ pub fn cluster(cluster: &Cluster, paint: Paint) -> String {
             format!("; a change of voters is under way, and writes need {}", cluster.quorum.requirement())
         }
     };
-    line(&mut text, format!("{}    tolerates {tolerated}{change}", strong("Quorum")));
+    line(&mut text, format!("{}    {tolerated}{change}", strong("Quorum")));
     text.push('\n');
 
     let mut table = Table::new(&[
