@@ -293,6 +293,34 @@ fn a_failover_that_failed_does_not_give_back_another_process() {
     assert_eq!(fenced(&failover(&state, Some("db-1"))), db_0_at(5001, 1));
 }
 
+/// The nodes that were lost may have fenced the old primary and promoted another one.
+#[test]
+fn after_a_recovery_a_primary_that_was_to_be_fenced_is_not_primary_again() {
+    let mut state = with_registered_primary();
+    let draft = failover(&state, Some("db-1"));
+    apply(&mut state, json!({ "create_plan": { "draft": draft } }));
+    let Outcome::Operation { operation, .. } =
+        apply(&mut state, json!({ "start_operation": { "plan": 1, "keep_within_ms": null } }))
+    else {
+        panic!("it starts")
+    };
+    let report = |position: u32, result: Value| json!({ "report_step": { "operation": operation.id, "position": position, "term": 0, "result": result } });
+    apply(&mut state, report(0, json!({ "Ok": "no objection" })));
+    traffic(
+        &mut state,
+        json!({ "set_primary": { "upstream": "db", "endpoint": null, "reason": "it drains" } }),
+    );
+    apply(&mut state, report(1, json!({ "Ok": "all nodes" })));
+
+    let mut refused = state.clone();
+    apply(&mut refused, report(2, json!({ "Err": { "code": "fence_failed", "detail": "it answered 500" } })));
+    assert_eq!(primary(&refused).0.as_deref(), Some("db-0"), "it was certainly not fenced");
+
+    apply(&mut state, json!({ "recover_cluster": { "incarnation": 2, "feature_level": 2, "survivor": 1 } }));
+    assert_eq!(primary(&state).0, None);
+    assert_eq!(fenced(&failover(&state, Some("db-1"))), db_0_at(5001, 1));
+}
+
 #[test]
 fn the_earlier_form_of_the_last_primary_is_read() {
     let bytes = rmp_serde::to_vec_named("db-0").unwrap();
