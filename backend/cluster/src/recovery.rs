@@ -1,4 +1,4 @@
-//! Recovery from a lost quorum: one node goes on alone with what it has, in a new incarnation.
+//! Recovery from a lost quorum: one node continues alone with what it has, in a new incarnation.
 //!
 //! The command is in no log. `ringmaster recover` applies it to the state that a stopped node has on disk, and writes the
 //! result as the snapshot that the new incarnation begins with.

@@ -58,7 +58,8 @@ impl Remembered {
 
     /// Waits until a peer has reported, or the time for it is over. False once nothing is to come.
     pub async fn changed(&self, reports: &mut watch::Receiver<Reports>) -> bool {
-        let until = reports.borrow_and_update().until;
+        // It stays unseen: what came since the last look is a change.
+        let until = reports.borrow().until;
         let Some(until) = until else { return reports.changed().await.is_ok() };
         if until <= clock::now() {
             return reports.changed().await.is_ok();

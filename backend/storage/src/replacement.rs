@@ -1,7 +1,7 @@
 //! The data of a directory, replaced as a whole: identity, journal and snapshots.
 //!
 //! The new data is written into a directory beside the old data. One rename makes it count: before it, the directory has
-//! the old data; after it, the new. The moves that follow are repeated by whoever opens the directory next, so a crash
+//! the old data; after it, the new. The moves that follow are repeated when the directory is opened next, so a crash
 //! leaves nothing in between.
 //!
 //! A copy of the old data can be kept first ([`copy`]).

@@ -103,7 +103,7 @@ async fn a_cluster_goes_on_from_one_node_of_three() {
     cluster.get::<Value>(1, "/v1/routes/all").await.expect("it is there");
     let renew = json!({ "name": "held", "owner": "ada", "token": held.token, "ttl_ms": 600_000 });
     let renewed = cluster.send(1, Method::POST, "/v1/locks/renew", Some(renew)).await.expect("an answer");
-    assert!(renewed.status().is_success(), "the lease goes on: {:?}", renewed.text().await);
+    assert!(renewed.status().is_success(), "the lease lasts: {:?}", renewed.text().await);
     assert!(acquire(&cluster, "next").await.token.0 > held.token.0 + GAP);
     let events: Page<Value> = cluster.get(1, "/v1/events?limit=500").await.expect("the events");
     let of_recovery =

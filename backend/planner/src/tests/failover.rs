@@ -268,22 +268,26 @@ fn the_last_primaries_of_deleted_upstreams_are_bounded() {
     assert_eq!(put(&mut state, 0, 5_002).as_deref(), Some("p"), "the oldest is forgotten");
 }
 
-#[test]
-fn a_failover_that_failed_does_not_give_back_another_process() {
+/// A failover to `db-1` has taken the role away from the primary, and drains and fences it next.
+fn with_a_failover_that_drained() -> State {
     let mut state = with_registered_primary();
     let draft = failover(&state, Some("db-1"));
     apply(&mut state, json!({ "create_plan": { "draft": draft } }));
-    let Outcome::Operation { operation, .. } =
-        apply(&mut state, json!({ "start_operation": { "plan": 1, "keep_within_ms": null } }))
-    else {
-        panic!("it starts")
-    };
-    let report = |position: u32, result: Value| json!({ "report_step": { "operation": operation.id, "position": position, "term": 0, "result": result } });
+    apply(&mut state, json!({ "start_operation": { "plan": 1, "keep_within_ms": null } }));
     apply(&mut state, report(0, json!({ "Ok": "no objection" })));
-    traffic(
-        &mut state,
-        json!({ "set_primary": { "upstream": "db", "endpoint": null, "reason": "it drains" } }),
-    );
+    let none = json!({ "upstream": "db", "endpoint": null, "reason": "it drains" });
+    traffic(&mut state, json!({ "set_primary": none }));
+    state
+}
+
+/// The report of a step of the first operation.
+fn report(position: u32, result: Value) -> Value {
+    json!({ "report_step": { "operation": 1, "position": position, "term": 0, "result": result } })
+}
+
+#[test]
+fn a_failover_that_failed_does_not_give_back_another_process() {
+    let mut state = with_a_failover_that_drained();
     unhealthy(&mut state, "db-0", 5001);
     register(&mut state, "db-0", 5009);
     let refused = json!({ "Err": { "code": "fence_failed", "detail": "it answered 500" } });
@@ -296,20 +300,7 @@ fn a_failover_that_failed_does_not_give_back_another_process() {
 /// The nodes that were lost may have fenced the old primary and promoted another one.
 #[test]
 fn after_a_recovery_a_primary_that_was_to_be_fenced_is_not_primary_again() {
-    let mut state = with_registered_primary();
-    let draft = failover(&state, Some("db-1"));
-    apply(&mut state, json!({ "create_plan": { "draft": draft } }));
-    let Outcome::Operation { operation, .. } =
-        apply(&mut state, json!({ "start_operation": { "plan": 1, "keep_within_ms": null } }))
-    else {
-        panic!("it starts")
-    };
-    let report = |position: u32, result: Value| json!({ "report_step": { "operation": operation.id, "position": position, "term": 0, "result": result } });
-    apply(&mut state, report(0, json!({ "Ok": "no objection" })));
-    traffic(
-        &mut state,
-        json!({ "set_primary": { "upstream": "db", "endpoint": null, "reason": "it drains" } }),
-    );
+    let mut state = with_a_failover_that_drained();
     apply(&mut state, report(1, json!({ "Ok": "all nodes" })));
 
     let mut refused = state.clone();

@@ -5,7 +5,7 @@ node that answered is tried first the next time. All attempts of a change carry 
 so that the change takes effect once however often it is sent.
 
 A URL may be that of a proxy or a load balancer. What such a one answers when it has no node (502, 503, 504)
-is no answer of a node: the request goes on to the next address, under the same key.
+is no answer of a node: the request is sent to the next address, under the same key.
 """
 
 from __future__ import annotations
